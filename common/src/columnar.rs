@@ -1,0 +1,127 @@
+//! Reading Parquet that nobody has vouched for. The reader underneath trusts a file's own words:
+//! where a damaged file contradicts itself, it may panic. Here every such file is an error.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+
+/// Why the bytes are not a Parquet file that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ColumnarError {
+    /// The format's own reader refuses them.
+    #[error("not readable as Parquet: {0}")]
+    Parquet(#[source] ParquetError),
+    /// The file contradicts itself.
+    #[error("damaged Parquet: {reason}")]
+    Damaged {
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+impl From<ParquetError> for ColumnarError {
+    fn from(error: ParquetError) -> Self {
+        Self::Parquet(error)
+    }
+}
+
+impl From<arrow::error::ArrowError> for ColumnarError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        Self::Parquet(error.into())
+    }
+}
+
+/// A Parquet file in memory.
+#[derive(Debug)]
+pub struct Table {
+    /// Names of all top-level columns of the file, in its order, those not read included.
+    pub columns: Vec<String>,
+    /// The file's key-value metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// The rows, in order, of the columns that were asked for.
+    pub batches: Vec<RecordBatch>,
+}
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside [`read_parquet`], where a panic only means a damaged file. A panic
+/// hook that ends the process must leave such a panic alone.
+pub fn is_contained() -> bool {
+    CONTAINED.get()
+}
+
+/// Reads the top-level columns for which `wanted` holds, all rows.
+pub fn read_parquet(
+    bytes: Bytes,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Table, ColumnarError> {
+    let before = CONTAINED.replace(true);
+    // Nothing is shared with the closure but the bytes, which it owns.
+    let result = catch_unwind(AssertUnwindSafe(|| read(bytes, &wanted)));
+    CONTAINED.set(before);
+    result.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let reason = said.unwrap_or("the file contradicts itself").to_owned();
+        Err(ColumnarError::Damaged { reason })
+    })
+}
+
+fn read(bytes: Bytes, wanted: &dyn Fn(&str) -> bool) -> Result<Table, ColumnarError> {
+    let num_bytes = bytes.len();
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let num_rows = check_footer(builder.metadata(), num_bytes)?;
+    let entries = builder.metadata().file_metadata().key_value_metadata();
+    let metadata = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some((entry.key.clone(), entry.value.clone()?)))
+        .collect();
+    let columns: Vec<String> =
+        builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let chosen = columns.iter().enumerate().filter(|(_, name)| wanted(name)).map(|(i, _)| i);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
+    let reader = builder.with_projection(mask).build()?;
+    let batches = reader.collect::<Result<Vec<_>, _>>()?;
+    let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    if found as u64 != num_rows {
+        let reason = format!("{found} rows instead of {num_rows}");
+        return Err(ColumnarError::Damaged { reason });
+    }
+    Ok(Table { columns, metadata, batches })
+}
+
+/// Rows of the file, after a check that all it names lies within it.
+fn check_footer(metadata: &ParquetMetaData, num_bytes: usize) -> Result<u64, ColumnarError> {
+    let damaged = |reason: &str| ColumnarError::Damaged { reason: reason.to_owned() };
+    let mut num_rows: i64 = 0;
+    for group in metadata.row_groups() {
+        if group.num_rows() < 0 {
+            return Err(damaged("a row group has less than no rows"));
+        }
+        num_rows = num_rows.saturating_add(group.num_rows());
+        if !group.columns().iter().all(|column| lies_within(column, num_bytes)) {
+            return Err(damaged("a column lies outside the file"));
+        }
+    }
+    if num_rows != metadata.file_metadata().num_rows() {
+        return Err(damaged("the row groups do not add up to the rows of the file"));
+    }
+    u64::try_from(num_rows).map_err(|_| damaged("the file has less than no rows"))
+}
+
+fn lies_within(column: &ColumnChunkMetaData, num_bytes: usize) -> bool {
+    let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+    let length = column.compressed_size();
+    let end = start.checked_add(length).and_then(|end| usize::try_from(end).ok());
+    start >= 0 && length >= 0 && column.num_values() >= 0 && end.is_some_and(|end| end <= num_bytes)
+}

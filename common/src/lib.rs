@@ -1,0 +1,17 @@
+//! What coordinator and workers share, in reading order: identities and quantities, the manifest,
+//! what a run is and how it ends, what an evaluation says, where things are stored.
+//!
+//! This crate knows no gRPC and no tensors.
+
+pub mod columnar;
+pub mod digest;
+pub mod evaluation;
+pub mod id;
+pub mod manifest;
+pub mod metric;
+pub mod objective;
+pub mod run;
+pub mod seed;
+pub mod storage;
+pub mod telemetry;
+pub mod time;

@@ -1,0 +1,83 @@
+//! The manifest: what a user submits. [`Manifest::parse`] is the one door from text to types; behind
+//! it everything is known to be legal and nobody checks again.
+
+mod budget;
+mod document;
+mod reader;
+mod searcher;
+mod section;
+mod settings;
+mod source;
+mod space;
+mod validate;
+
+pub use budget::Budget;
+pub use reader::{Issue, ManifestError};
+pub use searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSettings};
+pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
+pub use source::{DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat};
+pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ExperimentName;
+use crate::seed::Seed;
+
+/// The manifest version this build writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// A validated manifest. Immutable once submitted; journaled as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Experiments are numbered `NAME-1`, `NAME-2`, ...
+    pub name: ExperimentName,
+    /// Free text for people.
+    pub description: Option<String>,
+    /// Root of every random choice.
+    pub seed: Seed,
+    /// What is fine-tuned.
+    pub model: ModelSettings,
+    /// What it learns from.
+    pub data: DataSettings,
+    /// Constants and searched domains, by name of [`HYPERPARAMETERS`].
+    pub hyperparameters: SearchSpace,
+    /// Absent: one trial with constant hyperparameters.
+    pub searcher: Option<SearcherSettings>,
+    /// How long one trial trains at most.
+    pub budget: Budget,
+    /// When trials save themselves.
+    pub checkpoint: CheckpointSettings,
+    /// What one trial occupies.
+    pub resources: Resources,
+    /// How often a trial may fail and start again from its last checkpoint.
+    pub max_restarts: u32,
+}
+
+/// The pretrained model and which of it stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSettings {
+    /// A directory in Hugging Face layout (`config.json`, `model.safetensors`, tokenizer files).
+    pub pretrained: String,
+    /// Longest sequence in tokens, special tokens counted; longer texts keep their head.
+    pub max_length: u32,
+    /// The embeddings are not trained.
+    pub freeze_embeddings: bool,
+    /// So many of the lowest encoder layers are not trained.
+    pub freeze_layers: u32,
+}
+
+/// When a trial saves a checkpoint besides at the end of each rung.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSettings {
+    /// Every so many steps; absent: only at rungs.
+    pub every_steps: Option<u64>,
+    /// So many of the newest checkpoints of a trial are kept, at least one.
+    pub keep_last: u32,
+}
+
+/// What one trial occupies while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Slots of one run, granted together.
+    pub slots: u32,
+}

@@ -1,0 +1,277 @@
+//! Reads values out of the document and collects every mistake, so that a user mends a manifest in
+//! one go. Each issue has the line, the path and, where there is one, the mend.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use super::document::{Entry, Node, NodeKind};
+
+/// Names closer than this (Jaro-Winkler, 0 to 1) are offered as "did you mean".
+const SIMILARITY_MIN: f64 = 0.8;
+
+/// One mistake in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issue {
+    /// Line, from 1.
+    pub line: usize,
+    /// Path of the value, for example `data.label.column`; empty for the whole document.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub mend: Option<String>,
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        if !self.path.is_empty() {
+            write!(f, ": {}", self.path)?;
+        }
+        write!(f, ": {}", self.message)?;
+        match &self.mend {
+            Some(mend) => write!(f, "; {mend}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A manifest was refused. Every mistake found, in the order of lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError {
+    /// At least one.
+    pub issues: Vec<Issue>,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, issue) in self.issues.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{issue}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+/// Where mistakes are collected.
+#[derive(Debug, Default)]
+pub(super) struct Issues(RefCell<Vec<Issue>>);
+
+impl Issues {
+    pub(super) fn add(&self, line: usize, path: &str, message: impl Into<String>) {
+        let (path, message) = (path.to_owned(), message.into());
+        self.0.borrow_mut().push(Issue { line, path, message, mend: None });
+    }
+
+    pub(super) fn add_mend(&self, at: (usize, &str), message: impl Into<String>, mend: impl Into<String>) {
+        let (line, path) = (at.0, at.1.to_owned());
+        let (message, mend) = (message.into(), Some(mend.into()));
+        self.0.borrow_mut().push(Issue { line, path, message, mend });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    pub(super) fn into_error(self) -> ManifestError {
+        let mut issues = self.0.into_inner();
+        issues.sort_by_key(|issue| issue.line);
+        issues.dedup();
+        ManifestError { issues }
+    }
+}
+
+/// A mapping being read. Keys that nobody asked for are refused by [`Section::finish`].
+pub(super) struct Section<'a> {
+    path: String,
+    line: usize,
+    entries: &'a [Entry],
+    asked: RefCell<Vec<&'static str>>,
+    issues: &'a Issues,
+}
+
+/// One value, its path and where to complain.
+#[derive(Clone)]
+pub(super) struct Field<'a> {
+    pub(super) path: String,
+    pub(super) node: &'a Node,
+    pub(super) issues: &'a Issues,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn open(field: &Field<'a>) -> Option<Self> {
+        let NodeKind::Mapping(entries) = &field.node.kind else {
+            field.refuse(format!("expected a mapping, found {}", field.node.describe()));
+            return None;
+        };
+        let (path, line, issues) = (field.path.clone(), field.node.line, field.issues);
+        for (index, entry) in entries.iter().enumerate() {
+            if let Some(first) = entries[..index].iter().find(|other| other.key == entry.key) {
+                let message = format!("`{}` stands on line {} already", entry.key, first.line);
+                issues.add_mend((entry.line, &path), message, "keep one of the two");
+            }
+        }
+        Some(Self { path, line, entries, asked: RefCell::default(), issues })
+    }
+
+    pub(super) fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Line of the key, or of the section when the key is absent.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        self.entries.iter().find(|entry| entry.key == key).map_or(self.line, |entry| entry.line)
+    }
+
+    /// The value of `key`; absent and null are the same.
+    pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
+        self.asked.borrow_mut().push(key);
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        let field =
+            Field { path: self.path_of(key), node: &entry.value, issues: self.issues };
+        (!field.node.is_null()).then_some(field)
+    }
+
+    /// The value of `key`, whose absence is a mistake.
+    pub(super) fn require(&self, key: &'static str, example: &str) -> Option<Field<'a>> {
+        let field = self.get(key);
+        if field.is_none() {
+            let mend = format!("add `{key}: {example}`");
+            let at = self.path_of(key);
+            self.issues.add_mend((self.line_of(key), &at), "missing", mend);
+        }
+        field
+    }
+
+    /// Every entry, for mappings whose keys are names.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + '_ {
+        self.entries.iter().map(|entry| {
+            let path = self.path_of(&entry.key);
+            (entry.key.as_str(), Field { path, node: &entry.value, issues: self.issues })
+        })
+    }
+
+    /// Refuses keys that nobody asked for.
+    pub(super) fn finish(self) {
+        let asked = self.asked.borrow();
+        for entry in self.entries.iter().filter(|entry| !asked.contains(&entry.key.as_str())) {
+            let mend = match closest(&entry.key, asked.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("known here: {}", asked.join(", ")),
+            };
+            let at = self.path_of(&entry.key);
+            self.issues.add_mend((entry.line, &at), "unknown key", mend);
+        }
+    }
+}
+
+/// The name most like `text`, if one is like it at all.
+pub(super) fn closest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let scored = names.map(|name| (strsim::jaro_winkler(text, name), name));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= SIMILARITY_MIN).then_some(best.1)
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn refuse(&self, message: impl Into<String>) {
+        self.issues.add(self.node.line, &self.path, message);
+    }
+
+    pub(super) fn refuse_mend(&self, message: impl Into<String>, mend: impl Into<String>) {
+        self.issues.add_mend((self.node.line, &self.path), message, mend);
+    }
+
+    fn expected<T>(&self, what: &str) -> Option<T> {
+        self.refuse(format!("expected {what}, found {}", self.node.describe()));
+        None
+    }
+
+    fn plain(&self) -> Option<&'a str> {
+        match &self.node.kind {
+            NodeKind::Scalar { text, quoted: false } => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn text(&self) -> Option<&'a str> {
+        match &self.node.kind {
+            NodeKind::Scalar { text, .. } if !text.is_empty() => Some(text),
+            _ => self.expected("text"),
+        }
+    }
+
+    pub(super) fn truth(&self) -> Option<bool> {
+        match self.plain() {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            _ => self.expected("true or false"),
+        }
+    }
+
+    /// A finite number. `1_000` and `1e-4` are numbers; `.5`, `1e500` and `nan` are told apart.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self.plain().and_then(|text| text.replace('_', "").parse::<f64>().ok()) {
+            Some(number) if number.is_finite() => Some(number),
+            _ => self.expected("a number"),
+        }
+    }
+
+    /// A whole number in `min..=max`.
+    pub(super) fn whole(&self, min: u64, max: u64) -> Option<u64> {
+        match self.plain().and_then(|text| text.replace('_', "").parse::<u64>().ok()) {
+            Some(number) if (min..=max).contains(&number) => Some(number),
+            Some(number) => {
+                self.refuse(format!("{number} lies outside {min} to {max}"));
+                None
+            }
+            None => self.expected(&format!("a whole number, {min} to {max}")),
+        }
+    }
+
+    pub(super) fn whole_u32(&self, min: u32, max: u32) -> Option<u32> {
+        self.whole(u64::from(min), u64::from(max)).and_then(|number| u32::try_from(number).ok())
+    }
+
+    /// A whole number if it is written as one.
+    pub(super) fn as_whole(&self) -> Option<i64> {
+        self.plain().and_then(|text| text.replace('_', "").parse::<i64>().ok())
+    }
+
+    pub(super) fn is_mapping(&self) -> bool {
+        matches!(self.node.kind, NodeKind::Mapping(_))
+    }
+
+    pub(super) fn items(&self) -> Option<Vec<Field<'a>>> {
+        let NodeKind::Sequence(items) = &self.node.kind else {
+            return self.expected("a list");
+        };
+        let field = |(index, node)| Field {
+            path: format!("{}[{index}]", self.path),
+            node,
+            issues: self.issues,
+        };
+        Some(items.iter().enumerate().map(field).collect())
+    }
+
+    pub(super) fn section(&self) -> Option<Section<'a>> {
+        Section::open(self)
+    }
+
+    /// One of `choices`.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+        let names = || choices.iter().map(|(name, _)| *name);
+        let text = self.text()?;
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*value);
+        }
+        let list = names().collect::<Vec<_>>().join(", ");
+        let mend = match closest(text, names()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("write one of {list}"),
+        };
+        self.refuse_mend(format!("`{text}` is none of {list}"), mend);
+        None
+    }
+}

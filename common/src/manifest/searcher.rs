@@ -1,0 +1,50 @@
+//! The sweep part of a manifest: sampler, pruner and how many trials.
+
+use serde::{Deserialize, Serialize};
+
+use super::budget::Budget;
+use crate::objective::Objective;
+
+/// What to try and what to stop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearcherSettings {
+    /// What is optimised, on the validation split.
+    pub objective: Objective,
+    /// Trials created at most. For a grid, the size of the grid.
+    pub max_trials: u32,
+    /// Trials at work at the same time at most; absent: as many as there are slots.
+    pub max_concurrent: Option<u32>,
+    /// How assignments are proposed.
+    pub sampler: SamplerKind,
+    /// How trials are stopped early.
+    pub pruner: PrunerSettings,
+}
+
+/// How assignments are proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplerKind {
+    /// Independent draws; trial `n` draws the same whatever happened before it.
+    Random,
+    /// Cartesian product, the last hyperparameter name varying fastest.
+    Grid,
+}
+
+/// How trials are stopped early.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrunerSettings {
+    /// Every trial uses its whole budget.
+    None,
+    /// Asynchronous successive halving with pause and promotion.
+    Asha(AshaSettings),
+}
+
+/// ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AshaSettings {
+    /// One in so many continues; the paper's eta.
+    pub reduction_factor: u32,
+    /// Budget of the lowest rung; the paper's r.
+    pub min_budget: Budget,
+}

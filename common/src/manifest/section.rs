@@ -1,0 +1,453 @@
+//! Document to manifest, one function per section. A function returns `None` only after it has
+//! recorded an issue.
+
+use super::budget::Budget;
+use super::reader::{Field, Section, closest};
+use super::searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSettings};
+use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, check_value};
+use super::source::{DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat};
+use super::space::{Domain, ParameterValue, Scale, SearchSpace};
+use super::{CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources};
+use crate::objective::{Mode, Objective, ObjectiveMetric};
+use crate::seed::Seed;
+
+/// Largest number of steps, examples or epochs accepted: far above any training, far below 2^53.
+const BUDGET_MAX: u64 = 1_000_000_000_000;
+/// Longest sequence accepted, in tokens; the model's own limit is checked where its config is read.
+const LENGTH_MAX: u32 = 8192;
+
+pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
+    let section = root.section()?;
+    let version = section
+        .require("version", &MANIFEST_VERSION.to_string())
+        .and_then(|field| read_version(&field));
+    let name = section.require("name", "my-sweep").and_then(|field| {
+        let text = field.text()?;
+        text.parse().map_err(|error| field.refuse(format!("{error}"))).ok()
+    });
+    let description = optional(section.get("description"), |field| {
+        field.text().map(|text| Some(text.to_owned()))
+    });
+    let seed = optional_or(section.get("seed"), 1, |field| field.whole(0, u64::MAX));
+    let model = section.require("model", "{pretrained: DIRECTORY}").and_then(|f| read_model(&f));
+    let data = section
+        .require("data", "{train: ..., validation: ..., text: ..., label: ...}")
+        .and_then(|field| read_data(&field));
+    let hyperparameters =
+        optional_or(section.get("hyperparameters"), SearchSpace::new(), |field| read_space(&field));
+    let searcher =
+        optional(section.get("searcher"), |field| read_searcher(&field).map(Some));
+    let budget = section.require("budget", "{epochs: 3}").and_then(|field| read_budget(&field));
+    let checkpoint =
+        optional_or(section.get("checkpoint"), default_checkpoint(), |field| read_checkpoint(&field));
+    let resources =
+        optional_or(section.get("resources"), Resources { slots: 1 }, |field| read_resources(&field));
+    let max_restarts = optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
+    section.finish();
+    version?;
+    Some(Manifest {
+        name: name?,
+        description: description?,
+        seed: Seed(seed?),
+        model: model?,
+        data: data?,
+        hyperparameters: hyperparameters?,
+        searcher: searcher?,
+        budget: budget?,
+        checkpoint: checkpoint?,
+        resources: resources?,
+        max_restarts: max_restarts?,
+    })
+}
+
+/// Absent gives `None` inside `Some`; a mistake gives `None`.
+fn optional<'a, T>(
+    field: Option<Field<'a>>,
+    read: impl FnOnce(Field<'a>) -> Option<Option<T>>,
+) -> Option<Option<T>> {
+    field.map_or(Some(None), read)
+}
+
+fn optional_or<'a, T>(
+    field: Option<Field<'a>>,
+    default: T,
+    read: impl FnOnce(Field<'a>) -> Option<T>,
+) -> Option<T> {
+    field.map_or(Some(default), read)
+}
+
+fn read_version(field: &Field<'_>) -> Option<()> {
+    let found = field.whole(0, u64::from(u32::MAX))?;
+    if found == u64::from(MANIFEST_VERSION) {
+        return Some(());
+    }
+    field.refuse_mend(
+        format!("this build reads version {MANIFEST_VERSION}, not {found}"),
+        format!("write `version: {MANIFEST_VERSION}` after checking configs/README.md, or use the muster that made the file"),
+    );
+    None
+}
+
+fn read_model(field: &Field<'_>) -> Option<ModelSettings> {
+    let section = field.section()?;
+    let pretrained = section.require("pretrained", "DIRECTORY").and_then(|field| field.text());
+    let max_length =
+        optional_or(section.get("max_length"), 128, |field| field.whole_u32(8, LENGTH_MAX));
+    let freeze = optional_or(section.get("freeze"), (false, 0), |field| {
+        let section = field.section()?;
+        let embeddings = optional_or(section.get("embeddings"), false, |field| field.truth());
+        let layers = optional_or(section.get("layers"), 0, |field| field.whole_u32(0, 1000));
+        section.finish();
+        Some((embeddings?, layers?))
+    });
+    section.finish();
+    let (freeze_embeddings, freeze_layers) = freeze?;
+    Some(ModelSettings {
+        pretrained: pretrained?.to_owned(),
+        max_length: max_length?,
+        freeze_embeddings,
+        freeze_layers,
+    })
+}
+
+fn read_data(field: &Field<'_>) -> Option<DataSettings> {
+    let section = field.section()?;
+    let train = section.require("train", "{path: FILE}").and_then(|field| read_source(&field));
+    let validation =
+        section.require("validation", "{fraction: 0.1}").and_then(|field| read_holdout(&field));
+    let test = optional_or(section.get("test"), Holdout::Absent, |field| read_holdout(&field));
+    let text = section.require("text", "COLUMN").and_then(|field| field.text());
+    let label = section.require("label", "{column: COLUMN}").and_then(|field| read_label(&field));
+    section.finish();
+    Some(DataSettings {
+        train: train?,
+        validation: validation?,
+        test: test?,
+        text: text?.to_owned(),
+        label: label?,
+    })
+}
+
+#[derive(Clone, Copy)]
+enum FormatName {
+    Csv,
+    Tsv,
+    JsonLines,
+    Parquet,
+}
+
+const FORMATS: &[(&str, FormatName)] = &[
+    ("csv", FormatName::Csv),
+    ("tsv", FormatName::Tsv),
+    ("jsonl", FormatName::JsonLines),
+    ("parquet", FormatName::Parquet),
+];
+
+fn read_source(field: &Field<'_>) -> Option<Source> {
+    let section = field.section()?;
+    let path = section.require("path", "FILE").and_then(|field| field.text());
+    let named = optional(section.get("format"), |field| field.choice(FORMATS).map(Some));
+    let columns = optional(section.get("columns"), |field| read_names(&field).map(Some));
+    section.finish();
+    let (path, named, columns) = (path?, named?, columns?);
+    let from_ending = || {
+        let ending = path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        FORMATS.iter().find(|(name, _)| *name == ending).map(|(_, format)| *format)
+    };
+    let Some(format) = named.or_else(from_ending) else {
+        let at = Field { path: section_path(field, "path"), ..field.clone() };
+        at.refuse_mend(
+            format!("the ending of `{path}` does not say how to read it"),
+            "add `format:` csv, tsv, jsonl or parquet",
+        );
+        return None;
+    };
+    let delimited = |delimiter| SourceFormat::Delimited { delimiter, columns: columns.clone() };
+    let format = match format {
+        FormatName::Csv => delimited(Delimiter::Comma),
+        FormatName::Tsv => delimited(Delimiter::Tab),
+        FormatName::JsonLines => SourceFormat::JsonLines,
+        FormatName::Parquet => SourceFormat::Parquet,
+    };
+    if columns.is_some() && !matches!(format, SourceFormat::Delimited { .. }) {
+        field.refuse_mend("`columns` is for csv and tsv files without a header", "remove it");
+        return None;
+    }
+    Some(Source { path: path.to_owned(), format })
+}
+
+fn section_path(field: &Field<'_>, key: &str) -> String {
+    format!("{}.{key}", field.path)
+}
+
+fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
+    let names: Option<Vec<String>> =
+        field.items()?.iter().map(|item| item.text().map(ToOwned::to_owned)).collect();
+    let names = names?;
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            field.refuse(format!("`{name}` stands twice"));
+            return None;
+        }
+    }
+    if names.is_empty() {
+        field.refuse("the list is empty");
+        return None;
+    }
+    Some(names)
+}
+
+fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
+    let section = field.section()?;
+    let examples = section.get("examples");
+    let fraction = section.get("fraction");
+    let path = section.get("path");
+    if usize::from(examples.is_some()) + usize::from(fraction.is_some()) + usize::from(path.is_some()) != 1 {
+        let message = "expected exactly one of `examples`, `fraction` and `path`";
+        field.refuse_mend(message, "write for example {fraction: 0.1}");
+        return None;
+    }
+    if path.is_some() {
+        return read_source(field).map(Holdout::Source);
+    }
+    let holdout = match (examples, fraction) {
+        (Some(field), _) => field.whole(1, BUDGET_MAX).map(Holdout::Count),
+        (None, Some(field)) => field.number().and_then(|share| {
+            if share > 0.0 && share < 1.0 {
+                return Some(Holdout::Fraction(share));
+            }
+            field.refuse(format!("{share} lies outside 0 to 1, both exclusive"));
+            None
+        }),
+        (None, None) => None,
+    };
+    section.finish();
+    holdout
+}
+
+fn read_label(field: &Field<'_>) -> Option<LabelRule> {
+    let section = field.section()?;
+    let column = section.require("column", "COLUMN").and_then(|field| field.text());
+    let names = optional(section.get("names"), |field| read_names(&field).map(Some));
+    let ranges = optional(section.get("ranges"), |field| {
+        let ranges: Option<Vec<_>> = field.items()?.iter().map(read_range).collect();
+        ranges.map(Some)
+    });
+    section.finish();
+    let (column, names, ranges) = (column?.to_owned(), names?, ranges?);
+    match (names, ranges) {
+        (Some(_), Some(_)) => {
+            field.refuse("expected `names` or `ranges`, not both");
+            None
+        }
+        (_, Some(ranges)) => Some(LabelRule::Ranges { column, ranges }),
+        (names, None) => Some(LabelRule::Class { column, names }),
+    }
+}
+
+fn read_range(field: &Field<'_>) -> Option<LabelRange> {
+    let section = field.section()?;
+    let name = section.require("name", "positive").and_then(|field| field.text());
+    let above = optional(section.get("above"), |field| field.number().map(Some));
+    let below = optional(section.get("below"), |field| field.number().map(Some));
+    section.finish();
+    Some(LabelRange { name: name?.to_owned(), above: above?, below: below? })
+}
+
+pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
+    let section = field.section()?;
+    let steps = section.get("steps");
+    let examples = section.get("examples");
+    let epochs = section.get("epochs");
+    section.finish();
+    match (steps, examples, epochs) {
+        (Some(field), None, None) => field.whole(1, BUDGET_MAX).map(Budget::Steps),
+        (None, Some(field), None) => field.whole(1, BUDGET_MAX).map(Budget::Examples),
+        (None, None, Some(field)) => field.number().and_then(|epochs| {
+            if epochs > 0.0 && epochs <= 1e6 {
+                return Some(Budget::Epochs(epochs));
+            }
+            field.refuse(format!("{epochs} lies outside 0 (exclusive) to 1000000"));
+            None
+        }),
+        _ => {
+            let message = "expected exactly one of `steps`, `examples` and `epochs`";
+            field.refuse_mend(message, "write for example {epochs: 3}");
+            None
+        }
+    }
+}
+
+fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
+    let section = field.section()?;
+    let metrics = ObjectiveMetric::ALL.map(|metric| (metric.name(), metric));
+    let metric = section.require("metric", "accuracy").and_then(|field| field.choice(&metrics));
+    let mode = optional(section.get("mode"), |field| {
+        field.choice(&[("max", Mode::Max), ("min", Mode::Min)]).map(Some)
+    });
+    let sampler = optional_or(section.get("sampler"), SamplerKind::Random, |field| {
+        field.choice(&[("random", SamplerKind::Random), ("grid", SamplerKind::Grid)])
+    });
+    // A grid knows its size; 0 stands for "all of it" until validation has counted.
+    let needs_count = sampler == Some(SamplerKind::Random);
+    let max_trials = match section.get("max_trials") {
+        None if needs_count => section.require("max_trials", "16").map(|_| 0),
+        None => Some(0),
+        Some(field) => field.whole_u32(1, 1_000_000),
+    };
+    let max_concurrent =
+        optional(section.get("max_concurrent"), |field| field.whole_u32(1, 1_000_000).map(Some));
+    let pruner =
+        optional_or(section.get("pruner"), PrunerSettings::None, |field| read_pruner(&field));
+    section.finish();
+    let metric = metric?;
+    let objective = Objective { metric, mode: mode?.unwrap_or(metric.natural_mode()) };
+    Some(SearcherSettings {
+        objective,
+        max_trials: max_trials?,
+        max_concurrent: max_concurrent?,
+        sampler: sampler?,
+        pruner: pruner?,
+    })
+}
+
+fn read_pruner(field: &Field<'_>) -> Option<PrunerSettings> {
+    let section = field.section()?;
+    let is_asha = section
+        .require("type", "asha")
+        .and_then(|field| field.choice(&[("asha", true), ("none", false)]));
+    if is_asha != Some(true) {
+        is_asha?;
+        section.finish();
+        return Some(PrunerSettings::None);
+    }
+    let reduction_factor =
+        optional_or(section.get("reduction_factor"), 4, |field| field.whole_u32(2, 1000));
+    let min_budget =
+        section.require("min_budget", "{steps: 100}").and_then(|field| read_budget(&field));
+    section.finish();
+    let (reduction_factor, min_budget) = (reduction_factor?, min_budget?);
+    Some(PrunerSettings::Asha(AshaSettings { reduction_factor, min_budget }))
+}
+
+fn default_checkpoint() -> CheckpointSettings {
+    CheckpointSettings { every_steps: None, keep_last: 2 }
+}
+
+fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
+    let section = field.section()?;
+    let every_steps =
+        optional(section.get("every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
+    let keep_last = optional_or(section.get("keep_last"), 2, |field| field.whole_u32(1, 1_000_000));
+    section.finish();
+    Some(CheckpointSettings { every_steps: every_steps?, keep_last: keep_last? })
+}
+
+fn read_resources(field: &Field<'_>) -> Option<Resources> {
+    let section = field.section()?;
+    let slots = optional_or(section.get("slots"), 1, |field| {
+        let slots = field.whole_u32(1, 1_000_000)?;
+        if slots == 1 {
+            return Some(slots);
+        }
+        field.refuse_mend("this build trains each trial on one slot", "write `slots: 1`");
+        None
+    });
+    section.finish();
+    Some(Resources { slots: slots? })
+}
+
+fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
+    let section = field.section()?;
+    let mut space = SearchSpace::new();
+    let mut legal = true;
+    for (name, field) in section.fields() {
+        let Some(spec) = HyperparameterSpec::find(name) else {
+            let names = || HYPERPARAMETERS.iter().map(|spec| spec.name);
+            let mend = match closest(name, names()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
+            };
+            field.refuse_mend("unknown hyperparameter", mend);
+            legal = false;
+            continue;
+        };
+        match read_domain(&field, spec) {
+            Some(domain) => {
+                space.insert(name.to_owned(), domain);
+            }
+            None => legal = false,
+        }
+    }
+    legal.then_some(space)
+}
+
+fn read_value(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<ParameterValue> {
+    let value = match (spec.kind, field.as_whole()) {
+        (HyperparameterKind::Int, Some(whole)) => ParameterValue::Int(whole),
+        _ => ParameterValue::Float(field.number()?),
+    };
+    check_value(spec, value).map_err(|message| field.refuse(message)).ok()?;
+    Some(value)
+}
+
+fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
+    if !field.is_mapping() {
+        return read_value(field, spec).map(Domain::Constant);
+    }
+    let section = field.section()?;
+    let values = section.get("values");
+    let (min, max) = (section.get("min"), section.get("max"));
+    let scale = optional_or(section.get("scale"), Scale::Linear, |field| {
+        field.choice(&[("linear", Scale::Linear), ("log", Scale::Log)])
+    });
+    section.finish();
+    match (values, min, max) {
+        (Some(values), None, None) => {
+            let items = values.items()?;
+            let read: Option<Vec<_>> = items.iter().map(|item| read_value(item, spec)).collect();
+            let read = read?;
+            if read.is_empty() {
+                values.refuse("the list is empty");
+                return None;
+            }
+            Some(Domain::Values(read))
+        }
+        (None, Some(min), Some(max)) => {
+            let (low, high) = (read_value(&min, spec), read_value(&max, spec));
+            let (low, high, scale) = (low?, high?, scale?);
+            if low.as_f64() >= high.as_f64() {
+                field.refuse(format!("min {low} is not below max {high}"));
+                return None;
+            }
+            if scale == Scale::Log && low.as_f64() <= 0.0 {
+                min.refuse_mend("a log scale starts above 0", "raise min or write `scale: linear`");
+                return None;
+            }
+            Some(match (low, high) {
+                (ParameterValue::Int(min), ParameterValue::Int(max)) => {
+                    Domain::Int { min, max, scale }
+                }
+                (low, high) => Domain::Float { min: low.as_f64(), max: high.as_f64(), scale },
+            })
+        }
+        _ => {
+            let mend = "write a value, {values: [...]} or {min: ..., max: ..., scale: log}";
+            field.refuse_mend("expected a value, `values`, or `min` and `max`", mend);
+            None
+        }
+    }
+}
+
+/// Line of `key` in the document's root, for rules that look at several sections.
+pub(super) fn line_in(root: &Field<'_>, path: &[&str]) -> usize {
+    let mut line = root.node.line;
+    let mut section = Section::open(root);
+    for key in path {
+        let Some(open) = section else { return line };
+        line = open.line_of(key);
+        let next = open.fields().find(|(name, _)| name == key).map(|(_, field)| field);
+        section = next.filter(Field::is_mapping).as_ref().and_then(Section::open);
+    }
+    line
+}

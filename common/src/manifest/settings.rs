@@ -1,0 +1,167 @@
+//! The hyperparameters Muster knows, and what they come to for one trial.
+
+use serde::{Deserialize, Serialize};
+
+use super::space::{Assignment, Domain, ParameterValue, SearchSpace};
+
+/// Whether a hyperparameter is a whole or a real number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HyperparameterKind {
+    /// Whole numbers.
+    Int,
+    /// Real numbers.
+    Float,
+}
+
+/// Name, kind, legal range and default of one hyperparameter.
+#[derive(Debug)]
+pub struct HyperparameterSpec {
+    /// Name in manifests.
+    pub name: &'static str,
+    /// Whole or real.
+    pub kind: HyperparameterKind,
+    /// Smallest legal value.
+    pub min: f64,
+    /// Largest legal value.
+    pub max: f64,
+    /// Value when the manifest is silent.
+    pub default: f64,
+    /// One line for people.
+    pub meaning: &'static str,
+}
+
+const fn spec(
+    name: &'static str,
+    kind: HyperparameterKind,
+    (min, max): (f64, f64),
+    default: f64,
+    meaning: &'static str,
+) -> HyperparameterSpec {
+    HyperparameterSpec { name, kind, min, max, default, meaning }
+}
+
+use HyperparameterKind::{Float, Int};
+
+/// Every hyperparameter, in the order of the documentation. Defaults are those of BERT's authors
+/// for fine-tuning, with AdamW's bias correction on.
+pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
+    spec("learning_rate", Float, (1e-9, 1.0), 2e-5, "peak learning rate"),
+    spec("global_batch_size", Int, (1.0, 65536.0), 32.0, "examples per step over all ranks"),
+    spec("micro_batch_size", Int, (0.0, 65536.0), 0.0, "examples per forward; 0: the whole share"),
+    spec("dropout", Float, (0.0, 0.9), 0.1, "dropout of encoder, attention and head"),
+    spec("weight_decay", Float, (0.0, 1.0), 0.01, "decoupled; never on biases and LayerNorm"),
+    spec("warmup_ratio", Float, (0.0, 1.0), 0.06, "share of the budget with a rising learning rate"),
+    spec("max_grad_norm", Float, (0.0, 1e6), 1.0, "gradient norm is clipped to this; 0: never"),
+    spec("adam_beta1", Float, (0.0, 0.999_999), 0.9, "decay of the first moment"),
+    spec("adam_beta2", Float, (0.0, 0.999_999_9), 0.999, "decay of the second moment"),
+    spec("adam_epsilon", Float, (1e-12, 1.0), 1e-8, "added to the denominator"),
+];
+
+impl HyperparameterSpec {
+    /// The one called `name`.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        HYPERPARAMETERS.iter().find(|spec| spec.name == name)
+    }
+}
+
+/// Every hyperparameter of one trial, resolved: its assignment, the constants, the defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialSettings {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Examples per step over all ranks.
+    pub global_batch_size: u64,
+    /// Examples per forward on one rank; never zero, never above the rank's share.
+    pub micro_batch_size: u64,
+    /// Dropout probability of encoder, attention and head.
+    pub dropout: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Share of all steps with a rising learning rate.
+    pub warmup_ratio: f64,
+    /// Gradient norm limit; `None`: gradients are not clipped.
+    pub max_grad_norm: Option<f64>,
+    /// Decay of the first moment.
+    pub adam_beta1: f64,
+    /// Decay of the second moment.
+    pub adam_beta2: f64,
+    /// Added to the denominator.
+    pub adam_epsilon: f64,
+}
+
+impl TrialSettings {
+    /// Resolves one trial: its assignment first, then constants of the space, then defaults.
+    pub fn resolve(space: &SearchSpace, assignment: &Assignment) -> Self {
+        let value = |name: &str| lookup(space, assignment, name);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "validation keeps whole hyperparameters within 0 to 65536"
+        )]
+        let whole = |name: &str| value(name) as u64;
+        let global_batch_size = whole("global_batch_size").max(1);
+        let micro = whole("micro_batch_size");
+        let micro_batch_size =
+            if micro == 0 { global_batch_size } else { micro.min(global_batch_size) };
+        Self {
+            learning_rate: value("learning_rate"),
+            global_batch_size,
+            micro_batch_size,
+            dropout: value("dropout"),
+            weight_decay: value("weight_decay"),
+            warmup_ratio: value("warmup_ratio"),
+            max_grad_norm: Some(value("max_grad_norm")).filter(|norm| *norm > 0.0),
+            adam_beta1: value("adam_beta1"),
+            adam_beta2: value("adam_beta2"),
+            adam_epsilon: value("adam_epsilon"),
+        }
+    }
+}
+
+fn lookup(space: &SearchSpace, assignment: &Assignment, name: &str) -> f64 {
+    if let Some(value) = assignment.get(name) {
+        return value.as_f64();
+    }
+    if let Some(Domain::Constant(value)) = space.get(name) {
+        return value.as_f64();
+    }
+    HyperparameterSpec::find(name).map_or(f64::NAN, |spec| spec.default)
+}
+
+/// A legal value of `spec`, or why it is none.
+pub(super) fn check_value(spec: &HyperparameterSpec, value: ParameterValue) -> Result<(), String> {
+    let number = value.as_f64();
+    if spec.kind == Int && matches!(value, ParameterValue::Float(_)) {
+        return Err(format!("{} is a whole number, not {value}", spec.name));
+    }
+    if !(spec.min..=spec.max).contains(&number) {
+        return Err(format!("{} lies between {} and {}, not {value}", spec.name, spec.min, spec.max));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignment_wins_over_constant_over_default() {
+        let mut space = SearchSpace::new();
+        space.insert("dropout".to_owned(), Domain::Constant(ParameterValue::Float(0.3)));
+        space.insert("weight_decay".to_owned(), Domain::Constant(ParameterValue::Float(0.5)));
+        let mut assignment = Assignment::new();
+        assignment.insert("dropout".to_owned(), ParameterValue::Float(0.2));
+        let settings = TrialSettings::resolve(&space, &assignment);
+        assert_eq!(settings.dropout.to_bits(), 0.2f64.to_bits());
+        assert_eq!(settings.weight_decay.to_bits(), 0.5f64.to_bits());
+        assert_eq!(settings.learning_rate.to_bits(), 2e-5f64.to_bits());
+        assert_eq!(settings.micro_batch_size, settings.global_batch_size);
+    }
+
+    #[test]
+    fn defaults_are_legal() {
+        for spec in HYPERPARAMETERS {
+            assert!((spec.min..=spec.max).contains(&spec.default), "{}", spec.name);
+        }
+    }
+}

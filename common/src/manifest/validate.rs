@@ -1,0 +1,244 @@
+//! Rules that look at several sections at once. [`Manifest::parse`] runs them after the sections
+//! have been read, so every value is already legal by itself.
+
+use std::path::Path;
+
+use super::document::{self, Node, NodeKind};
+use super::reader::{Field, Issues, ManifestError};
+use super::searcher::{PrunerSettings, SamplerKind};
+use super::section::{line_in, read_manifest};
+use super::settings::HyperparameterSpec;
+use super::source::{Holdout, LabelRule, Source};
+use super::space::Domain;
+use super::{Budget, Manifest};
+
+/// Largest grid accepted.
+const GRID_MAX: u64 = 1_000_000;
+
+/// Where a rule complains: the document and the list of issues.
+struct Rules<'a> {
+    root: &'a Field<'a>,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest. All mistakes are reported together.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let issues = Issues::default();
+        let manifest = read(text, &issues);
+        match manifest {
+            Some(manifest) if issues.is_empty() => Ok(manifest),
+            _ => Err(issues.into_error()),
+        }
+    }
+
+    /// Makes relative paths absolute, starting at `base`. Names that are not there are left alone.
+    pub fn rebase(&mut self, base: &Path) {
+        let absolute = |path: &mut String| {
+            if Path::new(path).is_relative() {
+                *path = base.join(&*path).display().to_string();
+            }
+        };
+        absolute(&mut self.model.pretrained);
+        absolute(&mut self.data.train.path);
+        for holdout in [&mut self.data.validation, &mut self.data.test] {
+            if let Holdout::Source(source) = holdout {
+                absolute(&mut source.path);
+            }
+        }
+    }
+
+    /// The files and directories the manifest names, each with its path in the manifest.
+    pub fn inputs(&self) -> Vec<(&'static str, &str)> {
+        let mut inputs = vec![
+            ("model.pretrained", self.model.pretrained.as_str()),
+            ("data.train.path", self.data.train.path.as_str()),
+        ];
+        let holdouts =
+            [("data.validation.path", &self.data.validation), ("data.test.path", &self.data.test)];
+        for (name, holdout) in holdouts {
+            if let Holdout::Source(Source { path, .. }) = holdout {
+                inputs.push((name, path));
+            }
+        }
+        inputs
+    }
+}
+
+fn read(text: &str, issues: &Issues) -> Option<Manifest> {
+    let node = match document::parse(text) {
+        Ok(Some(node)) => node,
+        Ok(None) => Node { line: 1, kind: NodeKind::Mapping(Vec::new()) },
+        Err(malformed) => {
+            issues.add(malformed.line, "", malformed.message);
+            return None;
+        }
+    };
+    let root = Field { path: String::new(), node: &node, issues };
+    let mut manifest = read_manifest(&root)?;
+    let rules = Rules { root: &root };
+    rules.check_labels(&manifest);
+    rules.check_holdouts(&manifest);
+    rules.check_batches(&manifest);
+    rules.check_pruner(&manifest);
+    rules.check_searcher(&mut manifest);
+    Some(manifest)
+}
+
+impl Rules<'_> {
+    fn refuse(&self, path: &[&str], message: impl Into<String>, mend: &str) {
+        let at = (line_in(self.root, path), path.join("."));
+        self.root.issues.add_mend((at.0, &at.1), message, mend);
+    }
+
+    fn check_labels(&self, manifest: &Manifest) {
+        let path = &["data", "label"];
+        match &manifest.data.label {
+            LabelRule::Class { names: Some(names), .. } if names.len() < 2 => {
+                self.refuse(path, "one class leaves nothing to learn", "name at least two");
+            }
+            LabelRule::Class { .. } => {}
+            LabelRule::Ranges { ranges, .. } => {
+                if ranges.len() < 2 {
+                    self.refuse(path, "one class leaves nothing to learn", "add a second range");
+                }
+                for (index, range) in ranges.iter().enumerate() {
+                    if range.above.zip(range.below).is_some_and(|(above, below)| above >= below) {
+                        let message = format!("no number lies in range `{}`", range.name);
+                        self.refuse(path, message, "`above` must be smaller than `below`");
+                    }
+                    for other in &ranges[..index] {
+                        if other.name == range.name {
+                            let message = format!("two ranges are called `{}`", range.name);
+                            self.refuse(path, message, "rename one");
+                        } else if other.overlaps(range) {
+                            let both = format!("`{}` and `{}`", other.name, range.name);
+                            let mend = "move their bounds apart: a row belongs to one class";
+                            self.refuse(path, format!("ranges {both} overlap"), mend);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_holdouts(&self, manifest: &Manifest) {
+        let share = |holdout: &Holdout| match holdout {
+            Holdout::Fraction(share) => *share,
+            _ => 0.0,
+        };
+        let held = share(&manifest.data.validation) + share(&manifest.data.test);
+        if held >= 1.0 {
+            let message = format!("validation and test together hold out {held} of the data");
+            self.refuse(&["data"], message, "leave something to train on");
+        }
+    }
+
+    fn check_batches(&self, manifest: &Manifest) {
+        let bounds = |name| domain_bounds(manifest, name);
+        let (_, global_max) = bounds("global_batch_size");
+        let (micro_min, _) = bounds("micro_batch_size");
+        if micro_min > global_max {
+            let message = format!("micro-batches of {micro_min} never fit in batches of {global_max}");
+            let mend = "lower micro_batch_size, or remove it";
+            self.refuse(&["hyperparameters", "micro_batch_size"], message, mend);
+        }
+        if let Budget::Examples(examples) = manifest.budget
+            && (examples as f64) < global_max
+        {
+            let message = format!("{examples} examples are less than one step of {global_max}");
+            self.refuse(&["budget"], message, "raise the budget or lower global_batch_size");
+        }
+    }
+
+    fn check_pruner(&self, manifest: &Manifest) {
+        let Some(PrunerSettings::Asha(asha)) = manifest.searcher.as_ref().map(|s| &s.pruner) else {
+            return;
+        };
+        let path = &["searcher", "pruner", "min_budget"];
+        let (low, full) = (asha.min_budget, manifest.budget);
+        if low.unit() != full.unit() {
+            let message = format!("in {}, but the budget is in {}", low.unit(), full.unit());
+            self.refuse(path, message, "use the unit of `budget`");
+            return;
+        }
+        if low.amount() * f64::from(asha.reduction_factor) > full.amount() {
+            let factor = asha.reduction_factor;
+            let message =
+                format!("{low} times reduction_factor {factor} is beyond the budget of {full}: no trial could ever be compared");
+            self.refuse(path, message, "lower min_budget or reduction_factor, or raise the budget");
+        }
+        let (_, batch) = domain_bounds(manifest, "global_batch_size");
+        if matches!(low, Budget::Examples(_)) && low.amount() < batch {
+            let message = format!("{low} are less than one step of {batch}");
+            self.refuse(path, message, "raise min_budget");
+        }
+    }
+
+    fn check_searcher(&self, manifest: &mut Manifest) {
+        let searched: Vec<&String> = manifest
+            .hyperparameters
+            .iter()
+            .filter(|(_, domain)| domain.is_searched())
+            .map(|(name, _)| name)
+            .collect();
+        let Some(searcher) = &mut manifest.searcher else {
+            if let Some(name) = searched.first() {
+                let message = "has several values, but there is no `searcher`";
+                let mend = "add a `searcher` section or write one value";
+                self.refuse(&["hyperparameters", name], message, mend);
+            }
+            return;
+        };
+        match searcher.sampler {
+            SamplerKind::Random if searched.is_empty() && searcher.max_trials > 1 => {
+                let message = "no hyperparameter has several values: all trials would be the same";
+                self.refuse(&["searcher"], message, "give one {min: ..., max: ...} or {values: [...]}");
+            }
+            SamplerKind::Random => {}
+            SamplerKind::Grid => {
+                let mut size = 1u64;
+                for (name, domain) in &manifest.hyperparameters {
+                    let count = match domain {
+                        Domain::Float { .. } => {
+                            let message = "a grid cannot enumerate all real numbers of a range";
+                            let mend = "write {values: [...]} or `sampler: random`";
+                            self.refuse(&["hyperparameters", name], message, mend);
+                            return;
+                        }
+                        Domain::Int { min, max, .. } => max.abs_diff(*min).saturating_add(1),
+                        Domain::Values(values) => values.len() as u64,
+                        Domain::Constant(_) => 1,
+                    };
+                    size = size.saturating_mul(count);
+                }
+                let whole = u32::try_from(size).ok().filter(|_| size <= GRID_MAX);
+                let Some(whole) = whole else {
+                    let message = format!("the grid has more than {GRID_MAX} points");
+                    self.refuse(&["searcher", "sampler"], message, "use `sampler: random`");
+                    return;
+                };
+                if searcher.max_trials == 0 {
+                    searcher.max_trials = whole;
+                }
+                if searcher.max_trials > whole {
+                    let message = format!("the grid has only {size} points");
+                    self.refuse(&["searcher", "max_trials"], message, "remove it to try them all");
+                }
+            }
+        }
+    }
+}
+
+/// Smallest and largest value a hyperparameter takes in this manifest.
+fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
+    match manifest.hyperparameters.get(name) {
+        None => HyperparameterSpec::find(name).map_or((0.0, 0.0), |spec| (spec.default, spec.default)),
+        Some(Domain::Constant(value)) => (value.as_f64(), value.as_f64()),
+        Some(Domain::Values(values)) => values.iter().map(|value| value.as_f64()).fold(
+            (f64::INFINITY, f64::NEG_INFINITY),
+            |(low, high), value| (low.min(value), high.max(value)),
+        ),
+        Some(Domain::Float { min, max, .. }) => (*min, *max),
+        Some(Domain::Int { min, max, .. }) => (*min as f64, *max as f64),
+    }
+}

@@ -1,0 +1,199 @@
+//! A run: what a worker is told to do, what it says while it does it, and how it ends.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::evaluation::Evaluation;
+use crate::id::{Attempt, ExperimentId, Generation, TrialId};
+use crate::manifest::{Assignment, Manifest};
+use crate::storage::CheckpointKey;
+
+/// Everything a worker needs for one run. Self-contained: the worker asks nobody anything else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Names the run and fences off older ones.
+    pub generation: Generation,
+    /// The experiment it belongs to.
+    pub experiment: ExperimentId,
+    /// What to do.
+    pub task: Task,
+    /// The experiment's manifest.
+    pub manifest: Manifest,
+    /// URL of the object store, for example `file:///data/muster` or `s3://container/prefix`.
+    pub store: String,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Read, split and tokenize the data, and compute this part of the frozen layers' activations.
+    Prepare {
+        /// Which part, from 0.
+        part: u32,
+        /// Parts in all.
+        num_parts: u32,
+    },
+    /// Train a trial up to a rung.
+    Train(TrainTask),
+    /// Score the chosen trial on the test split and write its model as a Hugging Face directory.
+    Finish {
+        /// The chosen trial.
+        trial: TrialId,
+        /// Its hyperparameters.
+        assignment: Assignment,
+        /// The checkpoint to export.
+        checkpoint: CheckpointKey,
+    },
+}
+
+/// One attempt to bring a trial to a rung.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainTask {
+    /// The trial.
+    pub trial: TrialId,
+    /// Number of this run within the trial.
+    pub attempt: Attempt,
+    /// Values of the searched hyperparameters.
+    pub assignment: Assignment,
+    /// Train until this step, then evaluate, save and report.
+    pub target_step: u64,
+    /// Steps of the whole budget: the learning-rate schedule is laid out over them.
+    pub total_steps: u64,
+    /// Continue from here; absent: from the pretrained weights.
+    pub resume_from: Option<CheckpointKey>,
+}
+
+impl Task {
+    /// The trial the run is for, when there is one.
+    pub fn trial(&self) -> Option<&TrialId> {
+        match self {
+            Self::Prepare { .. } => None,
+            Self::Train(task) => Some(&task.trial),
+            Self::Finish { trial, .. } => Some(trial),
+        }
+    }
+}
+
+/// What a run says that must not be lost: delivered at least once, in order, and counted once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunReport {
+    /// The data is ready (from [`Task::Prepare`]).
+    Prepared(DataSummary),
+    /// A checkpoint exists: its index is written.
+    CheckpointCommitted {
+        /// Where it is.
+        checkpoint: CheckpointKey,
+    },
+    /// The validation split was scored at a rung.
+    Evaluated {
+        /// Optimizer updates so far.
+        step: u64,
+        /// The scores.
+        evaluation: Evaluation,
+    },
+    /// The chosen model was scored on the test split and written (from [`Task::Finish`]).
+    Finished {
+        /// Scores on the test split; absent when the manifest has none.
+        test: Option<Evaluation>,
+        /// URL or path of the Hugging Face directory.
+        model: String,
+    },
+    /// The run is over; nothing follows.
+    Ended {
+        /// How.
+        exit: RunExit,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunExit {
+    /// The task is done; a training run has reached its target step.
+    Completed,
+    /// The coordinator asked it to stop: the experiment was canceled.
+    Canceled,
+    /// Told to leave its slot; saved before it went.
+    Preempted,
+    /// The loss or the objective is not finite.
+    Diverged {
+        /// The step at which it was seen.
+        step: u64,
+    },
+    /// The runner reported an error or died.
+    Failed {
+        /// For people: one line, and the last lines of the log when the runner died.
+        message: String,
+        /// Trying again cannot help: the input itself is wrong.
+        permanent: bool,
+    },
+    /// Nobody knows: the lease of its worker expired or the worker went away.
+    Lost {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// What the data turned out to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataSummary {
+    /// Directory key of the tokenized data in the store's cache, a content hash.
+    pub cache: String,
+    /// Examples to train on.
+    pub num_train: u64,
+    /// Examples the searcher decides on.
+    pub num_validation: u64,
+    /// Examples scored once.
+    pub num_test: u64,
+    /// Class names in the order of their numbers.
+    pub labels: Vec<String>,
+    /// Rows read, all files together.
+    pub num_rows: u64,
+    /// Rows whose label lies in no range, left out as the manifest says.
+    pub num_left_out: u64,
+    /// Rows dropped because the same text stands in an earlier row.
+    pub num_duplicates: u64,
+    /// Mean tokens of a training example, special tokens counted.
+    pub mean_tokens: f64,
+    /// For people: rows that were refused or repaired, one line each, first few only.
+    pub remarks: Vec<String>,
+}
+
+/// What a run says that may be lost: thinned, for live views only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunProgress {
+    /// Optimizer updates so far; parts done for a preparation.
+    pub step: u64,
+    /// Where this run ends.
+    pub target_step: u64,
+    /// Training examples per second over the last moments.
+    pub examples_per_second: f64,
+    /// Training loss of a recent step, nats.
+    pub loss: Option<f64>,
+}
+
+/// Coordinator to runner, while a run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Directive {
+    /// Save a checkpoint, then leave the slot: [`RunExit::Preempted`].
+    Preempt,
+    /// Leave the slot without saving: [`RunExit::Canceled`].
+    Cancel,
+}
+
+impl fmt::Display for RunExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Completed => f.write_str("completed"),
+            Self::Canceled => f.write_str("canceled"),
+            Self::Preempted => f.write_str("preempted"),
+            Self::Diverged { step } => write!(f, "diverged at step {step}"),
+            Self::Failed { message, .. } => write!(f, "failed: {message}"),
+            Self::Lost { reason } => write!(f, "lost: {reason}"),
+        }
+    }
+}

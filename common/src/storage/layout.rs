@@ -1,0 +1,154 @@
+//! Every key in the object store is built and parsed here and nowhere else.
+//!
+//! ```text
+//! experiments/EXPERIMENT/manifest.yaml
+//! experiments/EXPERIMENT/trials/N/checkpoints/STEP-GENERATION/{PART.safetensors, index.json}
+//! experiments/EXPERIMENT/trials/N/metrics/ATTEMPT-RANK-SEQUENCE.parquet
+//! experiments/EXPERIMENT/best/            a Hugging Face directory
+//! cache/CONTENT_HASH/                     tokenized data, activations of frozen layers
+//! ```
+
+use std::fmt;
+
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Attempt, ExperimentId, Generation, TrialId};
+
+/// Name of the object whose presence commits a checkpoint or a cache entry.
+const INDEX: &str = "index.json";
+
+/// Where one checkpoint lies. Steps are zero-padded so that keys sort by step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CheckpointKey {
+    /// Whose it is.
+    pub trial: TrialId,
+    /// Optimizer updates it contains.
+    pub step: u64,
+    /// The run that wrote it.
+    pub generation: Generation,
+}
+
+/// Why a key is not what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not the key of a checkpoint's index.
+    #[error("`{key}` is not the index of a checkpoint")]
+    NotCheckpointIndex {
+        /// What was given.
+        key: String,
+    },
+}
+
+impl fmt::Display for CheckpointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} step {} (generation {})", self.trial, self.step, self.generation)
+    }
+}
+
+impl CheckpointKey {
+    /// Directory of the checkpoint.
+    pub fn directory(&self) -> Path {
+        Layout::checkpoints(&self.trial).join(format!("{:08}-{}", self.step, self.generation))
+    }
+
+    /// The object whose presence commits it.
+    pub fn index(&self) -> Path {
+        self.directory().join(INDEX)
+    }
+
+    /// One part, by name without ending.
+    pub fn part(&self, name: &str) -> Path {
+        self.directory().join(format!("{name}.safetensors"))
+    }
+
+    /// Parses the key of an index as [`CheckpointKey::index`] builds it.
+    pub fn parse_index(path: &Path) -> Result<Self, KeyError> {
+        let wrong = || KeyError::NotCheckpointIndex { key: path.to_string() };
+        let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
+        let [root, experiment, trials, number, checkpoints, name, index] = &parts[..] else {
+            return Err(wrong());
+        };
+        if (&**root, &**trials, &**checkpoints, &**index)
+            != ("experiments", "trials", "checkpoints", INDEX)
+        {
+            return Err(wrong());
+        }
+        let (step, generation) = name.split_once('-').ok_or_else(wrong)?;
+        Ok(Self {
+            trial: TrialId {
+                experiment: experiment.parse().map_err(|_| wrong())?,
+                number: number.parse().map_err(|_| wrong())?,
+            },
+            step: step.parse().map_err(|_| wrong())?,
+            generation: Generation(generation.parse().map_err(|_| wrong())?),
+        })
+    }
+}
+
+/// Builders of all other keys.
+#[derive(Debug)]
+pub struct Layout;
+
+impl Layout {
+    /// Everything of one experiment.
+    pub fn experiment(experiment: &ExperimentId) -> Path {
+        Path::from("experiments").join(experiment.as_str())
+    }
+
+    /// The manifest as the user wrote it.
+    pub fn manifest(experiment: &ExperimentId) -> Path {
+        Self::experiment(experiment).join("manifest.yaml")
+    }
+
+    /// The exported best model, a Hugging Face directory.
+    pub fn best(experiment: &ExperimentId) -> Path {
+        Self::experiment(experiment).join("best")
+    }
+
+    /// Everything of one trial.
+    pub fn trial(trial: &TrialId) -> Path {
+        Self::experiment(&trial.experiment).join("trials").join(trial.number.to_string())
+    }
+
+    /// All checkpoints of one trial.
+    pub fn checkpoints(trial: &TrialId) -> Path {
+        Self::trial(trial).join("checkpoints")
+    }
+
+    /// One file of metrics.
+    pub fn metrics(trial: &TrialId, attempt: Attempt, rank: u32, sequence: u32) -> Path {
+        let name = format!("{attempt}-{rank}-{sequence:06}.parquet");
+        Self::trial(trial).join("metrics").join(name)
+    }
+
+    /// A cache entry, by content hash.
+    pub fn cache(hash: &str) -> Path {
+        Path::from("cache").join(hash)
+    }
+
+    /// The object whose presence commits a part of a cache entry.
+    pub fn cache_index(hash: &str, part: &str) -> Path {
+        Self::cache(hash).join(format!("{part}.index.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn checkpoint_keys_round_trip(number in 1u32.., step: u64, generation: u64) {
+            let trial = TrialId { experiment: "demo-1".parse().unwrap(), number };
+            let key = CheckpointKey { trial, step, generation: Generation(generation) };
+            prop_assert_eq!(CheckpointKey::parse_index(&key.index()).unwrap(), key);
+        }
+
+        #[test]
+        fn foreign_keys_are_refused(text in "[a-z0-9/.-]{0,60}") {
+            prop_assert!(CheckpointKey::parse_index(&Path::from(text)).is_err());
+        }
+    }
+}

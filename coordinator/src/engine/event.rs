@@ -1,0 +1,81 @@
+//! Everything that can happen. Events are journaled as JSON: variants and fields are added, never
+//! renamed.
+
+use muster_common::id::{ExperimentId, Generation, WorkerId};
+use muster_common::manifest::Manifest;
+use muster_common::run::RunReport;
+use muster_common::storage::CheckpointKey;
+use serde::{Deserialize, Serialize};
+
+/// Input of the engine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A user submitted a manifest.
+    ExperimentSubmitted {
+        /// Validated, with absolute paths.
+        manifest: Box<Manifest>,
+        /// As the user wrote it.
+        text: String,
+        /// URL of the object store.
+        store: String,
+    },
+    /// A user wants no new runs, and running ones saved and off their slots.
+    ExperimentPaused {
+        /// Which.
+        experiment: ExperimentId,
+    },
+    /// A user wants it to go on.
+    ExperimentResumed {
+        /// Which.
+        experiment: ExperimentId,
+    },
+    /// A user wants it to end.
+    ExperimentCanceled {
+        /// Which.
+        experiment: ExperimentId,
+    },
+    /// A worker offers its slot.
+    WorkerJoined {
+        /// Who.
+        worker: WorkerId,
+        /// The machine it runs on, for people.
+        host: String,
+    },
+    /// A worker is gone.
+    WorkerLost {
+        /// Who.
+        worker: WorkerId,
+        /// Why.
+        cause: LossCause,
+    },
+    /// A run said something.
+    RunReported {
+        /// Which run.
+        generation: Generation,
+        /// Number of the report within the run, from 1.
+        sequence: u64,
+        /// What it said.
+        report: RunReport,
+    },
+    /// A checkpoint that was to be deleted is gone.
+    CheckpointDeleted {
+        /// Which.
+        checkpoint: CheckpointKey,
+    },
+}
+
+/// Why a worker is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossCause {
+    /// Nothing was heard of it for a whole lease.
+    LeaseExpired,
+    /// It said goodbye.
+    Left {
+        /// What it said.
+        reason: String,
+    },
+    /// It was a child of a coordinator that is gone. Never counted against a trial.
+    CoordinatorRestarted,
+}

@@ -1,0 +1,254 @@
+//! One experiment: its manifest, its phase, its trials.
+//!
+//! ```text
+//! Preparing --parts done--> Searching --nothing left to try--> Finishing --model written--> Ended
+//!     any of them --canceled or failed--> Ended;  `paused` holds back new runs in any phase
+//! ```
+
+use std::collections::BTreeMap;
+
+use muster_common::evaluation::Evaluation;
+use muster_common::id::{ExperimentId, Generation, TrialId};
+use muster_common::manifest::{Budget, Manifest, PrunerSettings, TrialSettings};
+use muster_common::objective::{Objective, ObjectiveMetric};
+use muster_common::run::DataSummary;
+use muster_common::storage::CheckpointKey;
+use muster_common::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::trial::{Trial, TrialState};
+use crate::sweep::asha::Standing;
+use crate::sweep::rung::ladder;
+
+/// Parts of the preparation when lower layers are frozen: more than most machines have slots, so
+/// that slots which finish early take another.
+const NUM_PARTS: usize = 8;
+
+/// One submitted manifest and everything it caused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// Its id.
+    pub id: ExperimentId,
+    /// What was submitted.
+    pub manifest: Manifest,
+    /// As the user wrote it.
+    pub text: String,
+    /// URL of the object store.
+    pub store: String,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Where it is.
+    pub phase: Phase,
+    /// No new runs until it is resumed.
+    pub paused: bool,
+    /// Budgets of the rungs, lowest first.
+    pub ladder: Vec<Budget>,
+    /// What the data turned out to be; known once the first part is prepared.
+    pub data: Option<DataSummary>,
+    /// Trials by number.
+    pub trials: BTreeMap<u32, Trial>,
+    /// Why things happened, oldest first.
+    pub decisions: Vec<Decision>,
+    /// Runs of preparation and finish that failed.
+    pub failures: u32,
+    /// The outcome.
+    pub best: Option<Best>,
+}
+
+/// Where an experiment is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Data is tokenized, activations of frozen layers are computed.
+    Preparing {
+        /// The parts, in order.
+        parts: Vec<Part>,
+    },
+    /// Trials train.
+    Searching,
+    /// The chosen trial is scored on the test split and written.
+    Finishing {
+        /// Who does it.
+        run: Option<Generation>,
+    },
+    /// Over.
+    Ended {
+        /// How.
+        end: ExperimentEnd,
+    },
+}
+
+/// One part of the preparation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Nobody does it.
+    Waiting,
+    /// A run does it.
+    Running(Generation),
+    /// Done.
+    Done,
+}
+
+/// How an experiment ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExperimentEnd {
+    /// The best model is written.
+    Completed,
+    /// A user ended it.
+    Canceled,
+    /// It cannot go on.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+/// One line of explanation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// When.
+    pub at: Timestamp,
+    /// About which trial; absent: the experiment.
+    pub trial: Option<TrialId>,
+    /// For people.
+    pub text: String,
+}
+
+/// The chosen trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Number of the trial.
+    pub trial: u32,
+    /// The checkpoint that is exported.
+    pub checkpoint: CheckpointKey,
+    /// Scores on the validation split, which chose it.
+    pub validation: Evaluation,
+    /// Scores on the test split, once known.
+    pub test: Option<Evaluation>,
+    /// Where the model lies, once written.
+    pub model: Option<String>,
+}
+
+impl Experiment {
+    /// A fresh experiment.
+    pub(super) fn new(
+        id: ExperimentId,
+        now: Timestamp,
+        manifest: Manifest,
+        text: String,
+        store: String,
+    ) -> Self {
+        let freezes = manifest.model.freeze_embeddings || manifest.model.freeze_layers > 0;
+        let num_parts = if freezes { NUM_PARTS } else { 1 };
+        let pruner = manifest.searcher.as_ref().map_or(&PrunerSettings::None, |s| &s.pruner);
+        let ladder = ladder(manifest.budget, pruner);
+        Self {
+            id,
+            manifest,
+            text,
+            store,
+            created_at: now,
+            ended_at: None,
+            phase: Phase::Preparing { parts: vec![Part::Waiting; num_parts] },
+            paused: false,
+            ladder,
+            data: None,
+            trials: BTreeMap::new(),
+            decisions: Vec::new(),
+            failures: 0,
+            best: None,
+        }
+    }
+
+    /// Whether it is over.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Trials it creates at most.
+    pub fn max_trials(&self) -> u32 {
+        self.manifest.searcher.as_ref().map_or(1, |searcher| searcher.max_trials)
+    }
+
+    /// What is optimised; accuracy where nothing is searched.
+    pub fn objective(&self) -> Objective {
+        let metric = ObjectiveMetric::Accuracy;
+        let plain = Objective { metric, mode: metric.natural_mode() };
+        self.manifest.searcher.as_ref().map_or(plain, |searcher| searcher.objective)
+    }
+
+    /// Full id of trial `number`.
+    pub fn trial_id(&self, number: u32) -> TrialId {
+        TrialId { experiment: self.id.clone(), number }
+    }
+
+    /// Steps of a budget for one trial; 0 until the data is known.
+    pub fn steps(&self, trial: &Trial, budget: Budget) -> u64 {
+        let Some(data) = &self.data else { return 0 };
+        let space = &self.manifest.hyperparameters;
+        let settings = TrialSettings::resolve(space, &trial.assignment);
+        budget.steps(settings.global_batch_size, data.num_train)
+    }
+
+    /// Step at which a trial's next rung is, if one is left.
+    pub fn target_step(&self, trial: &Trial) -> Option<u64> {
+        self.ladder.get(trial.rungs_passed).map(|budget| self.steps(trial, *budget))
+    }
+
+    /// Results by rung, for the pruner.
+    pub fn standings(&self) -> Vec<Vec<Standing>> {
+        let metric = self.objective().metric;
+        (0..self.ladder.len())
+            .map(|rung| {
+                let standing = |trial: &Trial| {
+                    let result = trial.results.get(rung)?;
+                    let waits = trial.state == TrialState::Paused && trial.rungs_passed == rung + 1;
+                    let value = result.evaluation.value(metric);
+                    Some(Standing { trial: trial.number, value, waits })
+                };
+                self.trials.values().filter_map(standing).collect()
+            })
+            .collect()
+    }
+
+    /// The best result of any trial: the best objective, then more steps, then the older trial.
+    pub fn leader(&self) -> Option<(u32, usize)> {
+        let objective = self.objective();
+        let value = |evaluation: &Evaluation| evaluation.value(objective.metric);
+        let mut all: Vec<_> = self
+            .trials
+            .values()
+            .flat_map(|trial| {
+                trial.results.iter().enumerate().map(move |(rung, result)| (trial, rung, result))
+            })
+            .filter(|(_, _, result)| value(&result.evaluation).is_finite())
+            .collect();
+        all.sort_by(|(a_trial, a_rung, a), (b_trial, b_rung, b)| {
+            objective
+                .standing(value(&a.evaluation), value(&b.evaluation))
+                .then_with(|| b_rung.cmp(a_rung))
+                .then_with(|| a_trial.number.cmp(&b_trial.number))
+        });
+        all.first().map(|(trial, rung, _)| (trial.number, *rung))
+    }
+
+    pub(super) fn decide(&mut self, at: Timestamp, trial: Option<u32>, text: String) {
+        let trial = trial.map(|number| self.trial_id(number));
+        self.decisions.push(Decision { at, trial, text });
+    }
+
+    pub(super) fn end(&mut self, now: Timestamp, end: ExperimentEnd) {
+        let text = match &end {
+            ExperimentEnd::Completed => "completed".to_owned(),
+            ExperimentEnd::Canceled => "canceled".to_owned(),
+            ExperimentEnd::Failed { message } => format!("failed: {message}"),
+        };
+        self.decide(now, None, text);
+        self.phase = Phase::Ended { end };
+        self.ended_at = Some(now);
+    }
+}

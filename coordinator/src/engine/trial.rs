@@ -1,0 +1,153 @@
+//! One trial.
+//!
+//! ```text
+//! Pending -> Running -> Paused -> Running ... -> Completed
+//!    ^          |          `-> Stopped (pruned)
+//!    `----------'-> Stopped (diverged), Failed;   any of them -> Canceled
+//! ```
+
+use muster_common::evaluation::Evaluation;
+use muster_common::id::Generation;
+use muster_common::manifest::Assignment;
+use muster_common::objective::Objective;
+use muster_common::storage::CheckpointKey;
+use serde::{Deserialize, Serialize};
+
+/// One assignment of hyperparameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Number within the experiment, from 1.
+    pub number: u32,
+    /// Its hyperparameters.
+    pub assignment: Assignment,
+    /// Where it is.
+    pub state: TrialState,
+    /// Rungs whose result is in; also the index of the rung it trains for next.
+    pub rungs_passed: usize,
+    /// One result per passed rung.
+    pub results: Vec<RungResult>,
+    /// Checkpoints that exist, oldest first.
+    pub checkpoints: Vec<CheckpointKey>,
+    /// Checkpoints that are being deleted.
+    pub deleting: Vec<CheckpointKey>,
+    /// Runs started.
+    pub attempts: u32,
+    /// Runs that failed and were followed by another.
+    pub restarts: u32,
+    /// Runs lost with their worker.
+    pub losses: u32,
+}
+
+/// Where a trial is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialState {
+    /// Wants a slot.
+    Pending,
+    /// A run has it.
+    Running {
+        /// Which.
+        generation: Generation,
+    },
+    /// Waits at a rung for promotion.
+    Paused,
+    /// Used its whole budget.
+    Completed,
+    /// Ended by the searcher.
+    Stopped {
+        /// Why.
+        reason: StopReason,
+    },
+    /// A user ended the experiment.
+    Canceled,
+    /// Failed too often, or for a reason that stays.
+    Failed {
+        /// The last failure.
+        message: String,
+    },
+}
+
+/// Why the searcher ended a trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Others were better at its last rung.
+    Pruned {
+        /// Its place among the results of the rung, from 1.
+        place: usize,
+        /// Results of the rung.
+        num_results: usize,
+    },
+    /// Loss or objective not finite.
+    Diverged {
+        /// The step at which it was seen.
+        step: u64,
+    },
+}
+
+/// A result at a rung.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RungResult {
+    /// Optimizer updates.
+    pub step: u64,
+    /// Scores on the validation split.
+    pub evaluation: Evaluation,
+    /// The state that was scored.
+    pub checkpoint: CheckpointKey,
+}
+
+impl Trial {
+    pub(super) fn new(number: u32, assignment: Assignment) -> Self {
+        Self {
+            number,
+            assignment,
+            state: TrialState::Pending,
+            rungs_passed: 0,
+            results: Vec::new(),
+            checkpoints: Vec::new(),
+            deleting: Vec::new(),
+            attempts: 0,
+            restarts: 0,
+            losses: 0,
+        }
+    }
+
+    /// Whether nothing can happen to it any more.
+    pub fn is_terminal(&self) -> bool {
+        match self.state {
+            TrialState::Pending | TrialState::Running { .. } | TrialState::Paused => false,
+            TrialState::Completed
+            | TrialState::Stopped { .. }
+            | TrialState::Canceled
+            | TrialState::Failed { .. } => true,
+        }
+    }
+
+    /// Steps that survive anything: those of the newest checkpoint.
+    pub fn committed_step(&self) -> u64 {
+        self.checkpoints.last().map_or(0, |checkpoint| checkpoint.step)
+    }
+
+    /// Its best result, by rung.
+    pub fn best_result(&self, objective: &Objective) -> Option<&RungResult> {
+        let value = |result: &RungResult| result.evaluation.value(objective.metric);
+        self.results
+            .iter()
+            .rev()
+            .filter(|result| value(result).is_finite())
+            .min_by(|a, b| objective.standing(value(a), value(b)))
+    }
+
+    /// Moves checkpoints that nothing needs to `deleting`: neither among the newest `keep_last` nor
+    /// the one of the best result.
+    pub(super) fn retire_checkpoints(&mut self, keep_last: u32, objective: &Objective) -> Vec<CheckpointKey> {
+        let best = self.best_result(objective).map(|result| result.checkpoint.clone());
+        let num_old = self.checkpoints.len().saturating_sub(keep_last as usize);
+        let (old, new) = self.checkpoints.split_at(num_old);
+        let (kept, retired): (Vec<_>, Vec<_>) =
+            old.iter().cloned().partition(|checkpoint| Some(checkpoint) == best.as_ref());
+        self.checkpoints = kept.into_iter().chain(new.iter().cloned()).collect();
+        self.deleting.extend(retired.iter().cloned());
+        retired
+    }
+}

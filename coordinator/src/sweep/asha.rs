@@ -1,0 +1,129 @@
+//! Asynchronous successive halving with pause and promotion.
+//!
+//! Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar: "A System for Massively
+//! Parallel Hyperparameter Tuning" (MLSys 2020), algorithm 2. Symbols: `eta` is the reduction
+//! factor, rung `k` holds every result reported at it, a trial of rung `k` is promotable when it is
+//! among the best `floor(|rung k| / eta)` and has not been promoted. Higher rungs are asked first.
+
+use muster_common::objective::Objective;
+
+/// One result at one rung.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    /// Number of the trial.
+    pub trial: u32,
+    /// Objective; not finite: never promoted.
+    pub value: f64,
+    /// Waits at this rung: has not been promoted and was not ended for another reason.
+    pub waits: bool,
+}
+
+/// A trial to be promoted, and why.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promotion {
+    /// Number of the trial.
+    pub trial: u32,
+    /// Rung it leaves, from 0.
+    pub rung: usize,
+    /// Its objective there.
+    pub value: f64,
+    /// Its place among the results of the rung, from 1.
+    pub place: usize,
+    /// Results of the rung.
+    pub num_results: usize,
+}
+
+/// Orders the results of one rung, best first; ties go to the older trial.
+pub fn order(objective: &Objective, standings: &mut [Standing]) {
+    standings.sort_by(|a, b| {
+        objective.standing(a.value, b.value).then_with(|| a.trial.cmp(&b.trial))
+    });
+}
+
+/// The next promotion. `rungs[k]` holds the results of rung `k`; the top rung promotes nobody and
+/// may be left out.
+pub fn promotion(
+    objective: &Objective,
+    reduction_factor: u32,
+    rungs: &[Vec<Standing>],
+) -> Option<Promotion> {
+    rungs.iter().enumerate().rev().find_map(|(rung, standings)| {
+        let mut ordered = standings.clone();
+        order(objective, &mut ordered);
+        let num_promotable = ordered.len() / reduction_factor.max(1) as usize;
+        let found = ordered
+            .iter()
+            .take(num_promotable)
+            .position(|standing| standing.waits && standing.value.is_finite())?;
+        let standing = ordered[found];
+        Some(Promotion {
+            trial: standing.trial,
+            rung,
+            value: standing.value,
+            place: found + 1,
+            num_results: ordered.len(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::objective::{Mode, ObjectiveMetric};
+    use proptest::prelude::*;
+
+    const ACCURACY: Objective = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
+
+    fn waiting(values: &[f64]) -> Vec<Standing> {
+        let standing = |(trial, value): (u32, &f64)| Standing { trial, value: *value, waits: true };
+        (1..).zip(values).map(standing).collect()
+    }
+
+    #[test]
+    fn one_in_eta_is_promoted_best_first() {
+        let rung = waiting(&[0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 0.4, 0.8, 0.6]);
+        let first = promotion(&ACCURACY, 3, std::slice::from_ref(&rung)).unwrap();
+        assert_eq!((first.trial, first.place, first.num_results), (2, 1, 9));
+        let mut rung = rung;
+        for promoted in [2, 8] {
+            rung[promoted - 1].waits = false;
+        }
+        assert_eq!(promotion(&ACCURACY, 3, std::slice::from_ref(&rung)).unwrap().trial, 4);
+        rung[3].waits = false;
+        assert_eq!(promotion(&ACCURACY, 3, &[rung]), None);
+    }
+
+    #[test]
+    fn higher_rungs_go_first() {
+        let low = waiting(&[0.5, 0.6, 0.7, 0.8]);
+        let high = waiting(&[0.1, 0.2]);
+        assert_eq!(promotion(&ACCURACY, 2, &[low, high]).unwrap().rung, 1);
+    }
+
+    #[test]
+    fn diverged_results_are_never_promoted_but_count() {
+        let rung = waiting(&[f64::NAN, f64::NAN, f64::NAN, 0.5]);
+        assert_eq!(promotion(&ACCURACY, 2, std::slice::from_ref(&rung)).unwrap().trial, 4);
+        let mut rung = rung;
+        rung[3].waits = false;
+        assert_eq!(promotion(&ACCURACY, 2, &[rung]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_one_in_eta_leaves_a_rung(
+            values in proptest::collection::vec(0.0f64..1.0, 0..40),
+            eta in 2u32..5,
+        ) {
+            let mut rung = waiting(&values);
+            let mut num_promoted = 0;
+            while let Some(next) = promotion(&ACCURACY, eta, std::slice::from_ref(&rung)) {
+                let better = values.iter().filter(|value| **value > next.value).count();
+                prop_assert!(better < values.len() / eta as usize);
+                rung[next.trial as usize - 1].waits = false;
+                num_promoted += 1;
+            }
+            prop_assert_eq!(num_promoted, values.len() / eta as usize);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Reports: what a run says and how it ends.
+
+use muster_common::evaluation::Evaluation;
+use muster_common::run::{DataSummary, RunExit, RunProgress, RunReport};
+
+use super::{ConvertError, required};
+use crate::v1;
+
+impl From<&Evaluation> for v1::Evaluation {
+    fn from(evaluation: &Evaluation) -> Self {
+        Self {
+            loss: evaluation.loss,
+            num_classes: u32::try_from(evaluation.confusion.len()).unwrap_or(u32::MAX),
+            confusion: evaluation.confusion.concat(),
+        }
+    }
+}
+
+impl TryFrom<v1::Evaluation> for Evaluation {
+    type Error = ConvertError;
+    fn try_from(wire: v1::Evaluation) -> Result<Self, ConvertError> {
+        let num_classes = wire.num_classes as usize;
+        let cells = wire.confusion.len();
+        if num_classes == 0 || num_classes.checked_mul(num_classes) != Some(cells) {
+            let reason = format!("{cells} counts for {num_classes} classes");
+            return Err(ConvertError::Illegal { field: "evaluation.confusion", reason });
+        }
+        if !wire.loss.is_finite() {
+            let reason = "a loss that is not finite is a divergence, not an evaluation".to_owned();
+            return Err(ConvertError::Illegal { field: "evaluation.loss", reason });
+        }
+        let confusion = wire.confusion.chunks(num_classes).map(<[u64]>::to_vec).collect();
+        Ok(Self { loss: wire.loss, confusion })
+    }
+}
+
+impl From<&DataSummary> for v1::DataSummary {
+    fn from(data: &DataSummary) -> Self {
+        Self {
+            cache: data.cache.clone(),
+            num_train: data.num_train,
+            num_validation: data.num_validation,
+            num_test: data.num_test,
+            labels: data.labels.clone(),
+            num_rows: data.num_rows,
+            num_left_out: data.num_left_out,
+            num_duplicates: data.num_duplicates,
+            mean_tokens: data.mean_tokens,
+            remarks: data.remarks.clone(),
+        }
+    }
+}
+
+impl From<v1::DataSummary> for DataSummary {
+    fn from(wire: v1::DataSummary) -> Self {
+        Self {
+            cache: wire.cache,
+            num_train: wire.num_train,
+            num_validation: wire.num_validation,
+            num_test: wire.num_test,
+            labels: wire.labels,
+            num_rows: wire.num_rows,
+            num_left_out: wire.num_left_out,
+            num_duplicates: wire.num_duplicates,
+            mean_tokens: wire.mean_tokens,
+            remarks: wire.remarks,
+        }
+    }
+}
+
+impl From<&RunExit> for v1::RunExit {
+    fn from(exit: &RunExit) -> Self {
+        use v1::run_exit::{self as wire, Exit};
+        let exit = match exit {
+            RunExit::Completed => Exit::Completed(wire::Completed {}),
+            RunExit::Canceled => Exit::Canceled(wire::Canceled {}),
+            RunExit::Preempted => Exit::Preempted(wire::Preempted {}),
+            RunExit::Diverged { step } => Exit::Diverged(wire::Diverged { step: *step }),
+            RunExit::Failed { message, permanent } => {
+                Exit::Failed(wire::Failed { message: message.clone(), permanent: *permanent })
+            }
+            RunExit::Lost { reason } => Exit::Lost(wire::Lost { reason: reason.clone() }),
+        };
+        Self { exit: Some(exit) }
+    }
+}
+
+impl TryFrom<v1::RunExit> for RunExit {
+    type Error = ConvertError;
+    fn try_from(wire: v1::RunExit) -> Result<Self, ConvertError> {
+        use v1::run_exit::Exit;
+        Ok(match required(wire.exit, "exit")? {
+            Exit::Completed(_) => Self::Completed,
+            Exit::Canceled(_) => Self::Canceled,
+            Exit::Preempted(_) => Self::Preempted,
+            Exit::Diverged(wire) => Self::Diverged { step: wire.step },
+            Exit::Failed(wire) => {
+                Self::Failed { message: wire.message, permanent: wire.permanent }
+            }
+            Exit::Lost(wire) => Self::Lost { reason: wire.reason },
+        })
+    }
+}
+
+impl From<&RunReport> for v1::RunReport {
+    fn from(report: &RunReport) -> Self {
+        use v1::run_report::Report;
+        let report = match report {
+            RunReport::Prepared(data) => Report::Prepared(data.into()),
+            RunReport::CheckpointCommitted { checkpoint } => {
+                Report::CheckpointCommitted(checkpoint.into())
+            }
+            RunReport::Evaluated { step, evaluation } => Report::Evaluated(v1::Evaluated {
+                step: *step,
+                evaluation: Some(evaluation.into()),
+            }),
+            RunReport::Finished { test, model } => Report::Finished(v1::Finished {
+                test: test.as_ref().map(Into::into),
+                model: model.clone(),
+            }),
+            RunReport::Ended { exit } => Report::Ended(exit.into()),
+        };
+        Self { report: Some(report) }
+    }
+}
+
+impl TryFrom<v1::RunReport> for RunReport {
+    type Error = ConvertError;
+    fn try_from(wire: v1::RunReport) -> Result<Self, ConvertError> {
+        use v1::run_report::Report;
+        Ok(match required(wire.report, "report")? {
+            Report::Prepared(data) => Self::Prepared(data.into()),
+            Report::CheckpointCommitted(checkpoint) => {
+                Self::CheckpointCommitted { checkpoint: checkpoint.try_into()? }
+            }
+            Report::Evaluated(wire) => Self::Evaluated {
+                step: wire.step,
+                evaluation: required(wire.evaluation, "evaluated.evaluation")?.try_into()?,
+            },
+            Report::Finished(wire) => Self::Finished {
+                test: wire.test.map(TryInto::try_into).transpose()?,
+                model: wire.model,
+            },
+            Report::Ended(exit) => Self::Ended { exit: exit.try_into()? },
+        })
+    }
+}
+
+impl From<&RunProgress> for v1::RunProgress {
+    fn from(progress: &RunProgress) -> Self {
+        Self {
+            step: progress.step,
+            target_step: progress.target_step,
+            examples_per_second: progress.examples_per_second,
+            loss: progress.loss,
+        }
+    }
+}
+
+impl From<v1::RunProgress> for RunProgress {
+    fn from(wire: v1::RunProgress) -> Self {
+        Self {
+            step: wire.step,
+            target_step: wire.target_step,
+            examples_per_second: wire.examples_per_second,
+            loss: wire.loss,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Runs: what a worker is told to do.
+
+use std::collections::BTreeMap;
+
+use muster_common::id::{Attempt, Generation};
+use muster_common::manifest::{Assignment, ParameterValue};
+use muster_common::run::{Directive, RunSpec, Task, TrainTask};
+use muster_common::storage::CheckpointKey;
+
+use super::{ConvertError, required};
+use crate::v1;
+
+impl From<&CheckpointKey> for v1::Checkpoint {
+    fn from(key: &CheckpointKey) -> Self {
+        Self { trial_id: key.trial.to_string(), step: key.step, generation: key.generation.0 }
+    }
+}
+
+impl TryFrom<v1::Checkpoint> for CheckpointKey {
+    type Error = ConvertError;
+    fn try_from(wire: v1::Checkpoint) -> Result<Self, ConvertError> {
+        let trial = wire.trial_id.parse().map_err(ConvertError::id("checkpoint.trial_id"))?;
+        Ok(Self { trial, step: wire.step, generation: Generation(wire.generation) })
+    }
+}
+
+/// An assignment as the wire writes it.
+pub fn assignment_to_wire(assignment: &Assignment) -> BTreeMap<String, v1::ParameterValue> {
+    use v1::parameter_value::Value;
+    let value = |value: &ParameterValue| match value {
+        ParameterValue::Int(n) => Value::Int(*n),
+        ParameterValue::Float(x) => Value::Float(*x),
+    };
+    let entry = |(name, found): (&String, &ParameterValue)| {
+        (name.clone(), v1::ParameterValue { value: Some(value(found)) })
+    };
+    assignment.iter().map(entry).collect()
+}
+
+/// An assignment from the wire.
+pub fn assignment_from_wire(
+    wire: BTreeMap<String, v1::ParameterValue>,
+) -> Result<Assignment, ConvertError> {
+    use v1::parameter_value::Value;
+    let entry = |(name, found): (String, v1::ParameterValue)| {
+        let value = match required(found.value, "assignment.value")? {
+            Value::Int(n) => ParameterValue::Int(n),
+            Value::Float(x) => ParameterValue::Float(x),
+        };
+        Ok((name, value))
+    };
+    wire.into_iter().map(entry).collect()
+}
+
+impl From<&Task> for v1::run_spec::Task {
+    fn from(task: &Task) -> Self {
+        match task {
+            Task::Prepare { part, num_parts } => {
+                Self::Prepare(v1::PrepareTask { part: *part, num_parts: *num_parts })
+            }
+            Task::Train(task) => Self::Train(v1::TrainTask {
+                trial_id: task.trial.to_string(),
+                attempt: task.attempt.0,
+                assignment: assignment_to_wire(&task.assignment),
+                target_step: task.target_step,
+                total_steps: task.total_steps,
+                resume_from: task.resume_from.as_ref().map(Into::into),
+            }),
+            Task::Finish { trial, assignment, checkpoint } => Self::Finish(v1::FinishTask {
+                trial_id: trial.to_string(),
+                assignment: assignment_to_wire(assignment),
+                checkpoint: Some(checkpoint.into()),
+            }),
+        }
+    }
+}
+
+impl TryFrom<v1::run_spec::Task> for Task {
+    type Error = ConvertError;
+    fn try_from(wire: v1::run_spec::Task) -> Result<Self, ConvertError> {
+        match wire {
+            v1::run_spec::Task::Prepare(task) => {
+                Ok(Self::Prepare { part: task.part, num_parts: task.num_parts })
+            }
+            v1::run_spec::Task::Train(task) => Ok(Self::Train(TrainTask {
+                trial: task.trial_id.parse().map_err(ConvertError::id("train.trial_id"))?,
+                attempt: Attempt(task.attempt),
+                assignment: assignment_from_wire(task.assignment)?,
+                target_step: task.target_step,
+                total_steps: task.total_steps,
+                resume_from: task.resume_from.map(TryInto::try_into).transpose()?,
+            })),
+            v1::run_spec::Task::Finish(task) => Ok(Self::Finish {
+                trial: task.trial_id.parse().map_err(ConvertError::id("finish.trial_id"))?,
+                assignment: assignment_from_wire(task.assignment)?,
+                checkpoint: required(task.checkpoint, "finish.checkpoint")?.try_into()?,
+            }),
+        }
+    }
+}
+
+impl TryFrom<&RunSpec> for v1::RunSpec {
+    type Error = ConvertError;
+    fn try_from(spec: &RunSpec) -> Result<Self, ConvertError> {
+        let manifest_json = serde_json::to_string(&spec.manifest).map_err(|error| {
+            ConvertError::Illegal { field: "manifest_json", reason: error.to_string() }
+        })?;
+        Ok(Self {
+            generation: spec.generation.0,
+            experiment_id: spec.experiment.to_string(),
+            manifest_json,
+            store: spec.store.clone(),
+            task: Some((&spec.task).into()),
+        })
+    }
+}
+
+impl TryFrom<v1::RunSpec> for RunSpec {
+    type Error = ConvertError;
+    fn try_from(wire: v1::RunSpec) -> Result<Self, ConvertError> {
+        let manifest = serde_json::from_str(&wire.manifest_json).map_err(|error| {
+            ConvertError::Illegal { field: "manifest_json", reason: error.to_string() }
+        })?;
+        Ok(Self {
+            generation: Generation(wire.generation),
+            experiment: wire.experiment_id.parse().map_err(ConvertError::id("experiment_id"))?,
+            task: required(wire.task, "task")?.try_into()?,
+            manifest,
+            store: wire.store,
+        })
+    }
+}
+
+impl From<Directive> for v1::Directive {
+    fn from(directive: Directive) -> Self {
+        match directive {
+            Directive::Preempt => Self::Preempt,
+            Directive::Cancel => Self::Cancel,
+        }
+    }
+}
+
+impl TryFrom<v1::Directive> for Directive {
+    type Error = ConvertError;
+    fn try_from(wire: v1::Directive) -> Result<Self, ConvertError> {
+        match wire {
+            v1::Directive::Preempt => Ok(Self::Preempt),
+            v1::Directive::Cancel => Ok(Self::Cancel),
+            v1::Directive::Unspecified => Err(ConvertError::Missing { field: "directive" }),
+        }
+    }
+}

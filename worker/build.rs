@@ -1,0 +1,49 @@
+//! Compiles the C++ shim and tells the linker where libtorch lies when the program runs.
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    println!("cargo::rerun-if-changed=shim");
+    let libtorch = PathBuf::from(env::var("LIBTORCH").map_err(|_| {
+        "LIBTORCH is not set: run deploy/setup/libtorch.sh, or set it to a libtorch 2.11 directory"
+    })?);
+    let include = libtorch.join("include");
+    if !include.join("ATen/Tensor.h").is_file() {
+        let problem = format!(
+            "no libtorch headers in {}: run deploy/setup/libtorch.sh, or set LIBTORCH",
+            include.display()
+        );
+        return Err(problem.into());
+    }
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // Headers of others are not ours to warn about.
+        .flag(format!("-isystem{}", include.display()))
+        .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        .file("shim/optimizer.cpp")
+        .try_compile("muster_shim")?;
+    let runtime = runtime_directory(&libtorch)?;
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", runtime.display());
+    // Link arguments do not reach crates that depend on this one; their build scripts read it as
+    // DEP_MUSTER_SHIM_RPATH.
+    println!("cargo::metadata=rpath={}", runtime.display());
+    Ok(())
+}
+
+/// Where the shared objects really are. LIBTORCH may be a farm of links made for linking only; the
+/// library finds its own companions relative to its real place.
+fn runtime_directory(libtorch: &Path) -> Result<PathBuf, Box<dyn Error>> {
+    let library = libtorch.join("lib/libtorch_cpu.so");
+    let real = library.canonicalize().map_err(|error| {
+        format!("{}: {error}; run deploy/setup/libtorch.sh, or set LIBTORCH", library.display())
+    })?;
+    println!("cargo::rerun-if-changed={}", library.display());
+    let directory = real.parent().ok_or("a library without a directory")?;
+    Ok(directory.to_path_buf())
+}

@@ -1,0 +1,107 @@
+// What tch does not bind: the fused AdamW update, the gradient norm and clip without a look at the
+// values, and gradients set to none. Tensors cross the boundary as tch's `C_tensor*`, which is
+// `at::Tensor*`; they are borrowed and never owned here. No exception leaves a function: each
+// returns 0, or -1 with a message for muster_last_error.
+
+#include <ATen/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/clamp_max.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <c10/util/Exception.h>
+
+#include <cstddef>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace {
+
+thread_local std::string last_error;
+
+template <typename Body>
+int guarded(Body body) noexcept {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error& error) {
+    last_error = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    last_error = error.what();
+  } catch (...) {
+    last_error = "an exception of unknown type";
+  }
+  return -1;
+}
+
+std::vector<at::Tensor> borrow(at::Tensor* const* tensors, size_t count) {
+  std::vector<at::Tensor> list;
+  list.reserve(count);
+  for (size_t i = 0; i < count; i++) list.push_back(*tensors[i]);
+  return list;
+}
+
+std::vector<at::Tensor> gradients(at::Tensor* const* parameters, size_t count) {
+  std::vector<at::Tensor> list;
+  list.reserve(count);
+  for (size_t i = 0; i < count; i++) {
+    const at::Tensor& gradient = parameters[i]->grad();
+    if (!gradient.defined())
+      throw std::runtime_error("parameter " + std::to_string(i) + " of the list has no gradient");
+    list.push_back(gradient);
+  }
+  return list;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* muster_last_error() { return last_error.c_str(); }
+
+// One AdamW update in place. `step` counts from 1 and is the exponent of the bias correction.
+int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments,
+                 at::Tensor* const* second_moments, size_t count, double step, double learning_rate,
+                 double beta1, double beta2, double weight_decay, double epsilon) {
+  return guarded([&] {
+    if (count == 0) return;
+    at::NoGradGuard no_grad;
+    std::vector<at::Tensor> values = borrow(parameters, count);
+    std::vector<at::Tensor> grads = gradients(parameters, count);
+    std::vector<at::Tensor> first = borrow(first_moments, count);
+    std::vector<at::Tensor> second = borrow(second_moments, count);
+    at::Tensor counter = at::full({}, step, values[0].options().dtype(at::kFloat));
+    std::vector<at::Tensor> steps(count, counter);
+    at::_fused_adamw_(values, grads, first, second, /*max_exp_avg_sqs=*/{}, steps, learning_rate,
+                      beta1, beta2, weight_decay, epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// Writes the 2-norm over all gradients to `norm` (0-d) and, if max_norm > 0, scales them so that
+// it is at most max_norm. Nothing is read back from the device.
+int muster_clip_gradients(at::Tensor* const* parameters, size_t count, double max_norm,
+                          at::Tensor* norm) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<at::Tensor> grads = gradients(parameters, count);
+    if (grads.empty()) throw std::runtime_error("the list of parameters is empty");
+    at::Tensor total = at::linalg_vector_norm(at::stack(at::_foreach_norm(grads, 2.0)), 2.0);
+    if (max_norm > 0)
+      at::_foreach_mul_(grads, at::clamp_max(total.add(1e-6).reciprocal().mul(max_norm), 1.0));
+    norm->copy_(total);
+  });
+}
+
+// Sets every gradient to none, so that the next backward writes instead of adding.
+int muster_clear_gradients(at::Tensor* const* parameters, size_t count) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; i++) parameters[i]->mutable_grad() = at::Tensor();
+  });
+}
+
+}  // extern "C"

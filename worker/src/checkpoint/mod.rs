@@ -1,0 +1,126 @@
+//! Saving and loading a checkpoint: `model` (what training changed), `optimizer` (both moments) and
+//! `progress` (step, data position, seed), each one object; the index last.
+
+mod part;
+mod writer;
+
+pub use part::Progress;
+pub use writer::{Origin, Writer};
+
+use muster_common::digest::ContentHash;
+use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
+use tokio::runtime::Handle;
+
+use crate::deadline::{Overdue, within};
+use crate::model::{ModelError, NamedTensors};
+
+/// Everything a trial needs to continue exactly, in memory.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where it is.
+    pub progress: Progress,
+    /// The trained parameters.
+    pub model: NamedTensors,
+    /// The optimizer's moments.
+    pub optimizer: NamedTensors,
+}
+
+/// Why a checkpoint could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The store refused.
+    #[error("checkpoint {checkpoint} could not be written")]
+    Store {
+        /// Which.
+        checkpoint: CheckpointKey,
+        /// The cause.
+        #[source]
+        source: StoreError,
+    },
+    /// The tensors could not be copied out.
+    #[error("checkpoint {checkpoint} could not be written")]
+    Model {
+        /// Which.
+        checkpoint: CheckpointKey,
+        /// The cause.
+        #[source]
+        source: ModelError,
+    },
+    /// What must be in the store before the checkpoint exists is not there.
+    #[error("checkpoint {checkpoint} was not committed: {reason}")]
+    NotReady {
+        /// Which.
+        checkpoint: CheckpointKey,
+        /// What failed.
+        reason: String,
+    },
+    /// Another checkpoint lies under the same key.
+    #[error("checkpoint {checkpoint} exists already and has other contents")]
+    Conflict {
+        /// Which.
+        checkpoint: CheckpointKey,
+    },
+    /// The store did not answer, or the writing thread is gone.
+    #[error("checkpoint {checkpoint} was not written in time")]
+    Overdue {
+        /// Which.
+        checkpoint: CheckpointKey,
+    },
+}
+
+/// Why a checkpoint could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is damaged, foreign or made by a newer build.
+    #[error(transparent)]
+    Invalid(#[from] CheckpointError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not answer.
+    #[error(transparent)]
+    Overdue(#[from] Overdue),
+}
+
+impl LoadError {
+    /// Trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Invalid(_))
+    }
+}
+
+/// Reads the checkpoint at `key`, every part verified against the index. `pretrained` is the
+/// digest of the weights that the trial started from.
+pub fn load(
+    runtime: &Handle,
+    store: &Store,
+    key: &CheckpointKey,
+    pretrained: &ContentHash,
+) -> Result<Snapshot, LoadError> {
+    let index = CheckpointIndex::parse(key, &within(runtime, store.get(&key.index()))??)?;
+    if index.pretrained != *pretrained {
+        let found = index.pretrained.short().to_owned();
+        return Err(CheckpointError::OtherPretrained { checkpoint: key.clone(), found }.into());
+    }
+    let read = |name: &str| {
+        let bytes = within(runtime, store.get(&key.part(name)))??;
+        index.verify(name, &bytes)?;
+        Ok::<_, LoadError>(bytes)
+    };
+    let damaged = |name: &'static str| {
+        move |reason: String| CheckpointError::DamagedPart {
+            checkpoint: key.clone(),
+            part: name.to_owned(),
+            reason,
+        }
+    };
+    let progress = part::decode_progress(&read(part::PROGRESS)?).map_err(damaged(part::PROGRESS))?;
+    if progress.step != key.step {
+        let reason = format!("it is of step {}", progress.step);
+        return Err(damaged(part::PROGRESS)(reason).into());
+    }
+    let model = part::decode_tensors(&read(part::MODEL)?).map_err(damaged(part::MODEL))?;
+    let optimizer =
+        part::decode_tensors(&read(part::OPTIMIZER)?).map_err(damaged(part::OPTIMIZER))?;
+    Ok(Snapshot { progress, model, optimizer })
+}

@@ -1,0 +1,60 @@
+//! The parts of a checkpoint as bytes. All are safetensors files, so one reader shows them all.
+
+use std::collections::BTreeMap;
+
+use muster_common::manifest::TrialSettings;
+use muster_common::seed::Seed;
+use serde::{Deserialize, Serialize};
+
+use super::Snapshot;
+use crate::model::{ModelError, NamedTensors, named_tensors, serialize_tensors, texts_of};
+
+pub(super) const MODEL: &str = "model";
+pub(super) const OPTIMIZER: &str = "optimizer";
+pub(super) const PROGRESS: &str = "progress";
+
+/// Where a trial is, and what its random choices and its schedule depend on. Order and dropout are
+/// pure functions of this, so there is no generator state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Updates done; also the optimizer's step.
+    pub step: u64,
+    /// Passes over the training split completed.
+    pub epoch: u64,
+    /// Updates done in the current pass: the data position.
+    pub step_in_epoch: u64,
+    /// Root of the trial's random choices.
+    pub seed: Seed,
+    /// Steps of the whole budget: the schedule is laid out over them.
+    pub total_steps: u64,
+    /// Examples of the training split.
+    pub num_train: u64,
+    /// The trial's hyperparameters.
+    pub settings: TrialSettings,
+}
+
+/// Name and bytes of every part, sorted by name.
+pub(super) fn encode(snapshot: &Snapshot) -> Result<[(&'static str, Vec<u8>); 3], ModelError> {
+    let file = |tensors: &NamedTensors, texts| {
+        let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        serialize_tensors(tensors, texts)
+    };
+    let progress = serde_json::to_string(&snapshot.progress)
+        .map_err(|error| ModelError::Torch(format!("cannot write the progress: {error}")))?;
+    let texts = BTreeMap::from([(PROGRESS.to_owned(), progress)]);
+    Ok([
+        (MODEL, file(&snapshot.model, BTreeMap::new())?),
+        (OPTIMIZER, file(&snapshot.optimizer, BTreeMap::new())?),
+        (PROGRESS, file(&NamedTensors::new(), texts)?),
+    ])
+}
+
+pub(super) fn decode_tensors(bytes: &[u8]) -> Result<NamedTensors, String> {
+    named_tensors(bytes)
+}
+
+pub(super) fn decode_progress(bytes: &[u8]) -> Result<Progress, String> {
+    let texts = texts_of(bytes)?;
+    let text = texts.get(PROGRESS).ok_or("the progress is missing")?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}

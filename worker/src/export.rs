@@ -1,0 +1,162 @@
+//! The chosen model as a Hugging Face directory, which transformers loads as it is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use muster_common::evaluation::Evaluation;
+use muster_common::id::TrialId;
+use muster_common::manifest::{Assignment, Manifest};
+use muster_common::objective::ObjectiveMetric;
+use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::deadline::{Overdue, within};
+use crate::model::{CONFIG_FILE, Classifier, ModelError, WEIGHTS_FILE, serialize_tensors};
+
+/// What of the pretrained directory belongs to its tokenizer; copied where present.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+];
+
+/// Where the model comes from; readers of the other files ignore it. Written last.
+const PROVENANCE_FILE: &str = "muster.json";
+
+/// Why a model cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The weights could not be copied out.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not answer.
+    #[error(transparent)]
+    Overdue(#[from] Overdue),
+    /// A tokenizer file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A document cannot be written.
+    #[error("cannot write {file}")]
+    Json {
+        /// Its name.
+        file: &'static str,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What the provenance file says besides the model.
+#[derive(Debug)]
+pub struct Provenance<'a> {
+    /// The manifest of the experiment.
+    pub manifest: &'a Manifest,
+    /// The chosen trial.
+    pub trial: &'a TrialId,
+    /// Its searched hyperparameters.
+    pub assignment: &'a Assignment,
+    /// What was exported.
+    pub checkpoint: &'a CheckpointKey,
+    /// Scores on the test split.
+    pub test: Option<&'a Evaluation>,
+}
+
+/// Writes `model` to the experiment's `best` directory and returns where that is. `pretrained` is
+/// the directory whose tokenizer it uses; `dropout` is what it was trained with.
+pub fn export(
+    runtime: &Handle,
+    store: &Store,
+    model: &Classifier,
+    pretrained: &Path,
+    dropout: f64,
+    provenance: &Provenance<'_>,
+) -> Result<String, ExportError> {
+    let directory = Layout::best(&provenance.trial.experiment);
+    let put = |name: &str, bytes: Vec<u8>| {
+        within(runtime, store.put(&directory.clone().join(name), Bytes::from(bytes)))??;
+        Ok::<_, ExportError>(())
+    };
+    let pretty = |file: &'static str, value: &Value| {
+        serde_json::to_vec_pretty(value).map_err(|source| ExportError::Json { file, source })
+    };
+    for name in TOKENIZER_FILES {
+        let path = pretrained.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => put(name, bytes)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(ExportError::Read { path: path.display().to_string(), source });
+            }
+        }
+    }
+    let parameters = model.parameters().iter().map(|(name, tensor)| (name.clone(), tensor));
+    // transformers refuses a file that does not say which framework wrote it.
+    let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    put(WEIGHTS_FILE, serialize_tensors(parameters, texts)?)?;
+    put(CONFIG_FILE, pretty(CONFIG_FILE, &config(model, dropout))?)?;
+    put(PROVENANCE_FILE, pretty(PROVENANCE_FILE, &describe(provenance))?)?;
+    Ok(store.display(&directory))
+}
+
+/// The pretrained `config.json` with the head described.
+fn config(model: &Classifier, dropout: f64) -> Value {
+    let labels = model.labels().iter().enumerate();
+    let id2label: serde_json::Map<String, Value> =
+        labels.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
+    let label2id: serde_json::Map<String, Value> =
+        labels.map(|(id, label)| (label.clone(), json!(id))).collect();
+    let mut config = model.config().raw.clone();
+    if let Value::Object(fields) = &mut config {
+        for (field, value) in [
+            ("architectures", json!(["BertForSequenceClassification"])),
+            ("problem_type", json!("single_label_classification")),
+            ("id2label", Value::Object(id2label)),
+            ("label2id", Value::Object(label2id)),
+            ("hidden_dropout_prob", json!(dropout)),
+            ("attention_probs_dropout_prob", json!(dropout)),
+            ("classifier_dropout", Value::Null),
+            ("torch_dtype", json!("float32")),
+        ] {
+            fields.insert(field.to_owned(), value);
+        }
+        // The path it was loaded from on somebody's machine.
+        fields.remove("_name_or_path");
+    }
+    config
+}
+
+fn describe(provenance: &Provenance<'_>) -> Value {
+    let Provenance { manifest, trial, assignment, checkpoint, test } = provenance;
+    let hyperparameters: serde_json::Map<String, Value> =
+        assignment.iter().map(|(name, value)| (name.clone(), json!(value.as_f64()))).collect();
+    let scores = test.map(|test| {
+        let named = ObjectiveMetric::ALL.map(|metric| (metric.name(), test.value(metric)));
+        json!({
+            "num_examples": test.num_examples(),
+            "scores": named.into_iter().collect::<BTreeMap<_, _>>(),
+            "confusion": test.confusion,
+        })
+    });
+    json!({
+        "muster": env!("CARGO_PKG_VERSION"),
+        "manifest": manifest.name.as_str(),
+        "trial": trial.to_string(),
+        "step": checkpoint.step,
+        "hyperparameters": hyperparameters,
+        "pretrained": manifest.model.pretrained,
+        "test": scores,
+    })
+}

@@ -1,0 +1,195 @@
+//! The door to the C++ shim, and the only module with unsafe code: operations of libtorch that tch
+//! does not bind. Every function is safe to call; errors of C++ come back as [`ShimError`].
+#![expect(unsafe_code, reason = "calls into the C++ shim; each call states why it is sound")]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use tch::{Kind, Tensor};
+
+/// Libtorch refused an operation of the shim.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("libtorch refused {operation}: {message}")]
+pub struct ShimError {
+    /// What was asked for.
+    pub operation: &'static str,
+    /// What libtorch says.
+    pub message: String,
+}
+
+impl From<tch::TchError> for ShimError {
+    fn from(error: tch::TchError) -> Self {
+        Self { operation: "a tensor operation", message: error.to_string() }
+    }
+}
+
+/// Settings of one AdamW update (Loshchilov, Hutter 2019), bias correction included.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Number of this update, from 1.
+    pub step: u64,
+    /// Learning rate of this update.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+}
+
+/// `at::Tensor*`, borrowed.
+type RawTensor = *const c_void;
+
+unsafe extern "C" {
+    fn muster_last_error() -> *const c_char;
+    fn muster_adamw(
+        parameters: *const RawTensor,
+        first_moments: *const RawTensor,
+        second_moments: *const RawTensor,
+        count: usize,
+        step: f64,
+        learning_rate: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
+    ) -> c_int;
+    fn muster_clip_gradients(
+        parameters: *const RawTensor,
+        count: usize,
+        max_norm: f64,
+        norm: RawTensor,
+    ) -> c_int;
+    fn muster_clear_gradients(parameters: *const RawTensor, count: usize) -> c_int;
+}
+
+/// Updates `parameters` in place from their gradients; the moments are updated too.
+///
+/// The three lists run in parallel. Fails when a parameter has no gradient.
+pub fn adamw(
+    parameters: &[Tensor],
+    first_moments: &[Tensor],
+    second_moments: &[Tensor],
+    update: &AdamW,
+) -> Result<(), ShimError> {
+    let operation = "the AdamW update";
+    if first_moments.len() != parameters.len() || second_moments.len() != parameters.len() {
+        let message = "parameters and moments differ in number".to_owned();
+        return Err(ShimError { operation, message });
+    }
+    let (values, first, second) = (raw(parameters), raw(first_moments), raw(second_moments));
+    // SAFETY: the pointers are live tensors borrowed for the call, three lists of `count` entries.
+    let status = unsafe {
+        muster_adamw(
+            values.as_ptr(),
+            first.as_ptr(),
+            second.as_ptr(),
+            values.len(),
+            update.step as f64,
+            update.learning_rate,
+            update.beta1,
+            update.beta2,
+            update.weight_decay,
+            update.epsilon,
+        )
+    };
+    checked(status, operation)
+}
+
+/// The 2-norm over the gradients of `parameters`, a 0-d tensor that nobody has waited for. With
+/// `max_norm` the gradients are scaled so that their norm is at most that; what is returned is the
+/// norm before scaling.
+pub fn clip_gradients(parameters: &[Tensor], max_norm: Option<f64>) -> Result<Tensor, ShimError> {
+    let device = parameters.first().map_or(tch::Device::Cpu, Tensor::device);
+    let norm = Tensor::f_zeros([0i64; 0], (Kind::Float, device))?;
+    let values = raw(parameters);
+    // SAFETY: the pointers are live tensors borrowed for the call; `norm` is not shared yet.
+    let status = unsafe {
+        muster_clip_gradients(
+            values.as_ptr(),
+            values.len(),
+            max_norm.unwrap_or(0.0),
+            norm.as_ptr().cast(),
+        )
+    };
+    checked(status, "the gradient norm").map(|()| norm)
+}
+
+/// Sets the gradients of `parameters` to none.
+pub fn clear_gradients(parameters: &[Tensor]) -> Result<(), ShimError> {
+    let values = raw(parameters);
+    // SAFETY: the pointers are live tensors borrowed for the call.
+    let status = unsafe { muster_clear_gradients(values.as_ptr(), values.len()) };
+    checked(status, "clearing gradients")
+}
+
+fn raw(tensors: &[Tensor]) -> Vec<RawTensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr().cast()).collect()
+}
+
+fn checked(status: c_int, operation: &'static str) -> Result<(), ShimError> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the shim returns a NUL-terminated string that lives until the next call on this
+    // thread; it is copied here.
+    let message = unsafe { CStr::from_ptr(muster_last_error()) }.to_string_lossy().into_owned();
+    Err(ShimError { operation, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn parameter(values: &[f32], gradient: &[f32]) -> Tensor {
+        let tensor = Tensor::from_slice(values).set_requires_grad(true);
+        (&tensor * Tensor::from_slice(gradient)).sum(Kind::Float).backward();
+        tensor
+    }
+
+    #[test]
+    fn adamw_agrees_with_its_definition() {
+        let weight = parameter(&[1.0, -2.0], &[0.5, 0.25]);
+        let zeros = || Tensor::zeros([2], (Kind::Float, Device::Cpu));
+        let (first, second) = (zeros(), zeros());
+        let update = AdamW {
+            step: 1,
+            learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.01,
+            epsilon: 1e-8,
+        };
+        let list = [weight.shallow_clone()];
+        adamw(&list, &[first.shallow_clone()], &[second], &update).unwrap();
+        // After one step both corrected moments are g and g^2, so the update is lr * sign(g).
+        let expected = [0.999 - 0.1, -1.998 - 0.1];
+        for (i, wanted) in expected.into_iter().enumerate() {
+            let found = weight.double_value(&[i64::try_from(i).unwrap()]);
+            assert!((found - wanted).abs() < 1e-5, "{found} instead of {wanted}");
+        }
+        assert!((first.double_value(&[0]) - 0.05).abs() < 1e-7);
+        clear_gradients(&list).unwrap();
+        assert!(!weight.grad().defined());
+    }
+
+    #[test]
+    fn clipping_scales_to_the_limit_and_reports_the_norm_before() {
+        let list = [parameter(&[0.0], &[3.0]), parameter(&[0.0], &[4.0])];
+        let norm = clip_gradients(&list, Some(1.0)).unwrap();
+        assert!((norm.double_value(&[]) - 5.0).abs() < 1e-6);
+        assert!((list[1].grad().double_value(&[0]) - 0.8).abs() < 1e-5);
+        let after = clip_gradients(&list, None).unwrap();
+        assert!((after.double_value(&[]) - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn errors_of_cpp_come_back_as_errors() {
+        let no_gradient = [Tensor::from_slice(&[1.0f32])];
+        let error = clip_gradients(&no_gradient, None).unwrap_err();
+        assert!(error.to_string().contains("no gradient"), "{error}");
+    }
+}

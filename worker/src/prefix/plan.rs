@@ -1,0 +1,128 @@
+//! Where every example's activations lie: a pure function of the examples' lengths.
+
+use crate::data::Split;
+
+/// Examples per forward when activations are computed. Fixed, so that the numbers do not depend on
+/// who computes them or in how many parts.
+const CANONICAL_BATCH: usize = 32;
+
+/// The activations are cut into so many blocks, fewer when there are fewer batches: the unit that
+/// workers share out.
+const NUM_BLOCKS: usize = 64;
+
+/// Which split an example index counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrefixSplit {
+    /// [`crate::data::Dataset::train`].
+    Train,
+    /// [`crate::data::Dataset::validation`].
+    Validation,
+}
+
+/// One row per token; an example's rows are contiguous in one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Location {
+    pub(super) block: usize,
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+}
+
+/// The layout of a prefix cache. Examples are numbered through: training, then validation.
+#[derive(Debug)]
+pub(super) struct Plan {
+    num_train: usize,
+    locations: Vec<Location>,
+    /// Batches of example numbers, by block, in the order of their rows.
+    blocks: Vec<Vec<Vec<usize>>>,
+}
+
+impl Plan {
+    pub(super) fn new(train: &Split, validation: &Split) -> Self {
+        let lengths: Vec<usize> = (0..train.len())
+            .map(|index| train.length(index))
+            .chain((0..validation.len()).map(|index| validation.length(index)))
+            .collect();
+        Self::of_lengths(&lengths, train.len())
+    }
+
+    fn of_lengths(lengths: &[usize], num_train: usize) -> Self {
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by_key(|example| (lengths[*example], *example));
+        let num_blocks = order.len().div_ceil(CANONICAL_BATCH).min(NUM_BLOCKS);
+        let mut blocks = vec![Vec::new(); num_blocks];
+        let mut rows = vec![0; num_blocks];
+        let mut locations =
+            vec![Location { block: 0, first_row: 0, rows: 0 }; lengths.len()];
+        // Dealt round, so that every block has short and long batches and takes equally long.
+        for (number, batch) in order.chunks(CANONICAL_BATCH).enumerate() {
+            let block = number % num_blocks;
+            for example in batch {
+                let length = lengths[*example];
+                locations[*example] = Location { block, first_row: rows[block], rows: length };
+                rows[block] += length;
+            }
+            blocks[block].push(batch.to_vec());
+        }
+        Self { num_train, locations, blocks }
+    }
+
+    pub(super) fn num_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn batches(&self, block: usize) -> &[Vec<usize>] {
+        self.blocks.get(block).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn num_rows(&self, block: usize) -> usize {
+        self.batches(block).iter().flatten().filter_map(|example| self.at(*example)).map(|l| l.rows).sum()
+    }
+
+    pub(super) fn at(&self, example: usize) -> Option<Location> {
+        self.locations.get(example).copied()
+    }
+
+    /// The example's number in the numbering of the plan.
+    pub(super) fn number(&self, split: PrefixSplit, index: usize) -> usize {
+        match split {
+            PrefixSplit::Train => index,
+            PrefixSplit::Validation => self.num_train + index,
+        }
+    }
+
+    /// The inverse of [`Plan::number`].
+    pub(super) fn origin(&self, example: usize) -> (PrefixSplit, usize) {
+        match example.checked_sub(self.num_train) {
+            None => (PrefixSplit::Train, example),
+            Some(index) => (PrefixSplit::Validation, index),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_of_a_block_are_covered_once(lengths in prop::collection::vec(1usize..40, 0..3000)) {
+            let plan = Plan::of_lengths(&lengths, lengths.len() / 2);
+            let mut next = vec![0; plan.num_blocks()];
+            let mut seen = 0;
+            for block in 0..plan.num_blocks() {
+                for example in plan.batches(block).iter().flatten() {
+                    let location = plan.at(*example).unwrap();
+                    prop_assert_eq!((location.block, location.first_row), (block, next[block]));
+                    prop_assert_eq!(location.rows, lengths[*example]);
+                    next[block] += location.rows;
+                    seen += 1;
+                    let (split, index) = plan.origin(*example);
+                    prop_assert_eq!(plan.number(split, index), *example);
+                }
+                prop_assert!(plan.num_rows(block) == next[block] && next[block] > 0);
+            }
+            prop_assert_eq!(seen, lengths.len());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The process that owns a device and trains: reads [`ToRunner`] lines, writes [`FromRunner`]
+//! lines, and keeps weights, data and activations between runs. Logs go to standard error.
+
+mod outbox;
+mod task;
+mod trial;
+mod warm;
+
+pub use warm::Warm;
+
+use std::io::{BufRead, stdin};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::Context;
+use muster_common::id::Generation;
+use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
+use tch::Device;
+
+use crate::pipe::{FromRunner, ToRunner};
+use outbox::Outbox;
+
+/// How many threads libtorch computes with; part of what makes a resumed trial exact.
+const THREADS_VARIABLE: &str = "MUSTER_THREADS_PER_SLOT";
+
+/// The device of a slot.
+pub(crate) const SLOT_DEVICE: Device = Device::Cpu;
+
+/// The latest directive, with the run it is meant for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Directives(Arc<Mutex<Option<(Generation, Directive)>>>);
+
+impl Directives {
+    fn put(&self, generation: Generation, directive: Directive) {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *latest = match *latest {
+            // Who cancels does not want anything saved any more.
+            Some((of, Directive::Cancel)) if of == generation => Some((of, Directive::Cancel)),
+            _ => Some((generation, directive)),
+        };
+    }
+
+    /// What run `generation` should do.
+    pub(crate) fn of(&self, generation: Generation) -> Option<Directive> {
+        let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.filter(|(of, _)| *of == generation).map(|(_, directive)| directive)
+    }
+}
+
+/// Runs until standard input ends, which ends the process at once, whatever it is doing.
+pub fn run() -> anyhow::Result<()> {
+    let threads = threads()?;
+    tch::set_num_threads(threads);
+    tch::set_num_interop_threads(1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("store")
+        .enable_all()
+        .build()
+        .context("cannot start the threads that talk to the store")?;
+    let outbox = Outbox::default();
+    outbox.report_panics();
+    let directives = Directives::default();
+    let (sender, starts) = mpsc::channel();
+    {
+        let directives = directives.clone();
+        thread::Builder::new()
+            .name("pipe".to_owned())
+            .spawn(move || listen(&sender, &directives))
+            .context("cannot start the thread that reads standard input")?;
+    }
+    tracing::info!(threads, "runner is ready");
+    serve(&starts, &outbox, &directives, runtime.handle());
+    Ok(())
+}
+
+/// Does one run after the other.
+fn serve(
+    starts: &Receiver<Box<RunSpec>>,
+    outbox: &Outbox,
+    directives: &Directives,
+    runtime: &tokio::runtime::Handle,
+) {
+    let mut warm = Warm::default();
+    outbox.send(&FromRunner::Ready);
+    while let Ok(spec) = starts.recv() {
+        let generation = spec.generation;
+        outbox.begin(generation);
+        let exit = match task::execute(&spec, &mut warm, outbox, directives, runtime) {
+            Ok(exit) => exit,
+            Err(error) => {
+                let permanent = error.is_permanent();
+                let message = format!("{:#}", anyhow::Error::new(error));
+                tracing::error!(%generation, permanent, "{message}");
+                RunExit::Failed { message, permanent }
+            }
+        };
+        tracing::info!(%generation, "run {exit}");
+        outbox.report(RunReport::Ended { exit });
+        outbox.end();
+    }
+}
+
+/// Reads standard input until it ends; then the supervisor is gone and so must this process be.
+fn listen(starts: &Sender<Box<RunSpec>>, directives: &Directives) {
+    for line in stdin().lock().lines() {
+        let Ok(line) = line else { break };
+        match serde_json::from_str(&line) {
+            Ok(ToRunner::Start(spec)) => {
+                if starts.send(spec).is_err() {
+                    break;
+                }
+            }
+            Ok(ToRunner::Direct { generation, directive }) => directives.put(generation, directive),
+            Err(error) => tracing::error!("a line from the supervisor is not understood: {error}"),
+        }
+    }
+    // The thread that computes cannot be asked: it may be deep inside a tensor operation. Nothing
+    // is lost: what is not committed to the store does not exist.
+    std::process::exit(0);
+}
+
+fn threads() -> anyhow::Result<i32> {
+    let Ok(text) = std::env::var(THREADS_VARIABLE) else { return Ok(1) };
+    let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
+    threads.with_context(|| format!("{THREADS_VARIABLE} is `{text}`, not a number from 1 to 1024"))
+}

@@ -1,0 +1,190 @@
+//! The three things a run can be asked to do.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use muster_common::evaluation::Evaluation;
+use muster_common::id::TrialId;
+use muster_common::manifest::{Assignment, TrialSettings};
+use muster_common::run::{
+    DataSummary, Directive, RunExit, RunProgress, RunReport, RunSpec, Task,
+};
+use muster_common::seed::Seed;
+use muster_common::storage::{CheckpointKey, Store, StoreError};
+use tokio::runtime::Handle;
+
+use super::outbox::Outbox;
+use super::warm::Warm;
+use super::{Directives, trial};
+use crate::checkpoint::{self, LoadError, SaveError};
+use crate::data::DataError;
+use crate::export::{self, ExportError, Provenance};
+use crate::model::ModelError;
+use crate::prefix::{Prefix, PrefixError, PrefixProgress};
+use crate::train::{Examples, TrainError, evaluate};
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TaskError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error("the data was not ready within {} s", .0.as_secs())]
+    DataOverdue(Duration),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error("the metrics up to step {step} did not reach the store: {reason}")]
+    Metrics { step: u64, reason: String },
+}
+
+impl TaskError {
+    /// Trying again cannot help.
+    pub(super) fn is_permanent(&self) -> bool {
+        match self {
+            Self::Data(error) => error.is_permanent(),
+            Self::Model(error) => error.is_permanent(),
+            Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
+            Self::Load(error) => error.is_permanent(),
+            Self::Train(error) => error.is_permanent(),
+            Self::Store(StoreError::Url { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What a run has at hand.
+pub(super) struct Bench<'a> {
+    pub(super) spec: &'a RunSpec,
+    pub(super) store: Store,
+    pub(super) warm: &'a mut Warm,
+    pub(super) outbox: &'a Outbox,
+    pub(super) directives: &'a Directives,
+    pub(super) runtime: &'a Handle,
+}
+
+/// Does what `spec` says and tells how it ended.
+pub(super) fn execute(
+    spec: &RunSpec,
+    warm: &mut Warm,
+    outbox: &Outbox,
+    directives: &Directives,
+    runtime: &Handle,
+) -> Result<RunExit, TaskError> {
+    let store = Store::open(&spec.store)?;
+    let mut bench = Bench { spec, store, warm, outbox, directives, runtime };
+    match &spec.task {
+        Task::Prepare { part, num_parts } => bench.prepare(*part, *num_parts),
+        Task::Train(task) => trial::train(&mut bench, task),
+        Task::Finish { trial, assignment, checkpoint } => {
+            bench.finish(trial, assignment, checkpoint)
+        }
+    }
+}
+
+impl Bench<'_> {
+    fn prepare(&mut self, part: u32, num_parts: u32) -> Result<RunExit, TaskError> {
+        let data = self.warm.data(self.spec, &self.store, self.runtime)?;
+        let (pretrained, model) = self.warm.model(self.spec, &data, self.spec.manifest.seed)?;
+        if let Some(prefix) = Prefix::find(&self.store, &pretrained, &model, &data)? {
+            let go_on = self.watch_prefix();
+            if !prefix.compute(self.runtime, &model, &data, (part, num_parts), go_on)? {
+                return Ok(self.told());
+            }
+        }
+        let summary: DataSummary = data.summary.clone();
+        self.outbox.report(RunReport::Prepared(summary));
+        Ok(RunExit::Completed)
+    }
+
+    fn finish(
+        &mut self,
+        trial: &TrialId,
+        assignment: &Assignment,
+        key: &CheckpointKey,
+    ) -> Result<RunExit, TaskError> {
+        let manifest = &self.spec.manifest;
+        let data = self.warm.data(self.spec, &self.store, self.runtime)?;
+        let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
+        let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
+        model.restore(&snapshot.model)?;
+        let test = match &data.test {
+            None => None,
+            Some(split) => {
+                let examples = Examples::of_tokens(split);
+                match evaluate(&model, examples, || self.go_on())? {
+                    None => return Ok(self.told()),
+                    Some(test) => Some(test),
+                }
+            }
+        };
+        let dropout = TrialSettings::resolve(&manifest.hyperparameters, assignment).dropout;
+        let test_or_none = test.as_ref();
+        let provenance =
+            Provenance { manifest, trial, assignment, checkpoint: key, test: test_or_none };
+        let directory = &pretrained.directory;
+        let model =
+            export::export(self.runtime, &self.store, &model, directory, dropout, &provenance)?;
+        let test = test.filter(|test: &Evaluation| test.loss.is_finite());
+        self.outbox.report(RunReport::Finished { test, model });
+        Ok(RunExit::Completed)
+    }
+
+    /// Root of the random choices of `trial`.
+    pub(super) fn trial_seed(&self, trial: &TrialId) -> Seed {
+        self.spec.manifest.seed.child("trial", u64::from(trial.number))
+    }
+
+    /// Break as soon as there is a directive for this run.
+    pub(super) fn go_on(&self) -> ControlFlow<()> {
+        match self.directives.of(self.spec.generation) {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// How a run ends that left because of a directive and had nothing to save.
+    pub(super) fn told(&self) -> RunExit {
+        match self.directives.of(self.spec.generation) {
+            Some(Directive::Preempt) => RunExit::Preempted,
+            Some(Directive::Cancel) | None => RunExit::Canceled,
+        }
+    }
+
+    /// Shows progress and asks for directives while activations are computed.
+    pub(super) fn watch_prefix(
+        &self,
+    ) -> impl FnMut(PrefixProgress) -> ControlFlow<()> + use<> {
+        const INTERVAL: Duration = Duration::from_millis(500);
+        let (outbox, directives) = (self.outbox.clone(), self.directives.clone());
+        let generation = self.spec.generation;
+        let (begun, mut shown) = (Instant::now(), None::<Instant>);
+        move |progress: PrefixProgress| {
+            if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
+                shown = Some(Instant::now());
+                let seconds = begun.elapsed().as_secs_f64().max(1e-9);
+                outbox.progress(RunProgress {
+                    step: progress.blocks_done,
+                    target_step: progress.num_blocks,
+                    examples_per_second: progress.examples_done as f64 / seconds,
+                    loss: None,
+                });
+            }
+            match directives.of(generation) {
+                None => ControlFlow::Continue(()),
+                Some(_) => ControlFlow::Break(()),
+            }
+        }
+    }
+}
+

@@ -1,0 +1,185 @@
+//! Training one trial: the loop, and what it is made of.
+
+mod batch;
+mod evaluate;
+mod optimizer;
+mod schedule;
+mod step;
+
+pub use batch::Examples;
+pub use evaluate::evaluate;
+pub use optimizer::Optimizer;
+pub use schedule::Schedule;
+pub use step::{StepOutcome, Trainer, TrialPlan};
+
+use std::time::{Duration, Instant};
+
+use muster_common::metric::MetricName;
+use muster_common::run::{Directive, RunProgress};
+
+use crate::checkpoint::{SaveError, Snapshot};
+use crate::model::ModelError;
+
+/// Losses are read back from the device after so many steps: reading waits for the device.
+const READ_BACK_STEPS: usize = 10;
+
+/// Live views get progress at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Why training cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model or the optimizer refused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A checkpoint could not be saved.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The checkpoint does not belong to this trial as it is configured now.
+    #[error("the checkpoint was made with another {what}: {found} instead of {wanted}")]
+    OtherTrial {
+        /// What differs.
+        what: &'static str,
+        /// Now.
+        wanted: String,
+        /// In the checkpoint.
+        found: String,
+    },
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+impl TrainError {
+    /// Trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Model(error) => error.is_permanent(),
+            Self::Save(_) => false,
+            Self::OtherTrial { .. } => true,
+        }
+    }
+}
+
+/// Whom the loop talks to. None of the calls may wait for the store or for a peer, except
+/// [`Host::save`] when the checkpoint before is still on its way.
+pub trait Host {
+    /// What the coordinator wants of this run, if anything.
+    fn directive(&mut self) -> Option<Directive>;
+    /// A value to keep.
+    fn record(&mut self, step: u64, name: MetricName, value: f64);
+    /// A sign of life, thinned.
+    fn progress(&mut self, progress: RunProgress);
+    /// A checkpoint to write.
+    fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError>;
+}
+
+/// Why the loop came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target step is done; it is not saved yet.
+    Reached,
+    /// The coordinator wants the run to leave; the last step is not saved yet.
+    Told(Directive),
+    /// The loss of this step is not finite.
+    Diverged {
+        /// The step.
+        step: u64,
+    },
+}
+
+/// Trains up to `target_step`. Saves every `save_every` steps on the way, but not at its end.
+pub fn train_until(
+    trainer: &mut Trainer<'_>,
+    target_step: u64,
+    save_every: Option<u64>,
+    host: &mut dyn Host,
+) -> Result<Outcome, TrainError> {
+    let mut ledger = Ledger::new(target_step);
+    while trainer.step() < target_step {
+        if let Some(directive) = host.directive() {
+            return Ok(ledger.read_back(host)?.unwrap_or(Outcome::Told(directive)));
+        }
+        ledger.pending.push(trainer.train_step()?);
+        let step = trainer.step();
+        let save = step < target_step
+            && save_every.is_some_and(|every| every > 0 && step.is_multiple_of(every));
+        // A step whose loss was never looked at must not be saved.
+        if save || ledger.pending.len() >= READ_BACK_STEPS {
+            if let Some(diverged) = ledger.read_back(host)? {
+                return Ok(diverged);
+            }
+        }
+        ledger.show_progress(step, host);
+        if save {
+            host.save(trainer.snapshot()?)?;
+        }
+    }
+    Ok(ledger.read_back(host)?.unwrap_or(Outcome::Reached))
+}
+
+/// Steps whose losses have not been read back, and what is known of those before.
+struct Ledger {
+    target_step: u64,
+    pending: Vec<StepOutcome>,
+    since: Instant,
+    shown: Option<Instant>,
+    loss: Option<f64>,
+    examples_per_second: f64,
+}
+
+impl Ledger {
+    fn new(target_step: u64) -> Self {
+        Self {
+            target_step,
+            pending: Vec::with_capacity(READ_BACK_STEPS),
+            since: Instant::now(),
+            shown: None,
+            loss: None,
+            examples_per_second: 0.0,
+        }
+    }
+
+    /// Reads the pending losses, here and nowhere else, and records them.
+    fn read_back(&mut self, host: &mut dyn Host) -> Result<Option<Outcome>, ModelError> {
+        let (mut examples, mut tokens, mut positions) = (0, 0, 0);
+        let Some(last) = self.pending.last().map(|outcome| outcome.step) else { return Ok(None) };
+        for outcome in self.pending.drain(..) {
+            let (step, loss) = (outcome.step, outcome.loss.f_double_value(&[])?);
+            host.record(step, MetricName::TRAIN_LOSS, loss);
+            host.record(step, MetricName::LEARNING_RATE, outcome.learning_rate);
+            host.record(step, MetricName::GRAD_NORM, outcome.grad_norm.f_double_value(&[])?);
+            if !loss.is_finite() {
+                return Ok(Some(Outcome::Diverged { step }));
+            }
+            self.loss = Some(loss);
+            examples += outcome.num_examples;
+            tokens += outcome.num_tokens;
+            positions += outcome.num_positions;
+        }
+        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        self.since = Instant::now();
+        self.examples_per_second = examples as f64 / seconds;
+        host.record(last, MetricName::EXAMPLES_PER_SECOND, self.examples_per_second);
+        host.record(last, MetricName::TOKENS_PER_SECOND, tokens as f64 / seconds);
+        let padding = 1.0 - tokens as f64 / positions.max(1) as f64;
+        host.record(last, MetricName::PAD_FRACTION, padding);
+        Ok(None)
+    }
+
+    fn show_progress(&mut self, step: u64, host: &mut dyn Host) {
+        if self.shown.is_some_and(|shown| shown.elapsed() < PROGRESS_INTERVAL) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        host.progress(RunProgress {
+            step,
+            target_step: self.target_step,
+            examples_per_second: self.examples_per_second,
+            loss: self.loss,
+        });
+    }
+}
