@@ -60,10 +60,7 @@ pub fn is_contained() -> bool {
 }
 
 /// Reads the top-level columns for which `wanted` holds, all rows.
-pub fn read_parquet(
-    bytes: Bytes,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Table, ColumnarError> {
+pub fn read_parquet(bytes: Bytes, wanted: impl Fn(&str) -> bool) -> Result<Table, ColumnarError> {
     let before = CONTAINED.replace(true);
     // Nothing is shared with the closure but the bytes, which it owns.
     let result = catch_unwind(AssertUnwindSafe(|| read(bytes, &wanted)));

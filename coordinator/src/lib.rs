@@ -1,3 +1,21 @@
-//! The coordinator.
+//! The coordinator, in the order in which things flow: a command line ([`cli`]) or a client ([`rpc`])
+//! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
+//! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
+//! [`live`] and [`lease`] know who is there, [`launcher`] starts local workers, [`view`] shows it all.
+//!
+//! Nothing here links libtorch.
+
+pub mod cli;
+pub mod driver;
+pub mod effect;
 pub mod engine;
+pub mod journal;
+pub mod launcher;
+pub mod lease;
+pub mod live;
+pub mod logs;
+pub mod rpc;
+pub mod settings;
 pub mod sweep;
+pub mod system;
+pub mod view;

@@ -1,1 +1,7 @@
-fn main(){}
+//! The command line of Muster.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    muster_coordinator::cli::main()
+}

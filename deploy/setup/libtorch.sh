@@ -17,6 +17,20 @@ home=.cache/libtorch
 stamp=$home/.ready
 log=$home/setup.log
 
+# A libtorch of the user's own wins, when it is the version that the bindings are made for.
+if [ -n "${LIBTORCH:-}" ] && [ "$LIBTORCH" != "$PWD/$home/farm" ]; then
+    found=$(cat "$LIBTORCH/build-version" "$LIBTORCH/version.py" 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1 || true)
+    if [ ! -e "$LIBTORCH/lib/libtorch_cpu.so" ] || [ ! -d "$LIBTORCH/include" ]; then
+        echo "error: LIBTORCH=$LIBTORCH has no lib/libtorch_cpu.so or no include/; unset LIBTORCH to have it installed" >&2
+        exit 1
+    elif [ -n "$found" ] && [ "$found" != "$torch" ]; then
+        echo "error: LIBTORCH=$LIBTORCH is version $found, Muster needs $torch; unset LIBTORCH to have it installed" >&2
+        exit 1
+    fi
+    echo "      using LIBTORCH=$LIBTORCH"
+    exit 0
+fi
+
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$recipe" ]; then
     exit 0
 fi
@@ -39,8 +53,8 @@ rm -rf "$home/venv" "$home/farm" "$stamp"
 : >"$log"
 attempt() {
     python3 -m venv "$home/venv" &&
-        "$home/venv/bin/pip" install --no-deps --no-cache-dir "torch==$torch" &&
-        "$home/venv/bin/pip" install --no-cache-dir "cuda-toolkit[cudart,cupti]==$toolkit"
+        timeout --foreground 1700 "$home/venv/bin/pip" install --no-deps --no-cache-dir "torch==$torch" &&
+        timeout --foreground 600 "$home/venv/bin/pip" install --no-cache-dir "cuda-toolkit[cudart,cupti]==$toolkit"
 }
 if ! (set -e; attempt) >>"$log" 2>&1; then
     tail -n 5 "$log" >&2

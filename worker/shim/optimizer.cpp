@@ -1,7 +1,7 @@
-// What tch does not bind: the fused AdamW update, the gradient norm and clip without a look at the
-// values, and gradients set to none. Tensors cross the boundary as tch's `C_tensor*`, which is
-// `at::Tensor*`; they are borrowed and never owned here. No exception leaves a function: each
-// returns 0, or -1 with a message for muster_last_error.
+// What tch does not bind of training: the fused AdamW update, the gradient norm and clip without a
+// look at the values, and gradients set to none. Tensors cross the boundary as tch's `C_tensor*`,
+// which is `at::Tensor*`; they are borrowed. No exception leaves a function: each returns 0, or -1
+// with a message for muster_last_error.
 
 #include <ATen/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -12,32 +12,16 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
-#include <c10/util/Exception.h>
-
 #include <cstddef>
-#include <exception>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "guard.h"
+
+using muster::guarded;
+
 namespace {
-
-thread_local std::string last_error;
-
-template <typename Body>
-int guarded(Body body) noexcept {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& error) {
-    last_error = error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "an exception of unknown type";
-  }
-  return -1;
-}
 
 std::vector<at::Tensor> borrow(at::Tensor* const* tensors, size_t count) {
   std::vector<at::Tensor> list;
@@ -61,8 +45,6 @@ std::vector<at::Tensor> gradients(at::Tensor* const* parameters, size_t count) {
 }  // namespace
 
 extern "C" {
-
-const char* muster_last_error() { return last_error.c_str(); }
 
 // One AdamW update in place. `step` counts from 1 and is the exponent of the bias correction.
 int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Longest wait for one operation of the store. Its client retries on its own well within.
-pub const STORE_DEADLINE: Duration = Duration::from_mins(5);
+pub const STORE_DEADLINE: Duration = Duration::from_secs(5 * 60);
 
 /// The store did not answer in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

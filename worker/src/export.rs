@@ -132,8 +132,10 @@ fn config(model: &Classifier, dropout: f64) -> Value {
         ] {
             fields.insert(field.to_owned(), value);
         }
-        // The path it was loaded from on somebody's machine.
-        fields.remove("_name_or_path");
+        // The path it was loaded from on somebody's machine, and a second name of `torch_dtype`.
+        for field in ["_name_or_path", "dtype"] {
+            fields.remove(field);
+        }
     }
     config
 }

@@ -43,7 +43,9 @@ const NAME_BYTES_MAX: usize = 63;
 #[derive(Debug, thiserror::Error)]
 pub enum MetricError {
     /// The text is no metric name.
-    #[error("`{text}` is not a metric name: use 1 to {NAME_BYTES_MAX} of a-z, 0-9 and `_`, with a letter first")]
+    #[error(
+        "`{text}` is not a metric name: use 1 to {NAME_BYTES_MAX} of a-z, 0-9 and `_`, with a letter first"
+    )]
     Name {
         /// What was given.
         text: String,
@@ -55,7 +57,9 @@ pub enum MetricError {
         reason: String,
     },
     /// Written by a newer build.
-    #[error("metrics file has format {format}, this build reads up to {METRIC_FORMAT}: use a newer muster")]
+    #[error(
+        "metrics file has format {format}, this build reads up to {METRIC_FORMAT}: use a newer muster"
+    )]
     NewerFormat {
         /// Format of the file.
         format: u32,
@@ -77,7 +81,13 @@ pub enum MetricError {
     },
     /// The store does not answer.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
+}
+
+impl From<StoreError> for MetricError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 /// Name of a metric. Those the trainer writes are constants here; readers accept any legal name,

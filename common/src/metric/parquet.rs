@@ -85,7 +85,10 @@ fn check_format(text: Option<&String>) -> Result<(), MetricError> {
     Ok(())
 }
 
-fn column<'a, T: Array + 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T, MetricError> {
+fn column<'a, T: Array + 'static>(
+    batch: &'a RecordBatch,
+    name: &str,
+) -> Result<&'a T, MetricError> {
     let array = batch.column_by_name(name).and_then(|array| array.as_any().downcast_ref::<T>());
     match array {
         Some(array) if array.null_count() == 0 => Ok(array),

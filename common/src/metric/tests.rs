@@ -161,9 +161,9 @@ proptest! {
     }
 
     #[test]
-    fn one_flipped_bit_never_panics(at in 0usize..4000, bit in 0u8..8) {
+    fn one_flipped_bit_never_panics(at: usize, bit in 0u8..8) {
         let mut raw = encode(&[point(1, 0, 1, 0.5), point(1, 0, 2, 0.25)]).unwrap().to_vec();
-        prop_assume!(at < raw.len());
+        let at = at % raw.len();
         raw[at] ^= 1 << bit;
         let _read = decode(raw.into());
     }

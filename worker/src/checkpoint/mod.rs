@@ -5,7 +5,7 @@ mod part;
 mod writer;
 
 pub use part::Progress;
-pub use writer::{Origin, Writer};
+pub use writer::{BeforeCommit, Origin, Writer};
 
 use muster_common::digest::ContentHash;
 use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
@@ -114,7 +114,8 @@ pub fn load(
             reason,
         }
     };
-    let progress = part::decode_progress(&read(part::PROGRESS)?).map_err(damaged(part::PROGRESS))?;
+    let progress =
+        part::decode_progress(&read(part::PROGRESS)?).map_err(damaged(part::PROGRESS))?;
     if progress.step != key.step {
         let reason = format!("it is of step {}", progress.step);
         return Err(damaged(part::PROGRESS)(reason).into());

@@ -19,7 +19,7 @@ use crate::deadline::within;
 
 /// Longest wait for a checkpoint that is on its way. Each operation of the store has a shorter
 /// deadline of its own; this one catches a writer that makes no progress at all.
-const COMMIT_DEADLINE: Duration = Duration::from_mins(20);
+const COMMIT_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// Whose checkpoints a writer writes.
 #[derive(Debug, Clone)]
@@ -55,12 +55,7 @@ struct InFlight {
 
 impl Writer {
     /// Writes to `store`; `before_commit` runs on the writing thread before each index.
-    pub fn new(
-        runtime: Handle,
-        store: Store,
-        origin: Origin,
-        before_commit: BeforeCommit,
-    ) -> Self {
+    pub fn new(runtime: Handle, store: Store, origin: Origin, before_commit: BeforeCommit) -> Self {
         Self { runtime, store, origin, before_commit, in_flight: None }
     }
 
@@ -144,8 +139,7 @@ fn commit(
         let put = within(runtime, store.put(&key, Bytes::from(bytes)));
         put.map_err(overdue)?.map_err(refused)?;
     }
-    let not_ready =
-        |reason: String| SaveError::NotReady { checkpoint: checkpoint.clone(), reason };
+    let not_ready = |reason: String| SaveError::NotReady { checkpoint: checkpoint.clone(), reason };
     before_commit().map_err(not_ready)?;
     let index = CheckpointIndex {
         format: CHECKPOINT_FORMAT,

@@ -110,12 +110,8 @@ impl Classifier {
             if parameters.contains_key(&weight) {
                 continue;
             }
-            let drawn = normal(
-                seed.child(&weight, 0),
-                [rows, hidden],
-                config.initializer_range,
-                device,
-            )?;
+            let drawn =
+                normal(seed.child(&weight, 0), [rows, hidden], config.initializer_range, device)?;
             parameters.insert(weight, drawn);
             let zeros = Tensor::f_zeros([rows], (Kind::Float, device))?;
             parameters.insert(format!("{module}.bias"), zeros);

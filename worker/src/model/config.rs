@@ -79,10 +79,8 @@ impl BertConfig {
         let path = directory.join(CONFIG_FILE);
         let bytes = std::fs::read(&path)
             .map_err(|source| ModelError::Read { path: path.display().to_string(), source })?;
-        Self::parse(&bytes).map_err(|reason| ModelError::Config {
-            path: path.display().to_string(),
-            reason,
-        })
+        Self::parse(&bytes)
+            .map_err(|reason| ModelError::Config { path: path.display().to_string(), reason })
     }
 
     /// Parses and checks; the error is a sentence for people.

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::ModelError;
 use super::parameters::Scope;
+use crate::ffi;
 
 /// `y = x W^T + b`.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(x.f_linear(&self.weight, Some(&self.bias))?)
+        Ok(ffi::linear(x, &self.weight, &self.bias)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Weights from safetensors files: names as in the file, missing and unexpected ones are errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use muster_common::digest::ContentHash;
@@ -79,7 +79,7 @@ struct Sorted {
 /// Brings the names to one form and tells encoder, head and strangers apart.
 fn sort_names(found: NamedTensors, config: &BertConfig) -> Sorted {
     let bare = !found.keys().any(|name| name.starts_with("bert."));
-    let expected: BTreeMap<String, ()> = expected_names(config).map(|name| (name, ())).collect();
+    let expected: BTreeSet<String> = expected_names(config).collect();
     let mut sorted =
         Sorted { weights: NamedTensors::new(), head: NamedTensors::new(), unexpected: Vec::new() };
     for (name, tensor) in found {
@@ -96,7 +96,7 @@ fn sort_names(found: NamedTensors, config: &BertConfig) -> Sorted {
         let full = full
             .replace("LayerNorm.gamma", "LayerNorm.weight")
             .replace("LayerNorm.beta", "LayerNorm.bias");
-        if expected.contains_key(&full) {
+        if expected.contains(&full) {
             sorted.weights.insert(full, tensor);
         } else {
             sorted.unexpected.push(name);
@@ -130,6 +130,13 @@ fn expected_names(config: &BertConfig) -> impl Iterator<Item = String> + use<> {
     let modules = modules.into_iter().chain(layers);
     let both = modules.flat_map(|module| ["weight", "bias"].map(|leaf| format!("{module}.{leaf}")));
     tables.into_iter().chain(both)
+}
+
+/// The tensors of the safetensors file at `path`, floats of any width as 32-bit floats.
+pub fn read_tensors(path: &Path) -> Result<NamedTensors, ModelError> {
+    let shown = || path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: shown(), source })?;
+    named_tensors(&bytes).map_err(|reason| ModelError::Damaged { path: shown(), reason })
 }
 
 /// Tensors of a safetensors file, floats of any width as 32-bit floats, integers as they are.

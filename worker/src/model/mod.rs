@@ -10,7 +10,7 @@ mod parameters;
 pub use batch::TokenBatch;
 pub use bert::{Classifier, Frozen, Hidden};
 pub use config::BertConfig;
-pub use load::Pretrained;
+pub use load::{Pretrained, read_tensors};
 pub use parameters::NamedTensors;
 
 pub(crate) use batch::{extent, padding_mask};
@@ -49,7 +49,9 @@ pub enum ModelError {
         reason: String,
     },
     /// The names in the weights file are not those of the model in `config.json`.
-    #[error("{path} does not hold the model of its config.json: missing {missing}; unexpected {unexpected}")]
+    #[error(
+        "{path} does not hold the model of its config.json: missing {missing}; unexpected {unexpected}"
+    )]
     Names {
         /// The file.
         path: String,

@@ -42,7 +42,9 @@ pub enum PrefixError {
     #[error(transparent)]
     Overdue(#[from] Overdue),
     /// A block is not what its index says.
-    #[error("block {path} of the activation cache is damaged ({reason}); delete its directory, it is computed again")]
+    #[error(
+        "block {path} of the activation cache is damaged ({reason}); delete its directory, it is computed again"
+    )]
     Damaged {
         /// The file.
         path: String,
@@ -133,7 +135,8 @@ impl Prefix {
         let mut progress = PrefixProgress { blocks_done: 0, num_blocks, examples_done: 0 };
         for block in mine {
             if !self.is_there(runtime, block)? {
-                let Some(rows) = self.compute_block(model, data, block, &mut progress, &mut go_on)?
+                let Some(rows) =
+                    self.compute_block(model, data, block, &mut progress, &mut go_on)?
                 else {
                     return Ok(false);
                 };
@@ -230,7 +233,12 @@ impl Prefix {
         usize::try_from(self.width).unwrap_or(0) * size_of::<f32>()
     }
 
-    fn write_block(&self, runtime: &Handle, block: usize, rows: Vec<u8>) -> Result<(), PrefixError> {
+    fn write_block(
+        &self,
+        runtime: &Handle,
+        block: usize,
+        rows: Vec<u8>,
+    ) -> Result<(), PrefixError> {
         let index = BlockIndex {
             format: PREFIX_FORMAT,
             rows: self.plan.num_rows(block) as u64,
@@ -311,6 +319,7 @@ impl PrefixCache {
 /// A directory of this user on this host, for stores that are elsewhere.
 fn host_cache() -> PathBuf {
     let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    let home =
+        home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
     home.unwrap_or_else(std::env::temp_dir).join("muster")
 }

@@ -51,8 +51,7 @@ impl Plan {
         let num_blocks = order.len().div_ceil(CANONICAL_BATCH).min(NUM_BLOCKS);
         let mut blocks = vec![Vec::new(); num_blocks];
         let mut rows = vec![0; num_blocks];
-        let mut locations =
-            vec![Location { block: 0, first_row: 0, rows: 0 }; lengths.len()];
+        let mut locations = vec![Location { block: 0, first_row: 0, rows: 0 }; lengths.len()];
         // Dealt round, so that every block has short and long batches and takes equally long.
         for (number, batch) in order.chunks(CANONICAL_BATCH).enumerate() {
             let block = number % num_blocks;
@@ -75,7 +74,12 @@ impl Plan {
     }
 
     pub(super) fn num_rows(&self, block: usize) -> usize {
-        self.batches(block).iter().flatten().filter_map(|example| self.at(*example)).map(|l| l.rows).sum()
+        self.batches(block)
+            .iter()
+            .flatten()
+            .filter_map(|example| self.at(*example))
+            .map(|l| l.rows)
+            .sum()
     }
 
     pub(super) fn at(&self, example: usize) -> Option<Location> {
@@ -108,19 +112,19 @@ mod tests {
         #[test]
         fn rows_of_a_block_are_covered_once(lengths in prop::collection::vec(1usize..40, 0..3000)) {
             let plan = Plan::of_lengths(&lengths, lengths.len() / 2);
-            let mut next = vec![0; plan.num_blocks()];
             let mut seen = 0;
             for block in 0..plan.num_blocks() {
+                let mut next = 0;
                 for example in plan.batches(block).iter().flatten() {
                     let location = plan.at(*example).unwrap();
-                    prop_assert_eq!((location.block, location.first_row), (block, next[block]));
+                    prop_assert_eq!((location.block, location.first_row), (block, next));
                     prop_assert_eq!(location.rows, lengths[*example]);
-                    next[block] += location.rows;
+                    next += location.rows;
                     seen += 1;
                     let (split, index) = plan.origin(*example);
                     prop_assert_eq!(plan.number(split, index), *example);
                 }
-                prop_assert!(plan.num_rows(block) == next[block] && next[block] > 0);
+                prop_assert!(plan.num_rows(block) == next && next > 0);
             }
             prop_assert_eq!(seen, lengths.len());
         }

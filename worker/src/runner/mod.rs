@@ -83,7 +83,7 @@ fn serve(
     runtime: &tokio::runtime::Handle,
 ) {
     let mut warm = Warm::default();
-    outbox.send(&FromRunner::Ready);
+    outbox::send(&FromRunner::Ready);
     while let Ok(spec) = starts.recv() {
         let generation = spec.generation;
         outbox.begin(generation);

@@ -33,29 +33,14 @@ impl Outbox {
     /// A report of the run that is going on.
     pub(super) fn report(&self, report: RunReport) {
         if let Some(generation) = self.generation() {
-            self.send(&FromRunner::Report { generation, report });
+            send(&FromRunner::Report { generation, report });
         }
     }
 
     /// Progress of the run that is going on.
     pub(super) fn progress(&self, progress: RunProgress) {
         if let Some(generation) = self.generation() {
-            self.send(&FromRunner::Progress { generation, progress });
-        }
-    }
-
-    /// Writes one line. A supervisor that does not read is gone; the thread on standard input
-    /// notices that and ends the process.
-    pub(super) fn send(&self, message: &FromRunner) {
-        match serde_json::to_vec(message) {
-            Ok(mut line) => {
-                line.push(b'\n');
-                let mut out = stdout().lock();
-                if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
-                    tracing::error!("cannot write to the supervisor: {error}");
-                }
-            }
-            Err(error) => tracing::error!("a message to the supervisor is lost: {error}"),
+            send(&FromRunner::Progress { generation, progress });
         }
     }
 
@@ -70,9 +55,24 @@ impl Outbox {
             if let Some(generation) = outbox.generation.try_lock().ok().and_then(|held| *held) {
                 let exit = RunExit::Failed { message, permanent: false };
                 let report = RunReport::Ended { exit };
-                outbox.send(&FromRunner::Report { generation, report });
+                send(&FromRunner::Report { generation, report });
             }
             std::process::abort();
         }));
+    }
+}
+
+/// Writes one line. A supervisor that does not read is gone; the thread on standard input
+/// notices that and ends the process.
+pub(super) fn send(message: &FromRunner) {
+    match serde_json::to_vec(message) {
+        Ok(mut line) => {
+            line.push(b'\n');
+            let mut out = stdout().lock();
+            if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
+                tracing::error!("cannot write to the supervisor: {error}");
+            }
+        }
+        Err(error) => tracing::error!("a message to the supervisor is lost: {error}"),
     }
 }

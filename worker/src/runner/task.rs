@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, TrialSettings};
-use muster_common::run::{
-    DataSummary, Directive, RunExit, RunProgress, RunReport, RunSpec, Task,
-};
+use muster_common::run::{DataSummary, Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Store, StoreError};
 use tokio::runtime::Handle;
@@ -53,8 +51,7 @@ impl TaskError {
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Data(error) => error.is_permanent(),
-            Self::Model(error) => error.is_permanent(),
-            Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
+            Self::Model(error) | Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
             Self::Store(StoreError::Url { .. }) => true,
@@ -162,9 +159,7 @@ impl Bench<'_> {
     }
 
     /// Shows progress and asks for directives while activations are computed.
-    pub(super) fn watch_prefix(
-        &self,
-    ) -> impl FnMut(PrefixProgress) -> ControlFlow<()> + use<> {
+    pub(super) fn watch_prefix(&self) -> impl FnMut(PrefixProgress) -> ControlFlow<()> + use<> {
         const INTERVAL: Duration = Duration::from_millis(500);
         let (outbox, directives) = (self.outbox.clone(), self.directives.clone());
         let generation = self.spec.generation;
@@ -187,4 +182,3 @@ impl Bench<'_> {
         }
     }
 }
-

@@ -12,7 +12,7 @@ use super::Directives;
 use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
 use crate::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
-use crate::metrics::MetricSink;
+use crate::metrics::{MetricOrigin, MetricSink};
 use crate::prefix::{Prefix, PrefixSplit};
 use crate::train::{Examples, Host, Outcome, Trainer, TrialPlan, evaluate, train_until};
 
@@ -51,7 +51,7 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
     let save_every = manifest.checkpoint.every_steps;
     match train_until(&mut trainer, task.target_step, save_every, &mut session)? {
         Outcome::Diverged { step } => {
-            session.writer.finish()?.map(|key| session.committed(key));
+            session.wait()?;
             Ok(RunExit::Diverged { step })
         }
         Outcome::Told(Directive::Cancel) => Ok(RunExit::Canceled),
@@ -88,13 +88,13 @@ impl Session {
         task: &TrainTask,
         pretrained: muster_common::digest::ContentHash,
     ) -> Self {
-        let metrics = Arc::new(MetricSink::new(
-            bench.store.clone(),
-            task.trial.clone(),
-            task.attempt,
-            RANK,
-            bench.runtime.clone(),
-        ));
+        let origin = MetricOrigin {
+            trial: task.trial.clone(),
+            attempt: task.attempt,
+            rank: RANK,
+            resumed_from: task.resume_from.as_ref().map_or(0, |key| key.step),
+        };
+        let metrics = Arc::new(MetricSink::new(bench.store.clone(), origin, bench.runtime));
         let origin = Origin {
             trial: task.trial.clone(),
             generation: bench.spec.generation,
@@ -104,8 +104,7 @@ impl Session {
         };
         let flushed = Arc::clone(&metrics);
         let before_commit = Arc::new(move || flushed.flush().map_err(|error| error.to_string()));
-        let writer =
-            Writer::new(bench.runtime.clone(), bench.store.clone(), origin, before_commit);
+        let writer = Writer::new(bench.runtime.clone(), bench.store.clone(), origin, before_commit);
         Self {
             directives: bench.directives.clone(),
             outbox: bench.outbox.clone(),

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use muster_common::id::ExperimentId;
@@ -11,21 +11,21 @@ use muster_common::seed::Seed;
 use muster_common::storage::Store;
 use tokio::runtime::Handle;
 
-use super::task::TaskError;
 use super::SLOT_DEVICE;
+use super::task::TaskError;
 use crate::data::{self, Dataset};
 use crate::model::{Classifier, Frozen, Pretrained, WEIGHTS_FILE};
 use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 
 /// Reading and tokenizing a large file takes minutes; longer than this it hangs.
-const DATA_DEADLINE: Duration = Duration::from_hours(1);
+const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Things that many runs need and that no run changes.
 #[derive(Debug, Default)]
 pub struct Warm {
-    data: Option<(ExperimentId, String, Arc<Dataset>)>,
-    pretrained: Option<(WeightsStamp, Arc<Pretrained>)>,
-    prefix: Option<Arc<PrefixCache>>,
+    data: Option<(ExperimentId, String, Rc<Dataset>)>,
+    pretrained: Option<(WeightsStamp, Rc<Pretrained>)>,
+    prefix: Option<Rc<PrefixCache>>,
 }
 
 /// Tells a file from one that was written over it.
@@ -43,36 +43,37 @@ impl Warm {
         spec: &RunSpec,
         store: &Store,
         runtime: &Handle,
-    ) -> Result<Arc<Dataset>, TaskError> {
-        if let Some((experiment, url, data)) = &self.data {
-            if *experiment == spec.experiment && url == store.url() {
-                return Ok(Arc::clone(data));
-            }
+    ) -> Result<Rc<Dataset>, TaskError> {
+        if let Some((experiment, url, data)) = &self.data
+            && *experiment == spec.experiment
+            && url == store.url()
+        {
+            return Ok(Rc::clone(data));
         }
-        let loading = async {
-            tokio::time::timeout(DATA_DEADLINE, data::load(store, &spec.manifest)).await
-        };
-        let data = runtime.block_on(loading).map_err(|_| TaskError::DataOverdue(DATA_DEADLINE))??;
-        let data = Arc::new(data);
-        self.data = Some((spec.experiment.clone(), store.url().to_owned(), Arc::clone(&data)));
+        let loading =
+            async { tokio::time::timeout(DATA_DEADLINE, data::load(store, &spec.manifest)).await };
+        let data =
+            runtime.block_on(loading).map_err(|_| TaskError::DataOverdue(DATA_DEADLINE))??;
+        let data = Rc::new(data);
+        self.data = Some((spec.experiment.clone(), store.url().to_owned(), Rc::clone(&data)));
         Ok(data)
     }
 
     /// The pretrained weights of the manifest, read once.
-    pub(super) fn pretrained(&mut self, directory: &str) -> Result<Arc<Pretrained>, TaskError> {
+    pub(super) fn pretrained(&mut self, directory: &str) -> Result<Rc<Pretrained>, TaskError> {
         let file = std::fs::metadata(Path::new(directory).join(WEIGHTS_FILE));
         let stamp = WeightsStamp {
             directory: directory.to_owned(),
             bytes: file.as_ref().map_or(0, std::fs::Metadata::len),
             modified: file.and_then(|file| file.modified()).ok(),
         };
-        if let Some((known, pretrained)) = &self.pretrained {
-            if *known == stamp {
-                return Ok(Arc::clone(pretrained));
-            }
+        if let Some((known, pretrained)) = &self.pretrained
+            && *known == stamp
+        {
+            return Ok(Rc::clone(pretrained));
         }
-        let pretrained = Arc::new(Pretrained::read(Path::new(directory))?);
-        self.pretrained = Some((stamp, Arc::clone(&pretrained)));
+        let pretrained = Rc::new(Pretrained::read(Path::new(directory))?);
+        self.pretrained = Some((stamp, Rc::clone(&pretrained)));
         Ok(pretrained)
     }
 
@@ -86,18 +87,18 @@ impl Warm {
         data: &Dataset,
         runtime: &Handle,
         go_on: impl FnMut(PrefixProgress) -> ControlFlow<()>,
-    ) -> Result<Option<Option<Arc<PrefixCache>>>, TaskError> {
+    ) -> Result<Option<Option<Rc<PrefixCache>>>, TaskError> {
         let Some(prefix) = prefix else { return Ok(Some(None)) };
-        if let Some(cache) = &self.prefix {
-            if cache.is_of(&prefix) {
-                return Ok(Some(Some(Arc::clone(cache))));
-            }
+        if let Some(cache) = &self.prefix
+            && cache.is_of(&prefix)
+        {
+            return Ok(Some(Some(Rc::clone(cache))));
         }
         if !prefix.compute(runtime, model, data, (0, 1), go_on)? {
             return Ok(None);
         }
-        let cache = Arc::new(prefix.open(runtime)?);
-        self.prefix = Some(Arc::clone(&cache));
+        let cache = Rc::new(prefix.open(runtime)?);
+        self.prefix = Some(Rc::clone(&cache));
         Ok(Some(Some(cache)))
     }
 
@@ -107,7 +108,7 @@ impl Warm {
         spec: &RunSpec,
         data: &Dataset,
         seed: Seed,
-    ) -> Result<(Arc<Pretrained>, Classifier), TaskError> {
+    ) -> Result<(Rc<Pretrained>, Classifier), TaskError> {
         let settings = &spec.manifest.model;
         let pretrained = self.pretrained(&settings.pretrained)?;
         let (labels, frozen) = (data.summary.labels.clone(), Frozen::from(settings));

@@ -108,10 +108,10 @@ pub fn train_until(
         let save = step < target_step
             && save_every.is_some_and(|every| every > 0 && step.is_multiple_of(every));
         // A step whose loss was never looked at must not be saved.
-        if save || ledger.pending.len() >= READ_BACK_STEPS {
-            if let Some(diverged) = ledger.read_back(host)? {
-                return Ok(diverged);
-            }
+        if (save || ledger.pending.len() >= READ_BACK_STEPS)
+            && let Some(diverged) = ledger.read_back(host)?
+        {
+            return Ok(diverged);
         }
         ledger.show_progress(step, host);
         if save {

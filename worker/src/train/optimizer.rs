@@ -4,7 +4,7 @@ use muster_common::manifest::TrialSettings;
 use tch::Tensor;
 
 use crate::ffi::{self, AdamW};
-use crate::model::{Classifier, ModelError, NamedTensors, NameList, duplicate};
+use crate::model::{Classifier, ModelError, NameList, NamedTensors, duplicate};
 
 const FIRST_MOMENT: &str = "exp_avg";
 const SECOND_MOMENT: &str = "exp_avg_sq";
@@ -31,7 +31,7 @@ pub struct Optimizer {
 
 /// Whether weight decay applies to the parameter called `name`.
 fn decays(name: &str) -> bool {
-    !name.ends_with(".bias") && !name.contains("LayerNorm")
+    name.rsplit('.').next() != Some("bias") && !name.contains("LayerNorm")
 }
 
 impl Optimizer {
@@ -50,7 +50,8 @@ impl Optimizer {
             let group = if decays(name) { &mut *decaying } else { &mut *plain };
             group.names.push(name.to_owned());
             group.parameters.push(parameter.shallow_clone());
-            let zeros = || Tensor::f_zeros(parameter.size(), (parameter.kind(), parameter.device()));
+            let zeros =
+                || Tensor::f_zeros(parameter.size(), (parameter.kind(), parameter.device()));
             group.first_moments.push(zeros()?);
             group.second_moments.push(zeros()?);
             parameters.push(parameter.shallow_clone());

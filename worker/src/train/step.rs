@@ -4,11 +4,11 @@ use muster_common::manifest::TrialSettings;
 use muster_common::seed::Seed;
 use tch::{Reduction, Tensor};
 
+use super::TrainError;
 use super::batch::Examples;
 use super::evaluate::IGNORE_NOTHING;
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
-use super::TrainError;
 use crate::checkpoint::{Progress, Snapshot};
 use crate::data::BatchOrder;
 use crate::model::{Classifier, ModelError, duplicate};

@@ -1,0 +1,24 @@
+# Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
+.PHONY: help demo test check parity bless clean-cache
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Set up, build, and run a sweep on two CPU workers
+	@deploy/demo.sh
+
+test: ## Set up, build, lint, and run every test
+	@tests/run.sh all
+
+check: ## Format, lints, licences and sources of the dependencies
+	@tests/run.sh check
+
+parity: ## Compare an exported model with the reference libraries (installs 5 GB once)
+	@tests/parity/run.sh
+
+bless: ## Regenerate the wire format's generated code
+	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features
+
+clean-cache: ## Remove what the set-up scripts installed
+	@rm -rf .cache

@@ -1,0 +1,143 @@
+//! Arguments. The doc comments are what `muster help` prints.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::SettingsFlags;
+
+/// Distributed training and hyperparameter sweeps from one manifest
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, propagate_version = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a manifest here, with local workers, and wait for the result
+    Run(RunArguments),
+    /// Check a manifest and say what it would do
+    Validate(ValidateArguments),
+    /// Classify texts with a model that a run has written
+    Predict(PredictArguments),
+    /// Serve experiments until stopped, with local workers and those that dial in
+    Serve(ServeArguments),
+    /// Hand a manifest to a serving coordinator
+    Submit(SubmitArguments),
+    /// List experiments, or the trials of one
+    Ls(LsArguments),
+    /// Watch an experiment until it ends
+    Watch(ExperimentArguments),
+    /// Print what the runners of an experiment or of one trial logged
+    Logs(LogsArguments),
+    /// Save the running trials of an experiment and start no more
+    Pause(ExperimentArguments),
+    /// Let a paused experiment go on
+    Resume(ExperimentArguments),
+    /// End an experiment
+    Cancel(ExperimentArguments),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The manifest
+    #[arg(value_name = "MANIFEST", required_unless_present = "resume")]
+    pub(super) manifest: Option<PathBuf>,
+    /// Go on with an interrupted experiment: the given one, or the latest
+    #[arg(long, value_name = "EXPERIMENT", num_args = 0..=1, conflicts_with = "manifest")]
+    pub(super) resume: Option<Option<String>>,
+    /// Write a summary of the experiment to this file (JSON) when it ends
+    #[arg(long, value_name = "FILE")]
+    pub(super) summary: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) settings: SettingsFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateArguments {
+    /// The manifest
+    #[arg(value_name = "MANIFEST")]
+    pub(super) manifest: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PredictArguments {
+    /// Directory of the model, as a run has written it
+    #[arg(value_name = "MODEL")]
+    pub(super) model: PathBuf,
+    /// Texts to classify; without any, lines of standard input
+    #[arg(value_name = "TEXT")]
+    pub(super) texts: Vec<String>,
+    /// Print one JSON object per text
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Add the raw scores (with --json)
+    #[arg(long, requires = "json")]
+    pub(super) logits: bool,
+    /// The worker program
+    #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
+    pub(super) worker_binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<std::net::SocketAddr>,
+    /// Start no local workers; others dial in
+    #[arg(long, conflicts_with = "slots")]
+    pub(super) no_workers: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingsFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ClientArguments {
+    /// URL of the coordinator
+    #[arg(long, value_name = "URL", env = "MUSTER_COORDINATOR", default_value = "http://127.0.0.1:7700")]
+    pub(super) coordinator: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SubmitArguments {
+    /// The manifest
+    #[arg(value_name = "MANIFEST")]
+    pub(super) manifest: PathBuf,
+    /// Wait for the end, like `muster watch`
+    #[arg(long)]
+    pub(super) watch: bool,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LsArguments {
+    /// Experiment whose trials are listed
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: Option<String>,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExperimentArguments {
+    /// The experiment, for example demo-1
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: String,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArguments {
+    /// An experiment (demo-1) or one of its trials (demo-1/t3)
+    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    pub(super) subject: String,
+    /// Go on until the experiment ends
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}

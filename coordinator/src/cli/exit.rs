@@ -1,0 +1,44 @@
+//! Exit codes: scripts tell a mistake in the manifest from a failed experiment.
+
+use std::process::ExitCode;
+
+use muster_common::manifest::ManifestError;
+
+use crate::settings::SettingsError;
+
+/// What the process ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// All went well.
+    Done,
+    /// The experiment or the command failed.
+    Failed,
+    /// The manifest, the settings or the arguments are wrong (clap uses 2 too).
+    Usage,
+    /// The experiment was canceled.
+    Canceled,
+    /// Ctrl-C; the experiment can be resumed.
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Canceled => 3,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+/// A user's mistake has its own code.
+pub(super) fn of_error(error: &anyhow::Error) -> Exit {
+    let is_usage = error.chain().any(|cause| {
+        cause.downcast_ref::<ManifestError>().is_some()
+            || cause.downcast_ref::<SettingsError>().is_some()
+            || cause.downcast_ref::<super::validate::InputError>().is_some()
+    });
+    if is_usage { Exit::Usage } else { Exit::Failed }
+}

@@ -1,0 +1,72 @@
+//! The command line. Standard output is for results, standard error for everything said on the way.
+
+mod args;
+mod client;
+mod exit;
+mod number;
+mod predict;
+mod progress;
+mod run;
+mod serve;
+mod summary;
+mod table;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use muster_common::telemetry::{LogFormat, install};
+
+use args::{Arguments, Command};
+use exit::Exit;
+
+/// Parses the arguments, does what they say, and maps the outcome to an exit code.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the async runtime: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(dispatch(arguments.command)) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            exit::of_error(&error).into()
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(arguments) => {
+            // The terminal belongs to the progress view; warnings still come through.
+            install("warn", LogFormat::Text);
+            run::run(arguments).await
+        }
+        Command::Serve(arguments) => serve::serve(arguments).await,
+        Command::Validate(arguments) => validate::validate(&arguments),
+        Command::Predict(arguments) => predict::predict(arguments).await,
+        Command::Submit(arguments) => client::submit(arguments).await,
+        Command::Ls(arguments) => client::ls(arguments).await,
+        Command::Watch(arguments) => client::watch(arguments).await,
+        Command::Logs(arguments) => client::logs(arguments).await,
+        Command::Pause(arguments) => client::pause(arguments).await,
+        Command::Resume(arguments) => client::resume(arguments).await,
+        Command::Cancel(arguments) => client::cancel(arguments).await,
+    }
+}
+
+/// The error and its causes on one line, none said twice.
+fn chain(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    parts.join(": ")
+}

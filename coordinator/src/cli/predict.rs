@@ -1,0 +1,34 @@
+//! `muster predict`: tensors live in the worker program, so a one-shot worker does it.
+
+use std::process::Stdio;
+
+use anyhow::Context;
+use tokio::process::Command;
+
+use super::args::PredictArguments;
+use super::exit::Exit;
+use crate::launcher::find_worker;
+
+pub(super) async fn predict(arguments: PredictArguments) -> anyhow::Result<Exit> {
+    let worker = find_worker(arguments.worker_binary.as_deref())?;
+    let mut command = Command::new(&worker);
+    command.arg("predict").arg(&arguments.model);
+    if arguments.json {
+        command.arg("--json");
+    }
+    if arguments.logits {
+        command.arg("--logits");
+    }
+    command.arg("--").args(&arguments.texts);
+    let status = command
+        .stdin(Stdio::inherit())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .with_context(|| format!("{} does not start", worker.display()))?;
+    Ok(match status.code() {
+        Some(0) => Exit::Done,
+        Some(2) => Exit::Usage,
+        _ => Exit::Failed,
+    })
+}

@@ -1,0 +1,171 @@
+//! `muster run`: coordinator, local workers and one experiment in one process tree.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use muster_common::id::ExperimentId;
+use muster_common::time::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::RunArguments;
+use super::exit::Exit;
+use super::progress::Progress;
+use super::validate::{Submission, read};
+use super::{summary, table};
+use crate::engine::{Action, Engine, Event};
+use crate::settings::Settings;
+use crate::system::System;
+use crate::view::{ExperimentState, ExperimentView, project};
+
+/// Time for the first local worker to join: loading libtorch takes a second, a cold disk more.
+const JOIN_DEADLINE: Duration = Duration::from_secs(60);
+/// How often the view is refreshed.
+const REFRESH: Duration = Duration::from_millis(250);
+
+pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
+    let submission = arguments.manifest.as_deref().map(read).transpose()?;
+    let settings = Settings::load(&arguments.settings, std::env::vars())?;
+    let system = System::start(&settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let outcome = attend(&system, submission, &arguments).await;
+    let stopped = system.stop().await;
+    let exit = outcome?;
+    stopped?;
+    Ok(exit)
+}
+
+async fn attend(
+    system: &System,
+    submission: Option<Submission>,
+    arguments: &RunArguments,
+) -> anyhow::Result<Exit> {
+    // Before anything starts: an interrupt is never lost.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let wanted = match &arguments.resume {
+        Some(wanted) => Some(choose(system, wanted.as_deref())?),
+        None => None,
+    };
+    for other in system.unfinished.iter().filter(|id| Some(*id) != wanted.as_ref()) {
+        system.driver.apply(Event::ExperimentPaused { experiment: other.clone() }).await?;
+        eprintln!("note: {other} has not ended and is paused; `muster run --resume {other}` goes on with it");
+    }
+    let num_slots = system.launch_local()?;
+    wait_for_workers(system, num_slots).await?;
+    let id = match (wanted, submission) {
+        (Some(id), _) => {
+            system.driver.apply(Event::ExperimentResumed { experiment: id.clone() }).await?;
+            eprintln!("{id} goes on");
+            id
+        }
+        (None, Some(submission)) => submit(system, submission).await?,
+        (None, None) => bail!("nothing to run"),
+    };
+    let mut progress = Progress::new();
+    let mut tick = tokio::time::interval(REFRESH);
+    let view = loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = interrupt.recv() => return Ok(interrupted(&mut progress, &id)),
+            _ = terminate.recv() => return Ok(interrupted(&mut progress, &id)),
+            () = system.shutdown.cancelled() => bail!("the coordinator's service failed"),
+        }
+        let view = look(system, &id).await?;
+        progress.draw(&view);
+        if view.state.is_ended() {
+            break view;
+        }
+    };
+    progress.finish();
+    if let Some(path) = &arguments.summary {
+        summary::write(&view, path)?;
+    }
+    print!("{}", table::render(&view));
+    Ok(exit_of(view.state))
+}
+
+pub(super) fn exit_of(state: ExperimentState) -> Exit {
+    match state {
+        ExperimentState::Completed => Exit::Done,
+        ExperimentState::Canceled => Exit::Canceled,
+        _ => Exit::Failed,
+    }
+}
+
+fn interrupted(progress: &mut Progress, id: &ExperimentId) -> Exit {
+    progress.finish();
+    eprintln!("interrupted; nothing is lost. `muster run --resume {id}` goes on with it");
+    Exit::Interrupted
+}
+
+fn choose(system: &System, wanted: Option<&str>) -> anyhow::Result<ExperimentId> {
+    let known = || {
+        let names: Vec<String> = system.unfinished.iter().map(ToString::to_string).collect();
+        if names.is_empty() { "none is unfinished".to_owned() } else { names.join(", ") }
+    };
+    match wanted {
+        None => system.unfinished.last().cloned().context("no experiment is unfinished here"),
+        Some(text) => {
+            let id: ExperimentId = text.parse()?;
+            if !system.unfinished.contains(&id) {
+                bail!("{id} is no unfinished experiment; to resume: {}", known());
+            }
+            Ok(id)
+        }
+    }
+}
+
+/// Waits for all local workers, so that the first decisions see every slot. One that does not come up
+/// does not hold back the others for ever.
+async fn wait_for_workers(system: &System, num_slots: u32) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + JOIN_DEADLINE;
+    loop {
+        let joined = system.driver.read(|engine: &Engine| engine.workers().len()).await?;
+        if joined >= num_slots as usize {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > deadline {
+            if joined > 0 {
+                eprintln!("note: only {joined} of {num_slots} workers came up");
+                return Ok(());
+            }
+            bail!(
+                "no local worker came up within {} seconds; the reason is in {}",
+                JOIN_DEADLINE.as_secs(),
+                system.idle_log().display()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn submit(system: &System, submission: Submission) -> anyhow::Result<ExperimentId> {
+    let event = Event::ExperimentSubmitted {
+        manifest: Box::new(submission.manifest),
+        text: submission.text,
+        store: system.store.clone(),
+    };
+    let actions = system.driver.apply(event).await?;
+    actions
+        .into_iter()
+        .find_map(|action| match action {
+            Action::Created { experiment } => Some(experiment),
+            _ => None,
+        })
+        .context("the engine made no experiment")
+}
+
+async fn look(system: &System, id: &ExperimentId) -> anyhow::Result<ExperimentView> {
+    let (wanted, live) = (id.clone(), system.live.clone());
+    let view = move |engine: &Engine| {
+        engine.experiment(&wanted).map(|found| project(engine, found, &live, Timestamp::now()))
+    };
+    system.driver.read(view).await?.with_context(|| format!("experiment {id} has vanished"))
+}
+
+/// A path as the user would type it: relative when it lies below the working directory.
+pub(super) fn short_path(path: &str) -> String {
+    let base = std::env::current_dir().unwrap_or_default();
+    Path::new(path).strip_prefix(base).map_or_else(|_| path.to_owned(), |p| p.display().to_string())
+}

@@ -1,0 +1,164 @@
+//! The result of an experiment as text.
+
+use std::fmt::Write as _;
+
+use muster_common::evaluation::{Evaluation, classification_report, confusion_table};
+use muster_common::manifest::Assignment;
+
+use super::number::{clock, fit};
+use super::run::short_path;
+use crate::view::{ExperimentState, ExperimentView, TrialView};
+
+/// Longest reason shown in a table.
+const REASON_WIDTH: usize = 60;
+
+/// Everything at the end: ranking, scores of the best trial, where it all is, what to try.
+pub(super) fn render(view: &ExperimentView) -> String {
+    let mut text = String::new();
+    let elapsed = clock(view.elapsed_seconds());
+    line(&mut text, format!("\n{} {} after {elapsed}", view.id, view.state.name()));
+    if !view.reason.is_empty() {
+        line(&mut text, format!("  {}", view.reason));
+    }
+    text += &data(view);
+    if !view.trials.is_empty() {
+        line(&mut text, String::new());
+        text += &trials(view);
+    }
+    text += &best(view);
+    line(&mut text, format!("\nwritten  {}", short_path(&view.location)));
+    if view.state == ExperimentState::Completed
+        && let Some(best) = view.best.as_ref().filter(|best| !best.model.is_empty())
+    {
+        let model = short_path(&best.model);
+        line(&mut text, format!("model    {model}  (a Hugging Face directory)"));
+        let program = program();
+        let sample = "A warm, funny, beautifully acted film.";
+        line(&mut text, format!("try      {program} predict {model} \"{sample}\""));
+    }
+    text
+}
+
+fn line(text: &mut String, content: String) {
+    text.push_str(&content);
+    text.push('\n');
+}
+
+/// How the user started us, so that the line to try works when copied.
+fn program() -> String {
+    std::env::args().next().map_or_else(|| "muster".to_owned(), |program| short_path(&program))
+}
+
+fn data(view: &ExperimentView) -> String {
+    let Some(data) = &view.data else { return String::new() };
+    let mut text = String::new();
+    line(
+        &mut text,
+        format!(
+            "data     {} rows: {} train, {} validation, {} test, {} left out by label, {} duplicates",
+            data.num_rows,
+            data.num_train,
+            data.num_validation,
+            data.num_test,
+            data.num_left_out,
+            data.num_duplicates
+        ),
+    );
+    for remark in &data.remarks {
+        line(&mut text, format!("         {remark}"));
+    }
+    text
+}
+
+/// The ranked table of trials.
+pub(super) fn trials(view: &ExperimentView) -> String {
+    let ranked = view.ranked();
+    let names: Vec<&String> = ranked.first().map_or_else(Vec::new, |t| t.assignment.keys().collect());
+    let mut header: Vec<String> =
+        ["rank", "trial", "state", "step", view.objective.metric.name(), "attempts"]
+            .map(ToOwned::to_owned)
+            .to_vec();
+    header.extend(names.iter().map(|name| (*name).clone()));
+    header.push(String::new());
+    let row = |(index, trial): (usize, &&TrialView)| {
+        let mut row = vec![
+            trial.objective.map_or_else(|| "-".to_owned(), |_| (index + 1).to_string()),
+            format!("t{}", trial.id.number),
+            trial.state.name().to_owned(),
+            trial.step.to_string(),
+            trial.objective.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}")),
+            trial.attempts.to_string(),
+        ];
+        row.extend(names.iter().map(|name| value(&trial.assignment, name)));
+        row.push(fit(&trial.reason, REASON_WIDTH));
+        row
+    };
+    let mut rows = vec![header];
+    rows.extend(ranked.iter().enumerate().map(row));
+    align(&rows)
+}
+
+fn value(assignment: &Assignment, name: &str) -> String {
+    assignment.get(name).map_or_else(|| "-".to_owned(), ToString::to_string)
+}
+
+/// Columns padded to their widest cell: words to the left, numbers to the right.
+fn align(rows: &[Vec<String>]) -> String {
+    let num_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+    let widths: Vec<usize> = (0..num_columns)
+        .map(|column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0))
+        .collect();
+    let is_number = |column: usize| {
+        rows.iter().skip(1).all(|row| {
+            let text = cell(row, column);
+            text == "-" || text.parse::<f64>().is_ok()
+        })
+    };
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = (0..num_columns)
+            .map(|column| {
+                let width = widths[column];
+                let content = cell(row, column);
+                if is_number(column) { format!("{content:>width$}") } else { format!("{content:<width$}") }
+            })
+            .collect();
+        line(&mut text, format!("  {}", cells.join("  ")).trim_end().to_owned());
+    }
+    text
+}
+
+fn best(view: &ExperimentView) -> String {
+    let Some(best) = &view.best else { return String::new() };
+    let mut text = String::new();
+    let metric = view.objective.metric;
+    let _infallible = writeln!(
+        text,
+        "\nbest     t{} after {} steps: {} {:.4} on the validation split",
+        best.trial.number,
+        best.step,
+        metric.name(),
+        best.objective
+    );
+    let labels = view.data.as_ref().map(|data| data.labels.clone()).unwrap_or_default();
+    let (name, evaluation): (&str, &Evaluation) = match &best.test {
+        Some(test) => ("test", test),
+        None => ("validation", &best.validation),
+    };
+    let _infallible = writeln!(
+        text,
+        "\nThe best trial on the {name} split ({} examples, accuracy {:.4}, loss {:.4}):\n",
+        evaluation.num_examples(),
+        evaluation.accuracy(),
+        evaluation.loss
+    );
+    for part in [confusion_table(evaluation, &labels), classification_report(evaluation, &labels)] {
+        for content in part.trim_end_matches('\n').lines() {
+            line(&mut text, format!("  {content}").trim_end().to_owned());
+        }
+        line(&mut text, String::new());
+    }
+    text.pop();
+    text
+}

@@ -1,0 +1,85 @@
+//! `muster validate`: read a manifest, check what it names, say what it would do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use muster_common::manifest::{Manifest, PrunerSettings};
+
+use super::args::ValidateArguments;
+use super::exit::Exit;
+use crate::sweep::rung::ladder;
+
+/// The manifest is legal by itself, but what it names is not there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InputError {
+    /// The manifest cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Manifest { path: PathBuf, source: std::io::Error },
+    /// The manifest is not legal.
+    #[error("{}:\n{source}", path.display())]
+    Refused { path: PathBuf, source: muster_common::manifest::ManifestError },
+    /// A file it names is missing.
+    #[error("{}: {name}: `{input}` does not exist; paths start at the working directory, {base}", manifest.display())]
+    Missing { manifest: PathBuf, name: &'static str, input: String, base: String },
+}
+
+/// A manifest with absolute paths and its text.
+pub(super) struct Submission {
+    pub(super) manifest: Manifest,
+    pub(super) text: String,
+    pub(super) base: PathBuf,
+}
+
+/// Reads and checks a manifest and the presence of what it names.
+pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
+    let named = path.to_owned();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| InputError::Manifest { path: named.clone(), source })?;
+    let mut manifest = Manifest::parse(&text)
+        .map_err(|source| InputError::Refused { path: named.clone(), source })?;
+    let base = std::env::current_dir().context("the working directory is gone")?;
+    manifest.rebase(&base);
+    for (name, input) in manifest.inputs() {
+        if !Path::new(input).exists() {
+            let (input, base) = (input.to_owned(), base.display().to_string());
+            return Err(InputError::Missing { manifest: named, name, input, base }.into());
+        }
+    }
+    Ok(Submission { manifest, text, base })
+}
+
+pub(super) fn validate(arguments: &ValidateArguments) -> anyhow::Result<Exit> {
+    let submission = read(&arguments.manifest)?;
+    println!("{}", describe(&submission.manifest));
+    Ok(Exit::Done)
+}
+
+/// What a manifest would do, in a few lines.
+fn describe(manifest: &Manifest) -> String {
+    let mut lines = vec![format!("{}: the manifest is legal", manifest.name)];
+    match &manifest.searcher {
+        None => lines.push(format!("  one trial of {}", manifest.budget)),
+        Some(searcher) => {
+            lines.push(format!(
+                "  up to {} trials, each of at most {}, for the best {}",
+                searcher.max_trials,
+                manifest.budget,
+                searcher.objective.metric.name()
+            ));
+            if let PrunerSettings::Asha(asha) = &searcher.pruner {
+                let rungs: Vec<String> = ladder(manifest.budget, &searcher.pruner)
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect();
+                let factor = asha.reduction_factor;
+                lines.push(format!("  compared at {}; one in {factor} goes on", rungs.join(", ")));
+            }
+        }
+    }
+    let searched = manifest.hyperparameters.iter().filter(|(_, domain)| domain.is_searched());
+    let names: Vec<&str> = searched.map(|(name, _)| name.as_str()).collect();
+    if !names.is_empty() {
+        lines.push(format!("  searched: {}", names.join(", ")));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,208 @@
+//! The only loop around the engine: receive, apply, journal, then answer and act. Nothing leaves the
+//! process before the events that caused it are durable. One transaction serves a whole batch.
+
+use std::thread::JoinHandle;
+
+use muster_common::id::Generation;
+use muster_common::run::RunReport;
+use muster_common::time::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::engine::{Action, Admission, Engine, Event};
+use crate::journal::{Journal, JournalError};
+
+/// Commands that may wait: beyond this senders wait, which slows workers down instead of memory up.
+const COMMANDS_MAX: usize = 1024;
+/// Commands answered by one transaction.
+const BATCH_MAX: usize = 256;
+
+type Reader = Box<dyn FnOnce(&Engine) + Send>;
+
+enum Command {
+    Apply { event: Event, reply: oneshot::Sender<Vec<Action>> },
+    Report { generation: Generation, sequence: u64, report: RunReport, reply: oneshot::Sender<Admission> },
+    Read(Reader),
+    Stop,
+}
+
+enum Answer {
+    Actions(oneshot::Sender<Vec<Action>>, Vec<Action>),
+    Admission(oneshot::Sender<Admission>, Admission),
+}
+
+/// The driver is gone: its journal failed, or the process is stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub struct Stopped;
+
+/// What others hold to talk to the engine.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    commands: mpsc::Sender<Command>,
+    changes: watch::Receiver<u64>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Apply { .. } => "Apply",
+            Self::Report { .. } => "Report",
+            Self::Read(_) => "Read",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+/// The running loop; join it to learn whether the journal failed.
+pub type DriverThread = JoinHandle<Result<(), JournalError>>;
+
+impl Driver {
+    /// Starts the loop on a thread of its own, because the journal blocks. Actions go to `effects` in
+    /// order; it is unbounded because the loop must never wait for those who send it commands.
+    pub fn start(
+        journal: Journal,
+        engine: Engine,
+        effects: mpsc::UnboundedSender<Action>,
+    ) -> std::io::Result<(Self, DriverThread)> {
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let (changed, changes) = watch::channel(journal.position());
+        let state = Loop { journal, engine, effects, changed };
+        let thread = std::thread::Builder::new()
+            .name("driver".to_owned())
+            .spawn(move || state.run(inbox))?;
+        Ok((Self { commands, changes }, thread))
+    }
+
+    /// Applies an event; the actions are returned for whoever wants to know and are performed anyway.
+    pub async fn apply(&self, event: Event) -> Result<Vec<Action>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Apply { event, reply }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Applies a report if it is new. When this returns [`Admission::New`], it is durable.
+    pub async fn report(
+        &self,
+        generation: Generation,
+        sequence: u64,
+        report: RunReport,
+    ) -> Result<Admission, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Report { generation, sequence, report, reply };
+        self.commands.send(command).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Looks at the engine between two events.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        let reader: Reader = Box::new(move |engine| {
+            // Whoever asked may have gone.
+            let _gone = reply.send(look(engine));
+        });
+        self.commands.send(Command::Read(reader)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Changes whenever events were applied; closed when the driver is gone.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Ends the loop after what was sent before.
+    pub async fn stop(&self) {
+        // A loop that is gone has stopped.
+        let _gone = self.commands.send(Command::Stop).await;
+    }
+}
+
+struct Loop {
+    journal: Journal,
+    engine: Engine,
+    effects: mpsc::UnboundedSender<Action>,
+    changed: watch::Sender<u64>,
+}
+
+impl Loop {
+    fn run(mut self, mut inbox: mpsc::Receiver<Command>) -> Result<(), JournalError> {
+        loop {
+            let mut batch = Vec::new();
+            if inbox.blocking_recv().map(|command| batch.push(command)).is_none() {
+                return self.journal.snapshot(&self.engine);
+            }
+            while batch.len() < BATCH_MAX
+                && let Ok(command) = inbox.try_recv()
+            {
+                batch.push(command);
+            }
+            let is_last = self.serve(batch)?;
+            if is_last {
+                return self.journal.snapshot(&self.engine);
+            }
+        }
+    }
+
+    fn serve(&mut self, batch: Vec<Command>) -> Result<bool, JournalError> {
+        let mut events = Vec::new();
+        let mut answers = Vec::new();
+        let mut readers = Vec::new();
+        let mut is_last = false;
+        for command in batch {
+            let now = Timestamp::now();
+            match command {
+                Command::Apply { event, reply } => {
+                    events.push((now, event.clone()));
+                    answers.push(Answer::Actions(reply, self.engine.apply(now, event)));
+                }
+                Command::Report { generation, sequence, report, reply } => {
+                    let admission = self.engine.admit(generation, sequence);
+                    if admission == Admission::New {
+                        let event = Event::RunReported { generation, sequence, report };
+                        events.push((now, event.clone()));
+                        let actions = self.engine.apply(now, event);
+                        let (unheard, _) = oneshot::channel();
+                        answers.push(Answer::Actions(unheard, actions));
+                    }
+                    answers.push(Answer::Admission(reply, admission));
+                }
+                Command::Read(reader) => readers.push(reader),
+                Command::Stop => is_last = true,
+            }
+        }
+        if !events.is_empty() {
+            self.journal.append(&events)?;
+        }
+        for answer in answers {
+            self.answer(answer);
+        }
+        // Readers see the state after the batch, which is durable now.
+        for reader in readers {
+            reader(&self.engine);
+        }
+        if !events.is_empty() {
+            self.journal.snapshot_if_due(&self.engine)?;
+            self.changed.send_replace(self.journal.position());
+        }
+        Ok(is_last)
+    }
+
+    fn answer(&self, answer: Answer) {
+        match answer {
+            Answer::Actions(reply, actions) => {
+                for action in &actions {
+                    if self.effects.send(action.clone()).is_err() {
+                        tracing::debug!("nobody performs actions any more");
+                    }
+                }
+                // Whoever asked may have gone; the event counts all the same.
+                let _gone = reply.send(actions);
+            }
+            Answer::Admission(reply, admission) => {
+                let _gone = reply.send(admission);
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The journal: every event in the order it was applied, and snapshots to shorten replay. One SQLite
+//! file, one owner.
+//!
+//! Records outlive code: events and snapshots are JSON with a format number, and a newer file is
+//! refused rather than misread.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use muster_common::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::engine::{Engine, Event};
+
+/// Format of events, snapshots and tables.
+const FORMAT: i64 = 1;
+/// Events between two snapshots: replaying so many takes a fraction of a second.
+const SNAPSHOT_EVERY: u64 = 1000;
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another coordinator works here.
+    #[error(
+        "another muster uses {}; wait for it to end, or talk to it with `muster ls`, or choose another directory with --state",
+        directory.display()
+    )]
+    Locked {
+        /// The state directory.
+        directory: PathBuf,
+    },
+    /// Files cannot be made or opened.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database refused.
+    #[error("journal {}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Written by a newer build.
+    #[error("journal {} has format {found}, this build reads {FORMAT}: use a newer muster", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+    /// A record does not parse.
+    #[error("journal {} is damaged at position {position}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The record.
+        position: u64,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The open journal. Dropping it releases the directory.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    connection: Connection,
+    position: u64,
+    snapshot_position: u64,
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens or creates the journal of `directory` and replays it.
+    pub fn open(directory: &Path) -> Result<(Self, Engine), JournalError> {
+        let path = directory.join("journal.db");
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| JournalError::Io { path, source }
+        };
+        std::fs::create_dir_all(directory).map_err(io(directory))?;
+        let lock_path = directory.join("lock");
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(io(&lock_path))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => JournalError::Locked { directory: directory.to_owned() },
+            TryLockError::Error(source) => JournalError::Io { path: lock_path.clone(), source },
+        })?;
+        let database = |source| JournalError::Database { path: path.clone(), source };
+        let connection = Connection::open(&path).map_err(database)?;
+        prepare(&connection, &path)?;
+        let mut journal =
+            Self { path: path.clone(), connection, position: 0, snapshot_position: 0, _lock: lock };
+        let engine = journal.replay()?;
+        Ok((journal, engine))
+    }
+
+    /// Number of events written.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Makes events durable, all or none.
+    pub fn append(&mut self, events: &[(Timestamp, Event)]) -> Result<(), JournalError> {
+        let path = self.path.clone();
+        let database = |source| JournalError::Database { path: path.clone(), source };
+        let transaction = self.connection.transaction().map_err(database)?;
+        let mut position = self.position;
+        {
+            let mut insert = transaction
+                .prepare_cached("INSERT INTO events (position, at_ms, body) VALUES (?1, ?2, ?3)")
+                .map_err(database)?;
+            for (at, event) in events {
+                position += 1;
+                let body = serde_json::to_string(event).map_err(|source| {
+                    JournalError::Damaged { path: path.clone(), position, source }
+                })?;
+                insert.execute(params![integer(position), integer(at.0), body]).map_err(database)?;
+            }
+        }
+        transaction.commit().map_err(database)?;
+        self.position = position;
+        Ok(())
+    }
+
+    /// Writes a snapshot when enough has happened since the last. The engine must be the state after
+    /// every appended event.
+    pub fn snapshot_if_due(&mut self, engine: &Engine) -> Result<(), JournalError> {
+        if self.position - self.snapshot_position < SNAPSHOT_EVERY {
+            return Ok(());
+        }
+        self.snapshot(engine)
+    }
+
+    /// Writes a snapshot and forgets older ones. Events are kept: they are the history.
+    pub fn snapshot(&mut self, engine: &Engine) -> Result<(), JournalError> {
+        let (path, position) = (self.path.clone(), self.position);
+        let body = serde_json::to_string(engine)
+            .map_err(|source| JournalError::Damaged { path: path.clone(), position, source })?;
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO snapshots (position, body) VALUES (?1, ?2)",
+                params![integer(position), body],
+            )?;
+            transaction
+                .execute("DELETE FROM snapshots WHERE position < ?1", params![integer(position)])?;
+            transaction.commit()
+        };
+        write(&mut self.connection).map_err(|source| JournalError::Database { path, source })?;
+        self.snapshot_position = position;
+        Ok(())
+    }
+
+    fn replay(&mut self) -> Result<Engine, JournalError> {
+        let path = self.path.clone();
+        let database = |source| JournalError::Database { path: path.clone(), source };
+        let damaged = |position: u64| {
+            let path = path.clone();
+            move |source| JournalError::Damaged { path, position, source }
+        };
+        let found: Option<(i64, String)> = self
+            .connection
+            .query_row(
+                "SELECT position, body FROM snapshots ORDER BY position DESC LIMIT 1",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()
+            .map_err(database)?;
+        let (mut position, mut engine) = match found {
+            None => (0, Engine::default()),
+            Some((position, body)) => {
+                let position = position.unsigned_abs();
+                (position, serde_json::from_str(&body).map_err(damaged(position))?)
+            }
+        };
+        self.snapshot_position = position;
+        let mut statement = self
+            .connection
+            .prepare("SELECT position, at_ms, body FROM events WHERE position > ?1 ORDER BY position")
+            .map_err(database)?;
+        let mut rows = statement.query(params![integer(position)]).map_err(database)?;
+        while let Some(row) = rows.next().map_err(database)? {
+            let read = || -> rusqlite::Result<(i64, i64, String)> {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            };
+            let (at_position, at, body) = read().map_err(database)?;
+            position = at_position.unsigned_abs();
+            let event: Event = serde_json::from_str(&body).map_err(damaged(position))?;
+            // What was to be done has been done, or is found again by `Engine::outstanding`.
+            let _actions = engine.apply(Timestamp(at.unsigned_abs()), event);
+        }
+        self.position = position;
+        Ok(engine)
+    }
+}
+
+/// SQLite knows signed integers only; positions and times stay far below the limit.
+fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let database = |source| JournalError::Database { path: path.to_owned(), source };
+    connection.busy_timeout(Duration::from_secs(5)).map_err(database)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
+    // FULL: a decision that was acted upon survives a power cut, not only a killed process.
+    connection.pragma_update(None, "synchronous", "FULL").map_err(database)?;
+    let found: i64 =
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(database)?;
+    if found > FORMAT {
+        return Err(JournalError::Newer { path: path.to_owned(), found });
+    }
+    connection
+        .execute_batch(
+            "CREATE TABLE IF NOT EXISTS events (
+                 position INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, body TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS snapshots (
+                 position INTEGER PRIMARY KEY, body TEXT NOT NULL);",
+        )
+        .map_err(database)?;
+    connection.pragma_update(None, "user_version", FORMAT).map_err(database)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join(name: &str) -> (Timestamp, Event) {
+        let worker = name.parse().unwrap();
+        (Timestamp(1), Event::WorkerJoined { worker, host: "here".to_owned() })
+    }
+
+    #[test]
+    fn what_was_appended_is_replayed_with_and_without_snapshots() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, mut engine) = Journal::open(directory.path()).unwrap();
+        journal.append(&[join("a"), join("b")]).unwrap();
+        for (at, event) in [join("a"), join("b")] {
+            engine.apply(at, event);
+        }
+        drop(journal);
+        let (mut journal, replayed) = Journal::open(directory.path()).unwrap();
+        assert_eq!(replayed, engine);
+        journal.snapshot(&engine).unwrap();
+        journal.append(&[join("c")]).unwrap();
+        engine.apply(Timestamp(1), join("c").1);
+        drop(journal);
+        let (journal, replayed) = Journal::open(directory.path()).unwrap();
+        assert_eq!((replayed, journal.position()), (engine, 3));
+    }
+
+    #[test]
+    fn a_second_owner_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = Journal::open(directory.path()).unwrap();
+        assert!(matches!(Journal::open(directory.path()), Err(JournalError::Locked { .. })));
+    }
+
+    #[test]
+    fn damage_and_newer_formats_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _engine) = Journal::open(directory.path()).unwrap();
+        journal.append(&[join("a")]).unwrap();
+        journal.connection.execute("UPDATE events SET body = '{\"x\":'", []).unwrap();
+        drop(journal);
+        let error = Journal::open(directory.path()).unwrap_err();
+        assert!(error.to_string().contains("position 1"), "{error}");
+        let connection = Connection::open(directory.path().join("journal.db")).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        assert!(matches!(Journal::open(directory.path()), Err(JournalError::Newer { .. })));
+    }
+}

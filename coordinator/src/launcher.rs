@@ -1,0 +1,169 @@
+//! Local workers: one `muster-worker` child per slot, started again when it dies, ended with us.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use muster_common::id::WorkerId;
+use muster_common::time::Timestamp;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::driver::Driver;
+use crate::engine::{Event, LossCause};
+use crate::live::Live;
+use crate::logs::Logs;
+
+/// Ids of local workers start so; a coordinator knows by it that they died with its predecessor.
+pub const LOCAL_PREFIX: &str = "local-";
+/// Pause before a dead worker is started again, times the number of deaths in a row.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// Longest such pause.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Time a worker gets to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How local workers are started.
+#[derive(Debug, Clone)]
+pub struct LocalLauncher {
+    /// The program.
+    pub worker_binary: PathBuf,
+    /// URL of the coordinator.
+    pub coordinator: String,
+    /// Compute threads of each worker.
+    pub threads_per_slot: u32,
+    /// Log filter of the workers.
+    pub log: String,
+    /// The engine, to report deaths.
+    pub driver: Driver,
+    /// Soft state, to forget the dead.
+    pub live: Live,
+    /// Where their lines go while they have no session.
+    pub logs: Logs,
+}
+
+/// No worker program.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no `muster-worker` beside {} and none on the PATH; build it with `cargo build --release -p muster-worker` or name it with --worker-binary",
+    beside.display()
+)]
+pub struct NoWorker {
+    beside: PathBuf,
+}
+
+/// Finds the worker program: as configured, else beside this program, else on the PATH.
+pub fn find_worker(configured: Option<&Path>) -> Result<PathBuf, NoWorker> {
+    if let Some(path) = configured {
+        return Ok(path.to_owned());
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name("muster-worker");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("muster-worker"))
+        .find(|candidate| candidate.is_file())
+        .ok_or(NoWorker { beside: own })
+}
+
+impl LocalLauncher {
+    /// Keeps `num_slots` workers alive until `shutdown`; the tracker is empty when all have ended.
+    pub fn start(self, num_slots: u32, shutdown: &CancellationToken, tasks: &TaskTracker) {
+        let started_at = Timestamp::now().0;
+        for slot in 0..num_slots {
+            let (launcher, shutdown) = (self.clone(), shutdown.clone());
+            tasks.spawn(async move { launcher.keep(started_at, slot, shutdown).await });
+        }
+    }
+
+    async fn keep(self, started_at: u64, slot: u32, shutdown: CancellationToken) {
+        let mut deaths = 0u32;
+        for life in 0u32.. {
+            let Ok(worker) = format!("{LOCAL_PREFIX}{started_at}-{slot}-{life}").parse::<WorkerId>()
+            else {
+                return;
+            };
+            let born_at = tokio::time::Instant::now();
+            let reason = match self.spawn(&worker) {
+                Ok(child) => match self.attend(child, &worker, &shutdown).await {
+                    None => return,
+                    Some(status) => format!("the worker process ended: {status}"),
+                },
+                Err(error) => format!("{} does not start: {error}", self.worker_binary.display()),
+            };
+            tracing::warn!(%worker, reason, "local worker is gone");
+            self.live.forget(&worker);
+            let event = Event::WorkerLost { worker, cause: LossCause::Left { reason } };
+            if self.driver.apply(event).await.is_err() {
+                return;
+            }
+            deaths = if born_at.elapsed() > RESTART_PAUSE_MAX { 1 } else { deaths + 1 };
+            let pause = (RESTART_PAUSE * deaths).min(RESTART_PAUSE_MAX);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    fn spawn(&self, worker: &WorkerId) -> std::io::Result<Child> {
+        Command::new(&self.worker_binary)
+            .arg("supervise")
+            .args(["--coordinator", &self.coordinator])
+            .args(["--worker-id", worker.as_str()])
+            .arg("--end-with-stdin")
+            .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())
+            .env("MUSTER_LOG", &self.log)
+            // The end of this pipe tells the worker that we are gone, however we went.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A Ctrl-C in the terminal is for us; we end the workers in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+
+    /// Waits for the end of a worker. `None`: it was ended because of `shutdown`.
+    async fn attend(
+        &self,
+        mut child: Child,
+        worker: &WorkerId,
+        shutdown: &CancellationToken,
+    ) -> Option<ExitStatus> {
+        let stdin = child.stdin.take();
+        let mut lines = child.stderr.take().map(|stderr| BufReader::new(stderr).lines());
+        loop {
+            tokio::select! {
+                status = child.wait() => return status.ok(),
+                line = next_line(&mut lines) => match line {
+                    Some(line) => self.logs.append(worker, None, vec![line]),
+                    None => lines = None,
+                },
+                () = shutdown.cancelled() => break,
+            }
+        }
+        drop(stdin);
+        if tokio::time::timeout(GOODBYE, child.wait()).await.is_err() {
+            // Too late to be polite; its own children end with its pipes.
+            if let Err(error) = child.kill().await {
+                tracing::warn!(%worker, %error, "worker cannot be killed");
+            }
+        }
+        None
+    }
+}
+
+type Lines = tokio::io::Lines<BufReader<tokio::process::ChildStderr>>;
+
+async fn next_line(lines: &mut Option<Lines>) -> Option<String> {
+    match lines {
+        Some(lines) => lines.next_line().await.ok().flatten(),
+        None => std::future::pending().await,
+    }
+}

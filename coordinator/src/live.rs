@@ -1,0 +1,145 @@
+//! Soft state: who is connected, when each worker was last heard of, how far runs are. Rebuilt after a
+//! restart; nothing here decides anything but that a lease has expired.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use muster_common::id::{Generation, WorkerId};
+use muster_common::run::{Directive, RunProgress, RunSpec};
+use tokio::sync::mpsc;
+
+/// Messages a session may lag behind before it is cut: a worker gets a handful per run.
+const SESSION_CAPACITY: usize = 64;
+
+/// Coordinator to worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ToWorker {
+    /// Do this.
+    Assign(Box<RunSpec>),
+    /// For the run in progress.
+    Direct {
+        /// Which.
+        generation: Generation,
+        /// What.
+        directive: Directive,
+    },
+    /// Reports up to here are durable.
+    Acknowledge {
+        /// Of which run.
+        generation: Generation,
+        /// Up to and including.
+        sequence: u64,
+    },
+    /// Kill the run and forget its reports.
+    Abandon {
+        /// Which.
+        generation: Generation,
+    },
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: BTreeMap<WorkerId, Session>,
+    heard: BTreeMap<WorkerId, Instant>,
+    progress: BTreeMap<Generation, RunProgress>,
+    /// Recent rates, to tell how fast things go while a run is between two messages.
+    rates: VecDeque<(Instant, f64)>,
+}
+
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    sender: mpsc::Sender<ToWorker>,
+}
+
+/// Shared by the service, the driver and the views. Locks are held for a few instructions.
+#[derive(Debug, Clone, Default)]
+pub struct Live {
+    state: Arc<Mutex<State>>,
+}
+
+impl Live {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is a single assignment, so a panic elsewhere leaves nothing half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker opened session `number`; an older session of it gets no messages any more.
+    pub fn connect(&self, worker: &WorkerId, number: u64, now: Instant) -> mpsc::Receiver<ToWorker> {
+        let (sender, receiver) = mpsc::channel(SESSION_CAPACITY);
+        let mut state = self.state();
+        state.sessions.insert(worker.clone(), Session { number, sender });
+        state.heard.insert(worker.clone(), now);
+        receiver
+    }
+
+    /// Session `number` is closed.
+    pub fn disconnect(&self, worker: &WorkerId, number: u64) {
+        let mut state = self.state();
+        if state.sessions.get(worker).is_some_and(|session| session.number == number) {
+            state.sessions.remove(worker);
+        }
+    }
+
+    /// Something was heard of a worker.
+    pub fn touch(&self, worker: &WorkerId, now: Instant) {
+        self.state().heard.insert(worker.clone(), now);
+    }
+
+    /// Time since a worker was last heard of; the first question about it starts its lease.
+    pub fn silence(&self, worker: &WorkerId, now: Instant) -> Duration {
+        let mut state = self.state();
+        let heard = *state.heard.entry(worker.clone()).or_insert(now);
+        now.saturating_duration_since(heard)
+    }
+
+    /// A worker is gone for good.
+    pub fn forget(&self, worker: &WorkerId) {
+        let mut state = self.state();
+        state.sessions.remove(worker);
+        state.heard.remove(worker);
+    }
+
+    /// Sends if the worker is connected. One that is not will be told when it comes back; one whose
+    /// queue is full is cut off, so that it comes back.
+    pub fn send(&self, worker: &WorkerId, message: ToWorker) {
+        let mut state = self.state();
+        let Some(session) = state.sessions.get(worker) else { return };
+        if session.sender.try_send(message).is_err() {
+            tracing::warn!(%worker, "session does not keep up, cutting it");
+            state.sessions.remove(worker);
+        }
+    }
+
+    /// Notes how far a run is.
+    pub fn set_progress(&self, generation: Generation, progress: RunProgress, now: Instant) {
+        let mut state = self.state();
+        state.progress.insert(generation, progress);
+        let total: f64 = state.progress.values().map(|progress| progress.examples_per_second).sum();
+        state.rates.push_back((now, total));
+        while state.rates.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_WINDOW) {
+            state.rates.pop_front();
+        }
+    }
+
+    /// How far a run is, as last heard.
+    pub fn progress(&self, generation: Generation) -> Option<RunProgress> {
+        self.state().progress.get(&generation).cloned()
+    }
+
+    /// A run is over.
+    pub fn end_run(&self, generation: Generation) {
+        self.state().progress.remove(&generation);
+    }
+
+    /// Mean of the summed rate over the last moments, examples per second.
+    pub fn examples_per_second(&self) -> f64 {
+        let state = self.state();
+        let sum: f64 = state.rates.iter().map(|(_, rate)| rate).sum();
+        if state.rates.is_empty() { 0.0 } else { sum / state.rates.len() as f64 }
+    }
+}
+
+/// Rates older than this say nothing about the present.
+const RATE_WINDOW: Duration = Duration::from_secs(20);

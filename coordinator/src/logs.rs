@@ -1,0 +1,118 @@
+//! Log lines of runners, one file per experiment and one for idle workers. A line is
+//! `TRIAL<tab>WORKER<tab>TEXT`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use muster_common::id::{ExperimentId, TrialId, WorkerId};
+
+/// Lines handed out at once when a log is read.
+const LINES_MAX: usize = 500;
+
+/// The directory of log files.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    directory: Arc<Path>,
+}
+
+/// Where a reader stopped.
+#[derive(Debug, Clone, Default)]
+pub struct Position(u64);
+
+impl Logs {
+    /// Keeps logs in `directory`, which is created on the first line.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    fn file(&self, experiment: Option<&ExperimentId>) -> PathBuf {
+        match experiment {
+            Some(experiment) => self.directory.join(format!("{experiment}.log")),
+            None => self.directory.join("_idle-workers.log"),
+        }
+    }
+
+    /// The file of workers that have no run.
+    pub fn idle_file(&self) -> PathBuf {
+        self.file(None)
+    }
+
+    /// Appends lines of a worker. Logs must never stop the service: failures are warned of.
+    pub fn append(
+        &self,
+        worker: &WorkerId,
+        owner: Option<(ExperimentId, Option<TrialId>)>,
+        lines: Vec<String>,
+    ) {
+        let trial = owner.as_ref().and_then(|(_, trial)| trial.as_ref());
+        let trial = trial.map_or_else(|| "-".to_owned(), |trial| format!("t{}", trial.number));
+        let path = self.file(owner.as_ref().map(|(experiment, _)| experiment));
+        let text: String =
+            lines.iter().map(|line| format!("{trial}\t{worker}\t{line}\n")).collect();
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.directory)?;
+            File::options().create(true).append(true).open(&path)?.write_all(text.as_bytes())
+        };
+        if let Err(error) = write() {
+            tracing::warn!(path = %path.display(), %error, "log lines are lost");
+        }
+    }
+
+    /// Whole lines from `position` on, at most a few hundred, of one trial or of all.
+    pub fn read(
+        &self,
+        experiment: &ExperimentId,
+        trial: Option<&TrialId>,
+        position: &mut Position,
+    ) -> std::io::Result<Vec<String>> {
+        let mut file = match File::open(self.file(Some(experiment))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(position.0))?;
+        let wanted = trial.map(|trial| format!("t{}\t", trial.number));
+        let mut reader = BufReader::new(file);
+        let mut lines = Vec::new();
+        let mut line = Vec::new();
+        while lines.len() < LINES_MAX {
+            line.clear();
+            let count = reader.read_until(b'\n', &mut line)?;
+            if count == 0 || line.last() != Some(&b'\n') {
+                break; // the rest of the line is still being written
+            }
+            position.0 += count as u64;
+            let text = String::from_utf8_lossy(&line);
+            if wanted.as_ref().is_none_or(|wanted| text.starts_with(wanted)) {
+                lines.push(text.trim_end_matches('\n').replacen('\t', "  ", 2));
+            }
+        }
+        Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_once_and_by_trial() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::new(directory.path().join("logs"));
+        let experiment: ExperimentId = "demo-1".parse().unwrap();
+        let worker = "w".parse().unwrap();
+        let trial = |number| TrialId { experiment: experiment.clone(), number };
+        for number in [1, 2] {
+            let owner = Some((experiment.clone(), Some(trial(number))));
+            logs.append(&worker, owner, vec![format!("line of {number}")]);
+        }
+        let mut position = Position::default();
+        let all = logs.read(&experiment, None, &mut position).unwrap();
+        assert_eq!(all, ["t1  w  line of 1", "t2  w  line of 2"]);
+        assert!(logs.read(&experiment, None, &mut position).unwrap().is_empty());
+        let second = logs.read(&experiment, Some(&trial(2)), &mut Position::default()).unwrap();
+        assert_eq!(second, ["t2  w  line of 2"]);
+    }
+}

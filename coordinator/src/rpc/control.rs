@@ -1,0 +1,228 @@
+//! The control service: what clients ask.
+
+use std::path::Path;
+use std::time::Duration;
+
+use muster_common::id::{ExperimentId, TrialId};
+use muster_common::manifest::Manifest;
+use muster_common::time::Timestamp;
+use muster_proto::v1;
+use muster_proto::v1::control_service_server::ControlService;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::Service;
+use super::view::experiment_to_wire;
+use crate::driver::Stopped;
+use crate::engine::{Action, Engine, Event};
+use crate::logs::Position;
+use crate::view::{ExperimentView, project};
+
+/// Views or log blocks that may wait for a slow client.
+const STREAM_MAX: usize = 4;
+/// Shortest time between two views of one watcher: what a terminal can usefully show.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+/// How often a followed log is looked at.
+const FOLLOW_EVERY: Duration = Duration::from_millis(300);
+
+/// Implementation of the control service.
+pub(super) struct Control {
+    service: Service,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+type StreamOf<T> = ReceiverStream<Result<T, Status>>;
+
+impl Control {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service }
+    }
+
+    async fn apply(&self, event: Event) -> Result<Vec<Action>, Status> {
+        let actions = self.service.driver.apply(event).await.map_err(stopping)?;
+        let rejected = actions.iter().find_map(|action| match action {
+            Action::Rejected { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        rejected.map_or(Ok(actions), |reason| Err(Status::failed_precondition(reason)))
+    }
+}
+
+fn stopping(error: Stopped) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+fn parse_experiment(text: &str) -> Result<ExperimentId, Status> {
+    text.parse().map_err(|error| Status::invalid_argument(format!("experiment_id: {error}")))
+}
+
+/// The view of one experiment; an error names those that exist.
+async fn look(service: &Service, id: &ExperimentId) -> Result<ExperimentView, Status> {
+    let (wanted, live) = (id.clone(), service.live.clone());
+    let find = move |engine: &Engine| {
+        let found = engine.experiment(&wanted);
+        let view = found.map(|found| project(engine, found, &live, Timestamp::now()));
+        view.ok_or_else(|| {
+            let known: Vec<String> =
+                engine.experiments().map(|experiment| experiment.id.to_string()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Status::not_found(format!("no experiment `{wanted}`; known: {known}"))
+        })
+    };
+    service.driver.read(find).await.map_err(stopping)?
+}
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    async fn submit_experiment(
+        &self,
+        request: Request<v1::SubmitExperimentRequest>,
+    ) -> Reply<v1::SubmitExperimentResponse> {
+        let request = request.into_inner();
+        let mut manifest = Manifest::parse(&request.manifest)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        manifest.rebase(Path::new(&request.base_directory));
+        let event = Event::ExperimentSubmitted {
+            manifest: Box::new(manifest),
+            text: request.manifest,
+            store: self.service.store.clone(),
+        };
+        let actions = self.apply(event).await?;
+        let created = actions.into_iter().find_map(|action| match action {
+            Action::Created { experiment } => Some(experiment.to_string()),
+            _ => None,
+        });
+        let experiment_id = created.ok_or_else(|| Status::internal("no experiment was made"))?;
+        Ok(Response::new(v1::SubmitExperimentResponse { experiment_id }))
+    }
+
+    async fn list_experiments(
+        &self,
+        _request: Request<v1::ListExperimentsRequest>,
+    ) -> Reply<v1::ListExperimentsResponse> {
+        let live = self.service.live.clone();
+        let list = move |engine: &Engine| {
+            let now = Timestamp::now();
+            let view = |experiment| experiment_to_wire(&project(engine, experiment, &live, now));
+            engine.experiments().map(view).collect()
+        };
+        let experiments = self.service.driver.read(list).await.map_err(stopping)?;
+        Ok(Response::new(v1::ListExperimentsResponse { experiments }))
+    }
+
+    type WatchExperimentStream = StreamOf<v1::WatchExperimentResponse>;
+
+    async fn watch_experiment(
+        &self,
+        request: Request<v1::WatchExperimentRequest>,
+    ) -> Reply<Self::WatchExperimentStream> {
+        let request = request.into_inner();
+        let id = parse_experiment(&request.experiment_id)?;
+        let first = look(&self.service, &id).await?;
+        let (sender, receiver) = mpsc::channel(STREAM_MAX);
+        let service = self.service.clone();
+        tokio::spawn(async move {
+            let mut view = Ok(first);
+            loop {
+                let is_last = match &view {
+                    Ok(view) => view.state.is_ended() || request.once,
+                    Err(_) => true,
+                };
+                let response = view.map(|view| v1::WatchExperimentResponse {
+                    experiment: Some(experiment_to_wire(&view)),
+                });
+                if sender.send(response).await.is_err() || is_last {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(WATCH_EVERY) => {}
+                    () = sender.closed() => return,
+                    () = service.shutdown.cancelled() => return,
+                }
+                view = look(&service, &id).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn pause_experiment(
+        &self,
+        request: Request<v1::PauseExperimentRequest>,
+    ) -> Reply<v1::PauseExperimentResponse> {
+        let experiment = parse_experiment(&request.into_inner().experiment_id)?;
+        look(&self.service, &experiment).await?;
+        self.apply(Event::ExperimentPaused { experiment }).await?;
+        Ok(Response::new(v1::PauseExperimentResponse {}))
+    }
+
+    async fn resume_experiment(
+        &self,
+        request: Request<v1::ResumeExperimentRequest>,
+    ) -> Reply<v1::ResumeExperimentResponse> {
+        let experiment = parse_experiment(&request.into_inner().experiment_id)?;
+        look(&self.service, &experiment).await?;
+        self.apply(Event::ExperimentResumed { experiment }).await?;
+        Ok(Response::new(v1::ResumeExperimentResponse {}))
+    }
+
+    async fn cancel_experiment(
+        &self,
+        request: Request<v1::CancelExperimentRequest>,
+    ) -> Reply<v1::CancelExperimentResponse> {
+        let experiment = parse_experiment(&request.into_inner().experiment_id)?;
+        look(&self.service, &experiment).await?;
+        self.apply(Event::ExperimentCanceled { experiment }).await?;
+        Ok(Response::new(v1::CancelExperimentResponse {}))
+    }
+
+    type ReadLogsStream = StreamOf<v1::ReadLogsResponse>;
+
+    async fn read_logs(
+        &self,
+        request: Request<v1::ReadLogsRequest>,
+    ) -> Reply<Self::ReadLogsStream> {
+        let request = request.into_inner();
+        let id = parse_experiment(&request.experiment_id)?;
+        let trial: Option<TrialId> = request
+            .trial_id
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|error| Status::invalid_argument(format!("trial_id: {error}")))?;
+        look(&self.service, &id).await?;
+        let (sender, receiver) = mpsc::channel(STREAM_MAX);
+        let service = self.service.clone();
+        tokio::spawn(async move {
+            let mut position = Position::default();
+            loop {
+                // Asked before the read: lines written before the end are read after it.
+                let is_ended =
+                    look(&service, &id).await.is_ok_and(|view| view.state.is_ended());
+                let read = service.logs.read(&id, trial.as_ref(), &mut position);
+                let lines = match read {
+                    Ok(lines) => lines,
+                    Err(error) => {
+                        let status = Status::internal(format!("cannot read the log: {error}"));
+                        let _gone = sender.send(Err(status)).await;
+                        return;
+                    }
+                };
+                let is_empty = lines.is_empty();
+                if !is_empty && sender.send(Ok(v1::ReadLogsResponse { lines })).await.is_err() {
+                    return;
+                }
+                if is_empty && (!request.follow || is_ended) {
+                    return;
+                }
+                if is_empty {
+                    tokio::select! {
+                        () = tokio::time::sleep(FOLLOW_EVERY) => {}
+                        () = sender.closed() => return,
+                        () = service.shutdown.cancelled() => return,
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}

@@ -1,0 +1,82 @@
+//! The service: gRPC in and out. Wire types stop here.
+
+mod control;
+mod view;
+mod worker;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use muster_proto::v1::control_service_server::ControlServiceServer;
+use muster_proto::v1::worker_service_server::WorkerServiceServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+use crate::live::Live;
+use crate::logs::Logs;
+
+pub use view::{experiment_from_wire, experiment_to_wire};
+
+/// What the services need.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The engine.
+    pub driver: Driver,
+    /// Soft state.
+    pub live: Live,
+    /// Where log lines go.
+    pub logs: Logs,
+    /// URL of the object store for new experiments.
+    pub store: String,
+    /// How long a worker may be silent.
+    pub lease: Duration,
+    /// Stops open streams.
+    pub shutdown: CancellationToken,
+}
+
+/// Why the service did not start or broke.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The transport failed.
+    #[error("the gRPC transport failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// A file that tells clients the address could not be written.
+    #[error("cannot write {}", path.display())]
+    Address {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Binds the port.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+}
+
+/// Serves until `service.shutdown`.
+pub async fn serve(listener: TcpListener, service: Service) -> Result<(), ServeError> {
+    let shutdown = service.shutdown.clone();
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .add_service(ControlServiceServer::new(control::Control::new(service.clone())))
+        .add_service(WorkerServiceServer::new(worker::Workers::new(service)))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .await?;
+    Ok(())
+}

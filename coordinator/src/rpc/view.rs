@@ -1,0 +1,191 @@
+//! Views to the wire and back, for `watch` and `ls` of another process.
+
+use muster_common::objective::{Mode, Objective};
+use muster_common::time::Timestamp;
+use muster_proto::convert::{ConvertError, assignment_from_wire, assignment_to_wire};
+use muster_proto::v1;
+
+use crate::view::{
+    BestView, DecisionView, ExperimentState, ExperimentView, TrialStateName, TrialView,
+    metric_named,
+};
+
+fn missing(field: &'static str) -> ConvertError {
+    ConvertError::Missing { field }
+}
+
+fn illegal(field: &'static str, reason: impl ToString) -> ConvertError {
+    ConvertError::Illegal { field, reason: reason.to_string() }
+}
+
+/// To the wire.
+pub fn experiment_to_wire(view: &ExperimentView) -> v1::ExperimentView {
+    v1::ExperimentView {
+        experiment_id: view.id.to_string(),
+        description: view.description.clone(),
+        state: state_to_wire(view.state).into(),
+        reason: view.reason.clone(),
+        paused: view.paused,
+        created_at_ms: view.created_at.0,
+        ended_at_ms: view.ended_at.map(|at| at.0),
+        now_ms: view.now.0,
+        metric: view.objective.metric.name().to_owned(),
+        maximize: view.objective.mode == Mode::Max,
+        max_trials: view.max_trials,
+        rungs: view.rungs.clone(),
+        trials: view.trials.iter().map(trial_to_wire).collect(),
+        data: view.data.as_ref().map(Into::into),
+        parts_done: view.parts_done,
+        num_parts: view.num_parts,
+        num_workers: view.num_workers,
+        examples_per_second: view.examples_per_second,
+        seconds_left: view.seconds_left,
+        best: view.best.as_ref().map(|best| v1::Best {
+            trial_id: best.trial.to_string(),
+            step: best.step,
+            objective: best.objective,
+            validation: Some((&best.validation).into()),
+            test: best.test.as_ref().map(Into::into),
+            model: best.model.clone(),
+        }),
+        decisions: view
+            .decisions
+            .iter()
+            .map(|decision| v1::Decision {
+                at_ms: decision.at.0,
+                trial_id: decision.trial.as_ref().map(ToString::to_string).unwrap_or_default(),
+                text: decision.text.clone(),
+            })
+            .collect(),
+        location: view.location.clone(),
+    }
+}
+
+/// From the wire.
+pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, ConvertError> {
+    let state = state_from_wire(wire.state())?;
+    let metric = metric_named(&wire.metric).ok_or_else(|| illegal("metric", &wire.metric))?;
+    let mode = if wire.maximize { Mode::Max } else { Mode::Min };
+    let decision = |wire: v1::Decision| {
+        let trial = (!wire.trial_id.is_empty()).then(|| wire.trial_id.parse()).transpose();
+        let trial = trial.map_err(|error| illegal("decision.trial_id", error))?;
+        Ok(DecisionView { at: Timestamp(wire.at_ms), trial, text: wire.text })
+    };
+    Ok(ExperimentView {
+        id: wire.experiment_id.parse().map_err(|error| illegal("experiment_id", error))?,
+        description: wire.description,
+        state,
+        reason: wire.reason,
+        paused: wire.paused,
+        created_at: Timestamp(wire.created_at_ms),
+        ended_at: wire.ended_at_ms.map(Timestamp),
+        now: Timestamp(wire.now_ms),
+        objective: Objective { metric, mode },
+        max_trials: wire.max_trials,
+        rungs: wire.rungs,
+        trials: wire.trials.into_iter().map(trial_from_wire).collect::<Result<_, _>>()?,
+        data: wire.data.map(Into::into),
+        parts_done: wire.parts_done,
+        num_parts: wire.num_parts,
+        num_workers: wire.num_workers,
+        examples_per_second: wire.examples_per_second,
+        seconds_left: wire.seconds_left,
+        best: wire.best.map(best_from_wire).transpose()?,
+        decisions: wire.decisions.into_iter().map(decision).collect::<Result<_, ConvertError>>()?,
+        location: wire.location,
+    })
+}
+
+fn best_from_wire(wire: v1::Best) -> Result<BestView, ConvertError> {
+    Ok(BestView {
+        trial: wire.trial_id.parse().map_err(|error| illegal("best.trial_id", error))?,
+        step: wire.step,
+        objective: wire.objective,
+        validation: wire.validation.ok_or_else(|| missing("best.validation"))?.try_into()?,
+        test: wire.test.map(TryInto::try_into).transpose()?,
+        model: wire.model,
+    })
+}
+
+fn trial_to_wire(view: &TrialView) -> v1::TrialView {
+    v1::TrialView {
+        trial_id: view.id.to_string(),
+        state: trial_state_to_wire(view.state).into(),
+        reason: view.reason.clone(),
+        assignment: assignment_to_wire(&view.assignment),
+        step: view.step,
+        target_step: view.target_step,
+        objective: view.objective,
+        last_loss: view.last_loss,
+        attempts: view.attempts,
+        restarts: view.restarts,
+        rungs_passed: view.rungs_passed,
+        examples_per_second: view.examples_per_second,
+    }
+}
+
+fn trial_from_wire(wire: v1::TrialView) -> Result<TrialView, ConvertError> {
+    let state = trial_state_from_wire(wire.state())?;
+    Ok(TrialView {
+        id: wire.trial_id.parse().map_err(|error| illegal("trial_id", error))?,
+        state,
+        reason: wire.reason,
+        assignment: assignment_from_wire(wire.assignment)?,
+        step: wire.step,
+        target_step: wire.target_step,
+        objective: wire.objective,
+        last_loss: wire.last_loss,
+        attempts: wire.attempts,
+        restarts: wire.restarts,
+        rungs_passed: wire.rungs_passed,
+        examples_per_second: wire.examples_per_second,
+    })
+}
+
+fn state_to_wire(state: ExperimentState) -> v1::ExperimentState {
+    match state {
+        ExperimentState::Preparing => v1::ExperimentState::Preparing,
+        ExperimentState::Searching => v1::ExperimentState::Searching,
+        ExperimentState::Finishing => v1::ExperimentState::Finishing,
+        ExperimentState::Completed => v1::ExperimentState::Completed,
+        ExperimentState::Canceled => v1::ExperimentState::Canceled,
+        ExperimentState::Failed => v1::ExperimentState::Failed,
+    }
+}
+
+fn state_from_wire(state: v1::ExperimentState) -> Result<ExperimentState, ConvertError> {
+    match state {
+        v1::ExperimentState::Preparing => Ok(ExperimentState::Preparing),
+        v1::ExperimentState::Searching => Ok(ExperimentState::Searching),
+        v1::ExperimentState::Finishing => Ok(ExperimentState::Finishing),
+        v1::ExperimentState::Completed => Ok(ExperimentState::Completed),
+        v1::ExperimentState::Canceled => Ok(ExperimentState::Canceled),
+        v1::ExperimentState::Failed => Ok(ExperimentState::Failed),
+        v1::ExperimentState::Unspecified => Err(missing("state")),
+    }
+}
+
+fn trial_state_to_wire(state: TrialStateName) -> v1::TrialState {
+    match state {
+        TrialStateName::Running => v1::TrialState::Running,
+        TrialStateName::Pending => v1::TrialState::Pending,
+        TrialStateName::Paused => v1::TrialState::Paused,
+        TrialStateName::Completed => v1::TrialState::Completed,
+        TrialStateName::Stopped => v1::TrialState::Stopped,
+        TrialStateName::Canceled => v1::TrialState::Canceled,
+        TrialStateName::Failed => v1::TrialState::Failed,
+    }
+}
+
+fn trial_state_from_wire(state: v1::TrialState) -> Result<TrialStateName, ConvertError> {
+    match state {
+        v1::TrialState::Running => Ok(TrialStateName::Running),
+        v1::TrialState::Pending => Ok(TrialStateName::Pending),
+        v1::TrialState::Paused => Ok(TrialStateName::Paused),
+        v1::TrialState::Completed => Ok(TrialStateName::Completed),
+        v1::TrialState::Stopped => Ok(TrialStateName::Stopped),
+        v1::TrialState::Canceled => Ok(TrialStateName::Canceled),
+        v1::TrialState::Failed => Ok(TrialStateName::Failed),
+        v1::TrialState::Unspecified => Err(missing("trial.state")),
+    }
+}

@@ -1,0 +1,245 @@
+//! The worker service: one stream per worker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use muster_common::id::{Generation, WorkerId};
+use muster_common::run::RunReport;
+use muster_proto::PROTOCOL_VERSION;
+use muster_proto::v1::session_request::Message as Request;
+use muster_proto::v1::session_response::Message as Response;
+use muster_proto::v1::worker_service_server::WorkerService;
+use muster_proto::v1::{self, SessionRequest, SessionResponse};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::Service;
+use crate::engine::{Admission, Engine, Event, LossCause};
+use crate::live::ToWorker;
+
+/// Wire messages that may wait for a slow connection.
+const OUTGOING_MAX: usize = 16;
+
+/// Implementation of the worker service.
+pub(super) struct Workers {
+    service: Service,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Workers {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service, sessions: Arc::default() }
+    }
+}
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: tonic::Request<Streaming<SessionRequest>>,
+    ) -> Result<tonic::Response<Self::SessionStream>, Status> {
+        let mut incoming = request.into_inner();
+        let hello = match incoming.next().await {
+            Some(Ok(SessionRequest { message: Some(Request::Hello(hello)) })) => hello,
+            Some(Err(status)) => return Err(status),
+            _ => return Err(Status::invalid_argument("a session starts with Hello")),
+        };
+        if hello.protocol_version != PROTOCOL_VERSION {
+            return Err(Status::failed_precondition(format!(
+                "this coordinator speaks protocol {PROTOCOL_VERSION}, the worker {}: use the same build on both sides",
+                hello.protocol_version
+            )));
+        }
+        let worker: WorkerId = hello
+            .worker_id
+            .parse()
+            .map_err(|error| Status::invalid_argument(format!("worker_id: {error}")))?;
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let messages = self.service.live.connect(&worker, number, Instant::now());
+        let (outgoing, stream) = mpsc::channel(OUTGOING_MAX);
+        let session =
+            Session { service: self.service.clone(), worker: worker.clone(), number, outgoing };
+        tokio::spawn(async move {
+            tokio::select! {
+                result = session.run(hello, incoming, messages) => {
+                    if let Err(status) = result {
+                        tracing::info!(worker = %session.worker, %status, "session ended");
+                        let _gone = session.outgoing.send(Err(status)).await;
+                    }
+                }
+                () = session.service.shutdown.cancelled() => {}
+            }
+            session.service.live.disconnect(&session.worker, session.number);
+        });
+        Ok(tonic::Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+struct Session {
+    service: Service,
+    worker: WorkerId,
+    number: u64,
+    outgoing: mpsc::Sender<Result<SessionResponse, Status>>,
+}
+
+fn stopping(error: crate::driver::Stopped) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl Session {
+    async fn send(&self, message: Response) -> Result<(), Status> {
+        let response = SessionResponse { message: Some(message) };
+        self.outgoing
+            .send(Ok(response))
+            .await
+            .map_err(|_| Status::cancelled("the worker closed the connection"))
+    }
+
+    async fn run(
+        &self,
+        hello: v1::Hello,
+        mut incoming: Streaming<SessionRequest>,
+        mut messages: mpsc::Receiver<ToWorker>,
+    ) -> Result<(), Status> {
+        let lease_ms = u64::try_from(self.service.lease.as_millis()).unwrap_or(u64::MAX);
+        self.send(Response::Welcome(v1::Welcome { lease_ms })).await?;
+        self.reconcile(hello.host, hello.held_generation.map(Generation)).await?;
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.forward(message).await?,
+                    None => return Err(Status::aborted("another session took over")),
+                },
+                request = incoming.next() => match request {
+                    Some(Ok(request)) => self.take(request).await?,
+                    Some(Err(status)) => return Err(status),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Brings both sides to the same opinion about which run the worker does.
+    async fn reconcile(&self, host: String, held: Option<Generation>) -> Result<(), Status> {
+        let worker = self.worker.clone();
+        let look = move |engine: &Engine| {
+            let known = engine.workers().get(&worker)?;
+            let spec = known.run.filter(|run| Some(*run) != held);
+            Some((known.run, spec.and_then(|generation| engine.spec(generation))))
+        };
+        let known = self.service.driver.read(look).await.map_err(stopping)?;
+        let due = known.as_ref().and_then(|(run, _)| *run);
+        if let Some(generation) = held.filter(|held| Some(*held) != due) {
+            self.forward(ToWorker::Abandon { generation }).await?;
+        }
+        match known {
+            None => {
+                let event = Event::WorkerJoined { worker: self.worker.clone(), host };
+                self.service.driver.apply(event).await.map_err(stopping)?;
+            }
+            Some((_, Some(spec))) => self.forward(ToWorker::Assign(Box::new(spec))).await?,
+            Some((_, None)) => {}
+        }
+        Ok(())
+    }
+
+    async fn forward(&self, message: ToWorker) -> Result<(), Status> {
+        let message = match message {
+            ToWorker::Assign(spec) => {
+                let spec = v1::RunSpec::try_from(&*spec)
+                    .map_err(|error| Status::internal(error.to_string()))?;
+                Response::Assign(spec)
+            }
+            ToWorker::Direct { generation, directive } => Response::Direct(v1::Direct {
+                generation: generation.0,
+                directive: v1::Directive::from(directive).into(),
+            }),
+            ToWorker::Acknowledge { generation, sequence } => {
+                Response::Acknowledge(v1::Acknowledge { generation: generation.0, sequence })
+            }
+            ToWorker::Abandon { generation } => {
+                Response::Abandon(v1::Abandon { generation: generation.0 })
+            }
+        };
+        self.send(message).await
+    }
+
+    async fn take(&self, request: SessionRequest) -> Result<(), Status> {
+        self.service.live.touch(&self.worker, Instant::now());
+        match request.message {
+            Some(Request::Report(report)) => self.take_report(report).await,
+            Some(Request::Progress(wire)) => {
+                if let Some(progress) = wire.progress {
+                    let generation = Generation(wire.generation);
+                    self.service.live.set_progress(generation, progress.into(), Instant::now());
+                }
+                Ok(())
+            }
+            Some(Request::LogLines(lines)) => {
+                let generation = lines.generation.map(Generation);
+                self.take_lines(generation, lines.lines).await
+            }
+            Some(Request::Goodbye(goodbye)) => {
+                let cause = LossCause::Left { reason: goodbye.reason };
+                let event = Event::WorkerLost { worker: self.worker.clone(), cause };
+                self.service.driver.apply(event).await.map_err(stopping)?;
+                self.service.live.forget(&self.worker);
+                Ok(())
+            }
+            Some(Request::Heartbeat(_)) | None => Ok(()),
+            Some(Request::Hello(_)) => Err(Status::invalid_argument("Hello is said once")),
+        }
+    }
+
+    async fn take_report(&self, wire: v1::Report) -> Result<(), Status> {
+        let generation = Generation(wire.generation);
+        let illegal = |error: muster_proto::convert::ConvertError| {
+            Status::invalid_argument(format!("report {}: {error}", wire.sequence))
+        };
+        let report = wire.report.ok_or_else(|| Status::invalid_argument("a report is empty"))?;
+        let report = RunReport::try_from(report).map_err(illegal)?;
+        let is_end = matches!(report, RunReport::Ended { .. });
+        let admission = self
+            .service
+            .driver
+            .report(generation, wire.sequence, report)
+            .await
+            .map_err(stopping)?;
+        if admission == Admission::Gap {
+            return Err(Status::out_of_range(format!(
+                "report {} of run {generation} came before earlier ones",
+                wire.sequence
+            )));
+        }
+        if is_end {
+            self.service.live.end_run(generation);
+        }
+        self.forward(ToWorker::Acknowledge { generation, sequence: wire.sequence }).await
+    }
+
+    async fn take_lines(
+        &self,
+        generation: Option<Generation>,
+        lines: Vec<String>,
+    ) -> Result<(), Status> {
+        let owner = match generation {
+            None => None,
+            Some(generation) => self
+                .service
+                .driver
+                .read(move |engine| {
+                    let run = engine.runs().get(&generation)?;
+                    Some((run.experiment.clone(), run.task.trial().cloned()))
+                })
+                .await
+                .map_err(stopping)?,
+        };
+        self.service.logs.append(&self.worker, owner, lines);
+        Ok(())
+    }
+}

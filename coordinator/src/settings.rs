@@ -1,0 +1,234 @@
+//! Settings of a coordinator. Precedence, strongest first: flags, `MUSTER_` environment variables, the
+//! settings file (`--config`, else `muster.toml` in the working directory if it is there), defaults.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Config, ConfigError, Environment, File, FileFormat};
+use serde::Deserialize;
+
+/// The settings file that is read when it is there.
+const FILE: &str = "muster.toml";
+/// Most slots taken by default: beyond this a laptop stops being usable.
+const SLOTS_DEFAULT_MAX: u32 = 4;
+
+/// Everything that can be set. Names are the keys of the file and, with `MUSTER_` before them, the
+/// environment variables.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Directory of journal and logs.
+    pub state: PathBuf,
+    /// Object store: a directory or a URL.
+    pub store: String,
+    /// Address of `muster serve`.
+    pub listen: SocketAddr,
+    /// Local workers; 0: one per core, at most [`SLOTS_DEFAULT_MAX`].
+    pub slots: u32,
+    /// Compute threads of each local worker; 0: the cores divided by the slots.
+    pub threads_per_slot: u32,
+    /// The worker program; absent: beside this program, else on the PATH.
+    pub worker_binary: Option<PathBuf>,
+    /// A worker silent for so long has lost its run, seconds.
+    pub lease_seconds: f64,
+    /// Log filter, for example `info` or `muster_coordinator=debug`.
+    pub log: String,
+    /// Listen on other addresses than this machine's own without token and TLS.
+    pub insecure: bool,
+}
+
+/// Flags that override everything else. Absent ones override nothing.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct SettingsFlags {
+    /// Settings file (TOML); without it `muster.toml` is read if it is there
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of journal and logs
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state: Option<PathBuf>,
+    /// Object store for checkpoints, metrics and models: a directory, file:// or s3:// URL
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Local workers
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// Compute threads of each local worker
+    #[arg(long, value_name = "N")]
+    pub threads_per_slot: Option<u32>,
+    /// The worker program
+    #[arg(long, value_name = "FILE")]
+    pub worker_binary: Option<PathBuf>,
+    /// Log filter of coordinator and workers
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Unknown key, wrong type, unreadable file.
+    #[error("settings: {0}")]
+    Config(ConfigError),
+    /// A value out of range.
+    #[error("settings: {name} is {value}; {mend}")]
+    Range {
+        /// Key.
+        name: &'static str,
+        /// As given.
+        value: String,
+        /// What is legal.
+        mend: &'static str,
+    },
+}
+
+/// Every key, for the environment.
+const KEYS: [&str; 9] = [
+    "state",
+    "store",
+    "listen",
+    "slots",
+    "threads_per_slot",
+    "worker_binary",
+    "lease_seconds",
+    "log",
+    "insecure",
+];
+
+impl Settings {
+    /// Reads all levels. `environment` is the process environment, handed in so that tests need not
+    /// change it.
+    pub fn load(
+        flags: &SettingsFlags,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        let own = |name: &str| {
+            let key = name.strip_prefix("MUSTER_").map(str::to_ascii_lowercase);
+            key.is_some_and(|key| KEYS.contains(&key.as_str()))
+        };
+        let environment = environment.filter(|(name, _)| own(name)).collect();
+        let path = |path: &PathBuf| path.display().to_string();
+        let mut builder = Config::builder();
+        let defaults = [
+            ("state", "muster-data/coordinator"),
+            ("store", "muster-data"),
+            ("listen", "127.0.0.1:7700"),
+            ("slots", "0"),
+            ("threads_per_slot", "0"),
+            ("lease_seconds", "10"),
+            ("log", "info"),
+            ("insecure", "false"),
+        ];
+        for (key, value) in defaults {
+            builder = builder.set_default(key, value).map_err(SettingsError::Config)?;
+        }
+        let file = match &flags.config {
+            Some(file) => File::new(&path(file), FileFormat::Toml).required(true),
+            None => File::new(FILE, FileFormat::Toml).required(false),
+        };
+        let variables =
+            Environment::with_prefix("MUSTER").source(Some(environment)).try_parsing(true);
+        let settings: Self = builder
+            .add_source(file)
+            .add_source(variables)
+            .set_override_option("state", flags.state.as_ref().map(path))
+            .and_then(|b| b.set_override_option("store", flags.store.clone()))
+            .and_then(|b| b.set_override_option("slots", flags.slots))
+            .and_then(|b| b.set_override_option("threads_per_slot", flags.threads_per_slot))
+            .and_then(|b| {
+                b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
+            })
+            .and_then(|b| b.set_override_option("log", flags.log.clone()))
+            .and_then(|builder| builder.build())
+            .and_then(Config::try_deserialize)
+            .map_err(SettingsError::Config)?;
+        settings.checked()
+    }
+
+    /// Refuses values that are out of range or unsafe.
+    pub fn checked(self) -> Result<Self, SettingsError> {
+        if !(0.5..=3600.0).contains(&self.lease_seconds) {
+            let value = self.lease_seconds.to_string();
+            let mend = "write 0.5 to 3600";
+            return Err(SettingsError::Range { name: "lease_seconds", value, mend });
+        }
+        if self.slots > 1024 {
+            let value = self.slots.to_string();
+            return Err(SettingsError::Range { name: "slots", value, mend: "write 0 to 1024" });
+        }
+        if !self.listen.ip().is_loopback() && !self.insecure {
+            let value = self.listen.to_string();
+            let mend = "anybody who reaches this address could run trainings; listen on 127.0.0.1, or set insecure = true if the network is your own";
+            return Err(SettingsError::Range { name: "listen", value, mend });
+        }
+        Ok(self)
+    }
+
+    /// The lease.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs_f64(self.lease_seconds)
+    }
+
+    /// Slots and threads of each, with defaults resolved for a machine of `num_cores`.
+    pub fn local_capacity(&self, num_cores: u32) -> (u32, u32) {
+        let num_cores = num_cores.max(1);
+        let slots = if self.slots == 0 { num_cores.min(SLOTS_DEFAULT_MAX) } else { self.slots };
+        let threads = if self.threads_per_slot == 0 {
+            (num_cores / slots).max(1)
+        } else {
+            self.threads_per_slot
+        };
+        (slots, threads)
+    }
+}
+
+/// Resolves a path against the working directory, for children that may have another one.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &SettingsFlags, environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let pairs = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Settings::load(flags, pairs)
+    }
+
+    #[test]
+    fn flags_beat_the_environment_which_beats_the_file_which_beats_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, "slots = 3\nlog = \"warn\"\nstore = \"from-file\"\n").unwrap();
+        let flags =
+            SettingsFlags { config: Some(file), slots: Some(7), ..SettingsFlags::default() };
+        let environment = [("MUSTER_SLOTS", "5"), ("MUSTER_LOG", "debug"), ("MUSTER_BLESS", "1")];
+        let settings = load(&flags, &environment).unwrap();
+        assert_eq!(settings.slots, 7);
+        assert_eq!(settings.log, "debug");
+        assert_eq!(settings.store, "from-file");
+        assert!((settings.lease_seconds - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn unknown_keys_and_open_addresses_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("settings.toml");
+        std::fs::write(&file, "slotz = 3\n").unwrap();
+        let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
+        assert!(load(&flags, &[]).unwrap_err().to_string().contains("slotz"));
+        let open = [("MUSTER_LISTEN", "0.0.0.0:7700")];
+        let error = load(&SettingsFlags::default(), &open).unwrap_err().to_string();
+        assert!(error.contains("127.0.0.1"), "{error}");
+        let allowed = [("MUSTER_LISTEN", "0.0.0.0:7700"), ("MUSTER_INSECURE", "true")];
+        assert!(load(&SettingsFlags::default(), &allowed).is_ok());
+    }
+
+    #[test]
+    fn two_cores_are_two_slots_of_one_thread() {
+        let settings = load(&SettingsFlags::default(), &[]).unwrap();
+        assert_eq!(settings.local_capacity(2), (2, 1));
+        assert_eq!(settings.local_capacity(32), (4, 8));
+    }
+}

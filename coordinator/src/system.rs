@@ -1,0 +1,137 @@
+//! Puts the parts together: journal, driver, service, leases, local workers; and takes them apart.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use muster_common::id::{ExperimentId, WorkerId};
+use muster_common::storage::Store;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::driver::{Driver, DriverThread};
+use crate::effect::perform_all;
+use crate::engine::{Engine, Event, LossCause};
+use crate::journal::Journal;
+use crate::launcher::{LOCAL_PREFIX, LocalLauncher, find_worker};
+use crate::lease::watch_leases;
+use crate::live::Live;
+use crate::logs::Logs;
+use crate::rpc::{self, Service};
+use crate::settings::{Settings, absolute};
+
+/// A running coordinator.
+#[derive(Debug)]
+pub struct System {
+    /// The engine.
+    pub driver: Driver,
+    /// Soft state.
+    pub live: Live,
+    /// URL of the object store.
+    pub store: String,
+    /// Where the service listens.
+    pub address: SocketAddr,
+    /// Experiments that had not ended when the journal was opened, oldest first.
+    pub unfinished: Vec<ExperimentId>,
+    /// Set when the system is to stop.
+    pub shutdown: CancellationToken,
+    settings: Settings,
+    logs: Logs,
+    tasks: TaskTracker,
+    thread: DriverThread,
+}
+
+impl System {
+    /// Recovers the journal and starts everything but the local workers.
+    pub async fn start(settings: &Settings, listen: SocketAddr) -> anyhow::Result<Self> {
+        let state = absolute(&settings.state);
+        let (journal, engine) = Journal::open(&state)?;
+        let store = Store::open(&settings.store)?.url().to_owned();
+        let listener = rpc::listen(listen).await?;
+        let address = listener.local_addr().context("the listening socket has no address")?;
+        let unfinished: Vec<ExperimentId> =
+            engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect();
+        let orphans = local_workers(&engine);
+        let (effects, inbox) = mpsc::unbounded_channel();
+        for action in engine.outstanding() {
+            // The receiver is ours and alive.
+            let _sent = effects.send(action);
+        }
+        let (driver, thread) =
+            Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
+        for worker in orphans {
+            let cause = LossCause::CoordinatorRestarted;
+            driver.apply(Event::WorkerLost { worker, cause }).await?;
+        }
+        let live = Live::default();
+        let logs = Logs::new(state.join("logs"));
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let service = Service {
+            driver: driver.clone(),
+            live: live.clone(),
+            logs: logs.clone(),
+            store: store.clone(),
+            lease: settings.lease(),
+            shutdown: shutdown.clone(),
+        };
+        tasks.spawn(perform_all(inbox, driver.clone(), live.clone()));
+        let leases =
+            watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
+        tasks.spawn(leases);
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            if let Err(error) = rpc::serve(listener, service).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "service failed");
+                stop.cancel();
+            }
+        });
+        let settings = settings.clone();
+        Ok(Self { driver, live, store, address, unfinished, shutdown, settings, logs, tasks, thread })
+    }
+
+    /// Starts the local workers; returns how many. Each keeps being started again until the end.
+    pub fn launch_local(&self) -> anyhow::Result<u32> {
+        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let num_cores = u32::try_from(num_cores).unwrap_or(u32::MAX);
+        let (num_slots, threads_per_slot) = self.settings.local_capacity(num_cores);
+        let launcher = LocalLauncher {
+            worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
+            coordinator: format!("http://{}", self.address),
+            threads_per_slot,
+            log: self.settings.log.clone(),
+            driver: self.driver.clone(),
+            live: self.live.clone(),
+            logs: self.logs.clone(),
+        };
+        launcher.start(num_slots, &self.shutdown, &self.tasks);
+        Ok(num_slots)
+    }
+
+    /// The file with what workers said while they had nothing to do, their start included.
+    pub fn idle_log(&self) -> std::path::PathBuf {
+        self.logs.idle_file()
+    }
+
+    /// Ends workers, service and driver, in that order; what was decided stays in the journal.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        self.driver.stop().await;
+        self.tasks.close();
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await?;
+        // The driver drops the effects channel, which ends the performer; workers say goodbye.
+        let grace = std::time::Duration::from_secs(10);
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        match joined {
+            Ok(result) => Ok(result?),
+            Err(_) => anyhow::bail!("the driver thread panicked"),
+        }
+    }
+}
+
+fn local_workers(engine: &Engine) -> Vec<WorkerId> {
+    let is_local = |id: &&WorkerId| id.as_str().starts_with(LOCAL_PREFIX);
+    engine.workers().keys().filter(is_local).cloned().collect()
+}

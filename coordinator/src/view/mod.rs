@@ -1,0 +1,237 @@
+//! What people see of an experiment: a projection of engine and soft state, the same for the terminal,
+//! for clients and for the summary. Nothing here can change anything.
+
+mod project;
+pub mod remaining;
+
+pub use project::project;
+
+use muster_common::evaluation::Evaluation;
+use muster_common::id::{ExperimentId, TrialId};
+use muster_common::manifest::Assignment;
+use muster_common::objective::{Mode, Objective, ObjectiveMetric};
+use muster_common::run::DataSummary;
+use muster_common::time::Timestamp;
+
+/// One experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExperimentView {
+    /// Its id.
+    pub id: ExperimentId,
+    /// Free text of the manifest.
+    pub description: String,
+    /// Where it is.
+    pub state: ExperimentState,
+    /// Why it failed or what it waits for; empty when all is well.
+    pub reason: String,
+    /// Held back by a user.
+    pub paused: bool,
+    /// When it was submitted.
+    pub created_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// When this view was made.
+    pub now: Timestamp,
+    /// Metric and direction.
+    pub objective: Objective,
+    /// Trials it creates at most.
+    pub max_trials: u32,
+    /// Budgets of the rungs, lowest first, for people.
+    pub rungs: Vec<String>,
+    /// Trials by number.
+    pub trials: Vec<TrialView>,
+    /// What the data turned out to be.
+    pub data: Option<DataSummary>,
+    /// Parts of the preparation that are done.
+    pub parts_done: u32,
+    /// Parts of the preparation.
+    pub num_parts: u32,
+    /// Workers of the coordinator.
+    pub num_workers: u32,
+    /// Training speed, all trials together.
+    pub examples_per_second: f64,
+    /// A guess; absent when there is nothing to guess from.
+    pub seconds_left: Option<f64>,
+    /// The best so far; at the end, the chosen one.
+    pub best: Option<BestView>,
+    /// Why things happened, oldest first.
+    pub decisions: Vec<DecisionView>,
+    /// Where everything is written.
+    pub location: String,
+}
+
+/// Where an experiment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExperimentState {
+    /// Data and activations are prepared.
+    Preparing,
+    /// Trials train.
+    Searching,
+    /// The best model is scored and written.
+    Finishing,
+    /// Done.
+    Completed,
+    /// Ended by a user.
+    Canceled,
+    /// Could not go on.
+    Failed,
+}
+
+impl ExperimentState {
+    /// The word for people and for the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Searching => "searching",
+            Self::Finishing => "finishing",
+            Self::Completed => "completed",
+            Self::Canceled => "canceled",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether nothing will change any more.
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Canceled | Self::Failed)
+    }
+}
+
+/// One trial.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialView {
+    /// Its id.
+    pub id: TrialId,
+    /// Where it is.
+    pub state: TrialStateName,
+    /// Why it stopped or failed.
+    pub reason: String,
+    /// Its hyperparameters.
+    pub assignment: Assignment,
+    /// Steps so far, as far as known.
+    pub step: u64,
+    /// Where its present or last run ends.
+    pub target_step: u64,
+    /// Its best objective.
+    pub objective: Option<f64>,
+    /// Training loss of a recent step.
+    pub last_loss: Option<f64>,
+    /// Runs started.
+    pub attempts: u32,
+    /// Runs that failed and were followed by another.
+    pub restarts: u32,
+    /// Rungs passed.
+    pub rungs_passed: u32,
+    /// Training speed.
+    pub examples_per_second: f64,
+}
+
+/// State of a trial without its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrialStateName {
+    /// Has a slot.
+    Running,
+    /// Wants a slot.
+    Pending,
+    /// Waits for promotion.
+    Paused,
+    /// Used its budget.
+    Completed,
+    /// Ended by the searcher.
+    Stopped,
+    /// Ended by a user.
+    Canceled,
+    /// Ended by errors.
+    Failed,
+}
+
+impl TrialStateName {
+    /// Every state, in the order of display.
+    pub const ALL: [Self; 7] = [
+        Self::Running,
+        Self::Pending,
+        Self::Paused,
+        Self::Completed,
+        Self::Stopped,
+        Self::Canceled,
+        Self::Failed,
+    ];
+
+    /// The word for people and for the summary.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Pending => "pending",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::Stopped => "stopped",
+            Self::Canceled => "canceled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The best trial.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BestView {
+    /// Which.
+    pub trial: TrialId,
+    /// After how many steps.
+    pub step: u64,
+    /// Its objective on the validation split.
+    pub objective: f64,
+    /// Scores on the validation split.
+    pub validation: Evaluation,
+    /// Scores on the test split, at the end.
+    pub test: Option<Evaluation>,
+    /// Where the model lies; empty until it is written.
+    pub model: String,
+}
+
+/// One line of explanation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecisionView {
+    /// When.
+    pub at: Timestamp,
+    /// About which trial; absent: the experiment.
+    pub trial: Option<TrialId>,
+    /// For people.
+    pub text: String,
+}
+
+impl ExperimentView {
+    /// Seconds from submission to the end, or to now.
+    pub fn elapsed_seconds(&self) -> f64 {
+        self.ended_at.unwrap_or(self.now).since(self.created_at).as_secs_f64()
+    }
+
+    /// Trials, best first: by objective, then by more steps, then by number.
+    pub fn ranked(&self) -> Vec<&TrialView> {
+        let mut trials: Vec<&TrialView> = self.trials.iter().collect();
+        let value = |trial: &TrialView| trial.objective.unwrap_or(f64::NAN);
+        trials.sort_by(|a, b| {
+            self.objective
+                .standing(value(a), value(b))
+                .then_with(|| b.rungs_passed.cmp(&a.rungs_passed))
+                .then_with(|| a.id.number.cmp(&b.id.number))
+        });
+        trials
+    }
+
+    /// Number of trials in a state.
+    pub fn count(&self, state: TrialStateName) -> usize {
+        self.trials.iter().filter(|trial| trial.state == state).count()
+    }
+}
+
+/// `max` or `min`.
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Max => "max",
+        Mode::Min => "min",
+    }
+}
+
+/// The metric called `name`.
+pub fn metric_named(name: &str) -> Option<ObjectiveMetric> {
+    ObjectiveMetric::ALL.into_iter().find(|metric| metric.name() == name)
+}

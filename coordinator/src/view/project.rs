@@ -1,0 +1,186 @@
+//! Engine and soft state to view.
+
+use muster_common::run::RunProgress;
+use muster_common::storage::Layout;
+use muster_common::time::Timestamp;
+
+use super::remaining::examples_left;
+use super::{BestView, DecisionView, ExperimentState, ExperimentView, TrialStateName, TrialView};
+use crate::engine::Engine;
+use crate::engine::experiment::{Experiment, ExperimentEnd, Part, Phase};
+use crate::engine::trial::{StopReason, Trial, TrialState};
+use crate::live::Live;
+
+/// What people see of `experiment` now.
+pub fn project(
+    engine: &Engine,
+    experiment: &Experiment,
+    live: &Live,
+    now: Timestamp,
+) -> ExperimentView {
+    let (state, reason) = state_of(experiment);
+    let objective = experiment.objective();
+    let trials: Vec<TrialView> =
+        experiment.trials.values().map(|trial| trial_view(experiment, trial, live)).collect();
+    let (parts_done, num_parts) = match &experiment.phase {
+        Phase::Preparing { parts } => {
+            (parts.iter().filter(|part| **part == Part::Done).count(), parts.len())
+        }
+        _ => (0, 0),
+    };
+    let examples_per_second = live.examples_per_second();
+    let is_searching = state == ExperimentState::Searching && !experiment.paused;
+    let seconds_left = (is_searching && examples_per_second > 0.0)
+        .then(|| examples_left(experiment, live) / examples_per_second);
+    let reason = if reason.is_empty() && !state.is_ended() {
+        waiting(engine, experiment)
+    } else {
+        reason
+    };
+    ExperimentView {
+        id: experiment.id.clone(),
+        description: experiment.manifest.description.clone().unwrap_or_default(),
+        state,
+        reason,
+        paused: experiment.paused,
+        created_at: experiment.created_at,
+        ended_at: experiment.ended_at,
+        now,
+        objective,
+        max_trials: experiment.max_trials(),
+        rungs: experiment.ladder.iter().map(ToString::to_string).collect(),
+        trials,
+        data: experiment.data.clone(),
+        parts_done: small(parts_done),
+        num_parts: small(num_parts),
+        num_workers: small(engine.workers().len()),
+        examples_per_second,
+        seconds_left,
+        best: best_of(experiment),
+        decisions: experiment
+            .decisions
+            .iter()
+            .map(|decision| DecisionView {
+                at: decision.at,
+                trial: decision.trial.clone(),
+                text: decision.text.clone(),
+            })
+            .collect(),
+        location: location(experiment),
+    }
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn state_of(experiment: &Experiment) -> (ExperimentState, String) {
+    match &experiment.phase {
+        Phase::Preparing { .. } => (ExperimentState::Preparing, String::new()),
+        Phase::Searching => (ExperimentState::Searching, String::new()),
+        Phase::Finishing { .. } => (ExperimentState::Finishing, String::new()),
+        Phase::Ended { end: ExperimentEnd::Completed } => {
+            (ExperimentState::Completed, String::new())
+        }
+        Phase::Ended { end: ExperimentEnd::Canceled } => (ExperimentState::Canceled, String::new()),
+        Phase::Ended { end: ExperimentEnd::Failed { message } } => {
+            (ExperimentState::Failed, message.clone())
+        }
+    }
+}
+
+/// Why nothing runs, if nothing runs.
+fn waiting(engine: &Engine, experiment: &Experiment) -> String {
+    if engine.runs().values().any(|run| run.experiment == experiment.id) {
+        return String::new();
+    }
+    if experiment.paused {
+        return format!("paused; `muster resume {}` lets it go on", experiment.id);
+    }
+    if engine.workers().is_empty() {
+        return "waiting for workers: none is connected".to_owned();
+    }
+    let busy = engine.workers().values().filter(|worker| worker.run.is_some()).count();
+    format!("waiting for a slot: {busy} of {} are busy", engine.workers().len())
+}
+
+/// Where the experiment's files are, as a person would type it.
+fn location(experiment: &Experiment) -> String {
+    let key = Layout::experiment(&experiment.id);
+    match experiment.store.strip_prefix("file://") {
+        Some(root) => format!("{root}/{key}"),
+        None => format!("{}/{key}", experiment.store.trim_end_matches('/')),
+    }
+}
+
+fn best_of(experiment: &Experiment) -> Option<BestView> {
+    let metric = experiment.objective().metric;
+    if let Some(best) = &experiment.best {
+        return Some(BestView {
+            trial: experiment.trial_id(best.trial),
+            step: best.checkpoint.step,
+            objective: best.validation.value(metric),
+            validation: best.validation.clone(),
+            test: best.test.clone(),
+            model: best.model.clone().unwrap_or_default(),
+        });
+    }
+    let (number, rung) = experiment.leader()?;
+    let result = experiment.trials.get(&number)?.results.get(rung)?;
+    Some(BestView {
+        trial: experiment.trial_id(number),
+        step: result.step,
+        objective: result.evaluation.value(metric),
+        validation: result.evaluation.clone(),
+        test: None,
+        model: String::new(),
+    })
+}
+
+fn trial_view(experiment: &Experiment, trial: &Trial, live: &Live) -> TrialView {
+    let objective = experiment.objective();
+    let progress: Option<RunProgress> = match trial.state {
+        TrialState::Running { generation } => live.progress(generation),
+        _ => None,
+    };
+    let (state, reason) = match &trial.state {
+        TrialState::Pending => (TrialStateName::Pending, String::new()),
+        TrialState::Running { .. } => (TrialStateName::Running, String::new()),
+        TrialState::Paused => (TrialStateName::Paused, String::new()),
+        TrialState::Completed => (TrialStateName::Completed, String::new()),
+        TrialState::Stopped { reason } => (TrialStateName::Stopped, stop_reason(reason)),
+        TrialState::Canceled => (TrialStateName::Canceled, String::new()),
+        TrialState::Failed { message } => (TrialStateName::Failed, message.clone()),
+    };
+    let committed = trial.committed_step().max(trial.results.last().map_or(0, |last| last.step));
+    TrialView {
+        id: experiment.trial_id(trial.number),
+        state,
+        reason,
+        assignment: trial.assignment.clone(),
+        step: progress.as_ref().map_or(committed, |progress| progress.step.max(committed)),
+        target_step: match state {
+            TrialStateName::Running | TrialStateName::Pending => {
+                experiment.target_step(trial).unwrap_or(committed)
+            }
+            _ => committed,
+        },
+        objective: trial
+            .best_result(&objective)
+            .map(|result| result.evaluation.value(objective.metric)),
+        last_loss: progress.as_ref().and_then(|progress| progress.loss),
+        attempts: trial.attempts,
+        restarts: trial.restarts,
+        rungs_passed: small(trial.rungs_passed),
+        examples_per_second: progress.map_or(0.0, |progress| progress.examples_per_second),
+    }
+}
+
+fn stop_reason(reason: &StopReason) -> String {
+    match reason {
+        StopReason::Pruned { place, num_results } => {
+            format!("place {place} of {num_results} at its rung")
+        }
+        StopReason::Diverged { step } => format!("diverged at step {step}"),
+    }
+}

@@ -1,0 +1,244 @@
+//! A trial that is killed at any step and resumed from its last checkpoint ends with the same bits
+//! as one that was never interrupted: weights, optimizer and data position, dropout on.
+//!
+//! These tests run the trainer in this process and kill it by dropping it; those that kill real
+//! processes are elsewhere.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use muster_common::id::{Attempt, Generation, TrialId};
+use muster_common::manifest::{Assignment, SearchSpace, TrialSettings};
+use muster_common::metric::MetricName;
+use muster_common::run::{Directive, RunProgress};
+use muster_common::seed::Seed;
+use muster_common::storage::{CheckpointKey, Store};
+use muster_worker::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
+use muster_worker::data::Split;
+use muster_worker::model::{Classifier, Frozen, NamedTensors, Pretrained};
+use muster_worker::train::{Examples, Host, Outcome, Trainer, TrialPlan, train_until};
+use tch::{Device, Kind};
+use tokio::runtime::Runtime;
+
+const TOTAL_STEPS: u64 = 23;
+
+/// Libtorch's generator belongs to the process, so trainings must not overlap.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    tch::set_num_threads(1);
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Laboratory {
+    runtime: Runtime,
+    store: Store,
+    _directory: tempfile::TempDir,
+    pretrained: Pretrained,
+    data: Split,
+}
+
+impl Laboratory {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/hf/tiny");
+        let mut draws = Seed(11).draws();
+        let mut examples = Vec::new();
+        let mut labels = Vec::new();
+        // 30 examples in batches of 8: every epoch ends with a partial batch.
+        for _ in 0..30 {
+            let length = 3 + draws.below(15);
+            let token = |_| u32::try_from(3 + draws.below(80)).unwrap();
+            examples.push((0..length).map(token).collect());
+            labels.push(u32::try_from(draws.below(3)).unwrap());
+        }
+        Self {
+            runtime: Runtime::new().unwrap(),
+            store,
+            _directory: directory,
+            pretrained: Pretrained::read(&tiny).unwrap(),
+            data: Split::new(examples, labels),
+        }
+    }
+
+    fn trainer(&self, seed: Seed, frozen: Frozen) -> Trainer<'_> {
+        let settings = TrialSettings {
+            learning_rate: 1e-3,
+            global_batch_size: 8,
+            micro_batch_size: 5,
+            dropout: 0.2,
+            ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
+        };
+        let plan = TrialPlan { settings, seed, total_steps: TOTAL_STEPS, rank: 0 };
+        let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let model =
+            Classifier::to_train(&self.pretrained, labels, frozen, seed, Device::Cpu).unwrap();
+        Trainer::new(plan, model, Examples::of_tokens(&self.data)).unwrap()
+    }
+
+    fn writer(&self, generation: u64, parent: Option<CheckpointKey>) -> Writer {
+        let origin = Origin {
+            trial: TrialId { experiment: "resume-1".parse().unwrap(), number: 1 },
+            generation: Generation(generation),
+            attempt: Attempt(u32::try_from(generation).unwrap()),
+            parent,
+            pretrained: self.pretrained.sha256.clone(),
+        };
+        let runtime = self.runtime.handle().clone();
+        Writer::new(runtime, self.store.clone(), origin, Arc::new(|| Ok(())))
+    }
+
+    fn load(&self, key: &CheckpointKey) -> Snapshot {
+        let pretrained = &self.pretrained.sha256;
+        checkpoint::load(self.runtime.handle(), &self.store, key, pretrained).unwrap()
+    }
+}
+
+/// Stands for the runner: writes checkpoints and remembers the committed ones.
+struct Recorder {
+    writer: Writer,
+    committed: Vec<CheckpointKey>,
+    losses: Vec<(u64, u64)>,
+}
+
+impl Recorder {
+    fn new(writer: Writer) -> Self {
+        Self { writer, committed: Vec::new(), losses: Vec::new() }
+    }
+}
+
+impl Host for Recorder {
+    fn directive(&mut self) -> Option<Directive> {
+        None
+    }
+    fn record(&mut self, step: u64, name: MetricName, value: f64) {
+        if name == MetricName::TRAIN_LOSS {
+            self.losses.push((step, value.to_bits()));
+        }
+    }
+    fn progress(&mut self, _: RunProgress) {}
+    fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError> {
+        self.committed.extend(self.writer.begin(snapshot)?);
+        Ok(())
+    }
+}
+
+fn bits(tensors: &NamedTensors) -> Vec<(String, Vec<u32>)> {
+    let flat = |tensor: &tch::Tensor| Vec::<f32>::try_from(tensor.view([-1])).unwrap();
+    let bits = |tensor| flat(tensor).into_iter().map(f32::to_bits).collect();
+    tensors.iter().map(|(name, tensor)| (name.clone(), bits(tensor))).collect()
+}
+
+fn assert_same_bits(found: &Snapshot, wanted: &Snapshot, what: &str) {
+    assert_eq!(found.progress, wanted.progress, "{what}");
+    assert!(bits(&found.model) == bits(&wanted.model), "{what}: weights differ");
+    assert!(bits(&found.optimizer) == bits(&wanted.optimizer), "{what}: optimizer differs");
+}
+
+/// Trains, dies at every step of `deaths` and continues from the last committed checkpoint.
+fn with_deaths(
+    laboratory: &Laboratory,
+    seed: Seed,
+    frozen: Frozen,
+    save_every: u64,
+    deaths: &[u64],
+) -> (Snapshot, Vec<(u64, u64)>) {
+    let mut resume_from: Option<CheckpointKey> = None;
+    let mut losses: Vec<(u64, u64)> = Vec::new();
+    for (generation, stop) in (1..).zip(deaths.iter().copied().chain([TOTAL_STEPS])) {
+        let mut trainer = laboratory.trainer(seed, frozen);
+        if let Some(key) = &resume_from {
+            trainer.restore(laboratory.load(key)).unwrap();
+        }
+        let begun = trainer.step();
+        losses.retain(|(step, _)| *step <= begun);
+        let mut host = Recorder::new(laboratory.writer(generation, resume_from.clone()));
+        let outcome = train_until(&mut trainer, stop, Some(save_every), &mut host).unwrap();
+        assert_eq!(outcome, Outcome::Reached);
+        losses.append(&mut host.losses);
+        if stop == TOTAL_STEPS {
+            return (trainer.snapshot().unwrap(), losses);
+        }
+        // What was handed to the writer before the death may be committed after it.
+        host.committed.extend(host.writer.finish().unwrap());
+        resume_from = host.committed.last().cloned().or(resume_from);
+    }
+    unreachable!("the last stop is the end")
+}
+
+#[test]
+fn killed_trials_end_with_the_bits_of_an_uninterrupted_one() {
+    let _alone = alone();
+    for (case, frozen) in
+        (0..6).zip([Frozen::default(), Frozen { embeddings: true, layers: 2 }].into_iter().cycle())
+    {
+        let laboratory = Laboratory::new();
+        let seed = Seed(100 + case);
+        let mut draws = Seed(case).child("deaths", 0).draws();
+        let save_every = 1 + draws.below(6);
+        let mut deaths: Vec<u64> = (0..3).map(|_| 1 + draws.below(TOTAL_STEPS - 1)).collect();
+        deaths.sort_unstable();
+        let what = format!("seed {case}: saved every {save_every}, killed at {deaths:?}");
+        let (wanted, wanted_losses) = with_deaths(&laboratory, seed, frozen, TOTAL_STEPS, &[]);
+        let (found, losses) = with_deaths(&laboratory, seed, frozen, save_every, &deaths);
+        assert_same_bits(&found, &wanted, &what);
+        assert_eq!(losses, wanted_losses, "{what}");
+    }
+}
+
+#[test]
+fn dropout_is_on_and_differs_between_steps_and_seeds() {
+    let _alone = alone();
+    let laboratory = Laboratory::new();
+    let end = |seed| with_deaths(&laboratory, Seed(seed), Frozen::default(), 100, &[]).0;
+    assert!(bits(&end(1).model) != bits(&end(2).model));
+    let model = laboratory.trainer(Seed(1), Frozen::default());
+    let batch = model.model().batch(&[&[5, 6, 7, 8]]).unwrap();
+    let logits = |p| model.model().forward(&batch, p).unwrap();
+    tch::manual_seed(1);
+    let (first, second) = (logits(0.5), logits(0.5));
+    assert!(first != second && logits(0.0) == logits(0.0));
+}
+
+#[test]
+fn a_damaged_or_foreign_checkpoint_is_refused() {
+    let _alone = alone();
+    let laboratory = Laboratory::new();
+    let mut trainer = laboratory.trainer(Seed(3), Frozen::default());
+    trainer.train_step().unwrap();
+    let mut writer = laboratory.writer(1, None);
+    writer.begin(trainer.snapshot().unwrap()).unwrap();
+    let key = writer.finish().unwrap().unwrap();
+
+    let mut other = laboratory.trainer(Seed(4), Frozen::default());
+    let error = other.restore(laboratory.load(&key)).unwrap_err();
+    assert!(error.is_permanent() && error.to_string().contains("seed"), "{error}");
+
+    let path = laboratory.store.local_path(&key.part("optimizer")).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let pretrained = &laboratory.pretrained.sha256;
+    let error = checkpoint::load(laboratory.runtime.handle(), &laboratory.store, &key, pretrained)
+        .unwrap_err();
+    assert!(error.to_string().contains("`optimizer`"), "{error}");
+    std::fs::remove_file(laboratory.store.local_path(&key.index()).unwrap()).unwrap();
+    let gone = checkpoint::load(laboratory.runtime.handle(), &laboratory.store, &key, pretrained);
+    assert!(gone.is_err(), "a checkpoint without an index does not exist");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_trial_and_is_not_saved() {
+    let _alone = alone();
+    let laboratory = Laboratory::new();
+    let mut trainer = laboratory.trainer(Seed(5), Frozen::default());
+    let mut snapshot = trainer.snapshot().unwrap();
+    let poison = snapshot.model.get_mut("classifier.bias").unwrap();
+    let _filled = poison.fill_(f64::NAN);
+    assert_eq!(poison.kind(), Kind::Float);
+    trainer.restore(snapshot).unwrap();
+    let mut host = Recorder::new(laboratory.writer(1, None));
+    let outcome = train_until(&mut trainer, TOTAL_STEPS, Some(1), &mut host).unwrap();
+    assert_eq!(outcome, Outcome::Diverged { step: 1 });
+    assert!(host.writer.finish().unwrap().is_none() && host.committed.is_empty());
+}

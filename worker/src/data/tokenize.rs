@@ -1,0 +1,159 @@
+//! Texts to token ids, with the tokenizer that belongs to the pretrained weights.
+
+use std::path::Path;
+use std::thread;
+
+use muster_common::digest::ContentHash;
+use serde::Deserialize;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::utils::parallelism::set_parallelism;
+use tokenizers::{Model as _, Tokenizer, TruncationParams};
+
+use super::DataError;
+
+/// Files of a tokenizer in Hugging Face layout; the first is enough, the others are read without it.
+const WHOLE: &str = "tokenizer.json";
+const VOCABULARY: &str = "vocab.txt";
+const SETTINGS: &str = "tokenizer_config.json";
+
+/// Turns texts into token ids, special tokens included.
+#[derive(Debug)]
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    sha256: ContentHash,
+    path: String,
+}
+
+/// What `tokenizer_config.json` says beside a `vocab.txt`; defaults are those of BERT.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct WordPieceSettings {
+    do_lower_case: bool,
+    tokenize_chinese_chars: bool,
+    strip_accents: Option<bool>,
+}
+
+impl Default for WordPieceSettings {
+    fn default() -> Self {
+        Self { do_lower_case: true, tokenize_chinese_chars: true, strip_accents: None }
+    }
+}
+
+impl TextTokenizer {
+    /// Opens `tokenizer.json`, or `vocab.txt` where there is none, in a Hugging Face directory.
+    /// Texts of more than `max_length` tokens, special tokens counted, keep their head.
+    pub fn open(directory: &Path, max_length: u32) -> Result<Self, DataError> {
+        let whole = directory.join(WHOLE);
+        let vocabulary = directory.join(VOCABULARY);
+        let (path, tokenizer, sha256) = if whole.exists() || !vocabulary.exists() {
+            let bytes = read(&whole)?;
+            let tokenizer = Tokenizer::from_bytes(&bytes)
+                .map_err(|error| refused(&whole, format!("not a tokenizer: {error}")))?;
+            (whole, tokenizer, ContentHash::of(&bytes))
+        } else {
+            let settings = directory.join(SETTINGS);
+            let settings_bytes = if settings.exists() { read(&settings)? } else { b"{}".to_vec() };
+            let parsed = serde_json::from_slice(&settings_bytes)
+                .map_err(|error| refused(&settings, error.to_string()))?;
+            let bytes = read(&vocabulary)?;
+            let tokenizer = word_piece(&bytes, &parsed).map_err(|why| refused(&vocabulary, why))?;
+            // Length first: two files never hash like two others cut elsewhere.
+            let length = (bytes.len() as u64).to_le_bytes();
+            let hashed = [&length[..], &bytes, &settings_bytes].concat();
+            (vocabulary, tokenizer, ContentHash::of(&hashed))
+        };
+        let tokenizer = settle(tokenizer, max_length).map_err(|why| refused(&path, why))?;
+        Ok(Self { tokenizer, sha256, path: path.display().to_string() })
+    }
+
+    /// Digest of the files that decide on the tokens.
+    pub fn sha256(&self) -> &ContentHash {
+        &self.sha256
+    }
+
+    /// Token ids of every text, in order. The result does not depend on `num_threads`.
+    pub fn encode(&self, texts: &[&str], num_threads: usize) -> Result<Vec<Vec<u32>>, DataError> {
+        // The pool inside the library takes every core of the machine; a slot has its own share.
+        set_parallelism(false);
+        let size = texts.len().div_ceil(num_threads.max(1)).max(1);
+        let parts: Vec<Result<Vec<Vec<u32>>, DataError>> = thread::scope(|scope| {
+            let spawn = |part| scope.spawn(move || self.encode_part(part));
+            let threads: Vec<_> = texts.chunks(size).map(spawn).collect();
+            let panicked = |_| self.refused("the tokenizer panicked".to_owned());
+            threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect()
+        });
+        let parts: Result<Vec<_>, _> = parts.into_iter().collect();
+        Ok(parts?.into_iter().flatten().collect())
+    }
+
+    fn encode_part(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, DataError> {
+        let encode = |text: &&str| {
+            let encoding = self.tokenizer.encode_fast(*text, true);
+            let encoding = encoding.map_err(|error| self.refused(error.to_string()))?;
+            Ok(encoding.get_ids().to_vec())
+        };
+        texts.iter().map(encode).collect()
+    }
+
+    fn refused(&self, message: String) -> DataError {
+        DataError::refused(&*self.path, message)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    std::fs::read(path)
+        .map_err(|source| DataError::Read { path: path.display().to_string(), source })
+}
+
+fn refused(path: &Path, message: String) -> DataError {
+    DataError::refused(path.display().to_string(), message)
+}
+
+/// Our length, no padding, and a check that texts are wrapped in special tokens.
+fn settle(mut tokenizer: Tokenizer, max_length: u32) -> Result<Tokenizer, String> {
+    tokenizer.with_padding(None);
+    let probe = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?;
+    let special = probe.get_special_tokens_mask();
+    if special.len() < 2 || special.contains(&0) {
+        return Err(
+            "the tokenizer puts no special tokens around a text: it belongs to no BERT model"
+                .to_owned(),
+        );
+    }
+    let max_length = usize::try_from(max_length).unwrap_or(usize::MAX);
+    if max_length <= special.len() {
+        let count = special.len();
+        return Err(format!("{count} special tokens leave no room in {max_length} tokens"));
+    }
+    let truncation = TruncationParams { max_length, ..TruncationParams::default() };
+    tokenizer.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
+    Ok(tokenizer)
+}
+
+fn word_piece(vocabulary: &[u8], settings: &WordPieceSettings) -> Result<Tokenizer, String> {
+    let vocabulary = WordPiece::read_bytes(vocabulary).map_err(|error| error.to_string())?;
+    let model = WordPiece::builder()
+        .vocab(vocabulary)
+        .unk_token("[UNK]".to_owned())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let special = |token: &str| {
+        let id = model.token_to_id(token).ok_or_else(|| format!("there is no `{token}`"))?;
+        Ok::<_, String>((token.to_owned(), id))
+    };
+    let processor = BertProcessing::new(special("[SEP]")?, special("[CLS]")?);
+    special("[UNK]")?;
+    let normalizer = BertNormalizer::new(
+        true,
+        settings.tokenize_chinese_chars,
+        settings.strip_accents,
+        settings.do_lower_case,
+    );
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer)).with_post_processor(Some(processor));
+    Ok(tokenizer)
+}
