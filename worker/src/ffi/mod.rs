@@ -43,6 +43,8 @@ pub struct AdamW {
 type RawTensor = *const c_void;
 
 unsafe extern "C" {
+    /// Of the C library.
+    safe fn _exit(status: c_int) -> !;
     fn muster_last_error() -> *const c_char;
     fn muster_adamw(
         parameters: *const RawTensor,
@@ -147,6 +149,12 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, Shim
     checked(status, "a linear layer")?;
     // SAFETY: on success the shim wrote a new `at::Tensor*`, which nobody else owns.
     Ok(unsafe { Tensor::from_ptr(result.cast()) })
+}
+
+/// Ends the process at once, without running what libraries have registered for its end: other
+/// threads may be inside libtorch, which must not be torn down under them.
+pub fn leave_process(status: i32) -> ! {
+    _exit(status)
 }
 
 fn raw(tensors: &[Tensor]) -> Vec<RawTensor> {

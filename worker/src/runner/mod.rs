@@ -118,7 +118,7 @@ fn listen(starts: &Sender<Box<RunSpec>>, directives: &Directives) {
     }
     // The thread that computes cannot be asked: it may be deep inside a tensor operation. Nothing
     // is lost: what is not committed to the store does not exist.
-    std::process::exit(0);
+    crate::ffi::leave_process(0);
 }
 
 fn threads() -> anyhow::Result<i32> {
