@@ -29,7 +29,11 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small ids in the file")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small ids in the file"
+)]
 fn whole(value: &Value) -> Vec<u32> {
     numbers(value).into_iter().map(|number| number as u32).collect()
 }

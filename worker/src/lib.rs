@@ -1,12 +1,20 @@
-//! x
-pub mod data;
-pub mod metrics;
+//! The worker, in reading order. [`supervisor`] is the light process of a slot: it talks to the
+//! coordinator and owns one [`runner`], the process that trains. They speak over [`pipe`].
+//!
+//! A run reads [`data`], takes the frozen layers' activations from [`prefix`], fine-tunes a [`model`]
+//! in the loop of [`train`], writes [`checkpoint`]s and [`metrics`], and at the end an [`export`].
+//! [`predict`] uses what was exported. Everything unsafe is in [`ffi`].
+
 pub mod checkpoint;
+pub mod data;
 pub mod deadline;
 pub mod export;
 pub mod ffi;
+pub mod metrics;
 pub mod model;
 pub mod pipe;
+pub mod predict;
 pub mod prefix;
 pub mod runner;
+pub mod supervisor;
 pub mod train;

@@ -20,7 +20,8 @@ fn width_of(text: &str) -> usize {
 
 /// The text that `sklearn.metrics.classification_report` prints for the same predictions, with
 /// `labels` as target names (every class is listed, so there is an accuracy row) and
-/// `zero_division=0`. Ends with a line break.
+/// `zero_division=0`. Ends with a line break. One difference: where not a single prediction is right,
+/// scikit-learn writes the counts as `4.0`; here they stay `4`.
 pub fn classification_report(evaluation: &Evaluation, labels: &[String]) -> String {
     let scores = evaluation.class_scores();
     let names: Vec<String> = (0..scores.len()).map(|class| label(labels, class)).collect();
@@ -30,7 +31,7 @@ pub fn classification_report(evaluation: &Evaluation, labels: &[String]) -> Stri
     // Writing to a String cannot fail.
     let _infallible = writeln!(
         text,
-        "{:>width$} {:>9} {:>9} {:>9} {:>9}\n",
+        "{:>width$}  {:>9} {:>9} {:>9} {:>9}\n",
         "", "precision", "recall", "f1-score", "support"
     );
     for (name, score) in names.iter().zip(&scores) {
@@ -40,7 +41,7 @@ pub fn classification_report(evaluation: &Evaluation, labels: &[String]) -> Stri
     let total = evaluation.num_examples();
     let _infallible = writeln!(
         text,
-        "{:>width$} {:>9} {:>9} {:>9.DIGITS$} {total:>9}",
+        "{:>width$}  {:>9} {:>9} {:>9.DIGITS$} {total:>9}",
         "accuracy",
         "",
         "",
@@ -57,7 +58,7 @@ fn push_row(text: &mut String, width: usize, name: &str, score: &ClassScore) {
     let ClassScore { precision, recall, f1, support } = score;
     let _infallible = writeln!(
         text,
-        "{name:>width$} {precision:>9.DIGITS$} {recall:>9.DIGITS$} {f1:>9.DIGITS$} {support:>9}"
+        "{name:>width$}  {precision:>9.DIGITS$} {recall:>9.DIGITS$} {f1:>9.DIGITS$} {support:>9}"
     );
 }
 
@@ -104,4 +105,68 @@ pub fn confusion_table(evaluation: &Evaluation, labels: &[String]) -> String {
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by `tests/golden/sklearn/generate.py`.
+    const GOLDEN: &str = include_str!("../../../tests/golden/sklearn/reports.json");
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        cases: Vec<Case>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        labels: Vec<String>,
+        confusion: Vec<Vec<u64>>,
+        report: String,
+    }
+
+    #[test]
+    fn reports_equal_those_of_scikit_learn_byte_for_byte() {
+        let golden: Golden = serde_json::from_str(GOLDEN).unwrap();
+        assert!(golden.cases.len() > 60);
+        for Case { name, labels, confusion, report } in golden.cases {
+            let evaluation = Evaluation { loss: 0.0, confusion };
+            let nothing_right = evaluation.accuracy() == 0.0;
+            let report = if nothing_right { with_whole_counts(&report) } else { report };
+            assert_eq!(classification_report(&evaluation, &labels), report, "{name}");
+        }
+    }
+
+    /// `4` for `4.0` at the ends of lines, right-aligned as before.
+    fn with_whole_counts(report: &str) -> String {
+        let whole = |line: &str| match line.strip_suffix(".0") {
+            Some(line) => {
+                let start = line.rfind(' ').map_or(0, |space| space + 1);
+                format!("{}  {}\n", &line[..start], &line[start..])
+            }
+            None => format!("{line}\n"),
+        };
+        report.lines().map(whole).collect()
+    }
+
+    #[test]
+    fn the_confusion_table_lines_up() {
+        let evaluation = Evaluation { loss: 0.5, confusion: vec![vec![437, 63], vec![71, 4290]] };
+        let labels = ["negative".to_owned(), "positive".to_owned()];
+        let expected = "\
+truth \\ prediction  negative  positive
+negative                 437        63
+positive                  71      4290
+";
+        assert_eq!(confusion_table(&evaluation, &labels), expected);
+    }
+
+    #[test]
+    fn nothing_scored_is_no_reason_to_panic() {
+        let evaluation = Evaluation { loss: 0.0, confusion: Vec::new() };
+        assert!(classification_report(&evaluation, &[]).contains("accuracy"));
+        assert_eq!(confusion_table(&evaluation, &[]).lines().count(), 1);
+    }
 }

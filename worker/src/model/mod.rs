@@ -114,7 +114,11 @@ impl From<ShimError> for ModelError {
 impl ModelError {
     /// The input is wrong: trying again cannot help.
     pub fn is_permanent(&self) -> bool {
-        !matches!(self, Self::Torch(_) | Self::Read { .. })
+        match self {
+            Self::Torch(_) => false,
+            Self::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => true,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub enum TrainError {
     #[error("the checkpoint was made with another {what}: {found} instead of {wanted}")]
     OtherTrial {
         /// What differs.
-        what: &'static str,
+        what: String,
         /// Now.
         wanted: String,
         /// In the checkpoint.

@@ -2,6 +2,7 @@
 
 use muster_common::manifest::TrialSettings;
 use muster_common::seed::Seed;
+use serde_json::Value;
 use tch::{Reduction, Tensor};
 
 use super::TrainError;
@@ -138,10 +139,10 @@ impl<'a> Trainer<'a> {
         differ("seed", &own.seed.0, &progress.seed.0)?;
         differ("budget in steps", &own.total_steps, &progress.total_steps)?;
         differ("number of training examples", &own.num_train, &progress.num_train)?;
-        if own.settings != progress.settings {
-            let text = |settings: &TrialSettings| format!("{settings:?}");
-            let (wanted, found) = (text(&own.settings), text(&progress.settings));
-            return Err(TrainError::OtherTrial { what: "set of hyperparameters", wanted, found });
+        let own = named_settings(&own.settings);
+        for (name, found) in named_settings(&progress.settings) {
+            let wanted = own.get(&name).cloned().unwrap_or_default();
+            differ(&name, &wanted, &found)?;
         }
         self.model.restore(&model)?;
         self.optimizer.restore(optimizer)?;
@@ -182,13 +183,18 @@ impl<'a> Trainer<'a> {
     }
 }
 
-fn differ<T: PartialEq + ToString>(
-    what: &'static str,
-    wanted: &T,
-    found: &T,
-) -> Result<(), TrainError> {
+/// Hyperparameters by name, to say which one differs.
+fn named_settings(settings: &TrialSettings) -> serde_json::Map<String, Value> {
+    match serde_json::to_value(settings) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    }
+}
+
+fn differ<T: PartialEq + ToString>(what: &str, wanted: &T, found: &T) -> Result<(), TrainError> {
     if wanted == found {
         return Ok(());
     }
+    let what = what.to_owned();
     Err(TrainError::OtherTrial { what, wanted: wanted.to_string(), found: found.to_string() })
 }

@@ -1,0 +1,298 @@
+//! The supervisor of one slot: a light process that talks to the coordinator and owns one runner. It
+//! touches no tensor, so it stays responsive whatever the runner does, and kills what hangs.
+
+mod book;
+mod runner;
+mod session;
+
+use std::time::Duration;
+
+use anyhow::Context;
+use muster_common::id::{Generation, WorkerId};
+use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use crate::pipe::{FromRunner, ToRunner};
+use book::Book;
+use runner::{Runner, RunnerEvent};
+use session::{FromCoordinator, Link};
+
+/// Time a fresh runner has to say that it is ready: loading libtorch from a cold disk takes a while.
+const READY_DEADLINE: Duration = Duration::from_secs(180);
+/// Time a run has to leave its slot when told to cancel.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+/// Time a run has to save itself and leave.
+const PREEMPT_DEADLINE: Duration = Duration::from_secs(120);
+/// Pause before a runner that died is started again, times the deaths in a row.
+const RESTART_PAUSE: Duration = Duration::from_millis(200);
+/// Longest such pause.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Time to say goodbye to the coordinator.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What a supervisor is told on its command line.
+#[derive(Debug, Clone)]
+pub struct SupervisorOptions {
+    /// URL of the coordinator.
+    pub coordinator: String,
+    /// Its name, new for every process.
+    pub worker: WorkerId,
+    /// End when standard input ends: the parent is gone.
+    pub end_with_stdin: bool,
+}
+
+/// Supervises until told to end. Returns an error only when going on is pointless.
+pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let link = Link::open(options.coordinator.clone(), options.worker.clone());
+    let mut supervisor = Supervisor {
+        link,
+        runner: Runner::spawn().context("the runner does not start")?,
+        state: RunnerState::Starting { deadline: Instant::now() + READY_DEADLINE },
+        waiting: None,
+        current: None,
+        kill_at: None,
+        deaths: 0,
+        book: Book::default(),
+    };
+    let parent = parent_gone(options.end_with_stdin);
+    tokio::pin!(parent);
+    let reason = loop {
+        let overdue_at = supervisor.deadline();
+        let step = tokio::select! {
+            event = supervisor.runner.next() => supervisor.take_event(event).await,
+            message = supervisor.link.next() => supervisor.take_message(message).await,
+            () = sleep_until(overdue_at) => supervisor.overdue().await,
+            _ = interrupt.recv() => break "interrupted",
+            _ = terminate.recv() => break "terminated",
+            () = &mut parent => break "its parent ended",
+        };
+        step?;
+    };
+    supervisor.runner.kill().await;
+    // Whoever started us may be gone already; the lease tells the rest.
+    let goodbye = supervisor.link.goodbye(format!("the worker was {reason}"));
+    let _late = tokio::time::timeout(GOODBYE, goodbye).await;
+    Ok(())
+}
+
+/// Completes when standard input ends, if that means anything.
+async fn parent_gone(matters: bool) {
+    if !matters {
+        return std::future::pending().await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut block = [0; 64];
+    while stdin.read(&mut block).await.is_ok_and(|count| count > 0) {}
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RunnerState {
+    /// Libtorch is being loaded.
+    Starting { deadline: Instant },
+    /// Waits for work.
+    Ready,
+    /// Works.
+    Busy,
+    /// Dead; started again at this time.
+    Dead { again_at: Instant },
+}
+
+/// The run in progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Current {
+    generation: Generation,
+    directive: Option<Directive>,
+}
+
+struct Supervisor {
+    link: Link,
+    runner: Runner,
+    state: RunnerState,
+    /// A run that waits for the runner to be ready.
+    waiting: Option<Box<RunSpec>>,
+    current: Option<Current>,
+    /// When patience with a directive ends.
+    kill_at: Option<Instant>,
+    deaths: u32,
+    book: Book,
+}
+
+impl Supervisor {
+    /// The next time at which something is overdue.
+    fn deadline(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let state = match self.state {
+            RunnerState::Starting { deadline } => deadline,
+            RunnerState::Dead { again_at } => again_at,
+            RunnerState::Ready | RunnerState::Busy => far,
+        };
+        state.min(self.kill_at.unwrap_or(far))
+    }
+
+    async fn overdue(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            tracing::warn!("the runner did not leave in time, killing it");
+            self.kill_at = None;
+            self.runner.kill().await;
+            return self.died("it did not leave its slot in time".to_owned()).await;
+        }
+        match self.state {
+            RunnerState::Starting { deadline } if deadline <= now => {
+                self.runner.kill().await;
+                self.died(format!("it was not ready within {} s", READY_DEADLINE.as_secs())).await
+            }
+            RunnerState::Dead { again_at } if again_at <= now => {
+                self.runner = Runner::spawn().context("the runner does not start")?;
+                self.state = RunnerState::Starting { deadline: now + READY_DEADLINE };
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn take_event(&mut self, event: RunnerEvent) -> anyhow::Result<()> {
+        match event {
+            RunnerEvent::Said(FromRunner::Ready) => {
+                self.state = RunnerState::Ready;
+                self.start_waiting().await
+            }
+            RunnerEvent::Said(FromRunner::Report { generation, report }) => {
+                let is_current = self.current.is_some_and(|run| run.generation == generation);
+                if !is_current {
+                    return Ok(());
+                }
+                let is_end = matches!(report, RunReport::Ended { .. });
+                self.report(generation, report).await;
+                if is_end {
+                    self.deaths = 0;
+                    self.current = None;
+                    self.kill_at = None;
+                    self.state = RunnerState::Ready;
+                    return self.start_waiting().await;
+                }
+                Ok(())
+            }
+            RunnerEvent::Said(FromRunner::Progress { generation, progress }) => {
+                self.link.progress(generation, progress);
+                Ok(())
+            }
+            RunnerEvent::Logged(line) => {
+                self.book.note_line(&line);
+                self.link.log(self.current.map(|run| run.generation), line);
+                Ok(())
+            }
+            RunnerEvent::Ended(how) => self.died(how).await,
+        }
+    }
+
+    /// The runner is dead: its run failed, and another runner is started after a pause.
+    async fn died(&mut self, how: String) -> anyhow::Result<()> {
+        self.deaths += 1;
+        self.kill_at = None;
+        let pause = (RESTART_PAUSE * self.deaths).min(RESTART_PAUSE_MAX);
+        self.state = RunnerState::Dead { again_at: Instant::now() + pause };
+        tracing::warn!(how, "the runner is gone");
+        let interrupted = self.current.take();
+        // A run that waits for a runner that cannot start fails like one that was running.
+        let waiting = self.waiting.take().map(|spec| Current { generation: spec.generation, directive: None });
+        if let Some(run) = interrupted.or(waiting) {
+            let exit = match run.directive {
+                Some(Directive::Cancel) => RunExit::Canceled,
+                Some(Directive::Preempt) => RunExit::Preempted,
+                None => RunExit::Failed {
+                    message: self.book.obituary(&how),
+                    permanent: false,
+                },
+            };
+            self.report(run.generation, RunReport::Ended { exit }).await;
+        }
+        self.book.forget_lines();
+        Ok(())
+    }
+
+    async fn report(&mut self, generation: Generation, report: RunReport) {
+        let sequence = self.book.number(generation);
+        self.link.report(generation, sequence, report).await;
+    }
+
+    async fn start_waiting(&mut self) -> anyhow::Result<()> {
+        if self.state != RunnerState::Ready {
+            return Ok(());
+        }
+        let Some(spec) = self.waiting.take() else { return Ok(()) };
+        self.current = Some(Current { generation: spec.generation, directive: None });
+        self.state = RunnerState::Busy;
+        // A runner that cannot be written to is dead, which its own event tells.
+        if let Err(error) = self.runner.tell(&ToRunner::Start(spec)).await {
+            tracing::warn!(%error, "the runner does not listen");
+        }
+        Ok(())
+    }
+
+    async fn take_message(&mut self, message: FromCoordinator) -> anyhow::Result<()> {
+        match message {
+            FromCoordinator::Assign(spec) => {
+                let generation = spec.generation;
+                let known = self.current.map(|run| run.generation)
+                    .or(self.waiting.as_ref().map(|spec| spec.generation));
+                if known == Some(generation) || self.book.has_ended(generation) {
+                    return Ok(()); // said twice
+                }
+                if known.is_some() {
+                    tracing::warn!(%generation, "a new run while one is in progress: the old one goes");
+                    self.abandon().await?;
+                }
+                self.link.hold(generation).await;
+                self.waiting = Some(spec);
+                self.start_waiting().await
+            }
+            FromCoordinator::Direct { generation, directive } => {
+                if let Some(spec) = self.waiting.take_if(|spec| spec.generation == generation) {
+                    let exit = match directive {
+                        Directive::Cancel => RunExit::Canceled,
+                        Directive::Preempt => RunExit::Preempted,
+                    };
+                    self.report(spec.generation, RunReport::Ended { exit }).await;
+                    return Ok(());
+                }
+                let Some(run) = self.current.as_mut().filter(|run| run.generation == generation)
+                else {
+                    return Ok(());
+                };
+                run.directive = Some(directive);
+                let patience = match directive {
+                    Directive::Cancel => CANCEL_DEADLINE,
+                    Directive::Preempt => PREEMPT_DEADLINE,
+                };
+                self.kill_at = Some(Instant::now() + patience);
+                if let Err(error) = self.runner.tell(&ToRunner::Direct { generation, directive }).await {
+                    tracing::warn!(%error, "the runner does not listen");
+                }
+                Ok(())
+            }
+            FromCoordinator::Abandon { generation } => {
+                if self.current.is_some_and(|run| run.generation == generation) {
+                    self.abandon().await?;
+                }
+                self.waiting.take_if(|spec| spec.generation == generation);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the run in progress without a word to anybody.
+    async fn abandon(&mut self) -> anyhow::Result<()> {
+        self.waiting = None;
+        if self.current.take().is_some() {
+            self.runner.kill().await;
+            self.kill_at = None;
+            self.state = RunnerState::Dead { again_at: Instant::now() };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,332 @@
+//! The line to the coordinator: one stream, opened again after every cut. Reports wait here until they
+//! are acknowledged and are repeated after a cut; progress and log lines are dropped when it is down.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use muster_common::id::{Generation, WorkerId};
+use muster_common::run::{Directive, RunProgress, RunReport, RunSpec};
+use muster_proto::PROTOCOL_VERSION;
+use muster_proto::v1::session_request::Message as Request;
+use muster_proto::v1::session_response::Message as Response;
+use muster_proto::v1::worker_service_client::WorkerServiceClient;
+use muster_proto::v1::{self, SessionRequest};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+/// Messages that may wait for the connection, in both directions.
+const QUEUE_MAX: usize = 256;
+/// Time to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Pauses between attempts to connect: the first and the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// Heartbeats until a welcome says how long the lease is.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Coordinator to supervisor, in domain types.
+#[derive(Debug)]
+pub(super) enum FromCoordinator {
+    Assign(Box<RunSpec>),
+    Direct { generation: Generation, directive: Directive },
+    Abandon { generation: Generation },
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    Report { generation: Generation, sequence: u64, report: RunReport },
+    Hold { generation: Generation },
+    Progress { generation: Generation, progress: RunProgress },
+    Log { generation: Option<Generation>, line: String },
+    Goodbye { reason: String },
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub(super) struct Link {
+    outgoing: mpsc::Sender<Outgoing>,
+    incoming: mpsc::Receiver<FromCoordinator>,
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Link {
+    /// Starts connecting.
+    pub(super) fn open(url: String, worker: WorkerId) -> Self {
+        let (outgoing, from_supervisor) = mpsc::channel(QUEUE_MAX);
+        let (to_supervisor, incoming) = mpsc::channel(QUEUE_MAX);
+        let line = Line {
+            url,
+            worker,
+            from_supervisor,
+            to_supervisor,
+            unacknowledged: VecDeque::new(),
+            held: None,
+            is_leaving: false,
+        };
+        let task = Some(tokio::spawn(line.keep()));
+        Self { outgoing, incoming, task }
+    }
+
+    /// The next message; for ever pending when the line is closed.
+    pub(super) async fn next(&mut self) -> FromCoordinator {
+        match self.incoming.recv().await {
+            Some(message) => message,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends what must arrive.
+    pub(super) async fn report(&self, generation: Generation, sequence: u64, report: RunReport) {
+        self.push(Outgoing::Report { generation, sequence, report }).await;
+    }
+
+    /// Remembers that a run was taken on, to say so after a cut.
+    pub(super) async fn hold(&self, generation: Generation) {
+        self.push(Outgoing::Hold { generation }).await;
+    }
+
+    async fn push(&self, message: Outgoing) {
+        if self.outgoing.send(message).await.is_err() {
+            tracing::error!("the line to the coordinator is closed");
+        }
+    }
+
+    /// Sends what may be lost.
+    pub(super) fn progress(&self, generation: Generation, progress: RunProgress) {
+        let _full = self.outgoing.try_send(Outgoing::Progress { generation, progress });
+    }
+
+    /// Sends what may be lost.
+    pub(super) fn log(&self, generation: Option<Generation>, line: String) {
+        let _full = self.outgoing.try_send(Outgoing::Log { generation, line });
+    }
+
+    /// Says goodbye and waits until it is out.
+    pub(super) async fn goodbye(&mut self, reason: String) {
+        self.push(Outgoing::Goodbye { reason }).await;
+        if let Some(task) = self.task.take() {
+            let _panicked = task.await;
+        }
+    }
+}
+
+struct Line {
+    url: String,
+    worker: WorkerId,
+    from_supervisor: mpsc::Receiver<Outgoing>,
+    to_supervisor: mpsc::Sender<FromCoordinator>,
+    unacknowledged: VecDeque<v1::Report>,
+    /// The run that was taken on last, until its end is acknowledged.
+    held: Option<Held>,
+    is_leaving: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    generation: Generation,
+    /// Number of the report that ended it.
+    ended_by: Option<u64>,
+}
+
+/// Why a session ended.
+enum Cut {
+    Lost(String),
+    Left,
+}
+
+impl Line {
+    async fn keep(mut self) {
+        let mut pause = RETRY.0;
+        loop {
+            let opened_at = Instant::now();
+            match self.session().await {
+                Cut::Left => return,
+                Cut::Lost(reason) => {
+                    if opened_at.elapsed() > RETRY.1 {
+                        pause = RETRY.0;
+                    }
+                    tracing::info!(reason, "no line to the coordinator");
+                }
+            }
+            if self.is_leaving || !self.wait(pause).await {
+                return;
+            }
+            pause = (pause * 2).min(RETRY.1);
+        }
+    }
+
+    /// Waits, still taking reports so that the supervisor never stands still. `false`: leave.
+    async fn wait(&mut self, pause: Duration) -> bool {
+        let until = sleep(pause);
+        tokio::pin!(until);
+        loop {
+            tokio::select! {
+                () = &mut until => return true,
+                message = self.from_supervisor.recv() => match message {
+                    None | Some(Outgoing::Goodbye { .. }) => return false,
+                    Some(message) => drop(self.convert(message)),
+                },
+            }
+        }
+    }
+
+    async fn session(&mut self) -> Cut {
+        let endpoint = match Endpoint::from_shared(self.url.clone()) {
+            Ok(endpoint) => endpoint
+                .connect_timeout(CONNECT)
+                .http2_keep_alive_interval(Duration::from_secs(10))
+                .keep_alive_timeout(Duration::from_secs(10)),
+            Err(error) => return Cut::Lost(format!("{}: {error}", self.url)),
+        };
+        let channel = match timeout(CONNECT, endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return Cut::Lost(error.to_string()),
+            Err(_) => return Cut::Lost("connecting took too long".to_owned()),
+        };
+        let (sender, requests) = mpsc::channel(QUEUE_MAX);
+        let hello = Request::Hello(v1::Hello {
+            worker_id: self.worker.to_string(),
+            protocol_version: PROTOCOL_VERSION,
+            host: host_name(),
+            held_generation: self.held.map(|held| held.generation.0),
+        });
+        let mut first = vec![hello];
+        first.extend(self.unacknowledged.iter().cloned().map(Request::Report));
+        for message in first {
+            if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
+                return Cut::Lost("the connection closed".to_owned());
+            }
+        }
+        let mut client = WorkerServiceClient::new(channel);
+        let opening = client.session(ReceiverStream::new(requests));
+        let mut responses = match timeout(CONNECT, opening).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Cut::Lost(status.message().to_owned()),
+            Err(_) => return Cut::Lost("the coordinator does not answer".to_owned()),
+        };
+        self.talk(&sender, &mut responses).await
+    }
+
+    async fn talk(
+        &mut self,
+        sender: &mpsc::Sender<SessionRequest>,
+        responses: &mut tonic::Streaming<v1::SessionResponse>,
+    ) -> Cut {
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let message = tokio::select! {
+                _ = heartbeat.tick() => Some(Request::Heartbeat(v1::Heartbeat {})),
+                message = self.from_supervisor.recv() => match message {
+                    Some(message) => self.convert(message),
+                    None => return Cut::Left,
+                },
+                response = responses.message() => match response {
+                    Ok(Some(response)) => {
+                        if let Some(Response::Welcome(welcome)) = &response.message {
+                            let every = Duration::from_millis(welcome.lease_ms / 5);
+                            heartbeat = interval(every.clamp(Duration::from_millis(50), HEARTBEAT));
+                            heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                        }
+                        match self.take(response).await {
+                            Ok(()) => None,
+                            Err(reason) => return Cut::Lost(reason),
+                        }
+                    }
+                    Ok(None) => return Cut::Lost("the coordinator closed the line".to_owned()),
+                    Err(status) => return Cut::Lost(status.message().to_owned()),
+                },
+            };
+            let Some(message) = message else { continue };
+            if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
+                return Cut::Lost("the connection closed".to_owned());
+            }
+            if self.is_leaving {
+                // The coordinator closes its side when it has read the goodbye.
+                let drained = async { while let Ok(Some(_)) = responses.message().await {} };
+                let _late = timeout(Duration::from_millis(500), drained).await;
+                return Cut::Left;
+            }
+        }
+    }
+
+    /// Books a message and puts it on the wire's form.
+    fn convert(&mut self, message: Outgoing) -> Option<Request> {
+        match message {
+            Outgoing::Report { generation, sequence, report } => {
+                if matches!(report, RunReport::Ended { .. })
+                    && let Some(held) = &mut self.held
+                    && held.generation == generation
+                {
+                    held.ended_by = Some(sequence);
+                }
+                let report = Some((&report).into());
+                let wire = v1::Report { generation: generation.0, sequence, report };
+                self.unacknowledged.push_back(wire.clone());
+                Some(Request::Report(wire))
+            }
+            Outgoing::Hold { generation } => {
+                self.held = Some(Held { generation, ended_by: None });
+                None
+            }
+            Outgoing::Progress { generation, progress } => Some(Request::Progress(v1::Progress {
+                generation: generation.0,
+                progress: Some((&progress).into()),
+            })),
+            Outgoing::Log { generation, line } => {
+                let generation = generation.map(|generation| generation.0);
+                Some(Request::LogLines(v1::LogLines { generation, lines: vec![line] }))
+            }
+            Outgoing::Goodbye { reason } => {
+                self.is_leaving = true;
+                Some(Request::Goodbye(v1::Goodbye { reason }))
+            }
+        }
+    }
+
+    async fn take(&mut self, response: v1::SessionResponse) -> Result<(), String> {
+        let message = match response.message {
+            Some(Response::Assign(spec)) => {
+                let spec = RunSpec::try_from(spec).map_err(|error| format!("assign: {error}"))?;
+                FromCoordinator::Assign(Box::new(spec))
+            }
+            Some(Response::Direct(wire)) => {
+                let directive = Directive::try_from(wire.directive())
+                    .map_err(|error| format!("direct: {error}"))?;
+                FromCoordinator::Direct { generation: Generation(wire.generation), directive }
+            }
+            Some(Response::Acknowledge(wire)) => {
+                self.acknowledge(Generation(wire.generation), wire.sequence);
+                return Ok(());
+            }
+            Some(Response::Abandon(wire)) => {
+                let generation = Generation(wire.generation);
+                self.unacknowledged.retain(|report| report.generation != generation.0);
+                if self.held.is_some_and(|held| held.generation == generation) {
+                    self.held = None;
+                }
+                FromCoordinator::Abandon { generation }
+            }
+            Some(Response::Welcome(_)) | None => return Ok(()),
+        };
+        self.to_supervisor.send(message).await.map_err(|_| "the supervisor is gone".to_owned())
+    }
+
+    fn acknowledge(&mut self, generation: Generation, sequence: u64) {
+        self.unacknowledged
+            .retain(|report| report.generation != generation.0 || report.sequence > sequence);
+        let is_over = self.held.is_some_and(|held| {
+            held.generation == generation && held.ended_by.is_some_and(|end| end <= sequence)
+        });
+        if is_over {
+            self.held = None;
+        }
+    }
+}
+
+/// The machine's name, for people.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
