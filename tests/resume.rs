@@ -3,6 +3,7 @@
 //!
 //! These tests run the trainer in this process and kill it by dropping it; those that kill real
 //! processes are elsewhere.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -201,3 +201,84 @@ pub(crate) fn serialize_tensors<'a>(
         .and_then(|views| safetensors::serialize(views, texts))
         .map_err(|error| ModelError::Torch(format!("cannot write safetensors: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CONFIG_FILE;
+
+    fn tiny() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/hf/tiny")
+    }
+
+    /// A copy of the tiny model whose tensors went through `change`.
+    fn changed(change: impl Fn(&mut NamedTensors)) -> Result<Pretrained, ModelError> {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::copy(tiny().join(CONFIG_FILE), directory.path().join(CONFIG_FILE)).unwrap();
+        let mut tensors = read_tensors(&tiny().join(WEIGHTS_FILE)).unwrap();
+        change(&mut tensors);
+        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        let bytes = serialize_tensors(named, BTreeMap::new()).unwrap();
+        std::fs::write(directory.path().join(WEIGHTS_FILE), bytes).unwrap();
+        Pretrained::read(directory.path())
+    }
+
+    fn rename(tensors: &mut NamedTensors, new_name: impl Fn(&str) -> String) {
+        *tensors = std::mem::take(tensors).into_iter().map(|(k, v)| (new_name(&k), v)).collect();
+    }
+
+    #[test]
+    fn names_of_older_and_of_bare_files_are_accepted() {
+        let wanted = Pretrained::read(&tiny()).unwrap().weights;
+        let bare = changed(|tensors| {
+            tensors.retain(|name, _| !name.starts_with("classifier"));
+            rename(tensors, |name| name.trim_start_matches("bert.").to_owned());
+            tensors.insert("embeddings.position_ids".to_owned(), Tensor::from_slice(&[0i64, 1]));
+        });
+        let old = changed(|tensors| {
+            rename(tensors, |name| {
+                name.replace("LayerNorm.weight", "LayerNorm.gamma")
+                    .replace("LayerNorm.bias", "LayerNorm.beta")
+            });
+            tensors.insert("cls.seq_relationship.bias".to_owned(), Tensor::from_slice(&[0f32]));
+        });
+        assert_eq!(bare.unwrap().weights, wanted);
+        assert_eq!(old.unwrap().weights, wanted);
+        let headless = changed(|tensors| tensors.retain(|name, _| !name.contains("pooler")));
+        assert_eq!(headless.unwrap().weights.len(), wanted.len() - 2);
+    }
+
+    #[test]
+    fn missing_and_unexpected_names_are_listed() {
+        let query = "bert.encoder.layer.1.attention.self.query.weight";
+        let error = changed(|tensors| {
+            tensors.remove(query);
+            tensors.remove("bert.pooler.dense.bias");
+            tensors.insert("bert.encoder.layer.3.extra".to_owned(), Tensor::from_slice(&[0f32]));
+        });
+        let error = error.unwrap_err();
+        assert!(error.is_permanent());
+        for name in [query, "bert.pooler.dense.bias", "layer.3.extra"] {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn narrow_floats_are_widened() {
+        let tensor = Tensor::from_slice(&[1.5f32, -0.25]);
+        for kind in [Kind::Half, Kind::BFloat16, Kind::Double] {
+            let narrow = tensor.to_kind(kind);
+            let mut data = vec![0; narrow.numel() * kind.elt_size_in_bytes()];
+            narrow.copy_data_u8(&mut data, narrow.numel());
+            let dtype = match kind {
+                Kind::Half => Dtype::F16,
+                Kind::BFloat16 => Dtype::BF16,
+                _ => Dtype::F64,
+            };
+            let view = TensorView::new(dtype, vec![2], &data).unwrap();
+            let bytes = safetensors::serialize([("x", view)], None).unwrap();
+            assert_eq!(named_tensors(&bytes).unwrap()["x"], tensor);
+        }
+        assert!(named_tensors(b"no tensors at all").is_err());
+    }
+}

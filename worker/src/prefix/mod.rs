@@ -7,6 +7,8 @@
 //! depend on, so an entry is never out of date, and whoever finds a block missing computes it.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use plan::PrefixSplit;
 
@@ -152,9 +154,14 @@ impl Prefix {
 
     /// Maps all blocks, which must be there: [`Prefix::compute`] of every part has run.
     pub fn open(self, runtime: &Handle) -> Result<PrefixCache, PrefixError> {
-        let blocks = (0..self.plan.num_blocks())
-            .map(|block| self.map_block(runtime, block))
-            .collect::<Result<_, _>>()?;
+        let mut blocks = Vec::with_capacity(self.plan.num_blocks());
+        for block in 0..self.plan.num_blocks() {
+            let mapped = self.map_block(runtime, block);
+            if let Err(PrefixError::Damaged { .. }) = &mapped {
+                within(runtime, self.store.delete(&self.index_key(block)))??;
+            }
+            blocks.push(mapped?);
+        }
         Ok(PrefixCache { prefix: self, blocks })
     }
 

@@ -1,0 +1,171 @@
+//! Metrics files in the hands of other people's readers: pyarrow sees the schema that is documented,
+//! and DuckDB, with the query that is documented, sees the same points as our own reader.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use muster_common::id::{Attempt, TrialId};
+use muster_common::metric::{self, EFFECTIVE_SQL, METRIC_FORMAT_KEY, MetricName, MetricPoint};
+use muster_common::seed::Seed;
+use muster_common::storage::{Layout, Store};
+use muster_worker::metrics::{MetricOrigin, MetricSink};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+/// Longest time the other readers may take.
+const READER_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A store in a directory, and a runtime for sinks.
+struct Bench {
+    directory: tempfile::TempDir,
+    store: Store,
+    runtime: Runtime,
+}
+
+fn bench() -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store").to_str().unwrap()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    Bench { directory, store, runtime: runtime.unwrap() }
+}
+
+fn trial() -> TrialId {
+    TrialId { experiment: "readable-1".parse().unwrap(), number: 3 }
+}
+
+fn python() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/python/bin/python");
+    path.exists().then_some(path)
+}
+
+impl Bench {
+    fn sink(&self, attempt: u32, rank: u32, resumed_from: u64) -> MetricSink {
+        let origin = MetricOrigin { trial: trial(), attempt: Attempt(attempt), rank, resumed_from };
+        MetricSink::new(self.store.clone(), origin, self.runtime.handle())
+    }
+
+    fn ours(&self) -> Vec<MetricPoint> {
+        self.runtime.block_on(metric::read_trial(&self.store, &trial())).unwrap()
+    }
+
+    /// What pyarrow and DuckDB say about the files.
+    fn theirs(&self, python: &Path) -> Value {
+        let directory = self.store.local_path(&metric::directory(&trial())).unwrap();
+        let sql = self.directory.path().join("effective.sql");
+        std::fs::write(&sql, EFFECTIVE_SQL).unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("metrics_readable.py");
+        let mut reader = tokio::process::Command::new(python);
+        reader.arg(script).args([&directory, &sql]).stdin(Stdio::null()).kill_on_drop(true);
+        let output = self
+            .runtime
+            .block_on(async { tokio::time::timeout(READER_DEADLINE, reader.output()).await })
+            .expect("the reader is done in time")
+            .expect("the reader starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+/// A point as the script prints it.
+fn row(point: &MetricPoint) -> Value {
+    let MetricPoint { trial, rank, step, name, value, attempt, recorded_at, .. } = point;
+    let bits = format!("{:016x}", value.to_bits());
+    json!([trial.to_string(), rank, step, name.as_str(), bits, attempt.0, recorded_at.0])
+}
+
+fn assert_same(theirs: &Value, ours: &[MetricPoint]) {
+    let theirs = theirs["effective"].as_array().unwrap();
+    assert_eq!(theirs.len(), ours.len());
+    for (theirs, ours) in theirs.iter().zip(ours) {
+        assert_eq!(*theirs, row(ours));
+    }
+}
+
+fn skipped(test: &str) {
+    println!("MUSTER-SKIP {test}: .cache/python is missing, run deploy/setup/python_readers.sh");
+}
+
+#[test]
+fn a_superseded_attempt_is_read_alike_by_everybody() {
+    let Some(python) = python() else {
+        return skipped("a_superseded_attempt_is_read_alike_by_everybody");
+    };
+    let bench = bench();
+    // Checkpoint at 40; the steps behind it are lost with the worker and trained again.
+    let first = bench.sink(1, 0, 0);
+    for step in 1..=60 {
+        first.record(step, MetricName::TRAIN_LOSS, 1.0 / step as f64);
+        if step % 20 == 0 {
+            first.flush().unwrap();
+        }
+    }
+    first.record(40, MetricName::VALIDATION_LOSS, f64::INFINITY);
+    first.flush().unwrap();
+    let second = bench.sink(2, 0, 40);
+    for step in 41..=50 {
+        second.record(step, MetricName::TRAIN_LOSS, -1.0);
+    }
+    // The rung is evaluated again, and a loss went wrong.
+    second.record(40, MetricName::VALIDATION_LOSS, 0.25);
+    second.record(50, MetricName::GRAD_NORM, f64::NAN);
+    second.flush().unwrap();
+    // A file that was uploaded twice.
+    let file = Layout::metrics(&trial(), Attempt(2), 0, 0);
+    let twin = Layout::metrics(&trial(), Attempt(2), 0, 77);
+    let bytes = bench.runtime.block_on(bench.store.get(&file)).unwrap();
+    bench.runtime.block_on(bench.store.put(&twin, bytes)).unwrap();
+
+    let ours = bench.ours();
+    let losses = ours.iter().filter(|point| point.name == MetricName::TRAIN_LOSS);
+    let losses: Vec<(u64, bool)> = losses.map(|point| (point.step, point.value > 0.0)).collect();
+    assert_eq!(losses, (1..=50).map(|step| (step, step <= 40)).collect::<Vec<_>>());
+    assert_eq!(ours.len(), 52);
+
+    let theirs = bench.theirs(&python);
+    assert_same(&theirs, &ours);
+    assert_eq!(theirs["rows"], 60 + 1 + 2 * 12);
+    assert_eq!(theirs["metadata"][METRIC_FORMAT_KEY], "1");
+    let columns = json!([
+        ["trial", "string"],
+        ["attempt", "uint32"],
+        ["resumed_from", "uint64"],
+        ["rank", "uint32"],
+        ["step", "uint64"],
+        ["name", "string"],
+        ["value", "double"],
+        ["recorded_at", "timestamp[ms, tz=UTC]"]
+    ]);
+    assert_eq!(theirs["columns"], columns);
+}
+
+#[test]
+fn any_history_of_attempts_is_read_alike_by_everybody() {
+    let Some(python) = python() else {
+        return skipped("any_history_of_attempts_is_read_alike_by_everybody");
+    };
+    for seed in 1..=6 {
+        let bench = bench();
+        let mut draws = Seed(seed).draws();
+        let mut reached = 0;
+        for attempt in 1..=6 {
+            let resumed_from = draws.below(reached + 1);
+            let ranks = [bench.sink(attempt, 0, resumed_from), bench.sink(attempt, 1, resumed_from)];
+            reached = resumed_from + draws.below(12);
+            for step in resumed_from + 1..=reached {
+                for sink in &ranks {
+                    sink.record(step, MetricName::TRAIN_LOSS, draws.unit());
+                }
+                ranks[0].record(step, MetricName::LEARNING_RATE, draws.unit());
+            }
+            // Also at the step it resumed from, as a rung that is evaluated again.
+            ranks[0].record(resumed_from, MetricName::VALIDATION_ACCURACY, draws.unit());
+            for sink in &ranks {
+                sink.flush().unwrap();
+            }
+        }
+        let ours = bench.ours();
+        assert!(!ours.is_empty());
+        assert_same(&bench.theirs(&python), &ours);
+    }
+}
