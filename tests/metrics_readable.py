@@ -28,6 +28,7 @@ def main():
         for name in table.column_names:
             if table.column(name).null_count:
                 sys.exit(f"{file} has nulls in {name}")
+    metadata = pq.read_metadata(files[0]).metadata
     query = sql_file.read_text(encoding="utf-8").replace("DIRECTORY", str(directory))
     connection = duckdb.connect()
     points = connection.sql(
@@ -38,7 +39,7 @@ def main():
         json.dumps(
             {
                 "columns": [[field.name, str(field.type)] for field in schema],
-                "metadata": {key.decode(): value.decode() for key, value in schema.metadata.items()},
+                "metadata": {key.decode(): value.decode() for key, value in metadata.items()},
                 "rows": sum(table.num_rows for table in tables),
                 "effective": [
                     [trial, rank, step, name, struct.pack(">d", value).hex(), attempt, at]

@@ -26,7 +26,8 @@ struct Bench {
 fn bench() -> Bench {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().join("store").to_str().unwrap()).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     Bench { directory, store, runtime: runtime.unwrap() }
 }
 
@@ -150,7 +151,8 @@ fn any_history_of_attempts_is_read_alike_by_everybody() {
         let mut reached = 0;
         for attempt in 1..=6 {
             let resumed_from = draws.below(reached + 1);
-            let ranks = [bench.sink(attempt, 0, resumed_from), bench.sink(attempt, 1, resumed_from)];
+            let ranks =
+                [bench.sink(attempt, 0, resumed_from), bench.sink(attempt, 1, resumed_from)];
             reached = resumed_from + draws.below(12);
             for step in resumed_from + 1..=reached {
                 for sink in &ranks {

@@ -56,7 +56,10 @@ impl Draws {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in `0..bound`; `bound` must not be zero. Unbiased (Lemire 2019).
+    /// Uniform in `0..bound`. Unbiased (Lemire 2019).
+    ///
+    /// # Panics
+    /// When `bound` is zero: nothing lies below it.
     pub fn below(&mut self, bound: u64) -> u64 {
         assert!(bound > 0, "a draw below zero has no outcome");
         let threshold = bound.wrapping_neg() % bound;

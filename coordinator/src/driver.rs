@@ -19,8 +19,16 @@ const BATCH_MAX: usize = 256;
 type Reader = Box<dyn FnOnce(&Engine) + Send>;
 
 enum Command {
-    Apply { event: Event, reply: oneshot::Sender<Vec<Action>> },
-    Report { generation: Generation, sequence: u64, report: RunReport, reply: oneshot::Sender<Admission> },
+    Apply {
+        event: Event,
+        reply: oneshot::Sender<Vec<Action>>,
+    },
+    Report {
+        generation: Generation,
+        sequence: u64,
+        report: RunReport,
+        reply: oneshot::Sender<Admission>,
+    },
     Read(Reader),
     Stop,
 }

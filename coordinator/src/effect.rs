@@ -11,11 +11,7 @@ use crate::engine::{Action, Event};
 use crate::live::{Live, ToWorker};
 
 /// Takes actions until the driver is gone.
-pub async fn perform_all(
-    mut actions: mpsc::UnboundedReceiver<Action>,
-    driver: Driver,
-    live: Live,
-) {
+pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: Driver, live: Live) {
     let mut stores = Stores::default();
     while let Some(action) = actions.recv().await {
         match action {

@@ -128,7 +128,9 @@ impl Journal {
                 let body = serde_json::to_string(event).map_err(|source| {
                     JournalError::Damaged { path: path.clone(), position, source }
                 })?;
-                insert.execute(params![integer(position), integer(at.0), body]).map_err(database)?;
+                insert
+                    .execute(params![integer(position), integer(at.0), body])
+                    .map_err(database)?;
             }
         }
         transaction.commit().map_err(database)?;
@@ -148,8 +150,11 @@ impl Journal {
     /// Writes a snapshot and forgets older ones. Events are kept: they are the history.
     pub fn snapshot(&mut self, engine: &Engine) -> Result<(), JournalError> {
         let (path, position) = (self.path.clone(), self.position);
-        let body = serde_json::to_string(engine)
-            .map_err(|source| JournalError::Damaged { path: path.clone(), position, source })?;
+        let body = serde_json::to_string(engine).map_err(|source| JournalError::Damaged {
+            path: path.clone(),
+            position,
+            source,
+        })?;
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
@@ -191,7 +196,9 @@ impl Journal {
         self.snapshot_position = position;
         let mut statement = self
             .connection
-            .prepare("SELECT position, at_ms, body FROM events WHERE position > ?1 ORDER BY position")
+            .prepare(
+                "SELECT position, at_ms, body FROM events WHERE position > ?1 ORDER BY position",
+            )
             .map_err(database)?;
         let mut rows = statement.query(params![integer(position)]).map_err(database)?;
         while let Some(row) = rows.next().map_err(database)? {

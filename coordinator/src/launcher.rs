@@ -84,7 +84,8 @@ impl LocalLauncher {
     async fn keep(self, started_at: u64, slot: u32, shutdown: CancellationToken) {
         let mut deaths = 0u32;
         for life in 0u32.. {
-            let Ok(worker) = format!("{LOCAL_PREFIX}{started_at}-{slot}-{life}").parse::<WorkerId>()
+            let Ok(worker) =
+                format!("{LOCAL_PREFIX}{started_at}-{slot}-{life}").parse::<WorkerId>()
             else {
                 return;
             };
@@ -142,7 +143,7 @@ impl LocalLauncher {
             tokio::select! {
                 status = child.wait() => return status.ok(),
                 line = next_line(&mut lines) => match line {
-                    Some(line) => self.logs.append(worker, None, vec![line]),
+                    Some(line) => self.logs.append(worker, None, &[line]),
                     None => lines = None,
                 },
                 () = shutdown.cancelled() => break,

@@ -66,7 +66,12 @@ impl Live {
     }
 
     /// A worker opened session `number`; an older session of it gets no messages any more.
-    pub fn connect(&self, worker: &WorkerId, number: u64, now: Instant) -> mpsc::Receiver<ToWorker> {
+    pub fn connect(
+        &self,
+        worker: &WorkerId,
+        number: u64,
+        now: Instant,
+    ) -> mpsc::Receiver<ToWorker> {
         let (sender, receiver) = mpsc::channel(SESSION_CAPACITY);
         let mut state = self.state();
         state.sessions.insert(worker.clone(), Session { number, sender });
@@ -118,7 +123,11 @@ impl Live {
         state.progress.insert(generation, progress);
         let total: f64 = state.progress.values().map(|progress| progress.examples_per_second).sum();
         state.rates.push_back((now, total));
-        while state.rates.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_WINDOW) {
+        while state
+            .rates
+            .front()
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_WINDOW)
+        {
             state.rates.pop_front();
         }
     }

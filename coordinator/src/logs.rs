@@ -43,14 +43,16 @@ impl Logs {
     pub fn append(
         &self,
         worker: &WorkerId,
-        owner: Option<(ExperimentId, Option<TrialId>)>,
-        lines: Vec<String>,
+        owner: Option<&(ExperimentId, Option<TrialId>)>,
+        lines: &[String],
     ) {
-        let trial = owner.as_ref().and_then(|(_, trial)| trial.as_ref());
+        let trial = owner.and_then(|(_, trial)| trial.as_ref());
         let trial = trial.map_or_else(|| "-".to_owned(), |trial| format!("t{}", trial.number));
-        let path = self.file(owner.as_ref().map(|(experiment, _)| experiment));
-        let text: String =
-            lines.iter().map(|line| format!("{trial}\t{worker}\t{line}\n")).collect();
+        let path = self.file(owner.map(|(experiment, _)| experiment));
+        let mut text = String::new();
+        for line in lines {
+            text += &format!("{trial}\t{worker}\t{line}\n");
+        }
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(&self.directory)?;
             File::options().create(true).append(true).open(&path)?.write_all(text.as_bytes())
@@ -106,7 +108,7 @@ mod tests {
         let trial = |number| TrialId { experiment: experiment.clone(), number };
         for number in [1, 2] {
             let owner = Some((experiment.clone(), Some(trial(number))));
-            logs.append(&worker, owner, vec![format!("line of {number}")]);
+            logs.append(&worker, owner.as_ref(), &[format!("line of {number}")]);
         }
         let mut position = Position::default();
         let all = logs.read(&experiment, None, &mut position).unwrap();

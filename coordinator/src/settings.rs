@@ -139,7 +139,7 @@ impl Settings {
                 b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
             })
             .and_then(|b| b.set_override_option("log", flags.log.clone()))
-            .and_then(|builder| builder.build())
+            .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build)
             .and_then(Config::try_deserialize)
             .map_err(SettingsError::Config)?;
         settings.checked()
@@ -191,7 +191,10 @@ pub fn absolute(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn load(flags: &SettingsFlags, environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    fn load(
+        flags: &SettingsFlags,
+        environment: &[(&str, &str)],
+    ) -> Result<Settings, SettingsError> {
         let pairs = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Settings::load(flags, pairs)
     }

@@ -76,8 +76,7 @@ impl System {
             shutdown: shutdown.clone(),
         };
         tasks.spawn(perform_all(inbox, driver.clone(), live.clone()));
-        let leases =
-            watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
+        let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
         tasks.spawn(leases);
         let stop = shutdown.clone();
         tasks.spawn(async move {
@@ -87,7 +86,18 @@ impl System {
             }
         });
         let settings = settings.clone();
-        Ok(Self { driver, live, store, address, unfinished, shutdown, settings, logs, tasks, thread })
+        Ok(Self {
+            driver,
+            live,
+            store,
+            address,
+            unfinished,
+            shutdown,
+            settings,
+            logs,
+            tasks,
+            thread,
+        })
     }
 
     /// Starts the local workers; returns how many. Each keeps being started again until the end.

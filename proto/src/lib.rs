@@ -16,6 +16,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
     missing_docs,
     clippy::pedantic,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     reason = "generated; the proto files carry the comments"
 )]

@@ -162,3 +162,62 @@ fn describe(provenance: &Provenance<'_>) -> Value {
         "test": scores,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Frozen, Pretrained};
+    use muster_common::id::Generation;
+    use muster_common::seed::Seed;
+    use tch::Device;
+
+    const MANIFEST: &str = "
+version: 1
+name: sentences
+model: {pretrained: models/tiny}
+data:
+  train: {path: train.tsv, columns: [text, label]}
+  validation: {fraction: 0.1}
+  text: text
+  label: {column: label, names: [no, yes]}
+budget: {epochs: 1}
+";
+
+    #[test]
+    fn an_exported_model_predicts_the_same() {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/hf/tiny");
+        let pretrained = Pretrained::read(&tiny).unwrap();
+        let labels = vec!["no".to_owned(), "yes".to_owned()];
+        let frozen = Frozen { embeddings: true, layers: 1 };
+        let model =
+            Classifier::to_train(&pretrained, labels, frozen, Seed(9), Device::Cpu).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let source = tempfile::tempdir().unwrap();
+        std::fs::write(source.path().join("tokenizer.json"), b"{}").unwrap();
+        let trial: TrialId = "sentences-1/t2".parse().unwrap();
+        let test = Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![0, 4]] };
+        let provenance = Provenance {
+            manifest: &Manifest::parse(MANIFEST).unwrap(),
+            trial: &trial,
+            assignment: &Assignment::new(),
+            checkpoint: &CheckpointKey { trial: trial.clone(), step: 7, generation: Generation(1) },
+            test: Some(&test),
+        };
+        let handle = runtime.handle();
+        let exported = export(handle, &store, &model, source.path(), 0.3, &provenance).unwrap();
+        let exported = Path::new(&exported);
+        let again = Classifier::from_directory(exported, Device::Cpu).unwrap();
+        assert_eq!(again.labels(), model.labels());
+        let batch = [vec![1, 5, 6, 2], vec![1, 9, 2]];
+        assert_eq!(again.logits(&batch).unwrap(), model.logits(&batch).unwrap());
+        let json = |file: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(exported.join(file)).unwrap()).unwrap()
+        };
+        assert_eq!(json(CONFIG_FILE)["architectures"][0], "BertForSequenceClassification");
+        assert_eq!(json(CONFIG_FILE)["label2id"]["yes"], 1);
+        assert_eq!(json(PROVENANCE_FILE)["test"]["scores"]["accuracy"], 0.875);
+        assert!(exported.join("tokenizer.json").is_file());
+    }
+}

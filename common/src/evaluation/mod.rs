@@ -53,7 +53,8 @@ impl Evaluation {
             .map(|class| {
                 let hits = cell(class, class).unwrap_or(0);
                 let support: u64 = self.confusion[class].iter().sum();
-                let guessed = (0..self.confusion.len()).filter_map(|truth| cell(truth, class)).sum();
+                let guessed =
+                    (0..self.confusion.len()).filter_map(|truth| cell(truth, class)).sum();
                 ClassScore {
                     precision: share(hits, guessed),
                     recall: share(hits, support),

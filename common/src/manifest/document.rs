@@ -20,7 +20,10 @@ pub(super) struct Node {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum NodeKind {
     /// Text, and whether it was quoted (quoted text is never a number, a truth value or null).
-    Scalar { text: String, quoted: bool },
+    Scalar {
+        text: String,
+        quoted: bool,
+    },
     Sequence(Vec<Node>),
     Mapping(Vec<Entry>),
 }
@@ -146,16 +149,16 @@ impl Builder {
         match self.open.last_mut().map(|open| &mut open.items) {
             None => self.root = Some(node),
             Some(Items::Sequence(items)) => items.push(node),
-            Some(Items::Mapping { entries, key }) => match key.take() {
-                Some((key, line)) => entries.push(Entry { key, line, value: node }),
-                None => match node.kind {
-                    NodeKind::Scalar { text, .. } => *key = Some((text, node.line)),
-                    _ => {
-                        let message = "a key must be a name, not a list or a mapping".to_owned();
-                        return Err(Malformed { line: node.line, message });
-                    }
-                },
-            },
+            Some(Items::Mapping { entries, key }) => {
+                if let Some((key, line)) = key.take() {
+                    entries.push(Entry { key, line, value: node });
+                } else if let NodeKind::Scalar { text, .. } = node.kind {
+                    *key = Some((text, node.line));
+                } else {
+                    let message = "a key must be a name, not a list or a mapping".to_owned();
+                    return Err(Malformed { line: node.line, message });
+                }
+            }
         }
         Ok(())
     }

@@ -65,7 +65,12 @@ impl Issues {
         self.0.borrow_mut().push(Issue { line, path, message, mend: None });
     }
 
-    pub(super) fn add_mend(&self, at: (usize, &str), message: impl Into<String>, mend: impl Into<String>) {
+    pub(super) fn add_mend(
+        &self,
+        at: (usize, &str),
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
         let (line, path) = (at.0, at.1.to_owned());
         let (message, mend) = (message.into(), Some(mend.into()));
         self.0.borrow_mut().push(Issue { line, path, message, mend });
@@ -129,8 +134,7 @@ impl<'a> Section<'a> {
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
         self.asked.borrow_mut().push(key);
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        let field =
-            Field { path: self.path_of(key), node: &entry.value, issues: self.issues };
+        let field = Field { path: self.path_of(key), node: &entry.value, issues: self.issues };
         (!field.node.is_null()).then_some(field)
     }
 

@@ -5,7 +5,9 @@ use super::budget::Budget;
 use super::reader::{Field, Section, closest};
 use super::searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, check_value};
-use super::source::{DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat};
+use super::source::{
+    DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat,
+};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
 use super::{CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources};
 use crate::objective::{Mode, Objective, ObjectiveMetric};
@@ -35,14 +37,16 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         .and_then(|field| read_data(&field));
     let hyperparameters =
         optional_or(section.get("hyperparameters"), SearchSpace::new(), |field| read_space(&field));
-    let searcher =
-        optional(section.get("searcher"), |field| read_searcher(&field).map(Some));
+    let searcher = optional(section.get("searcher"), |field| read_searcher(&field).map(Some));
     let budget = section.require("budget", "{epochs: 3}").and_then(|field| read_budget(&field));
-    let checkpoint =
-        optional_or(section.get("checkpoint"), default_checkpoint(), |field| read_checkpoint(&field));
-    let resources =
-        optional_or(section.get("resources"), Resources { slots: 1 }, |field| read_resources(&field));
-    let max_restarts = optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
+    let checkpoint = optional_or(section.get("checkpoint"), default_checkpoint(), |field| {
+        read_checkpoint(&field)
+    });
+    let resources = optional_or(section.get("resources"), Resources { slots: 1 }, |field| {
+        read_resources(&field)
+    });
+    let max_restarts =
+        optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
     section.finish();
     version?;
     Some(Manifest {
@@ -61,6 +65,7 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
 }
 
 /// Absent gives `None` inside `Some`; a mistake gives `None`.
+#[expect(clippy::option_option, reason = "the outer one is the convention of this file")]
 fn optional<'a, T>(
     field: Option<Field<'a>>,
     read: impl FnOnce(Field<'a>) -> Option<Option<T>>,
@@ -202,7 +207,11 @@ fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
     let examples = section.get("examples");
     let fraction = section.get("fraction");
     let path = section.get("path");
-    if usize::from(examples.is_some()) + usize::from(fraction.is_some()) + usize::from(path.is_some()) != 1 {
+    if usize::from(examples.is_some())
+        + usize::from(fraction.is_some())
+        + usize::from(path.is_some())
+        != 1
+    {
         let message = "expected exactly one of `examples`, `fraction` and `path`";
         field.refuse_mend(message, "write for example {fraction: 0.1}");
         return None;

@@ -50,7 +50,13 @@ pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
     spec("micro_batch_size", Int, (0.0, 65536.0), 0.0, "examples per forward; 0: the whole share"),
     spec("dropout", Float, (0.0, 0.9), 0.1, "dropout of encoder, attention and head"),
     spec("weight_decay", Float, (0.0, 1.0), 0.01, "decoupled; never on biases and LayerNorm"),
-    spec("warmup_ratio", Float, (0.0, 1.0), 0.06, "share of the budget with a rising learning rate"),
+    spec(
+        "warmup_ratio",
+        Float,
+        (0.0, 1.0),
+        0.06,
+        "share of the budget with a rising learning rate",
+    ),
     spec("max_grad_norm", Float, (0.0, 1e6), 1.0, "gradient norm is clipped to this; 0: never"),
     spec("adam_beta1", Float, (0.0, 0.999_999), 0.9, "decay of the first moment"),
     spec("adam_beta2", Float, (0.0, 0.999_999_9), 0.999, "decay of the second moment"),
@@ -135,7 +141,10 @@ pub(super) fn check_value(spec: &HyperparameterSpec, value: ParameterValue) -> R
         return Err(format!("{} is a whole number, not {value}", spec.name));
     }
     if !(spec.min..=spec.max).contains(&number) {
-        return Err(format!("{} lies between {} and {}, not {value}", spec.name, spec.min, spec.max));
+        return Err(format!(
+            "{} lies between {} and {}, not {value}",
+            spec.name, spec.min, spec.max
+        ));
     }
     Ok(())
 }

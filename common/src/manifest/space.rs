@@ -31,7 +31,9 @@ impl fmt::Display for ParameterValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Int(n) => n.fmt(f),
-            Self::Float(x) if *x != 0.0 && (x.abs() < 1e-3 || x.abs() >= 1e6) => write!(f, "{x:.2e}"),
+            Self::Float(x) if *x != 0.0 && (x.abs() < 1e-3 || x.abs() >= 1e6) => {
+                write!(f, "{x:.2e}")
+            }
             Self::Float(x) => write!(f, "{}", (x * 1e6).round() / 1e6),
         }
     }

@@ -138,7 +138,8 @@ impl Rules<'_> {
         let (_, global_max) = bounds("global_batch_size");
         let (micro_min, _) = bounds("micro_batch_size");
         if micro_min > global_max {
-            let message = format!("micro-batches of {micro_min} never fit in batches of {global_max}");
+            let message =
+                format!("micro-batches of {micro_min} never fit in batches of {global_max}");
             let mend = "lower micro_batch_size, or remove it";
             self.refuse(&["hyperparameters", "micro_batch_size"], message, mend);
         }
@@ -163,8 +164,9 @@ impl Rules<'_> {
         }
         if low.amount() * f64::from(asha.reduction_factor) > full.amount() {
             let factor = asha.reduction_factor;
-            let message =
-                format!("{low} times reduction_factor {factor} is beyond the budget of {full}: no trial could ever be compared");
+            let message = format!(
+                "{low} times reduction_factor {factor} is beyond the budget of {full}: no trial could ever be compared"
+            );
             self.refuse(path, message, "lower min_budget or reduction_factor, or raise the budget");
         }
         let (_, batch) = domain_bounds(manifest, "global_batch_size");
@@ -192,7 +194,11 @@ impl Rules<'_> {
         match searcher.sampler {
             SamplerKind::Random if searched.is_empty() && searcher.max_trials > 1 => {
                 let message = "no hyperparameter has several values: all trials would be the same";
-                self.refuse(&["searcher"], message, "give one {min: ..., max: ...} or {values: [...]}");
+                self.refuse(
+                    &["searcher"],
+                    message,
+                    "give one {min: ..., max: ...} or {values: [...]}",
+                );
             }
             SamplerKind::Random => {}
             SamplerKind::Grid => {
@@ -232,12 +238,16 @@ impl Rules<'_> {
 /// Smallest and largest value a hyperparameter takes in this manifest.
 fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
     match manifest.hyperparameters.get(name) {
-        None => HyperparameterSpec::find(name).map_or((0.0, 0.0), |spec| (spec.default, spec.default)),
+        None => {
+            HyperparameterSpec::find(name).map_or((0.0, 0.0), |spec| (spec.default, spec.default))
+        }
         Some(Domain::Constant(value)) => (value.as_f64(), value.as_f64()),
-        Some(Domain::Values(values)) => values.iter().map(|value| value.as_f64()).fold(
-            (f64::INFINITY, f64::NEG_INFINITY),
-            |(low, high), value| (low.min(value), high.max(value)),
-        ),
+        Some(Domain::Values(values)) => values
+            .iter()
+            .map(|value| value.as_f64())
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            }),
         Some(Domain::Float { min, max, .. }) => (*min, *max),
         Some(Domain::Int { min, max, .. }) => (*min as f64, *max as f64),
     }

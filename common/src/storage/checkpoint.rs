@@ -140,7 +140,11 @@ impl CheckpointIndex {
         }
         let found = ContentHash::of(bytes);
         if found != part.sha256 {
-            return Err(damaged(format!("sha256 {} instead of {}", found.short(), part.sha256.short())));
+            return Err(damaged(format!(
+                "sha256 {} instead of {}",
+                found.short(),
+                part.sha256.short()
+            )));
         }
         Ok(())
     }

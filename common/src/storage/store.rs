@@ -15,7 +15,9 @@ use url::Url;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL cannot be used.
-    #[error("`{url}` is no object store: {reason}; write a directory, file:///DIRECTORY or s3://CONTAINER/PREFIX")]
+    #[error(
+        "`{url}` is no object store: {reason}; write a directory, file:///DIRECTORY or s3://CONTAINER/PREFIX"
+    )]
     Url {
         /// What was given.
         url: String,
@@ -49,7 +51,7 @@ pub enum StoreError {
         url: String,
         /// The cause.
         #[source]
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
 }
 
@@ -149,10 +151,8 @@ impl Store {
     /// Keys below `prefix`, sorted.
     pub async fn list(&self, prefix: &Path) -> Result<Vec<Path>, StoreError> {
         let listing = self.inner.list(Some(prefix)).map_ok(|object| object.location);
-        let mut keys: Vec<Path> = listing
-            .try_collect()
-            .await
-            .map_err(|error| self.explain("list", prefix, error))?;
+        let mut keys: Vec<Path> =
+            listing.try_collect().await.map_err(|error| self.explain("list", prefix, error))?;
         keys.sort();
         Ok(keys)
     }
@@ -170,7 +170,7 @@ impl Store {
         match source {
             object_store::Error::NotFound { .. } => StoreError::Missing { key, url },
             object_store::Error::AlreadyExists { .. } => StoreError::Exists { key, url },
-            source => StoreError::Io { verb, key, url, source },
+            source => StoreError::Io { verb, key, url, source: Box::new(source) },
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) struct RunArguments {
     pub(super) manifest: Option<PathBuf>,
     /// Go on with an interrupted experiment: the given one, or the latest
     #[arg(long, value_name = "EXPERIMENT", num_args = 0..=1, conflicts_with = "manifest")]
+    #[expect(clippy::option_option, reason = "absent, without a value, with one: as typed")]
     pub(super) resume: Option<Option<String>>,
     /// Write a summary of the experiment to this file (JSON) when it ends
     #[arg(long, value_name = "FILE")]
@@ -96,7 +97,12 @@ pub(super) struct ServeArguments {
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
     /// URL of the coordinator
-    #[arg(long, value_name = "URL", env = "MUSTER_COORDINATOR", default_value = "http://127.0.0.1:7700")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MUSTER_COORDINATOR",
+        default_value = "http://127.0.0.1:7700"
+    )]
     pub(super) coordinator: String,
 }
 

@@ -9,7 +9,9 @@ use muster_proto::v1::control_service_client::ControlServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::args::{ClientArguments, ExperimentArguments, LogsArguments, LsArguments, SubmitArguments};
+use super::args::{
+    ClientArguments, ExperimentArguments, LogsArguments, LsArguments, SubmitArguments,
+};
 use super::exit::Exit;
 use super::progress::Progress;
 use super::run::exit_of;
@@ -92,7 +94,8 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
         eprintln!("no experiments yet; `muster submit MANIFEST` makes one");
     }
     for view in views {
-        let state = if view.paused && !view.state.is_ended() { "paused" } else { view.state.name() };
+        let state =
+            if view.paused && !view.state.is_ended() { "paused" } else { view.state.name() };
         let best = view.best.as_ref().map_or_else(String::new, |best| {
             format!("{} {:.4}", view.objective.metric.name(), best.objective)
         });
@@ -151,8 +154,7 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
     };
     let mut client = connect(&arguments.client).await?;
     let request = v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow };
-    let mut stream =
-        client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();
+    let mut stream = client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();
     while let Some(response) = stream.message().await.map_err(|status| said(&status))? {
         for line in response.lines {
             println!("{line}");

@@ -7,7 +7,7 @@ pub(super) fn clock(seconds: f64) -> String {
         clippy::cast_sign_loss,
         reason = "durations are positive and far below 2^53 seconds"
     )]
-    let whole = seconds.max(0.0).min(1e12) as u64;
+    let whole = seconds.clamp(0.0, 1e12) as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
     if hours > 0 {
         format!("{hours}:{minutes:02}:{seconds:02}")

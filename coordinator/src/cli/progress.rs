@@ -61,10 +61,10 @@ impl Progress {
         let mut text = String::new();
         for decision in view.decisions.iter().skip(self.decisions_shown) {
             let at = clock(decision.at.since(view.created_at).as_secs_f64());
-            let about = decision.trial.as_ref().map_or_else(
-                || view.id.to_string(),
-                |trial| format!("t{}", trial.number),
-            );
+            let about = decision
+                .trial
+                .as_ref()
+                .map_or_else(|| view.id.to_string(), |trial| format!("t{}", trial.number));
             text += &format!("{at:>7}  {about:<4} {}\n", decision.text);
         }
         self.decisions_shown = view.decisions.len();
@@ -192,10 +192,10 @@ fn running_line(trial: &TrialView) -> String {
 
 /// Results per rung, lowest first: how the field narrows.
 fn rungs(view: &ExperimentView) -> String {
-    let passed = |rung: usize| {
-        view.trials.iter().filter(|trial| trial.rungs_passed as usize > rung).count()
-    };
-    let shown = view.rungs.iter().enumerate().map(|(rung, name)| format!("{name}: {}", passed(rung)));
+    let passed =
+        |rung: usize| view.trials.iter().filter(|trial| trial.rungs_passed as usize > rung).count();
+    let shown =
+        view.rungs.iter().enumerate().map(|(rung, name)| format!("{name}: {}", passed(rung)));
     shown.collect::<Vec<_>>().join("   ")
 }
 

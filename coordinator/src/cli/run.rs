@@ -49,7 +49,9 @@ async fn attend(
     };
     for other in system.unfinished.iter().filter(|id| Some(*id) != wanted.as_ref()) {
         system.driver.apply(Event::ExperimentPaused { experiment: other.clone() }).await?;
-        eprintln!("note: {other} has not ended and is paused; `muster run --resume {other}` goes on with it");
+        eprintln!(
+            "note: {other} has not ended and is paused; `muster run --resume {other}` goes on with it"
+        );
     }
     let num_slots = system.launch_local()?;
     wait_for_workers(system, num_slots).await?;

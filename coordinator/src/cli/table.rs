@@ -22,7 +22,7 @@ pub(super) fn render(view: &ExperimentView) -> String {
     }
     text += &data(view);
     if !view.trials.is_empty() {
-        line(&mut text, String::new());
+        line(&mut text, "");
         text += &trials(view);
     }
     text += &best(view);
@@ -39,8 +39,8 @@ pub(super) fn render(view: &ExperimentView) -> String {
     text
 }
 
-fn line(text: &mut String, content: String) {
-    text.push_str(&content);
+fn line(text: &mut String, content: impl AsRef<str>) {
+    text.push_str(content.as_ref());
     text.push('\n');
 }
 
@@ -73,7 +73,8 @@ fn data(view: &ExperimentView) -> String {
 /// The ranked table of trials.
 pub(super) fn trials(view: &ExperimentView) -> String {
     let ranked = view.ranked();
-    let names: Vec<&String> = ranked.first().map_or_else(Vec::new, |t| t.assignment.keys().collect());
+    let names: Vec<&String> =
+        ranked.first().map_or_else(Vec::new, |t| t.assignment.keys().collect());
     let mut header: Vec<String> =
         ["rank", "trial", "state", "step", view.objective.metric.name(), "attempts"]
             .map(ToOwned::to_owned)
@@ -121,10 +122,14 @@ fn align(rows: &[Vec<String>]) -> String {
             .map(|column| {
                 let width = widths[column];
                 let content = cell(row, column);
-                if is_number(column) { format!("{content:>width$}") } else { format!("{content:<width$}") }
+                if is_number(column) {
+                    format!("{content:>width$}")
+                } else {
+                    format!("{content:<width$}")
+                }
             })
             .collect();
-        line(&mut text, format!("  {}", cells.join("  ")).trim_end().to_owned());
+        line(&mut text, format!("  {}", cells.join("  ")).trim_end());
     }
     text
 }
@@ -155,9 +160,9 @@ fn best(view: &ExperimentView) -> String {
     );
     for part in [confusion_table(evaluation, &labels), classification_report(evaluation, &labels)] {
         for content in part.trim_end_matches('\n').lines() {
-            line(&mut text, format!("  {content}").trim_end().to_owned());
+            line(&mut text, format!("  {content}").trim_end());
         }
-        line(&mut text, String::new());
+        line(&mut text, "");
     }
     text.pop();
     text

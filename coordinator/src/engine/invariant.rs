@@ -13,7 +13,9 @@ impl Engine {
             if let Some(generation) = worker.run {
                 let run = self.runs.get(&generation);
                 if run.is_none_or(|run| run.worker != *id) {
-                    return Err(format!("worker {id} claims run {generation}, which is not its own"));
+                    return Err(format!(
+                        "worker {id} claims run {generation}, which is not its own"
+                    ));
                 }
             }
         }
@@ -43,7 +45,7 @@ impl Engine {
                 if trial.results.windows(2).any(|pair| pair[0].step > pair[1].step) {
                     return Err(format!("{id} has results out of order"));
                 }
-                let best = trial.best_result(&experiment.objective());
+                let best = trial.best_result(experiment.objective());
                 if best.is_some_and(|best| !trial.checkpoints.contains(&best.checkpoint)) {
                     return Err(format!("{id} has lost the checkpoint of its best result"));
                 }

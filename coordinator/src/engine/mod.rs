@@ -131,8 +131,10 @@ impl Engine {
                 text: experiment.text.clone(),
             };
             let deletions = experiment.trials.values().flat_map(|trial| trial.deleting.clone());
-            let deletions = deletions
-                .map(move |checkpoint| Action::DeleteCheckpoint { store: store.clone(), checkpoint });
+            let deletions = deletions.map(move |checkpoint| Action::DeleteCheckpoint {
+                store: store.clone(),
+                checkpoint,
+            });
             let wanted = !experiment.is_ended();
             wanted.then_some(manifest).into_iter().chain(deletions).collect::<Vec<_>>()
         };
@@ -156,7 +158,7 @@ impl Engine {
             Event::WorkerJoined { worker, host } => {
                 self.workers.entry(worker).or_insert(Worker { host, run: None });
             }
-            Event::WorkerLost { worker, cause } => self.lose(now, &worker, &cause, &mut actions),
+            Event::WorkerLost { worker, cause } => self.lose(now, &worker, &cause),
             Event::RunReported { generation, sequence, report } => {
                 if self.admit(generation, sequence) == Admission::New {
                     self.report(now, generation, report, &mut actions);
@@ -250,13 +252,7 @@ impl Engine {
         }
     }
 
-    fn lose(
-        &mut self,
-        now: Timestamp,
-        id: &WorkerId,
-        cause: &LossCause,
-        actions: &mut Vec<Action>,
-    ) {
+    fn lose(&mut self, now: Timestamp, id: &WorkerId, cause: &LossCause) {
         let Some(worker) = self.workers.remove(id) else { return };
         let Some(generation) = worker.run else { return };
         let (reason, counts) = match cause {
@@ -265,7 +261,7 @@ impl Engine {
             LossCause::CoordinatorRestarted => ("the coordinator restarted".to_owned(), false),
         };
         let Some(run) = self.runs.remove(&generation) else { return };
-        self.end_run(now, generation, &run, RunExit::Lost { reason }, counts, actions);
+        self.end_run(now, generation, &run, RunExit::Lost { reason }, counts);
     }
 
     fn forget_checkpoint(&mut self, checkpoint: &CheckpointKey) {

@@ -29,7 +29,7 @@ impl Engine {
             if let Some(worker) = self.workers.get_mut(&run.worker) {
                 worker.run = None;
             }
-            return self.end_run(now, generation, &run, exit, true, actions);
+            return self.end_run(now, generation, &run, exit, true);
         }
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
         match (&run.task, report) {
@@ -64,7 +64,6 @@ impl Engine {
         run: &Run,
         exit: RunExit,
         counts: bool,
-        _actions: &mut [Action],
     ) {
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
         match &run.task {
@@ -88,7 +87,7 @@ impl Experiment {
             return;
         }
         trial.checkpoints.push(checkpoint);
-        let retired = trial.retire_checkpoints(self.manifest.checkpoint.keep_last, &objective);
+        let retired = trial.retire_checkpoints(self.manifest.checkpoint.keep_last, objective);
         for checkpoint in retired {
             let store = self.store.clone();
             actions.push(Action::DeleteCheckpoint { store, checkpoint });

@@ -118,7 +118,7 @@ impl Experiment {
         let PrunerSettings::Asha(asha) = &searcher.pruner else { return None };
         let mut rungs = self.standings();
         rungs.pop(); // nobody leaves the top rung
-        promotion(&searcher.objective, asha.reduction_factor, &rungs)
+        promotion(searcher.objective, asha.reduction_factor, &rungs)
     }
 
     /// Marks work as begun and says what the worker has to do.
@@ -197,9 +197,8 @@ impl Experiment {
     }
 
     fn search_is_over(&self) -> bool {
-        let at_work = |trial: &Trial| {
-            matches!(trial.state, TrialState::Pending | TrialState::Running { .. })
-        };
+        let at_work =
+            |trial: &Trial| matches!(trial.state, TrialState::Pending | TrialState::Running { .. });
         self.trials.len() >= self.max_trials() as usize
             && !self.trials.values().any(at_work)
             && self.next_promotion().is_none()
@@ -211,7 +210,7 @@ impl Experiment {
         let rungs = self.standings();
         for standings in &rungs {
             let mut ordered = standings.clone();
-            order(&objective, &mut ordered);
+            order(objective, &mut ordered);
             for (index, standing) in ordered.iter().enumerate().filter(|(_, s)| s.waits) {
                 let (place, num_results) = (index + 1, ordered.len());
                 if let Some(trial) = self.trials.get_mut(&standing.trial) {

@@ -129,7 +129,7 @@ impl Trial {
     }
 
     /// Its best result, by rung.
-    pub fn best_result(&self, objective: &Objective) -> Option<&RungResult> {
+    pub fn best_result(&self, objective: Objective) -> Option<&RungResult> {
         let value = |result: &RungResult| result.evaluation.value(objective.metric);
         self.results
             .iter()
@@ -140,7 +140,11 @@ impl Trial {
 
     /// Moves checkpoints that nothing needs to `deleting`: neither among the newest `keep_last` nor
     /// the one of the best result.
-    pub(super) fn retire_checkpoints(&mut self, keep_last: u32, objective: &Objective) -> Vec<CheckpointKey> {
+    pub(super) fn retire_checkpoints(
+        &mut self,
+        keep_last: u32,
+        objective: Objective,
+    ) -> Vec<CheckpointKey> {
         let best = self.best_result(objective).map(|result| result.checkpoint.clone());
         let num_old = self.checkpoints.len().saturating_sub(keep_last as usize);
         let (old, new) = self.checkpoints.split_at(num_old);

@@ -196,8 +196,7 @@ impl ControlService for Control {
             let mut position = Position::default();
             loop {
                 // Asked before the read: lines written before the end are read after it.
-                let is_ended =
-                    look(&service, &id).await.is_ok_and(|view| view.state.is_ended());
+                let is_ended = look(&service, &id).await.is_ok_and(|view| view.state.is_ended());
                 let read = service.logs.read(&id, trial.as_ref(), &mut position);
                 let lines = match read {
                     Ok(lines) => lines,

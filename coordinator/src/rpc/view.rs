@@ -14,7 +14,7 @@ fn missing(field: &'static str) -> ConvertError {
     ConvertError::Missing { field }
 }
 
-fn illegal(field: &'static str, reason: impl ToString) -> ConvertError {
+fn illegal(field: &'static str, reason: &impl ToString) -> ConvertError {
     ConvertError::Illegal { field, reason: reason.to_string() }
 }
 
@@ -68,11 +68,11 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
     let mode = if wire.maximize { Mode::Max } else { Mode::Min };
     let decision = |wire: v1::Decision| {
         let trial = (!wire.trial_id.is_empty()).then(|| wire.trial_id.parse()).transpose();
-        let trial = trial.map_err(|error| illegal("decision.trial_id", error))?;
+        let trial = trial.map_err(|error| illegal("decision.trial_id", &error))?;
         Ok(DecisionView { at: Timestamp(wire.at_ms), trial, text: wire.text })
     };
     Ok(ExperimentView {
-        id: wire.experiment_id.parse().map_err(|error| illegal("experiment_id", error))?,
+        id: wire.experiment_id.parse().map_err(|error| illegal("experiment_id", &error))?,
         description: wire.description,
         state,
         reason: wire.reason,
@@ -98,7 +98,7 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
 
 fn best_from_wire(wire: v1::Best) -> Result<BestView, ConvertError> {
     Ok(BestView {
-        trial: wire.trial_id.parse().map_err(|error| illegal("best.trial_id", error))?,
+        trial: wire.trial_id.parse().map_err(|error| illegal("best.trial_id", &error))?,
         step: wire.step,
         objective: wire.objective,
         validation: wire.validation.ok_or_else(|| missing("best.validation"))?.try_into()?,
@@ -127,7 +127,7 @@ fn trial_to_wire(view: &TrialView) -> v1::TrialView {
 fn trial_from_wire(wire: v1::TrialView) -> Result<TrialView, ConvertError> {
     let state = trial_state_from_wire(wire.state())?;
     Ok(TrialView {
-        id: wire.trial_id.parse().map_err(|error| illegal("trial_id", error))?,
+        id: wire.trial_id.parse().map_err(|error| illegal("trial_id", &error))?,
         state,
         reason: wire.reason,
         assignment: assignment_from_wire(wire.assignment)?,

@@ -239,7 +239,7 @@ impl Session {
                 .await
                 .map_err(stopping)?,
         };
-        self.service.logs.append(&self.worker, owner, lines);
+        self.service.logs.append(&self.worker, owner.as_ref(), &lines);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Asynchronous successive halving with pause and promotion.
 //!
 //! Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar: "A System for Massively
-//! Parallel Hyperparameter Tuning" (MLSys 2020), algorithm 2. Symbols: `eta` is the reduction
+//! Parallel Hyperparameter Tuning" (`MLSys` 2020), algorithm 2. Symbols: `eta` is the reduction
 //! factor, rung `k` holds every result reported at it, a trial of rung `k` is promotable when it is
 //! among the best `floor(|rung k| / eta)` and has not been promoted. Higher rungs are asked first.
 
@@ -34,16 +34,15 @@ pub struct Promotion {
 }
 
 /// Orders the results of one rung, best first; ties go to the older trial.
-pub fn order(objective: &Objective, standings: &mut [Standing]) {
-    standings.sort_by(|a, b| {
-        objective.standing(a.value, b.value).then_with(|| a.trial.cmp(&b.trial))
-    });
+pub fn order(objective: Objective, standings: &mut [Standing]) {
+    standings
+        .sort_by(|a, b| objective.standing(a.value, b.value).then_with(|| a.trial.cmp(&b.trial)));
 }
 
 /// The next promotion. `rungs[k]` holds the results of rung `k`; the top rung promotes nobody and
 /// may be left out.
 pub fn promotion(
-    objective: &Objective,
+    objective: Objective,
     reduction_factor: u32,
     rungs: &[Vec<Standing>],
 ) -> Option<Promotion> {
@@ -82,31 +81,31 @@ mod tests {
     #[test]
     fn one_in_eta_is_promoted_best_first() {
         let rung = waiting(&[0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 0.4, 0.8, 0.6]);
-        let first = promotion(&ACCURACY, 3, std::slice::from_ref(&rung)).unwrap();
+        let first = promotion(ACCURACY, 3, std::slice::from_ref(&rung)).unwrap();
         assert_eq!((first.trial, first.place, first.num_results), (2, 1, 9));
         let mut rung = rung;
         for promoted in [2, 8] {
             rung[promoted - 1].waits = false;
         }
-        assert_eq!(promotion(&ACCURACY, 3, std::slice::from_ref(&rung)).unwrap().trial, 4);
+        assert_eq!(promotion(ACCURACY, 3, std::slice::from_ref(&rung)).unwrap().trial, 4);
         rung[3].waits = false;
-        assert_eq!(promotion(&ACCURACY, 3, &[rung]), None);
+        assert_eq!(promotion(ACCURACY, 3, &[rung]), None);
     }
 
     #[test]
     fn higher_rungs_go_first() {
         let low = waiting(&[0.5, 0.6, 0.7, 0.8]);
         let high = waiting(&[0.1, 0.2]);
-        assert_eq!(promotion(&ACCURACY, 2, &[low, high]).unwrap().rung, 1);
+        assert_eq!(promotion(ACCURACY, 2, &[low, high]).unwrap().rung, 1);
     }
 
     #[test]
     fn diverged_results_are_never_promoted_but_count() {
         let rung = waiting(&[f64::NAN, f64::NAN, f64::NAN, 0.5]);
-        assert_eq!(promotion(&ACCURACY, 2, std::slice::from_ref(&rung)).unwrap().trial, 4);
+        assert_eq!(promotion(ACCURACY, 2, std::slice::from_ref(&rung)).unwrap().trial, 4);
         let mut rung = rung;
         rung[3].waits = false;
-        assert_eq!(promotion(&ACCURACY, 2, &[rung]), None);
+        assert_eq!(promotion(ACCURACY, 2, &[rung]), None);
     }
 
     proptest! {
@@ -117,7 +116,7 @@ mod tests {
         ) {
             let mut rung = waiting(&values);
             let mut num_promoted = 0;
-            while let Some(next) = promotion(&ACCURACY, eta, std::slice::from_ref(&rung)) {
+            while let Some(next) = promotion(ACCURACY, eta, std::slice::from_ref(&rung)) {
                 let better = values.iter().filter(|value| **value > next.value).count();
                 prop_assert!(better < values.len() / eta as usize);
                 rung[next.trial as usize - 1].waits = false;

@@ -32,11 +32,8 @@ pub fn project(
     let is_searching = state == ExperimentState::Searching && !experiment.paused;
     let seconds_left = (is_searching && examples_per_second > 0.0)
         .then(|| examples_left(experiment, live) / examples_per_second);
-    let reason = if reason.is_empty() && !state.is_ended() {
-        waiting(engine, experiment)
-    } else {
-        reason
-    };
+    let reason =
+        if reason.is_empty() && !state.is_ended() { waiting(engine, experiment) } else { reason };
     ExperimentView {
         id: experiment.id.clone(),
         description: experiment.manifest.description.clone().unwrap_or_default(),
@@ -166,7 +163,7 @@ fn trial_view(experiment: &Experiment, trial: &Trial, live: &Live) -> TrialView 
             _ => committed,
         },
         objective: trial
-            .best_result(&objective)
+            .best_result(objective)
             .map(|result| result.evaluation.value(objective.metric)),
         last_loss: progress.as_ref().and_then(|progress| progress.loss),
         attempts: trial.attempts,

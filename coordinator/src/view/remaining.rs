@@ -19,14 +19,20 @@ pub fn examples_left(experiment: &Experiment, live: &Live) -> f64 {
     for (rung, cost) in costs.iter().enumerate() {
         let entered = |trial: &&Trial| {
             trial.rungs_passed > rung
-                || (trial.rungs_passed == rung && !trial.is_terminal() && trial.state != TrialState::Paused)
+                || (trial.rungs_passed == rung
+                    && !trial.is_terminal()
+                    && trial.state != TrialState::Paused)
         };
         let num_entered = experiment.trials.values().filter(entered).count();
         let to_come = (entrants_expected as usize).saturating_sub(num_entered);
         left += to_come as f64 * cost;
         entrants_expected /= eta.max(1);
     }
-    left + experiment.trials.values().map(|trial| running_left(experiment, trial, live)).sum::<f64>()
+    left + experiment
+        .trials
+        .values()
+        .map(|trial| running_left(experiment, trial, live))
+        .sum::<f64>()
 }
 
 /// Examples between each rung and the one below, for the mean trial.

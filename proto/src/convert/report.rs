@@ -94,9 +94,7 @@ impl TryFrom<v1::RunExit> for RunExit {
             Exit::Canceled(_) => Self::Canceled,
             Exit::Preempted(_) => Self::Preempted,
             Exit::Diverged(wire) => Self::Diverged { step: wire.step },
-            Exit::Failed(wire) => {
-                Self::Failed { message: wire.message, permanent: wire.permanent }
-            }
+            Exit::Failed(wire) => Self::Failed { message: wire.message, permanent: wire.permanent },
             Exit::Lost(wire) => Self::Lost { reason: wire.reason },
         })
     }

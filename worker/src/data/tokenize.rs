@@ -157,3 +157,111 @@ fn word_piece(vocabulary: &[u8], settings: &WordPieceSettings) -> Result<Tokeniz
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer)).with_post_processor(Some(processor));
     Ok(tokenizer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokenizers::{PaddingParams, PaddingStrategy};
+
+    const WORDS: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\ngood\nfilm\n##s\n!\nna\n##ive\n";
+
+    fn directory(name: &str, contents: &[u8]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(name), contents).unwrap();
+        directory
+    }
+
+    fn from_words(max_length: u32) -> TextTokenizer {
+        TextTokenizer::open(directory(VOCABULARY, WORDS.as_bytes()).path(), max_length).unwrap()
+    }
+
+    #[test]
+    fn words_become_pieces_between_special_tokens() {
+        let texts = ["Good  films!", "Naïve", "", "unknown", "good good good good"];
+        let tokens = from_words(5).encode(&texts, 1).unwrap();
+        let expected: [&[u32]; 5] =
+            [&[2, 4, 5, 6, 3], &[2, 8, 9, 3], &[2, 3], &[2, 1, 3], &[2, 4, 4, 4, 3]];
+        assert_eq!(tokens, expected);
+    }
+
+    #[test]
+    fn settings_stored_with_the_tokenizer_do_not_count() {
+        let parsed = WordPieceSettings::default();
+        let mut stored = word_piece(WORDS.as_bytes(), &parsed).unwrap();
+        let strategy = PaddingStrategy::Fixed(16);
+        stored.with_padding(Some(PaddingParams { strategy, ..PaddingParams::default() }));
+        let truncation = TruncationParams { max_length: 4, ..TruncationParams::default() };
+        stored.with_truncation(Some(truncation)).unwrap();
+        let directory = directory(WHOLE, stored.to_string(false).unwrap().as_bytes());
+        let tokenizer = TextTokenizer::open(directory.path(), 6).unwrap();
+        let tokens = tokenizer.encode(&["good", "good film good film good film"], 1).unwrap();
+        assert_eq!(tokens, [vec![2, 4, 3], vec![2, 4, 5, 4, 5, 3]]);
+    }
+
+    #[test]
+    fn case_counts_where_the_settings_say_so() {
+        let directory = directory(VOCABULARY, WORDS.as_bytes());
+        std::fs::write(directory.path().join(SETTINGS), r#"{"do_lower_case": false}"#).unwrap();
+        let cased = TextTokenizer::open(directory.path(), 8).unwrap();
+        assert_eq!(cased.encode(&["Good good"], 1).unwrap(), [[2, 1, 4, 3]]);
+        assert_ne!(cased.sha256(), from_words(8).sha256());
+    }
+
+    #[test]
+    fn tokenizers_that_cannot_serve_are_refused_with_their_file() {
+        let open = |name: &str, contents: &[u8], max_length: u32| {
+            let error =
+                TextTokenizer::open(directory(name, contents).path(), max_length).unwrap_err();
+            assert!(error.is_permanent());
+            error.to_string()
+        };
+        assert!(open(WHOLE, b"{}", 8).contains("tokenizer.json: not a tokenizer"));
+        assert!(open(VOCABULARY, b"good\nfilm\n", 8).contains("there is no `[SEP]`"));
+        assert!(open(VOCABULARY, WORDS.as_bytes(), 2).contains("leave no room in 2"));
+        let mut bare = word_piece(WORDS.as_bytes(), &WordPieceSettings::default()).unwrap();
+        bare.with_post_processor(None::<BertProcessing>);
+        let bare = bare.to_string(false).unwrap();
+        assert!(open(WHOLE, bare.as_bytes(), 8).contains("no special tokens"));
+        assert!(open("other", b"", 8).contains("tokenizer.json"));
+    }
+
+    #[test]
+    fn the_vocabulary_alone_gives_the_tokens_of_the_demo_model() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/demo");
+        let (model, data) = (root.join("minilm"), root.join("movie-reviews/sentences.tsv"));
+        if !model.exists() || !data.exists() {
+            let name = "the_vocabulary_alone_gives_the_tokens_of_the_demo_model";
+            println!(
+                "MUSTER-SKIP {name}: demo inputs are missing, run deploy/setup/demo_inputs.sh"
+            );
+            return;
+        }
+        let words = directory(VOCABULARY, &std::fs::read(model.join(VOCABULARY)).unwrap());
+        let words = TextTokenizer::open(words.path(), 64).unwrap();
+        let whole = TextTokenizer::open(&model, 64).unwrap();
+        assert_eq!(whole.encode(&["Hello world"], 1).unwrap(), [[101, 7592, 2088, 102]]);
+        let text = std::fs::read_to_string(data).unwrap();
+        let texts: Vec<&str> = text.lines().collect();
+        assert!(texts.len() > 10_000);
+        assert!(words.encode(&texts, 2).unwrap() == whole.encode(&texts, 1).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_tokens_whatever_the_number_of_threads(
+            texts in proptest::collection::vec(".{0,40}", 0..12), threads in 0usize..5,
+            max_length in 3u32..12,
+        ) {
+            let tokenizer = from_words(max_length);
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let tokens = tokenizer.encode(&texts, threads).unwrap();
+            prop_assert_eq!(tokens.len(), texts.len());
+            for tokens in &tokens {
+                prop_assert!((2..=max_length as usize).contains(&tokens.len()));
+                prop_assert_eq!((tokens.first(), tokens.last()), (Some(&2), Some(&3)));
+            }
+            prop_assert_eq!(tokenizer.encode(&texts, 1).unwrap(), tokens);
+        }
+    }
+}

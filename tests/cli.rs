@@ -1,0 +1,71 @@
+//! A newcomer's mistakes at the command line: exit code, and one message with the place and the mend.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+
+use muster_tests::process::{Muster, program};
+use muster_tests::sample::repository;
+
+fn fails(directory: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut run = Muster::start(directory, "run", arguments).unwrap();
+    let status = run.wait().unwrap();
+    (status.code().unwrap_or(-1), run.stderr())
+}
+
+#[test]
+fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
+    let directory = tempfile::tempdir().unwrap();
+    let demo = std::fs::read_to_string(repository().join("configs/demo.yaml")).unwrap();
+    let broken = demo
+        .replace("max_trials: 8", "max_trails: 8")
+        .replace("above: 0.5", "above: -0.6")
+        .replace("max_length: 64", "max_length: long");
+    std::fs::write(directory.path().join("broken.yaml"), broken).unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "broken.yaml"]);
+    assert_eq!(code, 2, "{stderr}");
+    for part in [
+        "broken.yaml",
+        "searcher.max_trails: unknown key; did you mean `max_trials`?",
+        "searcher.max_trials: missing",
+        "model.max_length: expected a whole number, 8 to 8192, found `long`",
+    ] {
+        assert!(stderr.contains(part), "{part} in:\n{stderr}");
+    }
+    assert!(stderr.contains("line 12: model.max_length"), "{stderr}");
+}
+
+#[test]
+fn missing_files_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, stderr) = fails(directory.path(), &["run", "nowhere.yaml"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("nowhere.yaml"), "{stderr}");
+    std::fs::copy(repository().join("configs/demo.yaml"), directory.path().join("demo.yaml")).unwrap();
+    let (code, stderr) = fails(directory.path(), &["run", "demo.yaml"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("model.pretrained") && stderr.contains("working directory"), "{stderr}");
+    assert!(!directory.path().join("muster-data").exists(), "a refused manifest leaves nothing");
+}
+
+#[test]
+fn nothing_to_resume_and_nobody_to_ask_are_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, stderr) = fails(directory.path(), &["run", "--resume"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("no experiment is unfinished"), "{stderr}");
+    let (code, stderr) = fails(directory.path(), &["ls", "--coordinator", "http://127.0.0.1:9"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("muster serve"), "{stderr}");
+}
+
+/// A login node needs only `muster`.
+#[test]
+fn the_coordinator_does_not_link_libtorch() {
+    let needs = |name: &str| {
+        let output = Command::new("ldd").arg(program(name).unwrap()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("torch")
+    };
+    assert!(!needs("muster"));
+    assert!(needs("muster-worker"), "the check itself works");
+}

@@ -1,0 +1,340 @@
+//! The engine by seed: workers come, go and are lost, runs fail, reports arrive twice, users pause and
+//! cancel. After every event the invariants hold; at the end everything has ended, and a replay of the
+//! events, with snapshots taken at random places, gives the same state to the last bit.
+//!
+//! A failure prints its seed; `MUSTER_SEED=N cargo test --release -p muster-tests --test simulation`
+//! runs that one alone.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, VecDeque};
+
+use muster_common::evaluation::Evaluation;
+use muster_common::id::{ExperimentId, Generation, WorkerId};
+use muster_common::manifest::Manifest;
+use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
+use muster_common::seed::{Draws, Seed};
+use muster_common::storage::CheckpointKey;
+use muster_common::time::Timestamp;
+use muster_coordinator::engine::experiment::{ExperimentEnd, Phase};
+use muster_coordinator::engine::trial::TrialState;
+use muster_coordinator::engine::{Action, Engine, Event, LossCause};
+
+const NUM_SEEDS: u64 = 300;
+/// Random events of one simulation before it is left in peace.
+const NUM_FAULTY: usize = 400;
+/// Reports that must suffice to end everything afterwards.
+const PEACE_MAX: usize = 20_000;
+
+fn manifest(draws: &mut Draws) -> Manifest {
+    let max_trials = 1 + draws.below(12);
+    let eta = 2 + draws.below(3);
+    let freeze = if draws.below(2) == 0 { "{layers: 1}" } else { "{layers: 0}" };
+    let limit = if draws.below(3) == 0 { "max_concurrent: 2" } else { "max_concurrent: 9" };
+    let pruner = match draws.below(3) {
+        0 => "{type: none}".to_owned(),
+        _ => format!("{{type: asha, reduction_factor: {eta}, min_budget: {{steps: 5}}}}"),
+    };
+    let text = format!(
+        "version: 1
+name: sim
+seed: {seed}
+model: {{pretrained: m, freeze: {freeze}}}
+data:
+  train: {{path: d.csv}}
+  validation: {{fraction: 0.1}}
+  text: text
+  label: {{column: label}}
+hyperparameters:
+  learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
+searcher: {{metric: accuracy, max_trials: {max_trials}, {limit}, pruner: {pruner}}}
+budget: {{steps: 100}}
+checkpoint: {{every_steps: 3, keep_last: {keep}}}
+max_restarts: {restarts}
+",
+        seed = draws.below(1000),
+        keep = 1 + draws.below(3),
+        restarts = draws.below(4),
+    );
+    Manifest::parse(&text).unwrap()
+}
+
+struct Simulation {
+    draws: Draws,
+    now: u64,
+    live: Engine,
+    events: Vec<(Timestamp, Event)>,
+    /// What each run will still say, with the number of its next report.
+    scripts: BTreeMap<Generation, (u64, VecDeque<RunReport>)>,
+    num_workers: u32,
+    is_faulty: bool,
+    /// Every checkpoint that was reported and not deleted.
+    stored: Vec<CheckpointKey>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        Self {
+            draws: Seed(seed).draws(),
+            now: 1_000,
+            live: Engine::default(),
+            events: Vec::new(),
+            scripts: BTreeMap::new(),
+            num_workers: 0,
+            is_faulty: true,
+            stored: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.now += self.draws.below(50);
+        let at = Timestamp(self.now);
+        self.events.push((at, event.clone()));
+        let actions = self.live.apply(at, event);
+        self.live.check_invariants().unwrap();
+        for action in actions {
+            match action {
+                Action::StartRun { spec, .. } => self.start(&spec),
+                Action::DeleteCheckpoint { checkpoint, .. } => {
+                    self.stored.retain(|stored| *stored != checkpoint);
+                    // A crash may have eaten the effect; then it is outstanding.
+                    if self.draws.below(4) > 0 {
+                        self.apply(Event::CheckpointDeleted { checkpoint });
+                    }
+                }
+                Action::Created { .. }
+                | Action::StoreManifest { .. }
+                | Action::DirectRun { .. }
+                | Action::Rejected { .. } => {}
+            }
+        }
+    }
+
+    fn start(&mut self, spec: &RunSpec) {
+        let mut script = match &spec.task {
+            Task::Prepare { .. } => VecDeque::from([RunReport::Prepared(data())]),
+            Task::Train(task) => self.training(task, spec.generation),
+            Task::Finish { checkpoint, .. } => {
+                assert!(self.stored.contains(checkpoint), "the exported checkpoint exists");
+                let model = "best".to_owned();
+                VecDeque::from([RunReport::Finished { test: None, model }])
+            }
+        };
+        let exit = self.exit(&mut script);
+        script.push_back(RunReport::Ended { exit });
+        self.scripts.insert(spec.generation, (1, script));
+    }
+
+    fn training(&mut self, task: &TrainTask, generation: Generation) -> VecDeque<RunReport> {
+        let from = task.resume_from.as_ref().map_or(0, |checkpoint| checkpoint.step);
+        if let Some(checkpoint) = &task.resume_from {
+            assert!(self.stored.contains(checkpoint), "{} is resumed from a ghost", task.trial);
+        }
+        assert!(from <= task.target_step, "{} trains backwards", task.trial);
+        let key = |step| CheckpointKey { trial: task.trial.clone(), step, generation };
+        let on_the_way = (from + 1..task.target_step).filter(|step| step % 3 == 0);
+        let mut script: VecDeque<RunReport> = on_the_way
+            .chain([task.target_step])
+            .map(|step| RunReport::CheckpointCommitted { checkpoint: key(step) })
+            .collect();
+        // A fixed landscape: better with more steps, different by trial.
+        let talent = Seed(u64::from(task.trial.number)).child("talent", 0).draws().below(60);
+        let right = (talent + task.target_step.min(40)).min(100);
+        let confusion = vec![vec![right, 100 - right], vec![0, 0]];
+        let evaluation = Evaluation { loss: 1.0, confusion };
+        script.push_back(RunReport::Evaluated { step: task.target_step, evaluation });
+        script
+    }
+
+    /// How the run ends; a bad end cuts its script short.
+    fn exit(&mut self, script: &mut VecDeque<RunReport>) -> RunExit {
+        let kind = if self.is_faulty { self.draws.below(12) } else { 11 };
+        if kind < 5 {
+            let kept = self.draws.below(script.len() as u64 + 1);
+            script.truncate(usize::try_from(kept).unwrap());
+        }
+        match kind {
+            0 | 1 => RunExit::Failed { message: "broken".to_owned(), permanent: kind == 1 && self.draws.below(8) == 0 },
+            2 => RunExit::Diverged { step: 3 },
+            3 => RunExit::Preempted,
+            4 => RunExit::Lost { reason: "gone".to_owned() },
+            _ => RunExit::Completed,
+        }
+    }
+
+    fn pick<T: Clone>(&mut self, items: &[T]) -> Option<T> {
+        let count = items.len() as u64;
+        (count > 0).then(|| items[usize::try_from(self.draws.below(count)).unwrap()].clone())
+    }
+
+    /// Delivers the next report of a random run.
+    fn deliver(&mut self) -> bool {
+        let running: Vec<Generation> = self.live.runs().keys().copied().collect();
+        let Some(generation) = self.pick(&running) else { return false };
+        let (sequence, script) = self.scripts.get_mut(&generation).unwrap();
+        let Some(report) = script.pop_front() else { return false };
+        let number = *sequence;
+        *sequence += 1;
+        if let RunReport::CheckpointCommitted { checkpoint } = &report {
+            self.stored.push(checkpoint.clone());
+        }
+        self.apply(Event::RunReported { generation, sequence: number, report });
+        true
+    }
+
+    fn submit(&mut self) {
+        let manifest = Box::new(manifest(&mut self.draws));
+        let (text, store) = ("text".to_owned(), "file:///store".to_owned());
+        self.apply(Event::ExperimentSubmitted { manifest, text, store });
+    }
+
+    fn join(&mut self) {
+        self.num_workers += 1;
+        let worker: WorkerId = format!("w{}", self.num_workers).parse().unwrap();
+        self.apply(Event::WorkerJoined { worker, host: "here".to_owned() });
+    }
+
+    fn fault(&mut self) {
+        let experiments: Vec<ExperimentId> =
+            self.live.experiments().map(|experiment| experiment.id.clone()).collect();
+        let workers: Vec<WorkerId> = self.live.workers().keys().cloned().collect();
+        match self.draws.below(100) {
+            0..=2 => self.submit(),
+            3..=8 => self.join(),
+            9..=12 => {
+                let cause = match self.draws.below(3) {
+                    0 => LossCause::LeaseExpired,
+                    1 => LossCause::Left { reason: "left".to_owned() },
+                    _ => LossCause::CoordinatorRestarted,
+                };
+                if let Some(worker) = self.pick(&workers) {
+                    self.apply(Event::WorkerLost { worker, cause });
+                }
+            }
+            13 => {
+                if let Some(experiment) = self.pick(&experiments) {
+                    self.apply(Event::ExperimentPaused { experiment });
+                }
+            }
+            14 | 15 => {
+                if let Some(experiment) = self.pick(&experiments) {
+                    self.apply(Event::ExperimentResumed { experiment });
+                }
+            }
+            16 => {
+                if self.draws.below(6) == 0
+                    && let Some(experiment) = self.pick(&experiments)
+                {
+                    self.apply(Event::ExperimentCanceled { experiment });
+                }
+            }
+            17..=20 => {
+                // Said twice, or by a run that is over.
+                if let Some((_, Event::RunReported { generation, sequence, report })) =
+                    self.pick(&self.events.clone())
+                {
+                    let before = self.live.clone();
+                    let is_old = self.live.admit(generation, sequence)
+                        != muster_coordinator::engine::Admission::New;
+                    assert!(is_old, "what was counted is not new");
+                    self.apply(Event::RunReported { generation, sequence, report });
+                    assert_eq!(before, self.live, "a repeated report changes nothing");
+                }
+            }
+            _ => {
+                self.deliver();
+            }
+        }
+    }
+
+    /// No more faults: everything must come to an end.
+    fn make_peace(&mut self) {
+        self.is_faulty = false;
+        let experiments: Vec<ExperimentId> =
+            self.live.experiments().map(|experiment| experiment.id.clone()).collect();
+        for experiment in experiments {
+            self.apply(Event::ExperimentResumed { experiment });
+        }
+        self.join();
+        for _ in 0..PEACE_MAX {
+            if !self.deliver() && self.live.experiments().all(|experiment| experiment.is_ended()) {
+                return;
+            }
+        }
+        panic!("something never ends");
+    }
+
+    fn check_replay(&mut self) {
+        let mut replayed = Engine::default();
+        for (at, event) in self.events.clone() {
+            replayed.apply(at, event);
+            if self.draws.below(40) == 0 {
+                let snapshot = serde_json::to_string(&replayed).unwrap();
+                replayed = serde_json::from_str(&snapshot).unwrap();
+            }
+        }
+        assert_eq!(replayed, self.live);
+    }
+}
+
+fn data() -> DataSummary {
+    DataSummary {
+        cache: "c".to_owned(),
+        num_train: 1000,
+        num_validation: 100,
+        num_test: 0,
+        labels: vec!["a".to_owned(), "b".to_owned()],
+        num_rows: 1100,
+        num_left_out: 0,
+        num_duplicates: 0,
+        mean_tokens: 20.0,
+        remarks: Vec::new(),
+    }
+}
+
+fn simulate(seed: u64) -> Engine {
+    let mut simulation = Simulation::new(seed);
+    simulation.submit();
+    simulation.join();
+    for _ in 0..NUM_FAULTY {
+        simulation.fault();
+    }
+    simulation.make_peace();
+    simulation.check_replay();
+    simulation.live
+}
+
+#[test]
+fn every_seed_keeps_the_invariants_ends_and_replays() {
+    let only = std::env::var("MUSTER_SEED").ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = only.map_or(0..NUM_SEEDS, |seed| seed..seed + 1);
+    let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| simulate(seed));
+        let Ok(engine) = outcome else { panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone") };
+        for experiment in engine.experiments() {
+            let end = match &experiment.phase {
+                Phase::Ended { end: ExperimentEnd::Completed } => "completed",
+                Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
+                Phase::Ended { end: ExperimentEnd::Failed { .. } } => "failed",
+                _ => "open",
+            };
+            *ends.entry(end).or_default() += 1;
+            for trial in experiment.trials.values() {
+                let state = match &trial.state {
+                    TrialState::Stopped { .. } => "trial stopped",
+                    TrialState::Failed { .. } => "trial failed",
+                    _ => "trial other",
+                };
+                *ends.entry(state).or_default() += 1;
+            }
+        }
+    }
+    println!("{ends:?}");
+    if only.is_none() {
+        // A simulation that never gets anywhere would prove nothing.
+        for name in ["completed", "canceled", "failed", "trial stopped", "trial failed"] {
+            assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
+        }
+        assert!(!ends.contains_key("open"), "{ends:?}");
+    }
+}

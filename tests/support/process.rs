@@ -1,0 +1,164 @@
+//! Real programs: started in a directory of their own, watched through files, killed by pid.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+/// Nothing a test waits for takes longer, on a busy machine too.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A built program, beside the test's own directory.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let built = own.ancestors().nth(2).context("tests lie in target/PROFILE/deps")?.join(name);
+    if !built.is_file() {
+        bail!("{} is not built; run `cargo build --release`", built.display());
+    }
+    Ok(built)
+}
+
+/// A running `muster`.
+#[derive(Debug)]
+pub struct Muster {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Muster {
+    /// Starts `muster ARGUMENTS` in `directory`; its output goes to `LABEL.out` and `LABEL.err` there.
+    pub fn start(directory: &Path, label: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        let stdout = directory.join(format!("{label}.out"));
+        let stderr = directory.join(format!("{label}.err"));
+        let child = Command::new(program("muster")?)
+            .args(arguments)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout)?)
+            .stderr(File::create(&stderr)?)
+            .spawn()?;
+        Ok(Self { child, stdout, stderr })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard output.
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap_or_default()
+    }
+
+    /// What it has written to standard error.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    /// Waits until `ready` gives something; fails when the program ends first.
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut ready: impl FnMut(&Self) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let started_at = Instant::now();
+        loop {
+            if let Some(found) = ready(self) {
+                return Ok(found);
+            }
+            if let Some(status) = self.child.try_wait()? {
+                // What it did last may be what was waited for.
+                if let Some(found) = ready(self) {
+                    return Ok(found);
+                }
+                bail!("it ended ({status}) before {what}:\n{}{}", self.stdout(), self.stderr());
+            }
+            if started_at.elapsed() > PATIENCE {
+                bail!("no {what} in {PATIENCE:?}:\n{}{}", self.stdout(), self.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `kill -9`, and nothing else: its children are on their own.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// `kill -TERM`.
+    pub fn terminate(&self) -> anyhow::Result<()> {
+        send_signal("TERM", self.pid())
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let started_at = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if started_at.elapsed() > PATIENCE {
+                bail!("no end in {PATIENCE:?}:\n{}{}", self.stdout(), self.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for a good end.
+    pub fn succeed(mut self) -> anyhow::Result<(String, String)> {
+        let status = self.wait()?;
+        let (stdout, stderr) = (self.stdout(), self.stderr());
+        if !status.success() {
+            bail!("{status}:\n{stdout}{stderr}");
+        }
+        Ok((stdout, stderr))
+    }
+}
+
+impl Drop for Muster {
+    fn drop(&mut self) {
+        // A test that failed must not leave anything running; one that ended is gone already.
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+/// Sends a signal by name.
+pub fn send_signal(name: &str, pid: u32) -> anyhow::Result<()> {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status()?;
+    if !status.success() {
+        bail!("kill -{name} {pid}: {status}");
+    }
+    Ok(())
+}
+
+/// Process ids of all descendants of `root` whose command line contains `words`.
+pub fn descendants(root: u32, words: &str) -> Vec<u32> {
+    let mut family = vec![root];
+    let mut index = 0;
+    while let Some(parent) = family.get(index).copied() {
+        index += 1;
+        let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    let says = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").contains(words)
+    };
+    family.into_iter().skip(1).filter(says).collect()
+}
+
+/// Whether a process is there and not a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(')').next().unwrap_or_default().trim_start().chars().next();
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
