@@ -32,7 +32,7 @@ fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
     ] {
         assert!(stderr.contains(part), "{part} in:\n{stderr}");
     }
-    assert!(stderr.contains("line 12: model.max_length"), "{stderr}");
+    assert!(stderr.contains("line 10: model.max_length"), "{stderr}");
 }
 
 #[test]

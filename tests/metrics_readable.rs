@@ -1,6 +1,12 @@
 //! Metrics files in the hands of other people's readers: pyarrow sees the schema that is documented,
 //! and DuckDB, with the query that is documented, sees the same points as our own reader.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should stop, helper or not"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -84,7 +90,7 @@ fn assert_same(theirs: &Value, ours: &[MetricPoint]) {
 }
 
 fn skipped(test: &str) {
-    println!("MUSTER-SKIP {test}: .cache/python is missing, run deploy/setup/python_readers.sh");
+    muster_tests::skip(test, ".cache/python is missing: run deploy/setup/python_readers.sh");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn check_training(name: &str, frozen: Frozen, micro_batch_size: u64) {
         adam_epsilon: number("epsilon"),
     };
     let total_steps = setup["total_steps"].as_u64().unwrap();
-    let plan = TrialPlan { settings, seed: Seed(2), total_steps, rank: 0 };
+    let plan = TrialPlan { settings, seed: Seed(2), total_steps, data: String::new(), rank: 0 };
     let mut trainer = Trainer::new(plan, trainable(frozen), Examples::of_tokens(&data)).unwrap();
     let losses = numbers(&run["losses"]);
     for (step, wanted) in losses.iter().enumerate() {

@@ -70,7 +70,13 @@ impl Laboratory {
             dropout: 0.2,
             ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
         };
-        let plan = TrialPlan { settings, seed, total_steps: TOTAL_STEPS, rank: 0 };
+        let plan = TrialPlan {
+            settings,
+            seed,
+            total_steps: TOTAL_STEPS,
+            data: "sentences".to_owned(),
+            rank: 0,
+        };
         let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
         let model =
             Classifier::to_train(&self.pretrained, labels, frozen, seed, Device::Cpu).unwrap();

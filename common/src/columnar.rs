@@ -17,7 +17,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 pub enum ColumnarError {
     /// The format's own reader refuses them.
     #[error("not readable as Parquet: {0}")]
-    Parquet(#[source] ParquetError),
+    Parquet(ParquetError),
     /// The file contradicts itself.
     #[error("damaged Parquet: {reason}")]
     Damaged {

@@ -27,8 +27,8 @@ pub struct Progress {
     pub seed: Seed,
     /// Steps of the whole budget: the schedule is laid out over them.
     pub total_steps: u64,
-    /// Examples of the training split.
-    pub num_train: u64,
+    /// Content hash of the tokenized data: the order of the examples is laid out over it.
+    pub data: String,
     /// The trial's hyperparameters.
     pub settings: TrialSettings,
 }

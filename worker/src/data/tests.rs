@@ -65,6 +65,18 @@ async fn a_second_worker_reads_what_the_first_has_made() {
 }
 
 #[tokio::test]
+async fn workers_that_start_together_end_with_the_same_data() {
+    let Bench { directory, store } = bench();
+    let manifest = manifest(directory.path(), CUT);
+    let (a, b, c) =
+        tokio::join!(load(&store, &manifest), load(&store, &manifest), load(&store, &manifest));
+    let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
+    assert_eq!((&a.train, &a.validation), (&b.train, &b.validation));
+    assert_eq!((&a.test, &a.summary), (&c.test, &c.summary));
+    assert_eq!(load(&store, &manifest).await.unwrap().train, a.train);
+}
+
+#[tokio::test]
 async fn a_damaged_cache_is_made_anew() {
     let Bench { directory, store } = bench();
     let manifest = manifest(directory.path(), CUT);

@@ -266,7 +266,7 @@ async fn write(shared: &Shared, store: &Store, sequence: u32, points: &[MetricPo
     loop {
         let reason = match timeout(WRITE_DEADLINE, put(store, &key, points)).await {
             Ok(Ok(())) => return shared.note_stored(points.len()),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
             Err(_) => format!("no answer within {} s", WRITE_DEADLINE.as_secs()),
         };
         tracing::warn!(%trial, "cannot write metrics: {reason}");

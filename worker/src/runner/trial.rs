@@ -40,12 +40,14 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
         seed,
         total_steps: task.total_steps,
+        data: data.summary.cache.clone(),
         rank: RANK,
     };
     let mut trainer = Trainer::new(plan, model, training)?;
     if let Some(key) = &task.resume_from {
         let snapshot = checkpoint::load(bench.runtime, &bench.store, key, &pretrained.sha256)?;
         trainer.restore(snapshot)?;
+        tracing::info!(trial = %task.trial, attempt = %task.attempt, "resumed from {key}");
     }
     let mut session = Session::new(bench, task, pretrained.sha256.clone());
     let save_every = manifest.checkpoint.every_steps;

@@ -23,6 +23,8 @@ pub struct TrialPlan {
     pub seed: Seed,
     /// Steps of its whole budget.
     pub total_steps: u64,
+    /// Content hash of the tokenized data.
+    pub data: String,
     /// Rank of this process in the run; every rank draws its own dropout.
     pub rank: u32,
 }
@@ -138,7 +140,7 @@ impl<'a> Trainer<'a> {
         let own = self.progress();
         differ("seed", &own.seed.0, &progress.seed.0)?;
         differ("budget in steps", &own.total_steps, &progress.total_steps)?;
-        differ("number of training examples", &own.num_train, &progress.num_train)?;
+        differ("data", &own.data, &progress.data)?;
         let own = named_settings(&own.settings);
         for (name, found) in named_settings(&progress.settings) {
             let wanted = own.get(&name).cloned().unwrap_or_default();
@@ -158,7 +160,7 @@ impl<'a> Trainer<'a> {
             step_in_epoch: self.step % steps_per_epoch,
             seed: self.plan.seed,
             total_steps: self.plan.total_steps,
-            num_train: self.examples.len() as u64,
+            data: self.plan.data.clone(),
             settings: self.plan.settings.clone(),
         }
     }
