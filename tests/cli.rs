@@ -41,10 +41,14 @@ fn missing_files_are_named() {
     let (code, stderr) = fails(directory.path(), &["run", "nowhere.yaml"]);
     assert_eq!(code, 2, "{stderr}");
     assert!(stderr.contains("nowhere.yaml"), "{stderr}");
-    std::fs::copy(repository().join("configs/demo.yaml"), directory.path().join("demo.yaml")).unwrap();
+    std::fs::copy(repository().join("configs/demo.yaml"), directory.path().join("demo.yaml"))
+        .unwrap();
     let (code, stderr) = fails(directory.path(), &["run", "demo.yaml"]);
     assert_eq!(code, 2, "{stderr}");
-    assert!(stderr.contains("model.pretrained") && stderr.contains("working directory"), "{stderr}");
+    assert!(
+        stderr.contains("model.pretrained") && stderr.contains("working directory"),
+        "{stderr}"
+    );
     assert!(!directory.path().join("muster-data").exists(), "a refused manifest leaves nothing");
 }
 

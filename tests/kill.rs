@@ -22,12 +22,28 @@ fn summary(directory: &Path) -> Value {
 
 /// What must not depend on whether anybody was killed.
 fn outcome(summary: &Value) -> Value {
-    let trials: Vec<Value> = summary["trials"].as_array().unwrap().iter().map(|trial| {
-        serde_json::json!([trial["id"], trial["state"], trial["hyperparameters"], trial["steps"], trial["objective"]])
-    }).collect();
+    let trials: Vec<Value> = summary["trials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|trial| {
+            serde_json::json!([
+                trial["id"],
+                trial["state"],
+                trial["hyperparameters"],
+                trial["steps"],
+                trial["objective"]
+            ])
+        })
+        .collect();
     let best = &summary["best"];
     serde_json::json!([
-        summary["state"], trials, best["trial"], best["step"], best["validation"], best["test"]
+        summary["state"],
+        trials,
+        best["trial"],
+        best["step"],
+        best["validation"],
+        best["test"]
     ])
 }
 
@@ -56,12 +72,16 @@ fn prepare(name: &str) -> Option<tempfile::TempDir> {
 
 #[test]
 fn a_killed_coordinator_goes_on_with_the_same_decisions() {
-    let Some(quiet) = prepare("a_killed_coordinator_goes_on_with_the_same_decisions") else { return };
+    let Some(quiet) = prepare("a_killed_coordinator_goes_on_with_the_same_decisions") else {
+        return;
+    };
     let (expected, expected_decisions) = undisturbed(quiet.path());
 
     let directory = prepare("unreachable").unwrap();
     let mut first = Muster::start(directory.path(), "first", &RUN).unwrap();
-    first.wait_for("the second result", |run| (decisions(&run.stderr()).len() >= 2).then_some(())).unwrap();
+    first
+        .wait_for("the second result", |run| (decisions(&run.stderr()).len() >= 2).then_some(()))
+        .unwrap();
     let workers = descendants(first.pid(), "muster-worker");
     assert!(workers.len() >= 2, "a supervisor and its runner: {workers:?}");
     first.kill().unwrap();
@@ -85,7 +105,8 @@ fn a_killed_runner_continues_from_its_last_checkpoint() {
     let directory = prepare("unreachable").unwrap();
     let mut run = Muster::start(directory.path(), "run", &RUN).unwrap();
     // The first checkpoint of the second trial lies in the middle of its first rung.
-    let checkpoints = directory.path().join("muster-data/experiments/sample-1/trials/2/checkpoints");
+    let checkpoints =
+        directory.path().join("muster-data/experiments/sample-1/trials/2/checkpoints");
     run.wait_for("a checkpoint of trial 2", |_| {
         let mut entries = fs::read_dir(&checkpoints).ok()?.flatten();
         entries.any(|entry| entry.path().join("index.json").is_file()).then_some(())
@@ -100,7 +121,9 @@ fn a_killed_runner_continues_from_its_last_checkpoint() {
     assert_eq!(outcome(&found), outcome(&expected));
     let trial = &found["trials"][1];
     assert_eq!(trial["restarts"], 1, "{trial}");
-    let log = fs::read_to_string(directory.path().join("muster-data/coordinator/logs/sample-1.log")).unwrap();
+    let log =
+        fs::read_to_string(directory.path().join("muster-data/coordinator/logs/sample-1.log"))
+            .unwrap();
     let resumed = log.lines().any(|line| line.starts_with("t2\t") && line.contains("resumed"));
     assert!(resumed, "the log says where trial 2 went on:\n{log}");
 }

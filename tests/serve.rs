@@ -69,7 +69,9 @@ fn an_experiment_is_submitted_watched_and_listed() {
 #[test]
 fn an_experiment_is_paused_resumed_and_canceled() {
     let name = "an_experiment_is_paused_resumed_and_canceled";
-    let Some(served) = Served::start(name, &Sample { max_trials: 8, min_steps: 60 }) else { return };
+    let Some(served) = Served::start(name, &Sample { max_trials: 8, min_steps: 60 }) else {
+        return;
+    };
     served.ask(&["submit", "sample.yaml"]);
     let running = |text: &str| text.contains("1 running");
     wait_for(&served, "a running trial", running);
@@ -89,7 +91,9 @@ fn an_experiment_is_paused_resumed_and_canceled() {
 #[test]
 fn a_killed_service_goes_on_when_it_is_started_again() {
     let name = "a_killed_service_goes_on_when_it_is_started_again";
-    let Some(mut served) = Served::start(name, &Sample { max_trials: 2, min_steps: 12 }) else { return };
+    let Some(mut served) = Served::start(name, &Sample { max_trials: 2, min_steps: 12 }) else {
+        return;
+    };
     served.ask(&["submit", "sample.yaml"]);
     wait_for(&served, "a running trial", |text| text.contains("1 running"));
     served.server.kill().unwrap();

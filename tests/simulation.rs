@@ -153,7 +153,10 @@ impl Simulation {
             script.truncate(usize::try_from(kept).unwrap());
         }
         match kind {
-            0 | 1 => RunExit::Failed { message: "broken".to_owned(), permanent: kind == 1 && self.draws.below(8) == 0 },
+            0 | 1 => RunExit::Failed {
+                message: "broken".to_owned(),
+                permanent: kind == 1 && self.draws.below(8) == 0,
+            },
             2 => RunExit::Diverged { step: 3 },
             3 => RunExit::Preempted,
             4 => RunExit::Lost { reason: "gone".to_owned() },
@@ -310,7 +313,9 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| simulate(seed));
-        let Ok(engine) = outcome else { panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone") };
+        let Ok(engine) = outcome else {
+            panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone")
+        };
         for experiment in engine.experiments() {
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
@@ -333,7 +338,10 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
     if only.is_none() {
         // A simulation that never gets anywhere would prove nothing.
         for name in ["completed", "canceled", "failed", "trial stopped", "trial failed"] {
-            assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
+            assert!(
+                ends.get(name).is_some_and(|count| *count > 10),
+                "{name} is hardly seen: {ends:?}"
+            );
         }
         assert!(!ends.contains_key("open"), "{ends:?}");
     }

@@ -1,10 +1,10 @@
 //! The worker service: one stream per worker.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use muster_common::id::{Generation, WorkerId};
+use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
 use muster_common::run::RunReport;
 use muster_proto::PROTOCOL_VERSION;
 use muster_proto::v1::session_request::Message as Request;
@@ -62,8 +62,13 @@ impl WorkerService for Workers {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
         let messages = self.service.live.connect(&worker, number, Instant::now());
         let (outgoing, stream) = mpsc::channel(OUTGOING_MAX);
-        let session =
-            Session { service: self.service.clone(), worker: worker.clone(), number, outgoing };
+        let session = Session {
+            service: self.service.clone(),
+            worker: worker.clone(),
+            number,
+            outgoing,
+            owner: Mutex::default(),
+        };
         tokio::spawn(async move {
             tokio::select! {
                 result = session.run(hello, incoming, messages) => {
@@ -85,13 +90,21 @@ struct Session {
     worker: WorkerId,
     number: u64,
     outgoing: mpsc::Sender<Result<SessionResponse, Status>>,
+    /// Whose run was assigned last: its last lines come when the engine has forgotten the run.
+    owner: Mutex<Option<(Generation, Owner)>>,
 }
+
+type Owner = (ExperimentId, Option<TrialId>);
 
 fn stopping(error: crate::driver::Stopped) -> Status {
     Status::unavailable(error.to_string())
 }
 
 impl Session {
+    fn owner(&self) -> MutexGuard<'_, Option<(Generation, Owner)>> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn send(&self, message: Response) -> Result<(), Status> {
         let response = SessionResponse { message: Some(message) };
         self.outgoing
@@ -151,6 +164,8 @@ impl Session {
     async fn forward(&self, message: ToWorker) -> Result<(), Status> {
         let message = match message {
             ToWorker::Assign(spec) => {
+                let owner = (spec.experiment.clone(), spec.task.trial().cloned());
+                *self.owner() = Some((spec.generation, owner));
                 let spec = v1::RunSpec::try_from(&*spec)
                     .map_err(|error| Status::internal(error.to_string()))?;
                 Response::Assign(spec)
@@ -222,22 +237,24 @@ impl Session {
         self.forward(ToWorker::Acknowledge { generation, sequence: wire.sequence }).await
     }
 
+    /// Files log lines with the run they belong to.
     async fn take_lines(
         &self,
         generation: Option<Generation>,
         lines: Vec<String>,
     ) -> Result<(), Status> {
-        let owner = match generation {
-            None => None,
-            Some(generation) => self
-                .service
-                .driver
-                .read(move |engine| {
+        let assigned = self.owner().clone();
+        let owner = match (generation, assigned) {
+            (None, _) => None,
+            (Some(generation), Some((of, owner))) if of == generation => Some(owner),
+            // The run was assigned in an earlier session.
+            (Some(generation), _) => {
+                let find = move |engine: &Engine| {
                     let run = engine.runs().get(&generation)?;
                     Some((run.experiment.clone(), run.task.trial().cloned()))
-                })
-                .await
-                .map_err(stopping)?,
+                };
+                self.service.driver.read(find).await.map_err(stopping)?
+            }
         };
         self.service.logs.append(&self.worker, owner.as_ref(), &lines);
         Ok(())

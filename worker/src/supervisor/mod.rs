@@ -199,15 +199,15 @@ impl Supervisor {
         tracing::warn!(how, "the runner is gone");
         let interrupted = self.current.take();
         // A run that waits for a runner that cannot start fails like one that was running.
-        let waiting = self.waiting.take().map(|spec| Current { generation: spec.generation, directive: None });
+        let waiting = self
+            .waiting
+            .take()
+            .map(|spec| Current { generation: spec.generation, directive: None });
         if let Some(run) = interrupted.or(waiting) {
             let exit = match run.directive {
                 Some(Directive::Cancel) => RunExit::Canceled,
                 Some(Directive::Preempt) => RunExit::Preempted,
-                None => RunExit::Failed {
-                    message: self.book.obituary(&how),
-                    permanent: false,
-                },
+                None => RunExit::Failed { message: self.book.obituary(&how), permanent: false },
             };
             self.report(run.generation, RunReport::Ended { exit }).await;
         }
@@ -238,7 +238,9 @@ impl Supervisor {
         match message {
             FromCoordinator::Assign(spec) => {
                 let generation = spec.generation;
-                let known = self.current.map(|run| run.generation)
+                let known = self
+                    .current
+                    .map(|run| run.generation)
                     .or(self.waiting.as_ref().map(|spec| spec.generation));
                 if known == Some(generation) || self.book.has_ended(generation) {
                     return Ok(()); // said twice
@@ -270,7 +272,9 @@ impl Supervisor {
                     Directive::Preempt => PREEMPT_DEADLINE,
                 };
                 self.kill_at = Some(Instant::now() + patience);
-                if let Err(error) = self.runner.tell(&ToRunner::Direct { generation, directive }).await {
+                if let Err(error) =
+                    self.runner.tell(&ToRunner::Direct { generation, directive }).await
+                {
                     tracing::warn!(%error, "the runner does not listen");
                 }
                 Ok(())
