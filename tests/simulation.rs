@@ -15,7 +15,7 @@ use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task, TrainTa
 use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
-use muster_coordinator::engine::experiment::{ExperimentEnd, Phase};
+use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
 use muster_coordinator::engine::trial::TrialState;
 use muster_coordinator::engine::{Action, Engine, Event, LossCause};
 
@@ -259,7 +259,7 @@ impl Simulation {
         }
         self.join();
         for _ in 0..PEACE_MAX {
-            if !self.deliver() && self.live.experiments().all(|experiment| experiment.is_ended()) {
+            if !self.deliver() && self.live.experiments().all(Experiment::is_ended) {
                 return;
             }
         }

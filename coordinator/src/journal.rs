@@ -23,7 +23,8 @@ const SNAPSHOT_EVERY: u64 = 1000;
 pub enum JournalError {
     /// Another coordinator works here.
     #[error(
-        "another muster uses {}; wait for it to end, or talk to it with `muster ls`, or choose another directory with --state",
+        "another muster uses {}; wait for it to end, or \
+         talk to it with `muster ls`, or choose another directory with --state",
         directory.display()
     )]
     Locked {

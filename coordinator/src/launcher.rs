@@ -47,7 +47,8 @@ pub struct LocalLauncher {
 /// No worker program.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no `muster-worker` beside {} and none on the PATH; build it with `cargo build --release -p muster-worker` or name it with --worker-binary",
+    "no `muster-worker` beside {} and none on the PATH; \
+     build it with `cargo build --release -p muster-worker` or name it with --worker-binary",
     beside.display()
 )]
 pub struct NoWorker {

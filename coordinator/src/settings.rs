@@ -158,7 +158,8 @@ impl Settings {
         }
         if !self.listen.ip().is_loopback() && !self.insecure {
             let value = self.listen.to_string();
-            let mend = "anybody who reaches this address could run trainings; listen on 127.0.0.1, or set insecure = true if the network is your own";
+            let mend = "anybody who reaches this address could run trainings; \
+                        listen on 127.0.0.1, or set insecure = true if the network is your own";
             return Err(SettingsError::Range { name: "listen", value, mend });
         }
         Ok(self)

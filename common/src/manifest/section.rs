@@ -88,7 +88,10 @@ fn read_version(field: &Field<'_>) -> Option<()> {
     }
     field.refuse_mend(
         format!("this build reads version {MANIFEST_VERSION}, not {found}"),
-        format!("write `version: {MANIFEST_VERSION}` after checking configs/README.md, or use the muster that made the file"),
+        format!(
+            "write `version: {MANIFEST_VERSION}` after checking configs/README.md, \
+             or use the muster that made the file"
+        ),
     );
     None
 }

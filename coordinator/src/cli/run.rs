@@ -69,8 +69,8 @@ async fn attend(
     let view = loop {
         tokio::select! {
             _ = tick.tick() => {}
-            _ = interrupt.recv() => return Ok(interrupted(&mut progress, &id)),
-            _ = terminate.recv() => return Ok(interrupted(&mut progress, &id)),
+            _ = interrupt.recv() => return Ok(interrupted(&mut progress, arguments, &id)),
+            _ = terminate.recv() => return Ok(interrupted(&mut progress, arguments, &id)),
             () = system.shutdown.cancelled() => bail!("the coordinator's service failed"),
         }
         let view = look(system, &id).await?;
@@ -95,10 +95,28 @@ pub(super) fn exit_of(state: ExperimentState) -> Exit {
     }
 }
 
-fn interrupted(progress: &mut Progress, id: &ExperimentId) -> Exit {
+fn interrupted(progress: &mut Progress, arguments: &RunArguments, id: &ExperimentId) -> Exit {
     progress.finish();
-    eprintln!("interrupted; nothing is lost. `muster run --resume {id}` goes on with it");
+    eprintln!("interrupted; nothing is lost. `{}` goes on with it", resume_command(arguments, id));
     Exit::Interrupted
+}
+
+/// The line that goes on with an experiment when copied: same program, same journal.
+fn resume_command(arguments: &RunArguments, id: &ExperimentId) -> String {
+    let mut command = format!("{} run --resume {id}", program());
+    for (flag, path) in
+        [("--config", &arguments.settings.config), ("--state", &arguments.settings.state)]
+    {
+        if let Some(path) = path {
+            command += &format!(" {flag} {}", path.display());
+        }
+    }
+    command
+}
+
+/// How the user started us.
+pub(super) fn program() -> String {
+    std::env::args().next().map_or_else(|| "muster".to_owned(), |program| short_path(&program))
 }
 
 fn choose(system: &System, wanted: Option<&str>) -> anyhow::Result<ExperimentId> {

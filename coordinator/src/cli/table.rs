@@ -6,7 +6,7 @@ use muster_common::evaluation::{Evaluation, classification_report, confusion_tab
 use muster_common::manifest::Assignment;
 
 use super::number::{clock, fit};
-use super::run::short_path;
+use super::run::{program, short_path};
 use crate::view::{ExperimentState, ExperimentView, TrialView};
 
 /// Longest reason shown in a table.
@@ -42,11 +42,6 @@ pub(super) fn render(view: &ExperimentView) -> String {
 fn line(text: &mut String, content: impl AsRef<str>) {
     text.push_str(content.as_ref());
     text.push('\n');
-}
-
-/// How the user started us, so that the line to try works when copied.
-fn program() -> String {
-    std::env::args().next().map_or_else(|| "muster".to_owned(), |program| short_path(&program))
 }
 
 fn data(view: &ExperimentView) -> String {

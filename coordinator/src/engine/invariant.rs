@@ -53,11 +53,13 @@ impl Engine {
             if experiment.trials.len() > experiment.max_trials() as usize {
                 return Err(format!("{} has too many trials", experiment.id));
             }
-            if experiment.is_ended() && experiment.trials.values().any(|trial| !trial.is_terminal()) {
+            if experiment.is_ended() && experiment.trials.values().any(|trial| !trial.is_terminal())
+            {
                 return Err(format!("{} has ended before its trials", experiment.id));
             }
             if let Phase::Preparing { parts } = &experiment.phase {
-                let lost = |part: &Part| matches!(part, Part::Running(generation) if !self.runs.contains_key(generation));
+                let lost =
+                    |part: &Part| matches!(part, Part::Running(by) if !self.runs.contains_key(by));
                 if parts.iter().any(lost) {
                     return Err(format!("{} waits for a part nobody does", experiment.id));
                 }
