@@ -230,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_holds_every_key_with_its_default() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/muster.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for key in KEYS {
+            let line = format!("{key} = ");
+            let named = |text: &str| text.trim_start_matches("# ").starts_with(&line);
+            assert!(text.lines().any(named), "configs/muster.toml lacks {key}");
+        }
+        let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
+        assert_eq!(load(&flags, &[]).unwrap(), load(&SettingsFlags::default(), &[]).unwrap());
+    }
+
+    #[test]
     fn two_cores_are_two_slots_of_one_thread() {
         let settings = load(&SettingsFlags::default(), &[]).unwrap();
         assert_eq!(settings.local_capacity(2), (2, 1));

@@ -9,6 +9,11 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 const DEPTH_MAX: usize = 32;
 /// Most nodes accepted, aliases counted each time they are used.
 const NODES_MAX: usize = 10_000;
+/// Longest text accepted, in bytes, and the most that its scalars come to with aliases counted each
+/// time they are used.
+const BYTES_MAX: usize = 1 << 20;
+/// Characters of a value that a message repeats.
+const SHOWN_MAX: usize = 40;
 
 /// A value and the line, from 1, where it starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,9 +47,9 @@ pub(super) struct Malformed {
     pub(super) message: String,
 }
 
-impl From<ScanError> for Malformed {
-    fn from(error: ScanError) -> Self {
-        Self { line: error.marker().line(), message: format!("not YAML: {}", error.info()) }
+impl Malformed {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self { line, message: message.into() }
     }
 }
 
@@ -65,23 +70,28 @@ struct Builder {
     open: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
     num_nodes: usize,
+    num_bytes: usize,
     root: Option<Node>,
 }
 
 /// Parses one document. `None`: the text holds only white space and comments.
 pub(super) fn parse(text: &str) -> Result<Option<Node>, Malformed> {
+    if text.len() > BYTES_MAX {
+        let message = format!("longer than {BYTES_MAX} bytes: this is no manifest");
+        return Err(Malformed::new(1, message));
+    }
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
     let mut num_documents = 0;
     while let Some(next) = parser.next_event() {
-        let (event, span) = next?;
+        let (event, span) = next.map_err(|error| explain(text, &error))?;
         let line = span.start.line();
         match event {
             Event::DocumentStart(_) => {
                 num_documents += 1;
                 if num_documents > 1 {
                     let message = "a manifest is one document: remove `---` and what follows";
-                    return Err(Malformed { line, message: message.to_owned() });
+                    return Err(Malformed::new(line, message));
                 }
             }
             Event::StreamEnd => break,
@@ -94,24 +104,29 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, Malformed> {
 impl Builder {
     fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), Malformed> {
         match event {
-            Event::Scalar(text, style, anchor, _tag) => {
+            Event::Scalar(_, _, _, Some(_))
+            | Event::SequenceStart(_, Some(_))
+            | Event::MappingStart(_, Some(_)) => {
+                let message = "a tag (`!...`) means nothing here: remove it, or quote the text";
+                Err(Malformed::new(line, message))
+            }
+            Event::Scalar(text, style, anchor, None) => {
                 let quoted = style != ScalarStyle::Plain;
                 let kind = NodeKind::Scalar { text: text.into_owned(), quoted };
                 self.put(Node { line, kind }, anchor)
             }
             Event::Alias(anchor) => {
-                let mut node = self.anchors.get(&anchor).cloned().ok_or_else(|| Malformed {
-                    line,
-                    message: "the alias `*` stands inside its own anchor".to_owned(),
-                })?;
-                self.num_nodes += node.count();
-                node.line = line;
+                let message = "the alias `*` stands inside its own anchor";
+                let node = self.anchors.get(&anchor).cloned();
+                let mut node = node.ok_or_else(|| Malformed::new(line, message))?;
+                node.relocate(line);
+                self.count(&node)?;
                 self.put(node, 0)
             }
-            Event::SequenceStart(anchor, _tag) => {
+            Event::SequenceStart(anchor, None) => {
                 self.begin(line, anchor, Items::Sequence(Vec::new()))
             }
-            Event::MappingStart(anchor, _tag) => {
+            Event::MappingStart(anchor, None) => {
                 self.begin(line, anchor, Items::Mapping { entries: Vec::new(), key: None })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
@@ -122,7 +137,7 @@ impl Builder {
     fn begin(&mut self, line: usize, anchor: usize, items: Items) -> Result<(), Malformed> {
         if self.open.len() >= DEPTH_MAX {
             let message = format!("nested more than {DEPTH_MAX} levels deep");
-            return Err(Malformed { line, message });
+            return Err(Malformed::new(line, message));
         }
         self.open.push(Open { line, anchor, items });
         Ok(())
@@ -137,11 +152,34 @@ impl Builder {
         self.put(Node { line, kind }, anchor)
     }
 
+    /// Counts what an alias stands for: a few lines of aliases of aliases come to any size.
+    fn count(&mut self, node: &Node) -> Result<(), Malformed> {
+        match &node.kind {
+            NodeKind::Scalar { text, .. } => self.num_bytes += text.len(),
+            NodeKind::Sequence(items) => {
+                items.iter().try_for_each(|item| self.count(item))?;
+            }
+            NodeKind::Mapping(entries) => {
+                for entry in entries {
+                    self.num_bytes += entry.key.len();
+                    self.count(&entry.value)?;
+                }
+            }
+        }
+        self.num_nodes += 1;
+        if self.num_nodes > NODES_MAX || self.num_bytes > BYTES_MAX {
+            let message =
+                format!("more than {NODES_MAX} values or {BYTES_MAX} bytes: this is no manifest");
+            return Err(Malformed::new(node.line, message));
+        }
+        Ok(())
+    }
+
     fn put(&mut self, node: Node, anchor: usize) -> Result<(), Malformed> {
         self.num_nodes += 1;
         if self.num_nodes > NODES_MAX {
             let message = format!("more than {NODES_MAX} values: this is no manifest");
-            return Err(Malformed { line: node.line, message });
+            return Err(Malformed::new(node.line, message));
         }
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
@@ -155,8 +193,8 @@ impl Builder {
                 } else if let NodeKind::Scalar { text, .. } = node.kind {
                     *key = Some((text, node.line));
                 } else {
-                    let message = "a key must be a name, not a list or a mapping".to_owned();
-                    return Err(Malformed { line: node.line, message });
+                    let message = "a key must be a name, not a list or a mapping";
+                    return Err(Malformed::new(node.line, message));
                 }
             }
         }
@@ -165,12 +203,17 @@ impl Builder {
 }
 
 impl Node {
-    fn count(&self) -> usize {
-        match &self.kind {
-            NodeKind::Scalar { .. } => 1,
-            NodeKind::Sequence(items) => 1 + items.iter().map(Self::count).sum::<usize>(),
+    /// Puts everything on one line: mistakes in what an alias stands for are shown where it is used.
+    fn relocate(&mut self, line: usize) {
+        self.line = line;
+        match &mut self.kind {
+            NodeKind::Scalar { .. } => {}
+            NodeKind::Sequence(items) => items.iter_mut().for_each(|item| item.relocate(line)),
             NodeKind::Mapping(entries) => {
-                1 + entries.iter().map(|entry| entry.value.count()).sum::<usize>()
+                for entry in entries {
+                    entry.line = line;
+                    entry.value.relocate(line);
+                }
             }
         }
     }
@@ -181,10 +224,9 @@ impl Node {
             NodeKind::Scalar { text, .. } if self.is_null() && text.is_empty() => {
                 "nothing".to_owned()
             }
-            NodeKind::Scalar { text, .. } => {
-                let short: String = text.chars().take(40).collect();
-                format!("`{short}`")
-            }
+            NodeKind::Scalar { text, .. } if text.is_empty() => "empty text".to_owned(),
+            NodeKind::Scalar { text, quoted: true } => format!("the quoted text {}", shown(text)),
+            NodeKind::Scalar { text, quoted: false } => shown(text),
             NodeKind::Sequence(_) => "a list".to_owned(),
             NodeKind::Mapping(_) => "a mapping".to_owned(),
         }
@@ -195,6 +237,42 @@ impl Node {
         matches!(&self.kind, NodeKind::Scalar { text, quoted: false }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
+}
+
+/// A text of the user for a message: in backticks, and not whole when it is long.
+pub(super) fn shown(text: &str) -> String {
+    let mut short: String = text.chars().take(SHOWN_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    format!("`{short}`")
+}
+
+/// What the scanner says, and what it mostly means.
+const MENDS: [(&str, &str); 6] = [
+    ("quoted scalar", "close the quote that is opened here"),
+    ("simple key expect", "this line or one above lacks its `:`"),
+    ("mapping values are not allowed", "check the indentation, or quote a text that holds `:`"),
+    ("did not find expected key", "align the key with the others of its section"),
+    ("unknown anchor", "quote a text that begins with `*`"),
+    ("illegal placement of ':'", "close the bracket that a line above opens"),
+];
+
+/// A scanner's error in words that help.
+fn explain(text: &str, error: &ScanError) -> Malformed {
+    let (line, info) = (error.marker().line().max(1), error.info());
+    let indented_by_tab = |text: &str| {
+        text.chars().take_while(|character| character.is_whitespace()).any(|c| c == '\t')
+    };
+    // The scanner names the line on which the value before the tab began.
+    let mut below = (line..).zip(text.lines().skip(line - 1));
+    let tab = below.find(|(_, text)| indented_by_tab(text)).filter(|_| info.contains("tab"));
+    if let Some((line, _)) = tab {
+        return Malformed::new(line, "a tab in the indentation: use blanks");
+    }
+    let mend = MENDS.iter().find(|(words, _)| info.contains(words));
+    let mend = mend.map(|(_, mend)| format!("; {mend}")).unwrap_or_default();
+    Malformed::new(line, format!("not YAML: {info}{mend}"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod budget;
 mod document;
+mod label;
 mod reader;
 mod searcher;
 mod section;

@@ -2,15 +2,16 @@
 //! one go. Each issue has the line, the path and, where there is one, the mend.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::document::{Entry, Node, NodeKind};
+use super::document::{Entry, Node, NodeKind, shown};
 
 /// Names closer than this (Jaro-Winkler, 0 to 1) are offered as "did you mean".
 const SIMILARITY_MIN: f64 = 0.8;
 
 /// One mistake in a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Issue {
     /// Line, from 1.
     pub line: usize,
@@ -61,8 +62,7 @@ pub(super) struct Issues(RefCell<Vec<Issue>>);
 
 impl Issues {
     pub(super) fn add(&self, line: usize, path: &str, message: impl Into<String>) {
-        let (path, message) = (path.to_owned(), message.into());
-        self.0.borrow_mut().push(Issue { line, path, message, mend: None });
+        self.push(Issue { line, path: path.to_owned(), message: message.into(), mend: None });
     }
 
     pub(super) fn add_mend(
@@ -73,7 +73,17 @@ impl Issues {
     ) {
         let (line, path) = (at.0, at.1.to_owned());
         let (message, mend) = (message.into(), Some(mend.into()));
-        self.0.borrow_mut().push(Issue { line, path, message, mend });
+        self.push(Issue { line, path, message, mend });
+    }
+
+    /// An issue is one line for a terminal, whatever a quoted name or text holds.
+    fn push(&self, mut issue: Issue) {
+        for text in [Some(&mut issue.path), Some(&mut issue.message), issue.mend.as_mut()] {
+            if let Some(text) = text.filter(|text| text.contains(char::is_control)) {
+                *text = text.replace(char::is_control, "\u{fffd}");
+            }
+        }
+        self.0.borrow_mut().push(issue);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,7 +93,9 @@ impl Issues {
     pub(super) fn into_error(self) -> ManifestError {
         let mut issues = self.0.into_inner();
         issues.sort_by_key(|issue| issue.line);
-        issues.dedup();
+        // A section that is read as two things reports its repeated keys twice.
+        let mut seen = BTreeSet::new();
+        issues.retain(|issue| seen.insert(issue.clone()));
         ManifestError { issues }
     }
 }
@@ -101,7 +113,10 @@ pub(super) struct Section<'a> {
 #[derive(Clone)]
 pub(super) struct Field<'a> {
     pub(super) path: String,
-    pub(super) node: &'a Node,
+    /// The line a message names: a block of keys begins below its own key, which is what a reader
+    /// looks for.
+    line: usize,
+    node: &'a Node,
     pub(super) issues: &'a Issues,
 }
 
@@ -111,7 +126,7 @@ impl<'a> Section<'a> {
             field.refuse(format!("expected a mapping, found {}", field.node.describe()));
             return None;
         };
-        let (path, line, issues) = (field.path.clone(), field.node.line, field.issues);
+        let (path, line, issues) = (field.path.clone(), field.line, field.issues);
         for (index, entry) in entries.iter().enumerate() {
             if let Some(first) = entries[..index].iter().find(|other| other.key == entry.key) {
                 let message = format!("`{}` stands on line {} already", entry.key, first.line);
@@ -134,8 +149,7 @@ impl<'a> Section<'a> {
     pub(super) fn get(&self, key: &'static str) -> Option<Field<'a>> {
         self.asked.borrow_mut().push(key);
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        let field = Field { path: self.path_of(key), node: &entry.value, issues: self.issues };
-        (!field.node.is_null()).then_some(field)
+        (!entry.value.is_null()).then(|| self.field(entry))
     }
 
     /// The value of `key`, whose absence is a mistake.
@@ -151,10 +165,14 @@ impl<'a> Section<'a> {
 
     /// Every entry, for mappings whose keys are names.
     pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + '_ {
-        self.entries.iter().map(|entry| {
-            let path = self.path_of(&entry.key);
-            (entry.key.as_str(), Field { path, node: &entry.value, issues: self.issues })
-        })
+        self.entries.iter().map(|entry| (entry.key.as_str(), self.field(entry)))
+    }
+
+    fn field(&self, entry: &'a Entry) -> Field<'a> {
+        let node = &entry.value;
+        let written = matches!(&node.kind, NodeKind::Scalar { text, .. } if !text.is_empty());
+        let line = if written { node.line } else { entry.line };
+        Field { path: self.path_of(&entry.key), line, node, issues: self.issues }
     }
 
     /// Refuses keys that nobody asked for.
@@ -179,15 +197,32 @@ pub(super) fn closest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> O
 }
 
 impl<'a> Field<'a> {
+    /// The whole document.
+    pub(super) fn root(node: &'a Node, issues: &'a Issues) -> Self {
+        Self { path: String::new(), line: node.line, node, issues }
+    }
+
     pub(super) fn refuse(&self, message: impl Into<String>) {
-        self.issues.add(self.node.line, &self.path, message);
+        self.issues.add(self.line, &self.path, message);
     }
 
     pub(super) fn refuse_mend(&self, message: impl Into<String>, mend: impl Into<String>) {
-        self.issues.add_mend((self.node.line, &self.path), message, mend);
+        self.issues.add_mend((self.line, &self.path), message, mend);
     }
 
-    fn expected<T>(&self, what: &str) -> Option<T> {
+    /// A rule over several sections complains about the value at `path`, or, where a key of it is
+    /// absent, in the section that lacks it.
+    pub(super) fn refuse_below(&self, path: &[&str], message: impl Into<String>, mend: &str) {
+        let (mut line, mut node) = (self.line, self.node);
+        for key in path {
+            let NodeKind::Mapping(entries) = &node.kind else { break };
+            let Some(entry) = entries.iter().find(|entry| entry.key == *key) else { break };
+            (line, node) = (entry.line, &entry.value);
+        }
+        self.issues.add_mend((line, &path.join(".")), message, mend);
+    }
+
+    pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         self.refuse(format!("expected {what}, found {}", self.node.describe()));
         None
     }
@@ -214,9 +249,9 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A finite number. `1_000` and `1e-4` are numbers; `.5`, `1e500` and `nan` are told apart.
+    /// A finite number: `1_000`, `.5` and `1e-4` are, `1e500` and `nan` are not.
     pub(super) fn number(&self) -> Option<f64> {
-        match self.plain().and_then(|text| text.replace('_', "").parse::<f64>().ok()) {
+        match self.digits().and_then(|text| text.parse::<f64>().ok()) {
             Some(number) if number.is_finite() => Some(number),
             _ => self.expected("a number"),
         }
@@ -224,7 +259,7 @@ impl<'a> Field<'a> {
 
     /// A whole number in `min..=max`.
     pub(super) fn whole(&self, min: u64, max: u64) -> Option<u64> {
-        match self.plain().and_then(|text| text.replace('_', "").parse::<u64>().ok()) {
+        match self.digits().and_then(|text| text.parse::<u64>().ok()) {
             Some(number) if (min..=max).contains(&number) => Some(number),
             Some(number) => {
                 self.refuse(format!("{number} lies outside {min} to {max}"));
@@ -240,19 +275,40 @@ impl<'a> Field<'a> {
 
     /// A whole number if it is written as one.
     pub(super) fn as_whole(&self) -> Option<i64> {
-        self.plain().and_then(|text| text.replace('_', "").parse::<i64>().ok())
+        self.digits().and_then(|text| text.parse::<i64>().ok())
+    }
+
+    /// The characters of a number, without the `_` that may stand between digits.
+    fn digits(&self) -> Option<String> {
+        let text = self.plain()?;
+        let digit = |at: Option<&u8>| at.is_some_and(u8::is_ascii_digit);
+        let bytes = text.as_bytes();
+        let between = |at: usize| {
+            digit(at.checked_sub(1).and_then(|left| bytes.get(left))) && digit(bytes.get(at + 1))
+        };
+        text.match_indices('_').all(|(at, _)| between(at)).then(|| text.replace('_', ""))
+    }
+
+    /// The value as a message shows it.
+    pub(super) fn describe(&self) -> String {
+        self.node.describe()
     }
 
     pub(super) fn is_mapping(&self) -> bool {
         matches!(self.node.kind, NodeKind::Mapping(_))
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node.kind, NodeKind::Sequence(_))
+    }
+
     pub(super) fn items(&self) -> Option<Vec<Field<'a>>> {
         let NodeKind::Sequence(items) = &self.node.kind else {
             return self.expected("a list");
         };
-        let field = |(index, node)| Field {
+        let field = |(index, node): (usize, &'a Node)| Field {
             path: format!("{}[{index}]", self.path),
+            line: node.line,
             node,
             issues: self.issues,
         };
@@ -271,11 +327,11 @@ impl<'a> Field<'a> {
             return Some(*value);
         }
         let list = names().collect::<Vec<_>>().join(", ");
-        let mend = match closest(text, names()) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => format!("write one of {list}"),
-        };
-        self.refuse_mend(format!("`{text}` is none of {list}"), mend);
+        let message = format!("{} is none of {list}", shown(text));
+        match closest(text, names()) {
+            Some(name) => self.refuse_mend(message, format!("did you mean `{name}`?")),
+            None => self.refuse(message),
+        }
         None
     }
 }

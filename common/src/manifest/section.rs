@@ -2,12 +2,11 @@
 //! recorded an issue.
 
 use super::budget::Budget;
-use super::reader::{Field, Section, closest};
+use super::label::read_label;
+use super::reader::{Field, closest};
 use super::searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSettings};
-use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, check_value};
-use super::source::{
-    DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat,
-};
+use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
+use super::source::{DataSettings, Delimiter, Holdout, Source, SourceFormat};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
 use super::{CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources};
 use crate::objective::{Mode, Objective, ObjectiveMetric};
@@ -15,6 +14,9 @@ use crate::seed::Seed;
 
 /// Largest number of steps, examples or epochs accepted: far above any training, far below 2^53.
 const BUDGET_MAX: u64 = 1_000_000_000_000;
+/// Fewest and most epochs accepted. Their ratio bounds the number of rungs.
+const EPOCHS_MIN: f64 = 1e-6;
+const EPOCHS_MAX: f64 = 1e6;
 /// Longest sequence accepted, in tokens; the model's own limit is checked where its config is read.
 const LENGTH_MAX: u32 = 8192;
 
@@ -66,7 +68,7 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
 
 /// Absent gives `None` inside `Some`; a mistake gives `None`.
 #[expect(clippy::option_option, reason = "the outer one is the convention of this file")]
-fn optional<'a, T>(
+pub(super) fn optional<'a, T>(
     field: Option<Field<'a>>,
     read: impl FnOnce(Field<'a>) -> Option<Option<T>>,
 ) -> Option<Option<T>> {
@@ -153,9 +155,11 @@ const FORMATS: &[(&str, FormatName)] = &[
 
 fn read_source(field: &Field<'_>) -> Option<Source> {
     let section = field.section()?;
-    let path = section.require("path", "FILE").and_then(|field| field.text());
+    let place = section.require("path", "FILE");
+    let path = place.as_ref().and_then(Field::text);
     let named = optional(section.get("format"), |field| field.choice(FORMATS).map(Some));
-    let columns = optional(section.get("columns"), |field| read_names(&field).map(Some));
+    let written_columns = section.get("columns");
+    let columns = optional(written_columns.clone(), |field| read_names(&field).map(Some));
     section.finish();
     let (path, named, columns) = (path?, named?, columns?);
     let from_ending = || {
@@ -163,11 +167,8 @@ fn read_source(field: &Field<'_>) -> Option<Source> {
         FORMATS.iter().find(|(name, _)| *name == ending).map(|(_, format)| *format)
     };
     let Some(format) = named.or_else(from_ending) else {
-        let at = Field { path: section_path(field, "path"), ..field.clone() };
-        at.refuse_mend(
-            format!("the ending of `{path}` does not say how to read it"),
-            "add `format:` csv, tsv, jsonl or parquet",
-        );
+        let message = format!("the ending of `{path}` does not say how to read it");
+        place?.refuse_mend(message, "add `format:` csv, tsv, jsonl or parquet");
         return None;
     };
     let delimited = |delimiter| SourceFormat::Delimited { delimiter, columns: columns.clone() };
@@ -177,39 +178,47 @@ fn read_source(field: &Field<'_>) -> Option<Source> {
         FormatName::JsonLines => SourceFormat::JsonLines,
         FormatName::Parquet => SourceFormat::Parquet,
     };
-    if columns.is_some() && !matches!(format, SourceFormat::Delimited { .. }) {
-        field.refuse_mend("`columns` is for csv and tsv files without a header", "remove it");
+    if let Some(columns) =
+        written_columns.filter(|_| !matches!(format, SourceFormat::Delimited { .. }))
+    {
+        columns.refuse_mend("only csv and tsv files without a header have `columns`", "remove it");
         return None;
     }
     Some(Source { path: path.to_owned(), format })
 }
 
-fn section_path(field: &Field<'_>, key: &str) -> String {
-    format!("{}.{key}", field.path)
-}
-
-fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
-    let names: Option<Vec<String>> =
-        field.items()?.iter().map(|item| item.text().map(ToOwned::to_owned)).collect();
-    let names = names?;
-    for (index, name) in names.iter().enumerate() {
-        if names[..index].contains(name) {
-            field.refuse(format!("`{name}` stands twice"));
-            return None;
-        }
-    }
-    if names.is_empty() {
+pub(super) fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
+    let items = field.items()?;
+    if items.is_empty() {
         field.refuse("the list is empty");
         return None;
     }
-    Some(names)
+    let read: Vec<Option<&str>> = items.iter().map(Field::text).collect();
+    let mut legal = true;
+    for (index, (item, name)) in items.iter().zip(&read).enumerate() {
+        if name.is_some() && read.iter().take(index).any(|other| other == name) {
+            item.refuse(format!("{} stands twice", item.describe()));
+            legal = false;
+        }
+    }
+    let names: Option<Vec<String>> =
+        read.into_iter().map(|name| name.map(ToOwned::to_owned)).collect();
+    names.filter(|_| legal)
 }
 
 fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
+    if !field.is_mapping() {
+        let message = format!("expected a mapping, found {}", field.describe());
+        field.refuse_mend(message, "write for example {fraction: 0.1}");
+        return None;
+    }
     let section = field.section()?;
     let examples = section.get("examples");
     let fraction = section.get("fraction");
     let path = section.get("path");
+    if path.is_none() {
+        section.finish();
+    }
     if usize::from(examples.is_some())
         + usize::from(fraction.is_some())
         + usize::from(path.is_some())
@@ -222,51 +231,25 @@ fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
     if path.is_some() {
         return read_source(field).map(Holdout::Source);
     }
-    let holdout = match (examples, fraction) {
+    match (examples, fraction) {
         (Some(field), _) => field.whole(1, BUDGET_MAX).map(Holdout::Count),
         (None, Some(field)) => field.number().and_then(|share| {
             if share > 0.0 && share < 1.0 {
                 return Some(Holdout::Fraction(share));
             }
-            field.refuse(format!("{share} lies outside 0 to 1, both exclusive"));
+            field.refuse(format!("{} lies outside 0 to 1, both exclusive", written(share)));
             None
         }),
         (None, None) => None,
-    };
-    section.finish();
-    holdout
-}
-
-fn read_label(field: &Field<'_>) -> Option<LabelRule> {
-    let section = field.section()?;
-    let column = section.require("column", "COLUMN").and_then(|field| field.text());
-    let names = optional(section.get("names"), |field| read_names(&field).map(Some));
-    let ranges = optional(section.get("ranges"), |field| {
-        let ranges: Option<Vec<_>> = field.items()?.iter().map(read_range).collect();
-        ranges.map(Some)
-    });
-    section.finish();
-    let (column, names, ranges) = (column?.to_owned(), names?, ranges?);
-    match (names, ranges) {
-        (Some(_), Some(_)) => {
-            field.refuse("expected `names` or `ranges`, not both");
-            None
-        }
-        (_, Some(ranges)) => Some(LabelRule::Ranges { column, ranges }),
-        (names, None) => Some(LabelRule::Class { column, names }),
     }
 }
 
-fn read_range(field: &Field<'_>) -> Option<LabelRange> {
-    let section = field.section()?;
-    let name = section.require("name", "positive").and_then(|field| field.text());
-    let above = optional(section.get("above"), |field| field.number().map(Some));
-    let below = optional(section.get("below"), |field| field.number().map(Some));
-    section.finish();
-    Some(LabelRange { name: name?.to_owned(), above: above?, below: below? })
-}
-
-pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
+fn read_budget(field: &Field<'_>) -> Option<Budget> {
+    if !field.is_mapping() {
+        let message = format!("expected a mapping, found {}", field.describe());
+        field.refuse_mend(message, "write for example {epochs: 3}");
+        return None;
+    }
     let section = field.section()?;
     let steps = section.get("steps");
     let examples = section.get("examples");
@@ -276,10 +259,11 @@ pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
         (Some(field), None, None) => field.whole(1, BUDGET_MAX).map(Budget::Steps),
         (None, Some(field), None) => field.whole(1, BUDGET_MAX).map(Budget::Examples),
         (None, None, Some(field)) => field.number().and_then(|epochs| {
-            if epochs > 0.0 && epochs <= 1e6 {
+            if (EPOCHS_MIN..=EPOCHS_MAX).contains(&epochs) {
                 return Some(Budget::Epochs(epochs));
             }
-            field.refuse(format!("{epochs} lies outside 0 (exclusive) to 1000000"));
+            let (epochs, min, max) = (written(epochs), written(EPOCHS_MIN), written(EPOCHS_MAX));
+            field.refuse(format!("{epochs} lies outside {min} to {max}"));
             None
         }),
         _ => {
@@ -395,12 +379,44 @@ fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
 }
 
 fn read_value(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<ParameterValue> {
+    if field.is_list() {
+        field.refuse_mend("expected a value, found a list", "write {values: [...]}");
+        return None;
+    }
     let value = match (spec.kind, field.as_whole()) {
         (HyperparameterKind::Int, Some(whole)) => ParameterValue::Int(whole),
-        _ => ParameterValue::Float(field.number()?),
+        (HyperparameterKind::Int, None) => {
+            return field.expected(&format!("a whole number, {}", spec.range()));
+        }
+        (HyperparameterKind::Float, _) => ParameterValue::Float(field.number()?),
     };
-    check_value(spec, value).map_err(|message| field.refuse(message)).ok()?;
+    if !(spec.min..=spec.max).contains(&value.as_f64()) {
+        field.refuse(format!("{} lies outside {}", written(value.as_f64()), spec.range()));
+        return None;
+    }
     Some(value)
+}
+
+fn read_values(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
+    let items = field.items()?;
+    let read: Vec<Option<ParameterValue>> =
+        items.iter().map(|item| read_value(item, spec)).collect();
+    let mut legal = true;
+    for (index, (item, value)) in items.iter().zip(&read).enumerate() {
+        if value.is_some() && read.iter().take(index).any(|other| other == value) {
+            item.refuse_mend(format!("{} stands twice", item.describe()), "remove one");
+            legal = false;
+        }
+    }
+    let values = read.into_iter().collect::<Option<Vec<_>>>().filter(|_| legal)?;
+    match values.as_slice() {
+        [] => {
+            field.refuse("the list is empty");
+            None
+        }
+        [value] => Some(Domain::Constant(*value)),
+        _ => Some(Domain::Values(values)),
+    }
 }
 
 fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
@@ -410,26 +426,25 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
     let section = field.section()?;
     let values = section.get("values");
     let (min, max) = (section.get("min"), section.get("max"));
-    let scale = optional_or(section.get("scale"), Scale::Linear, |field| {
+    let written_scale = section.get("scale");
+    let scale = optional_or(written_scale.clone(), Scale::Linear, |field| {
         field.choice(&[("linear", Scale::Linear), ("log", Scale::Log)])
     });
     section.finish();
     match (values, min, max) {
         (Some(values), None, None) => {
-            let items = values.items()?;
-            let read: Option<Vec<_>> = items.iter().map(|item| read_value(item, spec)).collect();
-            let read = read?;
-            if read.is_empty() {
-                values.refuse("the list is empty");
-                return None;
+            if let Some(scale) = written_scale {
+                scale.refuse_mend("listed values have no scale", "remove it");
             }
-            Some(Domain::Values(read))
+            read_values(&values, spec)
         }
         (None, Some(min), Some(max)) => {
             let (low, high) = (read_value(&min, spec), read_value(&max, spec));
             let (low, high, scale) = (low?, high?, scale?);
             if low.as_f64() >= high.as_f64() {
-                field.refuse(format!("min {low} is not below max {high}"));
+                let mend = if low == high { "write the one value" } else { "swap them" };
+                let (low, high) = (written(low.as_f64()), written(high.as_f64()));
+                field.refuse_mend(format!("min {low} is not below max {high}"), mend);
                 return None;
             }
             if scale == Scale::Log && low.as_f64() <= 0.0 {
@@ -449,17 +464,4 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
             None
         }
     }
-}
-
-/// Line of `key` in the document's root, for rules that look at several sections.
-pub(super) fn line_in(root: &Field<'_>, path: &[&str]) -> usize {
-    let mut line = root.node.line;
-    let mut section = Section::open(root);
-    for key in path {
-        let Some(open) = section else { return line };
-        line = open.line_of(key);
-        let next = open.fields().find(|(name, _)| name == key).map(|(_, field)| field);
-        section = next.filter(Field::is_mapping).as_ref().and_then(Section::open);
-    }
-    line
 }

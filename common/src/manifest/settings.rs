@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::space::{Assignment, Domain, ParameterValue, SearchSpace};
+use super::space::{Assignment, Domain, SearchSpace};
 
 /// Whether a hyperparameter is a whole or a real number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,11 @@ pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
 ];
 
 impl HyperparameterSpec {
+    /// The legal values, for messages and documents: `0 to 0.9`.
+    pub fn range(&self) -> String {
+        format!("{} to {}", written(self.min), written(self.max))
+    }
+
     /// The one called `name`.
     pub fn find(name: &str) -> Option<&'static Self> {
         HYPERPARAMETERS.iter().find(|spec| spec.name == name)
@@ -134,24 +139,16 @@ fn lookup(space: &SearchSpace, assignment: &Assignment, name: &str) -> f64 {
     HyperparameterSpec::find(name).map_or(f64::NAN, |spec| spec.default)
 }
 
-/// A legal value of `spec`, or why it is none.
-pub(super) fn check_value(spec: &HyperparameterSpec, value: ParameterValue) -> Result<(), String> {
-    let number = value.as_f64();
-    if spec.kind == Int && matches!(value, ParameterValue::Float(_)) {
-        return Err(format!("{} is a whole number, not {value}", spec.name));
-    }
-    if !(spec.min..=spec.max).contains(&number) {
-        return Err(format!(
-            "{} lies between {} and {}, not {value}",
-            spec.name, spec.min, spec.max
-        ));
-    }
-    Ok(())
+/// A number as a person writes it: all its digits, `1e-9` instead of nine zeros.
+pub(super) fn written(number: f64) -> String {
+    let text = format!("{number:?}");
+    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::ParameterValue;
 
     #[test]
     fn assignment_wins_over_constant_over_default() {

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::document::{self, Node, NodeKind};
 use super::reader::{Field, Issues, ManifestError};
 use super::searcher::{PrunerSettings, SamplerKind};
-use super::section::{line_in, read_manifest};
+use super::section::read_manifest;
 use super::settings::HyperparameterSpec;
-use super::source::{Holdout, LabelRule, Source};
+use super::source::{Holdout, Source, SourceFormat};
 use super::space::Domain;
 use super::{Budget, Manifest};
 
@@ -73,10 +73,10 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
             return None;
         }
     };
-    let root = Field { path: String::new(), node: &node, issues };
+    let root = Field::root(&node, issues);
     let mut manifest = read_manifest(&root)?;
     let rules = Rules { root: &root };
-    rules.check_labels(&manifest);
+    rules.check_columns(&manifest);
     rules.check_holdouts(&manifest);
     rules.check_batches(&manifest);
     rules.check_pruner(&manifest);
@@ -86,36 +86,33 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
 
 impl Rules<'_> {
     fn refuse(&self, path: &[&str], message: impl Into<String>, mend: &str) {
-        let at = (line_in(self.root, path), path.join("."));
-        self.root.issues.add_mend((at.0, &at.1), message, mend);
+        self.root.refuse_below(path, message, mend);
     }
 
-    fn check_labels(&self, manifest: &Manifest) {
-        let path = &["data", "label"];
-        match &manifest.data.label {
-            LabelRule::Class { names: Some(names), .. } if names.len() < 2 => {
-                self.refuse(path, "one class leaves nothing to learn", "name at least two");
-            }
-            LabelRule::Class { .. } => {}
-            LabelRule::Ranges { ranges, .. } => {
-                if ranges.len() < 2 {
-                    self.refuse(path, "one class leaves nothing to learn", "add a second range");
-                }
-                for (index, range) in ranges.iter().enumerate() {
-                    if range.above.zip(range.below).is_some_and(|(above, below)| above >= below) {
-                        let message = format!("no number lies in range `{}`", range.name);
-                        self.refuse(path, message, "`above` must be smaller than `below`");
-                    }
-                    for other in &ranges[..index] {
-                        if other.name == range.name {
-                            let message = format!("two ranges are called `{}`", range.name);
-                            self.refuse(path, message, "rename one");
-                        } else if other.overlaps(range) {
-                            let both = format!("`{}` and `{}`", other.name, range.name);
-                            let mend = "move their bounds apart: a row belongs to one class";
-                            self.refuse(path, format!("ranges {both} overlap"), mend);
-                        }
-                    }
+    /// The columns that are read stand in every list of columns, and are two.
+    fn check_columns(&self, manifest: &Manifest) {
+        let data = &manifest.data;
+        let wanted = [("text", data.text.as_str()), ("label", data.label.column())];
+        if data.text == data.label.column() {
+            let message = format!("`{}` is the column of the label too", data.text);
+            self.refuse(&["data", "text"], message, "name the column that holds the text");
+        }
+        let sources = [
+            ("train", Some(&data.train)),
+            ("validation", source_of(&data.validation)),
+            ("test", source_of(&data.test)),
+        ];
+        for (split, source) in sources {
+            let Some(SourceFormat::Delimited { columns: Some(columns), .. }) =
+                source.map(|source| &source.format)
+            else {
+                continue;
+            };
+            for (use_, name) in wanted {
+                if !columns.iter().any(|column| column == name) {
+                    let message = format!("the column of the {use_}, `{name}`, is none of them");
+                    let path = &["data", split, "columns"];
+                    self.refuse(path, message, "list every column of the file, in its order");
                 }
             }
         }
@@ -128,8 +125,8 @@ impl Rules<'_> {
         };
         let held = share(&manifest.data.validation) + share(&manifest.data.test);
         if held >= 1.0 {
-            let message = format!("validation and test together hold out {held} of the data");
-            self.refuse(&["data"], message, "leave something to train on");
+            let message = "validation and test together hold out all of the data";
+            self.refuse(&["data"], message, "lower one: something must be left to train on");
         }
     }
 
@@ -162,7 +159,9 @@ impl Rules<'_> {
             self.refuse(path, message, "use the unit of `budget`");
             return;
         }
-        if low.amount() * f64::from(asha.reduction_factor) > full.amount() {
+        // Fractions of epochs are not exact: three times 0.1 is a little more than 0.3.
+        let slack = 1.0 + 1e-9;
+        if low.amount() * f64::from(asha.reduction_factor) > full.amount() * slack {
             let factor = asha.reduction_factor;
             let message = format!(
                 "{low} times reduction_factor {factor} is beyond the budget of {full}: no trial could ever be compared"
@@ -232,6 +231,13 @@ impl Rules<'_> {
                 }
             }
         }
+    }
+}
+
+fn source_of(holdout: &Holdout) -> Option<&Source> {
+    match holdout {
+        Holdout::Source(source) => Some(source),
+        _ => None,
     }
 }
 

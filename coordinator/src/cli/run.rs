@@ -49,9 +49,8 @@ async fn attend(
     };
     for other in system.unfinished.iter().filter(|id| Some(*id) != wanted.as_ref()) {
         system.driver.apply(Event::ExperimentPaused { experiment: other.clone() }).await?;
-        eprintln!(
-            "note: {other} has not ended and is paused; `muster run --resume {other}` goes on with it"
-        );
+        let again = resume_command(arguments, other);
+        eprintln!("note: {other} has not ended and is paused; `{again}` goes on with it");
     }
     let num_slots = system.launch_local()?;
     wait_for_workers(system, num_slots).await?;
