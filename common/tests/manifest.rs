@@ -5,7 +5,7 @@ use std::path::Path;
 use muster_common::manifest::{
     AshaSettings, Budget, CheckpointSettings, DataSettings, Delimiter, Domain, HYPERPARAMETERS,
     Holdout, HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue,
-    PrunerSettings, Resources, SamplerKind, Scale, SearchSpace, SearcherSettings, Source,
+    PrunerSettings, Resources, SamplerSettings, Scale, SearchSpace, SearcherSettings, Source,
     SourceFormat,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
@@ -152,7 +152,7 @@ fn every_key_arrives() {
             objective: Objective { metric: ObjectiveMetric::MacroF1, mode: Mode::Max },
             max_trials: 16,
             max_concurrent: Some(4),
-            sampler: SamplerKind::Random,
+            sampler: SamplerSettings::Random,
             pruner: PrunerSettings::Asha(AshaSettings {
                 reduction_factor: 3,
                 min_budget: Budget::Examples(3000),
@@ -215,7 +215,7 @@ fn a_sweep_has_its_defaults() {
     };
     let (searcher, space) = sweep("max_trials: 5").unwrap();
     let objective = Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min };
-    let (sampler, pruner) = (SamplerKind::Random, PrunerSettings::None);
+    let (sampler, pruner) = (SamplerSettings::Random, PrunerSettings::None);
     let expected =
         SearcherSettings { objective, max_trials: 5, max_concurrent: None, sampler, pruner };
     assert_eq!(searcher, expected);

@@ -5,6 +5,7 @@ mod budget;
 mod document;
 mod label;
 mod reader;
+mod sampler;
 mod searcher;
 mod section;
 mod settings;
@@ -14,7 +15,7 @@ mod validate;
 
 pub use budget::Budget;
 pub use reader::{Issue, ManifestError};
-pub use searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSettings};
+pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat};
 pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};

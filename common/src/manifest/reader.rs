@@ -320,11 +320,11 @@ impl<'a> Field<'a> {
     }
 
     /// One of `choices`.
-    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Option<T> {
         let names = || choices.iter().map(|(name, _)| *name);
         let text = self.text()?;
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
-            return Some(*value);
+            return Some(value.clone());
         }
         let list = names().collect::<Vec<_>>().join(", ");
         let message = format!("{} is none of {list}", shown(text));

@@ -4,7 +4,8 @@
 use super::budget::Budget;
 use super::label::read_label;
 use super::reader::{Field, closest};
-use super::searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSettings};
+use super::sampler::read_sampler;
+use super::searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::source::{DataSettings, Delimiter, Holdout, Source, SourceFormat};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
@@ -75,7 +76,7 @@ pub(super) fn optional<'a, T>(
     field.map_or(Some(None), read)
 }
 
-fn optional_or<'a, T>(
+pub(super) fn optional_or<'a, T>(
     field: Option<Field<'a>>,
     default: T,
     read: impl FnOnce(Field<'a>) -> Option<T>,
@@ -281,11 +282,13 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     let mode = optional(section.get("mode"), |field| {
         field.choice(&[("max", Mode::Max), ("min", Mode::Min)]).map(Some)
     });
-    let sampler = optional_or(section.get("sampler"), SamplerKind::Random, |field| {
-        field.choice(&[("random", SamplerKind::Random), ("grid", SamplerKind::Grid)])
-    });
-    // A grid knows its size; 0 stands for "all of it" until validation has counted.
-    let needs_count = sampler == Some(SamplerKind::Random);
+    let sampler =
+        optional_or(section.get("sampler"), SamplerSettings::Random, |field| read_sampler(&field));
+    // A grid and a list know their size; 0 stands for "all of it" until validation has counted.
+    let needs_count = matches!(
+        sampler,
+        Some(SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_))
+    );
     let max_trials = match section.get("max_trials") {
         None if needs_count => section.require("max_trials", "16").map(|_| 0),
         None => Some(0),
@@ -353,7 +356,7 @@ fn read_resources(field: &Field<'_>) -> Option<Resources> {
     Some(Resources { slots: slots? })
 }
 
-fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
+pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
     let section = field.section()?;
     let mut space = SearchSpace::new();
     let mut legal = true;

@@ -85,23 +85,40 @@ impl Domain {
     pub fn draw(&self, draws: &mut Draws) -> ParameterValue {
         match self {
             Self::Constant(value) => *value,
+            // Exact even where a fraction of 53 bits could not tell all values apart.
             Self::Values(values) => {
                 let index = usize::try_from(draws.below(values.len() as u64)).unwrap_or(0);
                 values[index]
-            }
-            Self::Float { min, max, scale } => {
-                ParameterValue::Float(between(*min, *max, *scale, draws.unit()).clamp(*min, *max))
             }
             Self::Int { min, max, scale: Scale::Linear } => {
                 let span = max.abs_diff(*min).saturating_add(1);
                 let offset = i64::try_from(draws.below(span)).unwrap_or(0);
                 ParameterValue::Int(min.saturating_add(offset))
             }
-            Self::Int { min, max, scale: Scale::Log } => {
-                let drawn = between(*min as f64, *max as f64 + 1.0, Scale::Log, draws.unit());
-                #[expect(clippy::cast_possible_truncation, reason = "clamped to the bounds")]
-                let whole = drawn.floor() as i64;
-                ParameterValue::Int(whole.clamp(*min, *max))
+            Self::Float { .. } | Self::Int { .. } => self.at(draws.unit()),
+        }
+    }
+
+    /// The value at a fraction of the domain, 0 to below 1: equal fractions are equally likely in a
+    /// random draw.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to the bounds"
+    )]
+    pub fn at(&self, fraction: f64) -> ParameterValue {
+        match self {
+            Self::Constant(value) => *value,
+            Self::Values(values) => {
+                let index = (fraction.max(0.0) * values.len() as f64) as usize;
+                values[index.min(values.len().saturating_sub(1))]
+            }
+            Self::Float { min, max, scale } => {
+                ParameterValue::Float(between(*min, *max, *scale, fraction).clamp(*min, *max))
+            }
+            Self::Int { min, max, scale } => {
+                let position = between(*min as f64, *max as f64 + 1.0, *scale, fraction);
+                ParameterValue::Int((position.floor() as i64).clamp(*min, *max))
             }
         }
     }

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::document::{self, Node, NodeKind};
 use super::reader::{Field, Issues, ManifestError};
-use super::searcher::{PrunerSettings, SamplerKind};
+use super::searcher::{PrunerSettings, SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
 use super::settings::HyperparameterSpec;
 use super::source::{Holdout, Source, SourceFormat};
-use super::space::Domain;
+use super::space::{Assignment, Domain, SearchSpace};
 use super::{Budget, Manifest};
 
 /// Largest grid accepted.
@@ -190,8 +190,10 @@ impl Rules<'_> {
             }
             return;
         };
-        match searcher.sampler {
-            SamplerKind::Random if searched.is_empty() && searcher.max_trials > 1 => {
+        match &searcher.sampler {
+            SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_)
+                if searched.is_empty() && searcher.max_trials > 1 =>
+            {
                 let message = "no hyperparameter has several values: all trials would be the same";
                 self.refuse(
                     &["searcher"],
@@ -199,39 +201,77 @@ impl Rules<'_> {
                     "give one {min: ..., max: ...} or {values: [...]}",
                 );
             }
-            SamplerKind::Random => {}
-            SamplerKind::Grid => {
-                let mut size = 1u64;
-                for (name, domain) in &manifest.hyperparameters {
-                    let count = match domain {
-                        Domain::Float { .. } => {
-                            let message = "a grid cannot enumerate all real numbers of a range";
-                            let mend = "write {values: [...]} or `sampler: random`";
-                            self.refuse(&["hyperparameters", name], message, mend);
-                            return;
-                        }
-                        Domain::Int { min, max, .. } => max.abs_diff(*min).saturating_add(1),
-                        Domain::Values(values) => values.len() as u64,
-                        Domain::Constant(_) => 1,
-                    };
-                    size = size.saturating_mul(count);
-                }
-                let whole = u32::try_from(size).ok().filter(|_| size <= GRID_MAX);
-                let Some(whole) = whole else {
-                    let message = format!("the grid has more than {GRID_MAX} points");
-                    self.refuse(&["searcher", "sampler"], message, "use `sampler: random`");
-                    return;
-                };
-                if searcher.max_trials == 0 {
-                    searcher.max_trials = whole;
-                }
-                if searcher.max_trials > whole {
-                    let message = format!("the grid has only {size} points");
-                    self.refuse(&["searcher", "max_trials"], message, "remove it to try them all");
-                }
+            SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_) => {}
+            SamplerSettings::Grid => {
+                let Some(size) = self.grid_size(&manifest.hyperparameters) else { return };
+                self.check_count(searcher, size, "the grid has");
+            }
+            SamplerSettings::List(points) => {
+                let points = points.clone();
+                self.check_points(&manifest.hyperparameters, &points);
+                self.check_count(searcher, extent(&points), "the list has");
             }
         }
     }
+
+    /// Points of the grid over a space; `None`: there are too many, which has been said.
+    fn grid_size(&self, space: &SearchSpace) -> Option<u32> {
+        let mut size = 1u64;
+        for (name, domain) in space {
+            let count = match domain {
+                Domain::Float { .. } => {
+                    let message = "a grid cannot enumerate all real numbers of a range";
+                    let mend = "write {values: [...]} or `sampler: random`";
+                    self.refuse(&["hyperparameters", name], message, mend);
+                    return None;
+                }
+                Domain::Int { min, max, .. } => max.abs_diff(*min).saturating_add(1),
+                Domain::Values(values) => values.len() as u64,
+                Domain::Constant(_) => 1,
+            };
+            size = size.saturating_mul(count);
+        }
+        let whole = u32::try_from(size).ok().filter(|_| size <= GRID_MAX);
+        if whole.is_none() {
+            let message = format!("the grid has more than {GRID_MAX} points");
+            self.refuse(&["searcher", "sampler"], message, "use `sampler: random`");
+        }
+        whole
+    }
+
+    /// Fills in the number of trials of what knows its size, and refuses more.
+    fn check_count(&self, searcher: &mut SearcherSettings, size: u32, what: &str) {
+        if searcher.max_trials == 0 {
+            searcher.max_trials = size;
+        }
+        if searcher.max_trials > size {
+            let message = format!("{what} only {size} points");
+            self.refuse(&["searcher", "max_trials"], message, "remove it to try them all");
+        }
+    }
+
+    /// All points of a list name the same hyperparameters, none of which is given elsewhere.
+    fn check_points(&self, space: &SearchSpace, points: &[Assignment]) {
+        let path = &["searcher", "sampler", "points"];
+        let names = |point: &Assignment| point.keys().cloned().collect::<Vec<_>>();
+        let Some(first) = points.first().map(names) else { return };
+        if let Some(index) = points.iter().position(|point| names(point) != first) {
+            let message = format!("point {} names other hyperparameters than the first", index + 1);
+            self.refuse(path, message, "give every point a value for each of them");
+        }
+        if let Some(name) = first.iter().find(|name| space.contains_key(*name)) {
+            let message = format!("`{name}` stands in the list and in `hyperparameters`");
+            self.refuse(path, message, "remove it there");
+        }
+        if let Some((name, _)) = space.iter().find(|(_, domain)| domain.is_searched()) {
+            let message = "has several values, but the points of the list decide";
+            self.refuse(&["hyperparameters", name], message, "write one value, or another sampler");
+        }
+    }
+}
+
+fn extent(points: &[Assignment]) -> u32 {
+    u32::try_from(points.len()).unwrap_or(u32::MAX)
 }
 
 fn source_of(holdout: &Holdout) -> Option<&Source> {

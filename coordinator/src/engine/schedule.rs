@@ -3,7 +3,7 @@
 //! first), a promotion (highest rung first), a new trial, the finish.
 
 use muster_common::id::{Attempt, ExperimentId, Generation, WorkerId};
-use muster_common::manifest::{PrunerSettings, SamplerKind};
+use muster_common::manifest::{Assignment, PrunerSettings};
 use muster_common::run::{RunSpec, Task, TrainTask};
 use muster_common::time::Timestamp;
 
@@ -11,7 +11,7 @@ use super::experiment::{Best, Experiment, ExperimentEnd, Part, Phase};
 use super::trial::{StopReason, Trial, TrialState};
 use super::{Action, Engine, Run};
 use crate::sweep::asha::{Promotion, order, promotion};
-use crate::sweep::sampler::assignment;
+use crate::sweep::sampler::{Observation, Proposal, propose};
 
 /// Work that a slot could do now.
 enum Work {
@@ -143,10 +143,7 @@ impl Experiment {
             }
             Work::Create => {
                 let number = u32::try_from(self.trials.len()).ok()?.checked_add(1)?;
-                let sampler =
-                    self.manifest.searcher.as_ref().map_or(SamplerKind::Random, |s| s.sampler);
-                let space = &self.manifest.hyperparameters;
-                let assignment = assignment(sampler, space, self.manifest.seed, number);
+                let assignment = self.propose(number);
                 self.trials.insert(number, Trial::new(number, assignment));
                 self.begin_trial(number, generation)
             }
@@ -162,6 +159,27 @@ impl Experiment {
                 Some(task)
             }
         }
+    }
+
+    /// What the next trial tries.
+    fn propose(&self, number: u32) -> Assignment {
+        let Some(searcher) = &self.manifest.searcher else { return Assignment::new() };
+        let metric = searcher.objective.metric;
+        let values = |trial: &Trial| {
+            trial.results.iter().map(|result| result.evaluation.value(metric)).collect()
+        };
+        let trials = self.trials.values();
+        let history: Vec<Observation<'_>> = trials
+            .map(|trial| Observation { assignment: &trial.assignment, values: values(trial) })
+            .collect();
+        let proposal = Proposal {
+            space: &self.manifest.hyperparameters,
+            objective: searcher.objective,
+            seed: self.manifest.seed,
+            number,
+            history: &history,
+        };
+        propose(&searcher.sampler, &proposal)
     }
 
     fn begin_trial(&mut self, number: u32, generation: Generation) -> Option<Task> {

@@ -1,0 +1,106 @@
+//! A hyperparameter's domain as numbers that densities can be laid over.
+
+use muster_common::manifest::{Domain, ParameterValue, Scale};
+
+/// One searched hyperparameter.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Axis {
+    /// An interval, in the logarithm where the scale is one; whole numbers own half a unit on both
+    /// sides.
+    Interval { low: f64, high: f64, scale: Scale, bounds: (f64, f64), whole: bool },
+    /// So many unordered choices.
+    Choice { values: Vec<ParameterValue> },
+}
+
+impl Axis {
+    pub(super) fn of(domain: &Domain) -> Self {
+        let interval = |min: f64, max: f64, half: f64, scale: Scale, whole: bool| {
+            let (low, high) = (forward(min - half, scale), forward(max + half, scale));
+            Self::Interval { low, high, scale, bounds: (min, max), whole }
+        };
+        match domain {
+            Domain::Constant(value) => Self::Choice { values: vec![*value] },
+            Domain::Values(values) => Self::Choice { values: values.clone() },
+            Domain::Float { min, max, scale } => interval(*min, *max, 0.0, *scale, false),
+            Domain::Int { min, max, scale } => {
+                interval(*min as f64, *max as f64, 0.5, *scale, true)
+            }
+        }
+    }
+
+    /// Position of a value: its coordinate, or the index of its choice. `None`: it is none of the
+    /// axis, as in a trial from an earlier space.
+    pub(super) fn position(&self, value: ParameterValue) -> Option<f64> {
+        match self {
+            Self::Interval { low, high, scale, .. } => {
+                let position = forward(value.as_f64(), *scale);
+                (*low..=*high).contains(&position).then_some(position)
+            }
+            Self::Choice { values } => {
+                values.iter().position(|other| *other == value).map(|index| index as f64)
+            }
+        }
+    }
+
+    /// The value at a position, whole where the hyperparameter is.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positions of choices are small, those of whole numbers are clamped"
+    )]
+    pub(super) fn value(&self, position: f64) -> ParameterValue {
+        match self {
+            Self::Interval { scale, bounds: (min, max), whole, .. } => {
+                let value = match scale {
+                    Scale::Linear => position,
+                    Scale::Log => position.exp(),
+                };
+                let value = value.clamp(*min, *max);
+                if *whole {
+                    ParameterValue::Int(value.round().clamp(*min, *max) as i64)
+                } else {
+                    ParameterValue::Float(value)
+                }
+            }
+            Self::Choice { values } => {
+                let index = (position.max(0.0) as usize).min(values.len().saturating_sub(1));
+                values.get(index).copied().unwrap_or(ParameterValue::Int(0))
+            }
+        }
+    }
+}
+
+fn forward(value: f64, scale: Scale) -> f64 {
+    match scale {
+        Scale::Linear => value,
+        Scale::Log => value.ln(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back() {
+        let (ints, floats) = (
+            Domain::Int { min: 1, max: 64, scale: Scale::Log },
+            Domain::Float { min: 1e-5, max: 1e-3, scale: Scale::Log },
+        );
+        let axis = Axis::of(&ints);
+        for value in [1, 2, 31, 64].map(ParameterValue::Int) {
+            assert_eq!(axis.value(axis.position(value).unwrap()), value);
+        }
+        let axis = Axis::of(&floats);
+        for value in [1e-5, 3e-4, 1e-3] {
+            let back = axis.value(axis.position(ParameterValue::Float(value)).unwrap()).as_f64();
+            assert!((back / value - 1.0).abs() < 1e-12);
+        }
+        assert_eq!(axis.position(ParameterValue::Float(2e-3)), None);
+        let choices = Domain::Values([8, 16].map(ParameterValue::Int).to_vec());
+        let axis = Axis::of(&choices);
+        assert_eq!(axis.position(ParameterValue::Int(16)), Some(1.0));
+        assert_eq!(axis.value(1.0), ParameterValue::Int(16));
+        assert_eq!(axis.position(ParameterValue::Int(9)), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! Which assignment trial `n` gets: a pure function of the settings, the seed, `n` and, for samplers
+//! that learn, of the results so far. So a replay of the journal proposes the same again.
+
+mod axis;
+mod grid;
+mod parzen;
+mod random;
+mod sobol;
+mod tpe;
+
+use muster_common::manifest::{Assignment, Domain, SamplerSettings, SearchSpace};
+use muster_common::objective::Objective;
+use muster_common::seed::Seed;
+
+/// Draws that a proposal which was tried before is replaced by, at most.
+const REDRAWS_MAX: u64 = 32;
+
+/// What is known of an earlier trial.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation<'a> {
+    /// Its hyperparameters.
+    pub assignment: &'a Assignment,
+    /// Objective at each rung it has passed, lowest rung first. Not finite: diverged.
+    pub values: Vec<f64>,
+}
+
+/// Everything a proposal depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Proposal<'a> {
+    /// What is searched.
+    pub space: &'a SearchSpace,
+    /// What is optimised.
+    pub objective: Objective,
+    /// Root of the experiment's random choices.
+    pub seed: Seed,
+    /// Number of the trial to propose, from 1.
+    pub number: u32,
+    /// Earlier trials by number, running ones too.
+    pub history: &'a [Observation<'a>],
+}
+
+/// The assignment of a trial. Constants are not part of an assignment.
+pub fn propose(settings: &SamplerSettings, proposal: &Proposal<'_>) -> Assignment {
+    let Proposal { space, seed, number, .. } = *proposal;
+    match settings {
+        SamplerSettings::Grid => grid::point(space, number),
+        SamplerSettings::List(points) => {
+            let index = usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+            points.get(index).cloned().unwrap_or_default()
+        }
+        SamplerSettings::Random => fresh(proposal, |draw| random::point(space, seed, number, draw)),
+        SamplerSettings::Sobol => fresh(proposal, |draw| match draw {
+            0 => sobol::point(space, seed, number),
+            _ => random::point(space, seed, number, draw),
+        }),
+        SamplerSettings::Tpe(settings) => tpe::point(settings, proposal),
+    }
+}
+
+/// The first of a few draws that no earlier trial has. Where all are taken the first draw stays: a
+/// small space is used up, and the manifest asks for more trials than it has points.
+fn fresh(proposal: &Proposal<'_>, draw: impl Fn(u64) -> Assignment) -> Assignment {
+    let first = draw(0);
+    // Draws of real numbers never meet; only lists and whole numbers do.
+    let can_repeat = searched(proposal.space).all(|(_, domain)| domain.enumerate().is_some());
+    if !can_repeat || !is_taken(proposal.history, &first) {
+        return first;
+    }
+    (1..=REDRAWS_MAX).map(draw).find(|found| !is_taken(proposal.history, found)).unwrap_or(first)
+}
+
+fn is_taken(history: &[Observation<'_>], assignment: &Assignment) -> bool {
+    history.iter().any(|observation| observation.assignment == assignment)
+}
+
+/// The searched hyperparameters by name.
+fn searched(space: &SearchSpace) -> impl Iterator<Item = (&String, &Domain)> {
+    space.iter().filter(|(_, domain)| domain.is_searched())
+}
+
+#[cfg(test)]
+mod tests;

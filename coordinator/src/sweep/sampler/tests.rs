@@ -1,0 +1,219 @@
+use std::collections::BTreeSet;
+
+use muster_common::manifest::{
+    Assignment, Domain, ParameterValue, SamplerSettings, Scale, SearchSpace, TpeSettings,
+};
+use muster_common::objective::{Mode, Objective, ObjectiveMetric};
+use muster_common::seed::Seed;
+use proptest::prelude::*;
+
+use super::{Observation, Proposal, propose};
+
+const LOSS: Objective = Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min };
+
+fn space() -> SearchSpace {
+    let ints = |n: &[i64]| Domain::Values(n.iter().map(|n| ParameterValue::Int(*n)).collect());
+    let mut space = SearchSpace::new();
+    space.insert("a".to_owned(), ints(&[1, 2]));
+    space.insert("b".to_owned(), ints(&[10, 20, 30]));
+    space.insert("c".to_owned(), Domain::Constant(ParameterValue::Int(5)));
+    space
+}
+
+fn plane() -> SearchSpace {
+    let mut space = SearchSpace::new();
+    let linear = Domain::Float { min: -5.0, max: 10.0, scale: Scale::Linear };
+    space.insert("x".to_owned(), linear);
+    space.insert("y".to_owned(), Domain::Float { min: 1e-5, max: 1e-1, scale: Scale::Log });
+    space
+}
+
+/// A searcher at work on a function: assignments and what they gave, in order.
+fn search(
+    sampler: &SamplerSettings,
+    space: &SearchSpace,
+    seed: Seed,
+    num_trials: u32,
+    value: impl Fn(&Assignment) -> f64,
+) -> Vec<(Assignment, f64)> {
+    let mut tried: Vec<(Assignment, f64)> = Vec::new();
+    for number in 1..=num_trials {
+        let observation = |(assignment, value): &'_ _| -> (Assignment, f64) {
+            (Clone::clone(assignment), *value)
+        };
+        let known: Vec<(Assignment, f64)> = tried.iter().map(observation).collect();
+        let history: Vec<Observation<'_>> = known
+            .iter()
+            .map(|(assignment, value)| Observation { assignment, values: vec![*value] })
+            .collect();
+        let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };
+        let assignment = propose(sampler, &proposal);
+        let found = value(&assignment);
+        tried.push((assignment, found));
+    }
+    tried
+}
+
+/// Smallest at x = 3, y = 1e-3.
+fn bowl(assignment: &Assignment) -> f64 {
+    let (x, y) = (assignment["x"].as_f64(), assignment["y"].as_f64());
+    (x - 3.0).powi(2) + (y.log10() + 3.0).powi(2)
+}
+
+fn best(tried: &[(Assignment, f64)]) -> f64 {
+    tried.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+fn a_grid_visits_every_point_once_in_order() {
+    let points: Vec<(f64, f64)> = search(&SamplerSettings::Grid, &space(), Seed(7), 6, |_| 0.0)
+        .iter()
+        .map(|(point, _)| (point["a"].as_f64(), point["b"].as_f64()))
+        .collect();
+    let expected = [(1.0, 10.0), (1.0, 20.0), (1.0, 30.0), (2.0, 10.0), (2.0, 20.0), (2.0, 30.0)];
+    assert_eq!(points, expected);
+}
+
+#[test]
+fn a_new_hyperparameter_leaves_the_others_alone() {
+    let mut wider = plane();
+    wider.insert("xx".to_owned(), Domain::Float { min: 1e-5, max: 1e-3, scale: Scale::Log });
+    let narrow = search(&SamplerSettings::Random, &plane(), Seed(7), 20, |_| 0.0);
+    let wide = search(&SamplerSettings::Random, &wider, Seed(7), 20, |_| 0.0);
+    for ((narrow, _), (wide, _)) in narrow.iter().zip(&wide) {
+        assert_eq!((narrow["x"], narrow["y"]), (wide["x"], wide["y"]));
+    }
+}
+
+#[test]
+fn small_spaces_are_tried_without_repeats() {
+    let tpe = SamplerSettings::Tpe(TpeSettings { startup_trials: 2, ..TpeSettings::default() });
+    for sampler in [SamplerSettings::Random, SamplerSettings::Sobol, tpe] {
+        for seed in 0..20 {
+            let tried = search(&sampler, &space(), Seed(seed), 7, |point| point["b"].as_f64());
+            let text = |point: &Assignment| format!("{point:?}");
+            let different: BTreeSet<String> = tried.iter().map(|(point, _)| text(point)).collect();
+            // The seventh of six points has to be one of them again.
+            assert_eq!(different.len(), 6, "{} with seed {seed}", sampler.name());
+        }
+    }
+}
+
+#[test]
+fn a_list_is_tried_in_its_order() {
+    let point = |n: i64| Assignment::from([("a".to_owned(), ParameterValue::Int(n))]);
+    let list = SamplerSettings::List(vec![point(7), point(3)]);
+    let tried = search(&list, &SearchSpace::new(), Seed(1), 2, |_| 0.0);
+    assert_eq!(
+        tried.iter().map(|(found, _)| found.clone()).collect::<Vec<_>>(),
+        [point(7), point(3)]
+    );
+}
+
+#[test]
+fn tpe_starts_at_random_and_then_learns() {
+    let tpe =
+        |multivariate| SamplerSettings::Tpe(TpeSettings { multivariate, ..TpeSettings::default() });
+    let random = search(&SamplerSettings::Random, &plane(), Seed(3), 10, bowl);
+    for multivariate in [false, true] {
+        let tried = search(&tpe(multivariate), &plane(), Seed(3), 10, bowl);
+        assert_eq!(tried, random, "the first trials are random");
+        let wins = (0..20)
+            .filter(|seed| {
+                let learned = search(&tpe(multivariate), &plane(), Seed(*seed), 60, bowl);
+                let drawn = search(&SamplerSettings::Random, &plane(), Seed(*seed), 60, bowl);
+                best(&learned) < best(&drawn)
+            })
+            .count();
+        // By chance alone, 16 or more of 20 happen once in 170 times.
+        assert!(wins >= 16, "{wins} of 20, multivariate: {multivariate}");
+    }
+}
+
+#[test]
+fn tpe_learns_from_the_highest_rung_that_has_enough_results() {
+    let space = plane();
+    let at = |x: f64| {
+        Assignment::from([
+            ("x".to_owned(), ParameterValue::Float(x)),
+            ("y".to_owned(), ParameterValue::Float(1e-3)),
+        ])
+    };
+    // The low rung says that small x are good, the high one that large are.
+    let points: Vec<Assignment> = (0..30).map(|n| at(-5.0 + 0.5 * f64::from(n))).collect();
+    let proposals = |num_high: usize| -> f64 {
+        let history: Vec<Observation<'_>> = points
+            .iter()
+            .enumerate()
+            .map(|(index, assignment)| {
+                let x = assignment["x"].as_f64();
+                let values = if index >= 30 - num_high { vec![x, -x] } else { vec![x] };
+                Observation { assignment, values }
+            })
+            .collect();
+        let propose = |number| {
+            let (objective, seed) = (LOSS, Seed(1));
+            let history = history.as_slice();
+            let proposal = Proposal { space: &space, objective, seed, number, history };
+            propose(&SamplerSettings::Tpe(TpeSettings::default()), &proposal)["x"].as_f64()
+        };
+        (100..140).map(propose).sum::<f64>() / 40.0
+    };
+    assert!(proposals(3) < 0.0, "{}", proposals(3));
+    assert!(proposals(15) > 6.0, "{}", proposals(15));
+}
+
+#[test]
+fn diverged_trials_are_never_the_good_ones() {
+    let tpe = SamplerSettings::Tpe(TpeSettings::default());
+    let value = |point: &Assignment| if point["x"].as_f64() < 5.0 { f64::NAN } else { 1.0 };
+    let tried = search(&tpe, &plane(), Seed(2), 60, value);
+    let late = tried[30..].iter().filter(|(_, value)| value.is_finite()).count();
+    assert!(late > 20, "{late} of 30");
+}
+
+proptest! {
+    /// A (0, m, 1)-net in every dimension: of the first 2^m points one lies in each of 2^m equal
+    /// parts.
+    #[test]
+    fn sobol_points_spread_evenly(seed: u64, log_points in 1u32..8) {
+        let num_points = 1 << log_points;
+        let tried = search(&SamplerSettings::Sobol, &plane(), Seed(seed), num_points, |_| 0.0);
+        let position = |name: &str, point: &Assignment| match name {
+            "x" => (point["x"].as_f64() + 5.0) / 15.0,
+            _ => (point["y"].as_f64().log10() + 5.0) / 4.0,
+        };
+        for name in ["x", "y"] {
+            let mut cells: Vec<i64> = tried
+                .iter()
+                .map(|(point, _)| position(name, point) * f64::from(num_points))
+                .map(|cell| {
+                    #[expect(clippy::cast_possible_truncation, reason = "a small number")]
+                    let cell = (cell + 1e-6).floor() as i64;
+                    cell
+                })
+                .collect();
+            cells.sort_unstable();
+            prop_assert_eq!(cells, (0..i64::from(num_points)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn proposals_lie_in_the_space_and_repeat(seed: u64, multivariate: bool) {
+        let mut space = space();
+        space.insert("d".to_owned(), Domain::Int { min: 3, max: 90, scale: Scale::Log });
+        space.extend(plane());
+        let settings = TpeSettings { startup_trials: 4, candidates: 5, multivariate };
+        let tpe = SamplerSettings::Tpe(settings);
+        let tried = search(&tpe, &space, Seed(seed), 25, |point| point["d"].as_f64());
+        for (point, _) in &tried {
+            prop_assert_eq!(point.len(), 5);
+            prop_assert!((-5.0..=10.0).contains(&point["x"].as_f64()));
+            prop_assert!((1e-5..=1e-1).contains(&point["y"].as_f64()));
+            prop_assert!(matches!(point["d"], ParameterValue::Int(3..=90)));
+            prop_assert!(matches!(point["a"], ParameterValue::Int(1 | 2)));
+        }
+        let again = search(&tpe, &space, Seed(seed), 25, |point| point["d"].as_f64());
+        prop_assert_eq!(tried, again);
+    }
+}
