@@ -1,5 +1,5 @@
 # Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
-.PHONY: help demo test check parity bless clean-cache
+.PHONY: help demo test check bench bench-peers parity bless clean-cache
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -13,6 +13,12 @@ test: ## Set up, build, lint, and run every test
 
 check: ## Format, lints, licences and sources of the dependencies
 	@tests/run.sh check
+
+bench: ## Measure against the peers: make bench [PART=train] [ROW=train_sst2] [PAIRS=3]
+	@tests/bench/run.sh $(if $(PART),--part $(PART)) $(if $(ROW),--row $(ROW)) $(if $(PAIRS),--pairs $(PAIRS))
+
+bench-peers: ## Install the peers that `make bench` compares with (6 GB once)
+	@tests/bench/peers.sh
 
 parity: ## Compare an exported model with the reference libraries (installs 5 GB once)
 	@tests/parity/run.sh

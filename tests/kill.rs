@@ -11,7 +11,7 @@ use muster_tests::sample::{Sample, write_manifest};
 use muster_tests::skip;
 use serde_json::Value;
 
-const SAMPLE: Sample = Sample { max_trials: 4, min_steps: 8 };
+const SAMPLE: Sample = Sample { max_trials: 4, min_steps: 12 };
 const RUN: [&str; 6] = ["run", "sample.yaml", "--slots", "1", "--summary", "summary.json"];
 const RESUME: [&str; 6] = ["run", "--resume", "--slots", "1", "--summary", "summary.json"];
 
@@ -104,12 +104,14 @@ fn a_killed_runner_continues_from_its_last_checkpoint() {
 
     let directory = prepare("unreachable").unwrap();
     let mut run = Muster::start(directory.path(), "run", &RUN).unwrap();
-    // The first checkpoint of the second trial lies in the middle of its first rung.
+    // Two checkpoints of the second trial lie in the first half of its first rung. The first is
+    // reported before the second is begun, so by then the coordinator is sure to hear of it.
     let checkpoints =
         directory.path().join("muster-data/experiments/sample-1/trials/2/checkpoints");
-    run.wait_for("a checkpoint of trial 2", |_| {
-        let mut entries = fs::read_dir(&checkpoints).ok()?.flatten();
-        entries.any(|entry| entry.path().join("index.json").is_file()).then_some(())
+    run.wait_for("two checkpoints of trial 2", |_| {
+        let entries = fs::read_dir(&checkpoints).ok()?.flatten();
+        let committed = entries.filter(|entry| entry.path().join("index.json").is_file());
+        (committed.count() >= 2).then_some(())
     })
     .unwrap();
     let runners = descendants(run.pid(), "muster-worker runner");

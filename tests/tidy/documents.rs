@@ -13,8 +13,8 @@ const DOCUMENTS: [&str; 6] = [
     "tests/README.md",
 ];
 
-/// What a command makes: named in documents, absent in a fresh clone.
-const MADE: [&str; 3] = ["target/", ".cache/", "muster-data/"];
+/// What a command or the reader makes: named in documents, absent in a fresh clone.
+const MADE: [&str; 4] = ["target/", ".cache/", "muster-data/", "mine.yaml"];
 
 /// Folders in which a path may be meant: from the root, or inside a crate.
 const BASES: [&str; 6] =
@@ -61,7 +61,17 @@ pub(crate) fn missing_paths(documents: &[File], exists: impl Fn(&str) -> bool) -
     for document in documents {
         let own =
             document.path.rsplit_once('/').map_or(String::new(), |(own, _)| format!("{own}/"));
+        // A bare file name continues the folder that was named last.
+        let mut folder = String::new();
         for (line, path) in named_paths(&document.text) {
+            if path.contains('/') && exists(&path) {
+                let is_file = PATH_ENDINGS.iter().any(|ending| path.ends_with(ending));
+                let parent = path.rsplit_once('/').filter(|_| is_file);
+                let named = parent.map_or(path.trim_end_matches('/'), |(parent, _)| parent);
+                named.clone_into(&mut folder);
+            } else if !path.contains('/') && exists(&format!("{folder}/{path}")) {
+                continue;
+            }
             let made = MADE.iter().any(|folder| path.starts_with(folder));
             let there = || BASES.iter().any(|base| exists(&format!("{base}{path}")));
             if !made && !exists(&format!("{own}{path}")) && !there() {
@@ -184,11 +194,13 @@ mod tests {
 
     #[test]
     fn a_missing_path_is_found() {
-        let there = |path: &str| ["configs/demo.yaml", "worker/src/train/mod.rs"].contains(&path);
+        let known = ["configs/demo.yaml", "worker/src/train", "worker/src/train/mod.rs"];
+        let there = |path: &str| known.contains(&path);
         for good in [
             "`configs/demo.yaml`",
             "see [it](configs/demo.yaml#data)",
             "`train/mod.rs`",
+            "`worker/src/train` begins in `mod.rs`",
             "`a/b` and `x.y`",
             "```\nmuster run configs/demo.yaml\n```",
             "`target/demo/summary.json`",

@@ -1,0 +1,89 @@
+"""The part `accuracy`: what the same recipe reaches in Muster and in HF Trainer, over three seeds.
+
+Hours on two cores, hence only when it is asked for: `make bench PART=accuracy`. Both sides see the same training file
+and are scored on the same rows, none of which either has trained on.
+"""
+import math
+import pathlib
+import statistics
+import tempfile
+
+import pyarrow.parquet
+
+import muster
+import peers
+
+SEEDS = (1, 2, 3)
+THREADS = 2
+# Rows scored, drawn once: 25,000 reviews of IMDB would take longer to score than to train on.
+SCORED_MAX = 2000
+# Steps, batch, tokens, peak learning rate: recipes of the BERT family at a budget of minutes.
+RECIPES = {
+    "sst2": {"steps": 400, "batch": 32, "max_length": 64, "text": "sentence", "split": "validation"},
+    "imdb": {"steps": 150, "batch": 16, "max_length": 256, "text": "text", "split": "test"},
+    "amazon": {"steps": 300, "batch": 32, "max_length": 96, "text": "text", "split": "test"},
+}
+RATES = {"minilm": 1e-4, "gte-small": 5e-5}
+
+
+def rows(root, wanted, pairs):
+    """Yields one row of the record after the other; the number of pairs is that of the seeds."""
+    del pairs
+    for model in ("minilm", "gte-small"):
+        for data in RECIPES:
+            name = f"accuracy_{data}_{model.replace('-', '_')}_vs_hf"
+            if not wanted(name):
+                continue
+            try:
+                with tempfile.TemporaryDirectory(prefix="muster-accuracy-") as work:
+                    yield compare(root, pathlib.Path(work), name, model, data)
+            except peers.Missing as missing:
+                yield {"name": name, "skipped": str(missing)}
+            except muster.Failed as failed:
+                yield {"name": name, "skipped": f"failed: {failed}", "failed": True}
+
+
+def compare(root, work, name, model, data):
+    recipe, rate = RECIPES[data], RATES[model]
+    weights = root / ".cache/demo/minilm" if model == "minilm" else peers.shared(root, f"weights/{model}")
+    folder, num_scored, num_classes = prepare(root, work, data, recipe)
+    ours, theirs = [], []
+    for seed in SEEDS:
+        text = muster.manifest(
+            weights, folder, f"steps: {recipe['steps']}", batch=recipe["batch"], max_length=recipe["max_length"],
+            text=recipe["text"], rate=rate,
+        )
+        text = text.replace("seed: 42", f"seed: {seed}")
+        text = text.replace("validation: {examples: 200}", f"validation: {{path: {folder / 'validation.parquet'}}}")
+        run = muster.run(root, work / f"ours-{seed}", text, threads=THREADS, limit=7200)
+        ours.append(run.summary["best"]["objective"])
+        found = peers.run(
+            root, root / "tests/bench/hf_accuracy.py", "--model", weights, "--data", folder, "--text", recipe["text"],
+            "--classes", num_classes, "--batch", recipe["batch"], "--rate", rate, "--max-length", recipe["max_length"],
+            "--steps", recipe["steps"], "--seed", seed, "--threads", THREADS, limit=7200,
+        )
+        theirs.append(found["accuracy"])
+    samples = [a - b for a, b in zip(ours, theirs)]
+    mean = statistics.mean(ours + theirs)
+    # Of the difference of two means over the seeds; the rows are the same, so this is on the safe side.
+    half_width = 1.96 * math.sqrt(2 * mean * (1 - mean) / num_scored)
+    return {
+        "name": name, "unit": "share", "better": "higher", "samples": samples, "ours": statistics.mean(ours),
+        "peer": {"name": "HF Trainer, grouped", "value": statistics.mean(theirs)},
+        "failed": statistics.mean(samples) < -half_width,
+        "note": f"accuracy on {num_scored} rows, seeds {SEEDS}, {recipe['steps']} steps of {recipe['batch']}, "
+                f"{recipe['max_length']} tokens, rate {rate:g}; 95 % interval of one difference +-{half_width:.3f}",
+    }
+
+
+def prepare(root, work, data, recipe):
+    """A folder with the whole training file and the rows to score, drawn by a fixed stride."""
+    source = peers.shared(root, f"data/{data}")
+    folder = work / data
+    folder.mkdir()
+    (folder / "train.parquet").symlink_to((source / "train.parquet").resolve())
+    table = pyarrow.parquet.read_table(source / f"{recipe['split']}.parquet")
+    stride = max(1, -(-table.num_rows // SCORED_MAX))
+    scored = table.take(list(range(0, table.num_rows, stride)))
+    pyarrow.parquet.write_table(scored, folder / "validation.parquet")
+    return folder, scored.num_rows, len(set(table["label"].to_pylist()))

@@ -1,0 +1,143 @@
+//! The parts of `make bench` that are no whole program: tokenization, and losses on given rows.
+//! Prints one JSON object.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use muster_common::columnar::read_parquet;
+use muster_common::manifest::{Assignment, SearchSpace, TrialSettings};
+use muster_common::seed::Seed;
+use muster_worker::data::TextTokenizer;
+use muster_worker::model::{Classifier, Frozen, Pretrained, read_tensors};
+use muster_worker::train::{Optimizer, Schedule};
+use serde_json::{Value, json};
+use tch::{Device, Reduction, Tensor};
+
+/// `--name VALUE` pairs.
+struct Flags(BTreeMap<String, String>);
+
+impl Flags {
+    fn read(words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut flags = BTreeMap::new();
+        let mut words = words;
+        while let Some(word) = words.next() {
+            let name = word.strip_prefix("--").with_context(|| format!("not a flag: {word}"))?;
+            let value = words.next().with_context(|| format!("{word} needs a value"))?;
+            flags.insert(name.to_owned(), value);
+        }
+        Ok(Self(flags))
+    }
+
+    fn text(&self, name: &str) -> anyhow::Result<&str> {
+        self.0.get(name).map(String::as_str).with_context(|| format!("--{name} is missing"))
+    }
+
+    fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
+        Ok(PathBuf::from(self.text(name)?))
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> anyhow::Result<T> {
+        match self.0.get(name) {
+            None => Ok(default),
+            Some(text) => text.parse().ok().with_context(|| format!("--{name} {text}: no number")),
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1);
+    let command = words.next().unwrap_or_default();
+    let flags = Flags::read(words)?;
+    let result = match command.as_str() {
+        "tokenize" => tokenize(&flags)?,
+        "replay" => replay(&flags)?,
+        _ => bail!("usage: measure tokenize|replay --FLAG VALUE ..."),
+    };
+    println!("{result}");
+    Ok(())
+}
+
+/// Texts and labels (0 where there is none) of a Parquet file.
+fn read_rows(path: &Path, text: &str) -> anyhow::Result<(Vec<String>, Vec<i64>)> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let table = read_parquet(bytes.into(), |name| name == text || name == "label")?;
+    let column = |batch: &RecordBatch, name: &str, kind: &DataType| {
+        let column = batch.column_by_name(name).with_context(|| format!("no column {name}"))?;
+        anyhow::Ok(cast(column, kind)?)
+    };
+    let (mut texts, mut labels) = (Vec::new(), Vec::new());
+    for batch in &table.batches {
+        let column_of_text = column(batch, text, &DataType::Utf8)?;
+        let column_of_label = column(batch, "label", &DataType::Int64)?;
+        let column_of_text = column_of_text.as_string::<i32>();
+        texts.extend((0..batch.num_rows()).map(|row| column_of_text.value(row).to_owned()));
+        labels.extend_from_slice(column_of_label.as_primitive::<Int64Type>().values());
+    }
+    Ok((texts, labels))
+}
+
+fn tokenize(flags: &Flags) -> anyhow::Result<Value> {
+    let (texts, _) = read_rows(&flags.path("file")?, flags.text("text")?)?;
+    let tokenizer = TextTokenizer::open(&flags.path("model")?, flags.number("max-length", 128)?)?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let begun = Instant::now();
+    let tokens = tokenizer.encode(&texts, flags.number("threads", 1)?)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let num_tokens: usize = tokens.iter().map(Vec::len).sum();
+    Ok(json!({
+        "rows": texts.len(), "tokens": num_tokens, "rows_per_second": texts.len() as f64 / seconds,
+    }))
+}
+
+/// Trains on the rows of each step that a file lists beside a peer's losses, without dropout, from
+/// the peer's head, by the peer's recipe; gives the losses.
+fn replay(flags: &Flags) -> anyhow::Result<Value> {
+    tch::set_num_threads(flags.number("threads", 1)?);
+    let listed = std::fs::read_to_string(flags.path("losses")?)?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let rows: Vec<Vec<usize>> = serde_json::from_value(listed["rows"].clone())?;
+    let theirs: Vec<f64> = serde_json::from_value(listed["loss"].clone())?;
+    let learning_rate = listed["lr"].as_f64().context("the file of losses has no `lr`")?;
+    let (texts, labels) = read_rows(&flags.path("file")?, flags.text("text")?)?;
+    let model = flags.path("model")?;
+    let tokenizer = TextTokenizer::open(&model, flags.number("max-length", 128)?)?;
+    let model = with_head(&model, &flags.path("head")?)?;
+    let settings = TrialSettings::resolve(&SearchSpace::new(), &Assignment::new());
+    let optimizer = Optimizer::new(&model, &settings)?;
+    let schedule = Schedule::new(learning_rate, settings.warmup_ratio, rows.len() as u64);
+    let mut losses = Vec::new();
+    for (step, rows) in (1..).zip(&rows) {
+        let texts: Vec<&str> = rows.iter().map(|row| texts[*row].as_str()).collect();
+        let tokens = tokenizer.encode(&texts, 1)?;
+        let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+        let labels: Vec<i64> = rows.iter().map(|row| labels[*row]).collect();
+        let logits = model.forward(&model.batch(&tokens)?, 0.0)?;
+        let labels = Tensor::f_from_slice(&labels)?;
+        let mean = Reduction::Mean;
+        let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, mean, -100, 0.0)?;
+        loss.f_backward()?;
+        let _norm = optimizer.step(step, schedule.learning_rate(step))?;
+        losses.push(loss.f_double_value(&[])?);
+    }
+    Ok(json!({ "losses": losses, "theirs": theirs }))
+}
+
+/// The pretrained model with the classifier head that the peer drew.
+fn with_head(model: &Path, head: &Path) -> anyhow::Result<Classifier> {
+    let pretrained = Pretrained::read(model)?;
+    let labels = ["0", "1"].map(str::to_owned).to_vec();
+    let mut model =
+        Classifier::to_train(&pretrained, labels, Frozen::default(), Seed(0), Device::Cpu)?;
+    let mut values: BTreeMap<String, Tensor> =
+        model.trained().map(|(name, tensor)| (name.to_owned(), tensor.detach())).collect();
+    for (name, tensor) in read_tensors(head)? {
+        values.insert(format!("classifier.{name}"), tensor);
+    }
+    model.restore(&values)?;
+    Ok(model)
+}
