@@ -120,7 +120,7 @@ fn check_training(name: &str, frozen: Frozen, micro_batch_size: u64) {
         learning_rate: number("peak"),
         global_batch_size: data.len() as u64,
         micro_batch_size,
-        dropout: 0.0,
+        dropout: Some(0.0),
         weight_decay: number("weight_decay"),
         warmup_ratio: number("warmup_ratio"),
         max_grad_norm: Some(number("max_grad_norm")),

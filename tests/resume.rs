@@ -67,7 +67,7 @@ impl Laboratory {
             learning_rate: 1e-3,
             global_batch_size: 8,
             micro_batch_size: 5,
-            dropout: 0.2,
+            dropout: Some(0.2),
             ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
         };
         let plan = TrialPlan {

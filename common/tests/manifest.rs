@@ -374,7 +374,8 @@ fn the_reference_lists_every_hyperparameter() {
             HyperparameterKind::Int => "whole",
             HyperparameterKind::Float => "real",
         };
-        let default = format!("{:?}", spec.default);
+        let default =
+            spec.default.map_or("the model's own".to_owned(), |default| format!("{default:?}"));
         let default = default.strip_suffix(".0").unwrap_or(&default);
         let row = format!("| `{}` | {kind} | {default} | {} |", spec.name, spec.range());
         assert!(reference.contains(&row), "configs/README.md lacks: {row}");

@@ -16,12 +16,14 @@ use crate::deadline::{Overdue, within};
 use crate::model::{CONFIG_FILE, Classifier, ModelError, WEIGHTS_FILE, serialize_tensors};
 
 /// What of the pretrained directory belongs to its tokenizer; copied where present.
-const TOKENIZER_FILES: [&str; 5] = [
+const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
 ];
 
 /// Where the model comes from; readers of the other files ignore it. Written last.
@@ -75,13 +77,13 @@ pub struct Provenance<'a> {
 }
 
 /// Writes `model` to the experiment's `best` directory and returns where that is. `pretrained` is
-/// the directory whose tokenizer it uses; `dropout` is what it was trained with.
+/// the directory whose tokenizer it uses; `dropout` is the hyperparameter it was trained with.
 pub fn export(
     runtime: &Handle,
     store: &Store,
     model: &Classifier,
     pretrained: &Path,
-    dropout: f64,
+    dropout: Option<f64>,
     provenance: &Provenance<'_>,
 ) -> Result<String, ExportError> {
     let directory = Layout::best(&provenance.trial.experiment);
@@ -112,22 +114,25 @@ pub fn export(
 }
 
 /// The pretrained `config.json` with the head described.
-fn config(model: &Classifier, dropout: f64) -> Value {
+fn config(model: &Classifier, dropout: Option<f64>) -> Value {
     let labels = model.labels().iter().enumerate();
     let id2label: serde_json::Map<String, Value> =
         labels.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
     let label2id: serde_json::Map<String, Value> =
         labels.map(|(id, label)| (label.clone(), json!(id))).collect();
+    let class = model.config().family.class_name("SequenceClassification");
     let mut config = model.config().raw.clone();
     if let Value::Object(fields) = &mut config {
+        if let Some(rate) = dropout {
+            for field in model.config().dropout_fields() {
+                fields.insert(field.to_owned(), json!(rate));
+            }
+        }
         for (field, value) in [
-            ("architectures", json!(["BertForSequenceClassification"])),
+            ("architectures", json!([class])),
             ("problem_type", json!("single_label_classification")),
             ("id2label", Value::Object(id2label)),
             ("label2id", Value::Object(label2id)),
-            ("hidden_dropout_prob", json!(dropout)),
-            ("attention_probs_dropout_prob", json!(dropout)),
-            ("classifier_dropout", Value::Null),
             ("torch_dtype", json!("float32")),
         ] {
             fields.insert(field.to_owned(), value);
@@ -206,7 +211,8 @@ budget: {epochs: 1}
             test: Some(&test),
         };
         let handle = runtime.handle();
-        let exported = export(handle, &store, &model, source.path(), 0.3, &provenance).unwrap();
+        let exported =
+            export(handle, &store, &model, source.path(), Some(0.3), &provenance).unwrap();
         let exported = Path::new(&exported);
         let again = Classifier::from_directory(exported, Device::Cpu).unwrap();
         assert_eq!(again.labels(), model.labels());

@@ -48,7 +48,7 @@ impl Prediction {
 pub fn predict(directory: &Path, texts: Vec<String>) -> anyhow::Result<Vec<Prediction>> {
     let model = Classifier::from_directory(directory, Device::Cpu)
         .with_context(|| format!("no model in {}", directory.display()))?;
-    let max_length = u32::try_from(model.config().max_position_embeddings)?;
+    let max_length = u32::try_from(model.config().max_tokens())?;
     let tokenizer = TextTokenizer::open(directory, max_length)?;
     let num_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();

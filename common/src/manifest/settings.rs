@@ -24,8 +24,8 @@ pub struct HyperparameterSpec {
     pub min: f64,
     /// Largest legal value.
     pub max: f64,
-    /// Value when the manifest is silent.
-    pub default: f64,
+    /// Value when the manifest is silent; absent: the pretrained model decides.
+    pub default: Option<f64>,
     /// One line for people.
     pub meaning: &'static str,
 }
@@ -37,7 +37,17 @@ const fn spec(
     default: f64,
     meaning: &'static str,
 ) -> HyperparameterSpec {
-    HyperparameterSpec { name, kind, min, max, default, meaning }
+    HyperparameterSpec { name, kind, min, max, default: Some(default), meaning }
+}
+
+/// As [`spec`], for what the pretrained model decides when the manifest is silent.
+const fn of_model(
+    name: &'static str,
+    kind: HyperparameterKind,
+    (min, max): (f64, f64),
+    meaning: &'static str,
+) -> HyperparameterSpec {
+    HyperparameterSpec { name, kind, min, max, default: None, meaning }
 }
 
 use HyperparameterKind::{Float, Int};
@@ -48,7 +58,7 @@ pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
     spec("learning_rate", Float, (1e-9, 1.0), 2e-5, "peak learning rate"),
     spec("global_batch_size", Int, (1.0, 65536.0), 32.0, "examples per step over all ranks"),
     spec("micro_batch_size", Int, (0.0, 65536.0), 0.0, "examples per forward; 0: the whole share"),
-    spec("dropout", Float, (0.0, 0.9), 0.1, "dropout of encoder, attention and head"),
+    of_model("dropout", Float, (0.0, 0.9), "dropout of encoder, attention and head"),
     spec("weight_decay", Float, (0.0, 1.0), 0.01, "decoupled; never on biases and LayerNorm"),
     spec(
         "warmup_ratio",
@@ -84,8 +94,8 @@ pub struct TrialSettings {
     pub global_batch_size: u64,
     /// Examples per forward on one rank; never zero, never above the rank's share.
     pub micro_batch_size: u64,
-    /// Dropout probability of encoder, attention and head.
-    pub dropout: f64,
+    /// Dropout probability of encoder, attention and head; `None`: those of the pretrained model.
+    pub dropout: Option<f64>,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Share of all steps with a rising learning rate.
@@ -103,7 +113,7 @@ pub struct TrialSettings {
 impl TrialSettings {
     /// Resolves one trial: its assignment first, then constants of the space, then defaults.
     pub fn resolve(space: &SearchSpace, assignment: &Assignment) -> Self {
-        let value = |name: &str| lookup(space, assignment, name);
+        let value = |name: &str| lookup(space, assignment, name).unwrap_or(f64::NAN);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -118,7 +128,7 @@ impl TrialSettings {
             learning_rate: value("learning_rate"),
             global_batch_size,
             micro_batch_size,
-            dropout: value("dropout"),
+            dropout: lookup(space, assignment, "dropout"),
             weight_decay: value("weight_decay"),
             warmup_ratio: value("warmup_ratio"),
             max_grad_norm: Some(value("max_grad_norm")).filter(|norm| *norm > 0.0),
@@ -129,14 +139,14 @@ impl TrialSettings {
     }
 }
 
-fn lookup(space: &SearchSpace, assignment: &Assignment, name: &str) -> f64 {
+fn lookup(space: &SearchSpace, assignment: &Assignment, name: &str) -> Option<f64> {
     if let Some(value) = assignment.get(name) {
-        return value.as_f64();
+        return Some(value.as_f64());
     }
     if let Some(Domain::Constant(value)) = space.get(name) {
-        return value.as_f64();
+        return Some(value.as_f64());
     }
-    HyperparameterSpec::find(name).map_or(f64::NAN, |spec| spec.default)
+    HyperparameterSpec::find(name).and_then(|spec| spec.default)
 }
 
 /// A number as a person writes it: all its digits, `1e-9` instead of nine zeros.
@@ -158,16 +168,19 @@ mod tests {
         let mut assignment = Assignment::new();
         assignment.insert("dropout".to_owned(), ParameterValue::Float(0.2));
         let settings = TrialSettings::resolve(&space, &assignment);
-        assert_eq!(settings.dropout.to_bits(), 0.2f64.to_bits());
+        assert_eq!(settings.dropout, Some(0.2));
         assert_eq!(settings.weight_decay.to_bits(), 0.5f64.to_bits());
         assert_eq!(settings.learning_rate.to_bits(), 2e-5f64.to_bits());
         assert_eq!(settings.micro_batch_size, settings.global_batch_size);
+        let silent = TrialSettings::resolve(&SearchSpace::new(), &Assignment::new());
+        assert_eq!(silent.dropout, None, "the model's own");
     }
 
     #[test]
     fn defaults_are_legal() {
         for spec in HYPERPARAMETERS {
-            assert!((spec.min..=spec.max).contains(&spec.default), "{}", spec.name);
+            let legal = |default| (spec.min..=spec.max).contains(&default);
+            assert!(spec.default.is_none_or(legal), "{}", spec.name);
         }
     }
 }

@@ -285,7 +285,8 @@ fn source_of(holdout: &Holdout) -> Option<&Source> {
 fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
     match manifest.hyperparameters.get(name) {
         None => {
-            HyperparameterSpec::find(name).map_or((0.0, 0.0), |spec| (spec.default, spec.default))
+            let default = HyperparameterSpec::find(name).and_then(|spec| spec.default);
+            default.map_or((0.0, 0.0), |default| (default, default))
         }
         Some(Domain::Constant(value)) => (value.as_f64(), value.as_f64()),
         Some(Domain::Values(values)) => values

@@ -12,22 +12,55 @@ pub struct TokenBatch {
     /// Added to attention scores: `[B, 1, 1, L]`, 0 at tokens and minus infinity at padding. Absent
     /// when all sequences are equally long.
     pub mask: Option<Tensor>,
+    /// Segment of every token, `[B, L]`, 64-bit: 0 for the first text of a pair, 1 for the second.
+    /// Absent: all are in the first. Families that do not tell segments apart pass over it.
+    pub token_types: Option<Tensor>,
 }
 
 impl TokenBatch {
     /// Pads `sequences` with `pad_token`. There must be at least one sequence.
     pub fn new(sequences: &[&[u32]], pad_token: i64, device: Device) -> Result<Self, ModelError> {
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(sequences.len() * longest);
-        for sequence in sequences {
-            ids.extend(sequence.iter().map(|token| i64::from(*token)));
-            ids.resize(ids.len() + longest - sequence.len(), pad_token);
-        }
-        let shape = [extent(sequences.len()), extent(longest)];
-        let ids = Tensor::f_from_slice(&ids)?.f_view(shape)?.f_to_device(device)?;
-        Ok(Self { ids, mask: padding_mask(&lengths, device)? })
+        let ids = padded(sequences, pad_token, device)?;
+        Ok(Self { ids, mask: padding_mask(&lengths, device)?, token_types: None })
     }
+
+    /// As [`TokenBatch::new`], with the segment of every token, as tokenizers number them.
+    pub fn of_pairs(
+        sequences: &[&[u32]],
+        segments: &[&[u32]],
+        pad_token: i64,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let same = |(tokens, segments): (&&[u32], &&[u32])| tokens.len() == segments.len();
+        if sequences.len() != segments.len() || !sequences.iter().zip(segments).all(same) {
+            return Err(ModelError::Segments);
+        }
+        let mut batch = Self::new(sequences, pad_token, device)?;
+        batch.token_types = Some(padded(segments, 0, device)?);
+        Ok(batch)
+    }
+}
+
+/// Refuses an empty batch, an empty sequence, and one of more than `max` tokens.
+pub(crate) fn check_lengths(sequences: &[&[u32]], max: i64) -> Result<(), ModelError> {
+    let wrong = |tokens: &usize| *tokens == 0 || extent(*tokens) > max;
+    let lengths = sequences.iter().map(|sequence| sequence.len());
+    // An empty batch has no longest sequence, so it is refused here too.
+    let found = if sequences.is_empty() { Some(0) } else { lengths.into_iter().find(wrong) };
+    found.map_or(Ok(()), |tokens| Err(ModelError::Length { tokens, max }))
+}
+
+/// Rows filled up to the longest with `filler`, `[B, L]`.
+pub(crate) fn padded(rows: &[&[u32]], filler: i64, device: Device) -> Result<Tensor, ModelError> {
+    let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let mut values = Vec::with_capacity(rows.len() * longest);
+    for row in rows {
+        values.extend(row.iter().map(|value| i64::from(*value)));
+        values.resize(values.len() + longest - row.len(), filler);
+    }
+    let shape = [extent(rows.len()), extent(longest)];
+    Ok(Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_device(device)?)
 }
 
 /// The additive attention mask of sequences of these `lengths`; none when they are all equal.
@@ -68,5 +101,16 @@ mod tests {
         assert_eq!(mask[..4], [0.0; 4]);
         assert!(mask[4..].iter().all(|value| *value == f32::NEG_INFINITY));
         assert!(TokenBatch::new(&[&[5], &[8]], 0, Device::Cpu).unwrap().mask.is_none());
+    }
+
+    #[test]
+    fn segments_run_beside_the_tokens() {
+        let pairs = |segments: &[&[u32]]| {
+            TokenBatch::of_pairs(&[&[5, 6, 7], &[8]], segments, 1, Device::Cpu)
+        };
+        let types = pairs(&[&[0, 1, 1], &[0]]).unwrap().token_types.unwrap();
+        assert_eq!(Vec::<i64>::try_from(types.view([-1])).unwrap(), [0, 1, 1, 0, 0, 0]);
+        assert!(pairs(&[&[0, 1, 1]]).is_err());
+        assert!(pairs(&[&[0, 1], &[0]]).is_err());
     }
 }

@@ -6,6 +6,8 @@
 use tch::{Kind, Tensor};
 
 use super::ModelError;
+use super::dropout::{Dropout, dropout};
+use super::family::Description;
 use super::parameters::Scope;
 use crate::ffi;
 
@@ -17,6 +19,11 @@ pub(crate) struct Linear {
 }
 
 impl Linear {
+    /// `weight` is `[out, in]`, `bias` is `[out]`.
+    pub(crate) fn new(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
     pub(crate) fn load(scope: &Scope<'_>, input: i64, output: i64) -> Result<Self, ModelError> {
         Ok(Self {
             weight: scope.tensor("weight", &[output, input])?,
@@ -49,11 +56,6 @@ impl LayerNorm {
     }
 }
 
-/// Dropout with probability `p`; the same tensor where `p` is zero.
-pub(crate) fn dropout(x: Tensor, p: f64) -> Result<Tensor, ModelError> {
-    if p > 0.0 { Ok(x.f_dropout(p, true)?) } else { Ok(x) }
-}
-
 /// Which tokens the output of a layer is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -64,10 +66,8 @@ pub(crate) enum Wanted {
     First,
 }
 
-/// One encoder layer with LayerNorm after the residual sums, as in BERT.
-///
-/// <https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/bert/modeling_bert.py>
-/// (`BertLayer` and what it holds).
+/// One encoder layer with LayerNorm after the residual sums: `BertLayer` and `RobertaLayer` of
+/// transformers with what they hold, and DistilBERT's `TransformerBlock`.
 #[derive(Debug)]
 pub(crate) struct Layer {
     query: Linear,
@@ -79,6 +79,7 @@ pub(crate) struct Layer {
     output: Linear,
     output_norm: LayerNorm,
     num_heads: i64,
+    dropout_after_attention: bool,
 }
 
 /// Sizes of a layer.
@@ -91,51 +92,52 @@ pub(crate) struct LayerSizes {
 }
 
 impl Layer {
-    pub(crate) fn load(scope: &Scope<'_>, sizes: LayerSizes) -> Result<Self, ModelError> {
+    pub(crate) fn load(
+        scope: &Scope<'_>,
+        family: &Description,
+        sizes: LayerSizes,
+    ) -> Result<Self, ModelError> {
         let LayerSizes { hidden, intermediate, num_heads, norm_epsilon } = sizes;
-        let attention = scope.child("attention");
-        let own = attention.child("self");
-        let norm = |scope: &Scope<'_>| {
-            LayerNorm::load(&scope.child("output").child("LayerNorm"), hidden, norm_epsilon)
-        };
-        let dense = |scope: &Scope<'_>, block: &str, input, output| {
-            Linear::load(&scope.child(block).child("dense"), input, output)
-        };
+        let names = &family.layer;
+        let square = |name: &str| Linear::load(&scope.child(name), hidden, hidden);
+        let norm = |name: &str| LayerNorm::load(&scope.child(name), hidden, norm_epsilon);
         Ok(Self {
-            query: Linear::load(&own.child("query"), hidden, hidden)?,
-            key: Linear::load(&own.child("key"), hidden, hidden)?,
-            value: Linear::load(&own.child("value"), hidden, hidden)?,
-            attention_output: dense(&attention, "output", hidden, hidden)?,
-            attention_norm: norm(&attention)?,
-            intermediate: dense(scope, "intermediate", hidden, intermediate)?,
-            output: dense(scope, "output", intermediate, hidden)?,
-            output_norm: norm(scope)?,
+            query: square(names.query)?,
+            key: square(names.key)?,
+            value: square(names.value)?,
+            attention_output: square(names.attention_output)?,
+            attention_norm: norm(names.attention_norm)?,
+            intermediate: Linear::load(&scope.child(names.intermediate), hidden, intermediate)?,
+            output: Linear::load(&scope.child(names.output), intermediate, hidden)?,
+            output_norm: norm(names.output_norm)?,
             num_heads,
+            dropout_after_attention: family.dropout_after_attention,
         })
     }
 
     /// `hidden` is `[B, L, D]`, `mask` is `[B, 1, 1, L]` with 0 at tokens and minus infinity at
-    /// padding (absent: no padding), `p` is the dropout probability (0: evaluation).
-    /// Returns `[B, Q, D]`.
+    /// padding (absent: no padding). Returns `[B, Q, D]`.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
         mask: Option<&Tensor>,
         wanted: Wanted,
-        p: f64,
+        rates: Dropout,
     ) -> Result<Tensor, ModelError> {
         let residual = match wanted {
             Wanted::All => hidden.shallow_clone(),
             Wanted::First => hidden.f_narrow(1, 0, 1)?,
         };
-        let context = self.attend(&residual, hidden, mask, p)?; // [B, Q, D]
+        let context = self.attend(&residual, hidden, mask, rates.attention)?; // [B, Q, D]
+        let p = if self.dropout_after_attention { rates.hidden } else { 0.0 };
         let attended = dropout(self.attention_output.forward(&context)?, p)?;
         let attended = self.attention_norm.forward(&attended.f_add(&residual)?)?;
         let inner = self.intermediate.forward(&attended)?.f_gelu("none")?; // [B, Q, F]
-        let output = dropout(self.output.forward(&inner)?, p)?;
+        let output = dropout(self.output.forward(&inner)?, rates.hidden)?;
         self.output_norm.forward(&output.f_add(&attended)?)
     }
 
+    /// `p` is the dropout probability of the attention shares. Returns `[B, Q, D]`.
     fn attend(
         &self,
         queries: &Tensor,

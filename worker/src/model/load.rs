@@ -1,19 +1,27 @@
-//! Weights from safetensors files: names as in the file, missing and unexpected ones are errors.
+//! A pretrained model from a Hugging Face directory: names are brought to one form, and missing and
+//! unexpected ones are errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use muster_common::digest::ContentHash;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use tch::{Kind, Tensor};
+use serde::Deserialize;
 
-use super::batch::extent;
-use super::config::BertConfig;
+use super::config::{CONFIG_FILE, ModelConfig};
+use super::family::is_layer_norm;
 use super::parameters::NamedTensors;
+use super::tensors::named_tensors;
 use super::{ModelError, NameList};
 
 /// Name of the weights in a model directory.
 pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
+
+/// Name of the file that says which of several weights files holds which tensor.
+pub(crate) const WEIGHTS_INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// Weights in Python's own format, which may run any program when it is read.
+const PICKLE_FILES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// A pretrained encoder as it lies in a Hugging Face directory.
 #[derive(Debug)]
@@ -21,191 +29,196 @@ pub struct Pretrained {
     /// Where it was read.
     pub directory: PathBuf,
     /// Its `config.json`.
-    pub config: BertConfig,
-    /// Parameters in 32-bit floats, named as in `BertForSequenceClassification` (`bert.` in front).
+    pub config: ModelConfig,
+    /// The encoder's parameters, and the pooler's where there is one, in 32-bit floats, named as in
+    /// models with a head (`bert.` and the like in front).
     pub weights: NamedTensors,
-    /// Digest of the weights file.
+    /// Parameters of the heads in the files. The decoders of language models, which share the word
+    /// embeddings, are left out.
+    pub heads: NamedTensors,
+    /// Digest of `config.json` and of the weights.
     pub sha256: ContentHash,
 }
 
+/// Tells the files of a pretrained model from ones that were written over them, without reading
+/// the weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PretrainedStamp {
+    directory: PathBuf,
+    files: Vec<(u64, Option<SystemTime>)>,
+}
+
+impl PretrainedStamp {
+    pub(crate) fn of(directory: &Path) -> Result<Self, ModelError> {
+        let mut names = weights_files(directory)?;
+        names.push(CONFIG_FILE.to_owned());
+        let stamp = |name: &String| {
+            let file = std::fs::metadata(directory.join(name)).ok();
+            let bytes = file.as_ref().map_or(0, std::fs::Metadata::len);
+            (bytes, file.and_then(|file| file.modified().ok()))
+        };
+        let files = names.iter().map(stamp).collect();
+        Ok(Self { directory: directory.to_path_buf(), files })
+    }
+}
+
+/// The part of an index that is read.
+#[derive(Debug, Deserialize)]
+struct WeightsIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
 impl Pretrained {
-    /// Reads `config.json` and `model.safetensors`. Files of a bare encoder (names without `bert.`)
-    /// and of models with a head are accepted; heads are left aside, a pooler may be missing.
+    /// Reads `config.json` and `model.safetensors`, or the files that
+    /// `model.safetensors.index.json` names. Files of a bare encoder (names without `bert.` in
+    /// front) and of models with a head are accepted; a pooler may be missing.
     pub fn read(directory: &Path) -> Result<Self, ModelError> {
-        let (pretrained, head) = Self::read_parts(directory)?;
-        if !head.is_empty() {
-            tracing::info!(
-                directory = %directory.display(),
-                "the pretrained model has a classifier of its own; a new one is trained"
-            );
+        let config = ModelConfig::read(directory)?;
+        let mut identity = format!("{CONFIG_FILE} {}\n", digest(&read(directory, CONFIG_FILE)?));
+        let mut found = NamedTensors::new();
+        let mut repeated = Vec::new();
+        for file in weights_files(directory)? {
+            let bytes = read(directory, &file)?;
+            identity += &format!("{file} {}\n", digest(&bytes));
+            let tensors = named_tensors(&bytes).map_err(|reason| ModelError::Damaged {
+                path: directory.join(&file).display().to_string(),
+                reason,
+            })?;
+            for (name, tensor) in tensors {
+                if found.insert(name.clone(), tensor).is_some() {
+                    repeated.push(name);
+                }
+            }
         }
-        Ok(pretrained)
-    }
-
-    /// As [`Pretrained::read`], with the parameters of the classifier.
-    pub(crate) fn read_with_head(directory: &Path) -> Result<(Self, NamedTensors), ModelError> {
-        Self::read_parts(directory)
-    }
-
-    fn read_parts(directory: &Path) -> Result<(Self, NamedTensors), ModelError> {
-        let config = BertConfig::read(directory)?;
-        let path = directory.join(WEIGHTS_FILE);
-        let shown = path.display().to_string();
-        let bytes = std::fs::read(&path)
-            .map_err(|source| ModelError::Read { path: shown.clone(), source })?;
-        let sha256 = ContentHash::of(&bytes);
-        let found = named_tensors(&bytes)
-            .map_err(|reason| ModelError::Damaged { path: shown.clone(), reason })?;
-        drop(bytes);
-        let Sorted { weights, head, unexpected } = sort_names(found, &config);
-        let missing: Vec<String> = expected_names(&config)
+        let Sorted { weights, heads, mut unexpected } = sort_names(found, &config);
+        unexpected.extend(repeated);
+        let has_pooler = config.family.pooler_names().any(|name| weights.contains_key(&name));
+        let pooler = config.family.pooler_names().filter(|_| has_pooler);
+        let missing: Vec<String> = encoder_names(&config)
+            .chain(pooler)
             .filter(|name| !weights.contains_key(name))
-            .filter(|name| !is_pooler(name) || weights.keys().any(|name| is_pooler(name)))
             .collect();
         if !missing.is_empty() || !unexpected.is_empty() {
             let (missing, unexpected) = (NameList(missing), NameList(unexpected));
-            return Err(ModelError::Names { path: shown, missing, unexpected });
+            let path = directory.display().to_string();
+            return Err(ModelError::Names { path, missing, unexpected });
         }
-        Ok((Self { directory: directory.to_path_buf(), config, weights, sha256 }, head))
+        let sha256 = ContentHash::of(identity.as_bytes());
+        Ok(Self { directory: directory.to_path_buf(), config, weights, heads, sha256 })
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    ContentHash::of(bytes).as_str().to_owned()
+}
+
+fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {
+    let path = directory.join(file);
+    std::fs::read(&path)
+        .map_err(|source| ModelError::Read { path: path.display().to_string(), source })
+}
+
+/// The files that hold the weights of the model in `directory`, by name, sorted.
+pub(crate) fn weights_files(directory: &Path) -> Result<Vec<String>, ModelError> {
+    let is_there = |name: &str| directory.join(name).exists();
+    if is_there(WEIGHTS_FILE) {
+        return Ok(vec![WEIGHTS_FILE.to_owned()]);
+    }
+    if is_there(WEIGHTS_INDEX_FILE) {
+        let damaged = |reason: String| ModelError::Damaged {
+            path: directory.join(WEIGHTS_INDEX_FILE).display().to_string(),
+            reason,
+        };
+        let bytes = read(directory, WEIGHTS_INDEX_FILE)?;
+        let index: WeightsIndex =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let files: BTreeSet<String> = index.weight_map.into_values().collect();
+        // A name is a place in this directory and nothing else.
+        let strange = |file: &&String| Path::new(file).file_name() != Some(file.as_ref());
+        if let Some(file) = files.iter().find(strange) {
+            return Err(damaged(format!("`{file}` is no name of a file beside it")));
+        }
+        return Ok(files.into_iter().collect());
+    }
+    if let Some(file) = PICKLE_FILES.into_iter().find(|file| is_there(file)) {
+        return Err(ModelError::Pickle { path: directory.join(file).display().to_string() });
+    }
+    // Reading it says what is missing.
+    Ok(vec![WEIGHTS_FILE.to_owned()])
 }
 
 struct Sorted {
     weights: NamedTensors,
-    head: NamedTensors,
+    heads: NamedTensors,
     unexpected: Vec<String>,
 }
 
-/// Brings the names to one form and tells encoder, head and strangers apart.
-fn sort_names(found: NamedTensors, config: &BertConfig) -> Sorted {
-    let bare = !found.keys().any(|name| name.starts_with("bert."));
-    let expected: BTreeSet<String> = expected_names(config).collect();
+/// Brings the names to one form and tells encoder, heads and strangers apart.
+fn sort_names(found: NamedTensors, config: &ModelConfig) -> Sorted {
+    let family = config.family.description();
+    let prefix = format!("{}.", family.encoder);
+    let bare = !found.keys().any(|name| name.starts_with(&prefix));
+    let expected: BTreeSet<String> =
+        encoder_names(config).chain(config.family.pooler_names()).collect();
+    let is_head = |name: &str| family.heads.iter().any(|head| name.starts_with(head));
     let mut sorted =
-        Sorted { weights: NamedTensors::new(), head: NamedTensors::new(), unexpected: Vec::new() };
+        Sorted { weights: NamedTensors::new(), heads: NamedTensors::new(), unexpected: Vec::new() };
+    let second_bias = |name: &str| name == family.masked.decoder_bias;
+    let has_bias = found.contains_key(family.masked.bias);
     for (name, tensor) in found {
-        // A buffer of old files (0, 1, 2, ...), and the heads of BERT's own pretraining.
-        if name.ends_with("embeddings.position_ids") || name.starts_with("cls.") {
+        // Buffers of old files: 0, 1, 2, ... and 0, 0, 0, ...
+        if name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids")
+        {
             continue;
         }
-        if name == "classifier.weight" || name == "classifier.bias" {
-            sorted.head.insert(name, tensor);
+        let mut full = modern(&name);
+        if bare && !is_head(&full) {
+            full = format!("{prefix}{full}");
+        }
+        if second_bias(&full) && !has_bias {
+            family.masked.bias.clone_into(&mut full);
+        }
+        // What a decoder shares is here already.
+        if full == family.masked.decoder || (full != family.masked.bias && second_bias(&full)) {
             continue;
         }
-        let full = if bare { format!("bert.{name}") } else { name.clone() };
-        // Files converted from the first release call the parameters of LayerNorm so.
-        let full = full
-            .replace("LayerNorm.gamma", "LayerNorm.weight")
-            .replace("LayerNorm.beta", "LayerNorm.bias");
-        if expected.contains(&full) {
-            sorted.weights.insert(full, tensor);
+        let place = if expected.contains(&full) {
+            &mut sorted.weights
+        } else if is_head(&full) {
+            &mut sorted.heads
         } else {
+            sorted.unexpected.push(name);
+            continue;
+        };
+        if place.insert(full, tensor).is_some() {
             sorted.unexpected.push(name);
         }
     }
     sorted
 }
 
-fn is_pooler(name: &str) -> bool {
-    name.starts_with("bert.pooler.")
-}
-
-/// Names of the encoder's parameters and of the pooler's.
-fn expected_names(config: &BertConfig) -> impl Iterator<Item = String> + use<> {
-    const LAYER_MODULES: [&str; 8] = [
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "attention.output.LayerNorm",
-        "intermediate.dense",
-        "output.dense",
-        "output.LayerNorm",
-    ];
-    let tables = ["word", "position", "token_type"]
-        .map(|table| format!("bert.embeddings.{table}_embeddings.weight"));
-    let layers = (0..config.num_hidden_layers).flat_map(|number| {
-        LAYER_MODULES.map(|module| format!("bert.encoder.layer.{number}.{module}"))
+/// Today's name of a parameter: files converted from the first release of BERT call the parameters
+/// of LayerNorm gamma and beta.
+fn modern(name: &str) -> String {
+    let renamed = [(".gamma", ".weight"), (".beta", ".bias")].into_iter().find_map(|(old, new)| {
+        let stem = name.strip_suffix(old).filter(|stem| is_layer_norm(stem))?;
+        Some(format!("{stem}{new}"))
     });
-    let modules = ["bert.embeddings.LayerNorm", "bert.pooler.dense"].map(str::to_owned);
-    let modules = modules.into_iter().chain(layers);
-    let both = modules.flat_map(|module| ["weight", "bias"].map(|leaf| format!("{module}.{leaf}")));
-    tables.into_iter().chain(both)
+    renamed.unwrap_or_else(|| name.to_owned())
 }
 
-/// The tensors of the safetensors file at `path`, floats of any width as 32-bit floats.
-pub fn read_tensors(path: &Path) -> Result<NamedTensors, ModelError> {
-    let shown = || path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: shown(), source })?;
-    named_tensors(&bytes).map_err(|reason| ModelError::Damaged { path: shown(), reason })
-}
-
-/// Tensors of a safetensors file, floats of any width as 32-bit floats, integers as they are.
-pub(crate) fn named_tensors(bytes: &[u8]) -> Result<NamedTensors, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let mut tensors = NamedTensors::new();
-    for (name, view) in file.iter() {
-        let tensor = tensor_of(&view).map_err(|reason| format!("{name}: {reason}"))?;
-        tensors.insert(name.to_owned(), tensor);
-    }
-    Ok(tensors)
-}
-
-/// The texts beside the tensors of a safetensors file.
-pub(crate) fn texts_of(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    Ok(metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect())
-}
-
-fn tensor_of(view: &TensorView<'_>) -> Result<Tensor, String> {
-    let kind = match view.dtype() {
-        Dtype::F64 => Kind::Double,
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::I64 => Kind::Int64,
-        other => return Err(format!("elements of type {other:?} are not read")),
-    };
-    let shape: Vec<i64> = view.shape().iter().map(|size| extent(*size)).collect();
-    let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
-    let tensor = match kind {
-        Kind::Int64 | Kind::Float => tensor,
-        _ => tensor.and_then(|tensor| tensor.f_to_kind(Kind::Float)),
-    };
-    tensor.map_err(|error| error.to_string())
-}
-
-/// A safetensors file of 32-bit float tensors, sorted by name, with a few texts beside them.
-pub(crate) fn serialize_tensors<'a>(
-    tensors: impl IntoIterator<Item = (String, &'a Tensor)>,
-    texts: BTreeMap<String, String>,
-) -> Result<Vec<u8>, ModelError> {
-    let mut contents = Vec::new();
-    for (name, tensor) in tensors {
-        let shape: Vec<usize> =
-            tensor.size().iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
-        let count = tensor.numel();
-        let mut data = vec![0; count * 4];
-        let flat = tensor.f_detach()?.f_to_kind(Kind::Float)?.f_contiguous()?;
-        flat.f_copy_data_u8(&mut data, count)?;
-        contents.push((name, shape, data));
-    }
-    let views = contents
-        .iter()
-        .map(|(name, shape, data)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), data);
-            view.map(|view| (name.as_str(), view))
-        })
-        .collect::<Result<Vec<_>, _>>();
-    let texts = (!texts.is_empty()).then(|| texts.into_iter().collect());
-    views
-        .and_then(|views| safetensors::serialize(views, texts))
-        .map_err(|error| ModelError::Torch(format!("cannot write safetensors: {error}")))
+/// Names of the encoder's parameters, without the pooler's.
+fn encoder_names(config: &ModelConfig) -> impl Iterator<Item = String> + use<> {
+    let family = config.family;
+    let layers = (0..config.num_hidden_layers).flat_map(move |number| family.layer_names(number));
+    family.embedding_names().chain(layers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::CONFIG_FILE;
+    use crate::model::{read_tensors, serialize_tensors};
+    use tch::Tensor;
 
     fn tiny() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/hf/tiny")
@@ -261,24 +274,5 @@ mod tests {
         for name in [query, "bert.pooler.dense.bias", "layer.3.extra"] {
             assert!(error.to_string().contains(name), "{error}");
         }
-    }
-
-    #[test]
-    fn narrow_floats_are_widened() {
-        let tensor = Tensor::from_slice(&[1.5f32, -0.25]);
-        for kind in [Kind::Half, Kind::BFloat16, Kind::Double] {
-            let narrow = tensor.to_kind(kind);
-            let mut data = vec![0; narrow.numel() * kind.elt_size_in_bytes()];
-            narrow.copy_data_u8(&mut data, narrow.numel());
-            let dtype = match kind {
-                Kind::Half => Dtype::F16,
-                Kind::BFloat16 => Dtype::BF16,
-                _ => Dtype::F64,
-            };
-            let view = TensorView::new(dtype, vec![2], &data).unwrap();
-            let bytes = safetensors::serialize([("x", view)], None).unwrap();
-            assert_eq!(named_tensors(&bytes).unwrap()["x"], tensor);
-        }
-        assert!(named_tensors(b"no tensors at all").is_err());
     }
 }

@@ -1,22 +1,40 @@
-//! BERT for text classification: configuration, weights, computation.
+//! BERT, DistilBERT and RoBERTa: configuration, weights, computation.
 
 mod batch;
-mod bert;
+mod classifier;
 mod config;
+mod dropout;
+mod encoder;
+mod family;
+mod freeze;
+mod language;
 mod layer;
 mod load;
+mod masking;
 mod parameters;
+mod tensors;
 
 pub use batch::TokenBatch;
-pub use bert::{Classifier, Frozen, Hidden};
-pub use config::BertConfig;
-pub use load::{Pretrained, read_tensors};
+pub use classifier::Classifier;
+pub use config::ModelConfig;
+pub use dropout::Dropout;
+pub use encoder::Hidden;
+pub use family::{Family, Place};
+pub use freeze::{Adaptation, Frozen};
+pub use language::{
+    LanguageBatch, LanguageExample, LanguageLoss, LanguageModel, LanguageObjective, LossSum,
+};
+pub use load::Pretrained;
+pub use masking::{MaskedTokens, MaskingSettings, MaskingVocabulary, mask_tokens};
 pub use parameters::NamedTensors;
+pub use tensors::read_tensors;
 
 pub(crate) use batch::{extent, padding_mask};
 pub(crate) use config::CONFIG_FILE;
-pub(crate) use load::{WEIGHTS_FILE, named_tensors, serialize_tensors, texts_of};
+pub(crate) use family::is_layer_norm;
+pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
 pub(crate) use parameters::duplicate;
+pub(crate) use tensors::{named_tensors, serialize_tensors, texts_of};
 
 use crate::ffi::ShimError;
 
@@ -32,7 +50,7 @@ pub enum ModelError {
         #[source]
         source: std::io::Error,
     },
-    /// `config.json` is no BERT this build can compute.
+    /// `config.json` is no model this build can compute.
     #[error("{path}: {reason}")]
     Config {
         /// The file.
@@ -47,6 +65,16 @@ pub enum ModelError {
         path: String,
         /// What the reader says.
         reason: String,
+    },
+    /// Weights in a format that can run programs.
+    #[error(
+        "{path} is in Python's pickle format, which is not read here; convert it once with \
+         transformers: AutoModelForSequenceClassification.from_pretrained(DIRECTORY) and \
+         save_pretrained(DIRECTORY), which writes model.safetensors"
+    )]
+    Pickle {
+        /// The file.
+        path: String,
     },
     /// The names in the weights file are not those of the model in `config.json`.
     #[error(
@@ -76,20 +104,46 @@ pub enum ModelError {
         /// In the weights.
         found: Vec<i64>,
     },
-    /// More layers are to be frozen than the model has.
-    #[error("model.freeze_layers is {wanted}, but the model has {layers} layers")]
-    FreezeLayers {
+    /// More layers are named than the model has.
+    #[error("{key} is {wanted}, but the model has {layers} layers")]
+    Layers {
+        /// The key of the manifest.
+        key: &'static str,
         /// In the manifest.
         wanted: usize,
         /// In `config.json`.
         layers: usize,
+    },
+    /// A pattern of the manifest fits nothing.
+    #[error("model.freeze.patterns: no parameter of the model has a name like `{pattern}`")]
+    FreezePattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// What is drawn anew would never be trained.
+    #[error("{name} is drawn anew and frozen: freeze less or reinitialize less")]
+    FrozenNoise {
+        /// The parameter.
+        name: String,
+    },
+    /// Segments do not run beside the tokens.
+    #[error("segments and tokens differ in number")]
+    Segments,
+    /// Masked positions do not fit their tokens.
+    #[error("masked positions lie outside their tokens, or are not as many as original tokens")]
+    Masked,
+    /// The tokenizer gives nothing to mask with.
+    #[error("nothing can be masked with this tokenizer: {reason}")]
+    Masking {
+        /// What it lacks.
+        reason: String,
     },
     /// A sequence that the model cannot take.
     #[error("a sequence of {tokens} tokens; the model takes 1 to {max}")]
     Length {
         /// Its length.
         tokens: usize,
-        /// `max_position_embeddings` of `config.json`.
+        /// By `config.json`.
         max: i64,
     },
     /// Libtorch refused an operation.

@@ -1,11 +1,11 @@
 //! Named tensors, sorted by name: the order of everything that walks over parameters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_common::seed::{Draws, Seed};
 use tch::{Device, Tensor};
 
-use super::ModelError;
+use super::{ModelError, NameList};
 
 /// Tensors by their Hugging Face name.
 pub type NamedTensors = BTreeMap<String, Tensor>;
@@ -41,6 +41,58 @@ impl<'a> Scope<'a> {
             return Err(ModelError::Shape { name, wanted: shape.to_vec(), found });
         }
         Ok(tensor.shallow_clone())
+    }
+}
+
+/// The parameters of a model, and which of them are not trained.
+#[derive(Debug)]
+pub(crate) struct ParameterSet {
+    tensors: NamedTensors,
+    frozen: BTreeSet<String>,
+}
+
+impl ParameterSet {
+    /// Those outside `frozen` are trained.
+    pub(crate) fn new(tensors: NamedTensors, frozen: BTreeSet<String>) -> Self {
+        Self { tensors, frozen }
+    }
+
+    /// Every parameter by its name.
+    pub(crate) fn all(&self) -> &NamedTensors {
+        &self.tensors
+    }
+
+    /// The parameters that are trained, in the order of their names.
+    pub(crate) fn trained(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let trained = self.tensors.iter().filter(|(name, _)| !self.frozen.contains(*name));
+        trained.map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Overwrites the trained parameters; `values` must hold exactly those.
+    pub(crate) fn restore(&self, values: &NamedTensors) -> Result<(), ModelError> {
+        let names: BTreeSet<&str> = self.trained().map(|(name, _)| name).collect();
+        let unexpected = values.keys().filter(|name| !names.contains(name.as_str()));
+        let missing = names.iter().filter(|name| !values.contains_key(**name));
+        let unexpected: Vec<String> = unexpected.cloned().collect();
+        let missing: Vec<String> = missing.map(|name| (*name).to_owned()).collect();
+        if !unexpected.is_empty() || !missing.is_empty() {
+            return Err(ModelError::Names {
+                path: "the checkpoint".to_owned(),
+                missing: NameList(missing),
+                unexpected: NameList(unexpected),
+            });
+        }
+        tch::no_grad(|| {
+            for (name, value) in values {
+                let Some(tensor) = self.tensors.get(name) else { continue };
+                let (wanted, found) = (tensor.size(), value.size());
+                if wanted != found {
+                    return Err(ModelError::Shape { name: name.clone(), wanted, found });
+                }
+                tensor.shallow_clone().f_copy_(value)?;
+            }
+            Ok(())
+        })
     }
 }
 

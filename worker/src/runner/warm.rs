@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use muster_common::id::ExperimentId;
 use muster_common::run::RunSpec;
@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::SLOT_DEVICE;
 use super::task::TaskError;
 use crate::data::{self, Dataset};
-use crate::model::{Classifier, Frozen, Pretrained, WEIGHTS_FILE};
+use crate::model::{Adaptation, Classifier, Pretrained, PretrainedStamp};
 use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 
 /// Reading and tokenizing a large file takes minutes; longer than this it hangs.
@@ -24,16 +24,8 @@ const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug, Default)]
 pub struct Warm {
     data: Option<(ExperimentId, String, Rc<Dataset>)>,
-    pretrained: Option<(WeightsStamp, Rc<Pretrained>)>,
+    pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
-}
-
-/// Tells a file from one that was written over it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct WeightsStamp {
-    directory: String,
-    bytes: u64,
-    modified: Option<SystemTime>,
 }
 
 impl Warm {
@@ -61,12 +53,7 @@ impl Warm {
 
     /// The pretrained weights of the manifest, read once.
     pub(super) fn pretrained(&mut self, directory: &str) -> Result<Rc<Pretrained>, TaskError> {
-        let file = std::fs::metadata(Path::new(directory).join(WEIGHTS_FILE));
-        let stamp = WeightsStamp {
-            directory: directory.to_owned(),
-            bytes: file.as_ref().map_or(0, std::fs::Metadata::len),
-            modified: file.and_then(|file| file.modified()).ok(),
-        };
+        let stamp = PretrainedStamp::of(Path::new(directory))?;
         if let Some((known, pretrained)) = &self.pretrained
             && *known == stamp
         {
@@ -111,8 +98,8 @@ impl Warm {
     ) -> Result<(Rc<Pretrained>, Classifier), TaskError> {
         let settings = &spec.manifest.model;
         let pretrained = self.pretrained(&settings.pretrained)?;
-        let (labels, frozen) = (data.summary.labels.clone(), Frozen::from(settings));
-        let model = Classifier::to_train(&pretrained, labels, frozen, seed, SLOT_DEVICE)?;
+        let (labels, adaptation) = (data.summary.labels.clone(), Adaptation::from(settings));
+        let model = Classifier::to_train(&pretrained, labels, adaptation, seed, SLOT_DEVICE)?;
         Ok((pretrained, model))
     }
 }

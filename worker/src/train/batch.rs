@@ -3,7 +3,7 @@
 use tch::{Device, Tensor};
 
 use crate::data::Split;
-use crate::model::{Classifier, ModelError};
+use crate::model::{Classifier, Dropout, ModelError};
 use crate::prefix::{PrefixCache, PrefixSplit};
 
 /// A split, and the cached activations of its examples where there are any.
@@ -40,19 +40,20 @@ impl<'a> Examples<'a> {
         (0..self.split.len()).map(length).collect()
     }
 
-    /// Logits, `[B, C]`, of the examples at `indices`; `p` is the dropout probability.
+    /// Logits, `[B, C]`, of the examples at `indices`.
     pub fn logits(
         &self,
         model: &Classifier,
         indices: &[u32],
-        p: f64,
+        rates: Dropout,
     ) -> Result<Tensor, ModelError> {
         if let Some((cache, which)) = self.prefix {
-            return model.forward_from_prefix(&cache.gather(which, indices, model.device())?, p);
+            let hidden = cache.gather(which, indices, model.device())?;
+            return model.forward_from_prefix(&hidden, rates);
         }
         let sequences: Vec<&[u32]> =
             indices.iter().map(|index| self.split.tokens(*index as usize)).collect();
-        model.forward(&model.batch(&sequences)?, p)
+        model.forward(&model.batch(&sequences)?, rates)
     }
 
     /// Class of the example at `index`.

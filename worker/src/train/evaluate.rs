@@ -6,7 +6,7 @@ use muster_common::evaluation::Evaluation;
 use tch::{Kind, Reduction, Tensor};
 
 use super::batch::Examples;
-use crate::model::{Classifier, ModelError};
+use crate::model::{Classifier, Dropout, ModelError};
 
 /// Examples per forward.
 const EVALUATION_BATCH: usize = 64;
@@ -53,7 +53,7 @@ fn score(
     examples: Examples<'_>,
     indices: &[u32],
 ) -> Result<(Vec<i64>, f64), ModelError> {
-    let logits = examples.logits(model, indices, 0.0)?; // [B, C]
+    let logits = examples.logits(model, indices, Dropout::NONE)?; // [B, C]
     let labels = examples.labels(indices, model.device())?;
     let loss = logits.f_cross_entropy_loss(
         &labels,

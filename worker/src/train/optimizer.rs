@@ -4,7 +4,7 @@ use muster_common::manifest::TrialSettings;
 use tch::Tensor;
 
 use crate::ffi::{self, AdamW};
-use crate::model::{Classifier, ModelError, NameList, NamedTensors, duplicate};
+use crate::model::{Classifier, ModelError, NameList, NamedTensors, duplicate, is_layer_norm};
 
 const FIRST_MOMENT: &str = "exp_avg";
 const SECOND_MOMENT: &str = "exp_avg_sq";
@@ -31,7 +31,7 @@ pub struct Optimizer {
 
 /// Whether weight decay applies to the parameter called `name`.
 fn decays(name: &str) -> bool {
-    name.rsplit('.').next() != Some("bias") && !name.contains("LayerNorm")
+    name.rsplit('.').next() != Some("bias") && !is_layer_norm(name)
 }
 
 impl Optimizer {
@@ -131,5 +131,7 @@ mod tests {
         assert!(decays("classifier.weight"));
         assert!(!decays("classifier.bias"));
         assert!(!decays("bert.encoder.layer.0.output.LayerNorm.weight"));
+        assert!(!decays("distilbert.transformer.layer.0.sa_layer_norm.weight"));
+        assert!(!decays("lm_head.layer_norm.weight"));
     }
 }

@@ -174,7 +174,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn micro_batch_loss(&self, indices: &[u32]) -> Result<Tensor, ModelError> {
-        let logits = self.examples.logits(&self.model, indices, self.plan.settings.dropout)?;
+        let rates = self.model.config().dropout.or_all(self.plan.settings.dropout);
+        let logits = self.examples.logits(&self.model, indices, rates)?;
         let labels = self.examples.labels(indices, self.model.device())?;
         let none = None::<Tensor>;
         Ok(logits.f_cross_entropy_loss(&labels, none, Reduction::Sum, IGNORE_NOTHING, 0.0)?)

@@ -1,0 +1,212 @@
+"""Writes `families/` beside it: tiny random models of three families and what transformers computes.
+
+    .cache/parity/bin/python tests/golden/hf/generate_families.py
+
+Every model is a complete Hugging Face directory, as `save_pretrained` writes it, with `gradients.safetensors`
+beside it: the gradient of every parameter (`CASE/PARAMETER`). `cases.json` holds token ids, labels, logits and
+losses. The cases are single sentences of one length, sentences padded to the longest, and padded pairs; each
+padded case has the padding token inside a sentence too.
+
+Dropout is checked in two ways. With a probability of 1 everything that passes a place of dropout vanishes, so
+the logits in training mode say where these places are. And with the same seed of the same generator the masks
+are the same, so a loss in training mode says that there are no other places; `probe` says whether the generator
+of the build at hand is the same.
+
+Run on one thread in 32-bit floats.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = Path(__file__).resolve().parent / "families"
+CLASSES, VOCAB, HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 3, 32, 8, 2, 2, 12, 16
+LABELS = {0: "bad", 1: "so-so", 2: "good"}
+DROPOUT_SEED = 99
+RATES = {"hidden": 0.3, "attention": 0.2, "head": 0.4}
+NO_RATES = {"hidden": 0.0, "attention": 0.0, "head": 0.0}
+IGNORED = -100
+
+
+def config(family, rates):
+    labels = {"id2label": LABELS, "label2id": {name: number for number, name in LABELS.items()}}
+    if family == "distilbert":
+        made = transformers.DistilBertConfig(
+            vocab_size=VOCAB, dim=HIDDEN, n_layers=LAYERS, n_heads=HEADS, hidden_dim=INNER,
+            max_position_embeddings=POSITIONS, pad_token_id=0, dropout=rates["hidden"],
+            attention_dropout=rates["attention"], seq_classif_dropout=rates["head"], **labels)
+    else:
+        common = dict(
+            vocab_size=VOCAB, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+            intermediate_size=INNER, hidden_dropout_prob=rates["hidden"],
+            attention_probs_dropout_prob=rates["attention"], classifier_dropout=rates["head"], **labels)
+        if family == "bert":
+            made = transformers.BertConfig(max_position_embeddings=POSITIONS, pad_token_id=0, **common)
+        else:
+            # As the published models: one token type, two rows of the position table left to padding, 1e-5.
+            made = transformers.RobertaConfig(
+                max_position_embeddings=POSITIONS + 2, type_vocab_size=1, pad_token_id=1, bos_token_id=0,
+                eos_token_id=2, layer_norm_eps=1e-5, **common)
+    made._attn_implementation = "eager"
+    return made
+
+
+FAMILIES = {"bert": "Bert", "distilbert": "DistilBert", "roberta": "Roberta"}
+TASKS = {
+    "classification": "ForSequenceClassification",
+    "masked": "ForMaskedLM",
+    "next_sentence": "ForNextSentencePrediction",
+    "both": "ForPreTraining",
+}
+
+
+def tasks_of(family):
+    return list(TASKS) if family == "bert" else ["classification", "masked"]
+
+
+def make_model(family, task, rates=NO_RATES):
+    model = getattr(transformers, FAMILIES[family] + TASKS[task])(config(family, rates))
+    generator = torch.Generator().manual_seed(20 + len(family) + len(task))
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator) * 0.3
+            # LayerNorm scales around 1, so that neither scale nor shift can be left out unnoticed.
+            is_scale = "norm" in name.lower() and name.endswith("weight")
+            parameter.copy_(noise * 0.3 + 1 if is_scale else noise)
+    return model
+
+
+def make_cases(family):
+    """Token ids with special tokens, segments, labels and masked positions."""
+    generator = torch.Generator().manual_seed(21)
+    draw = lambda low, high, n: torch.randint(low, high, (n,), generator=generator).tolist()
+    first, pad, last, mask = (0, 1, 2, 4) if family == "roberta" else (2, 0, 3, 4)
+    between = [last, last] if family == "roberta" else [last]
+    words = lambda n: draw(5, VOCAB, n)
+
+    def case(sentences):
+        tokens, segments = [], []
+        for sentence in sentences:
+            row, types = [first], [0]
+            for number, part in enumerate(sentence):
+                row += (between if number else []) + part
+                types += [0] * (len(between) if number else 0) + [number] * len(part)
+            # BERT counts the separator behind the first text to the first segment.
+            tokens.append(row + [last])
+            segments.append(types + [types[-1]])
+        masked, originals = [], []
+        for row in tokens:
+            places = [place for place, token in enumerate(row) if token >= 5]
+            chosen = sorted(places[i] for i in draw(0, len(places), 2))
+            chosen = sorted(set(chosen))
+            truth = [IGNORED] * len(row)
+            read = list(row)
+            for place in chosen:
+                truth[place] = row[place]
+                read[place] = mask
+            masked.append(read)
+            originals.append(truth)
+        count = len(tokens)
+        return {
+            "tokens": tokens, "segments": segments, "masked": masked, "originals": originals,
+            "labels": draw(0, CLASSES, count), "follows": [bool(bit) for bit in draw(0, 2, count)],
+        }
+
+    with_pad = words(9)
+    with_pad[4] = pad
+    pair_with_pad = words(4)
+    pair_with_pad[2] = pad
+    return pad, {
+        "single": case([[words(5)], [words(5)], [words(5)]]),
+        "padded": case([[words(1)], [words(14)], [with_pad], [words(3)]]),
+        "pairs": case([[words(2), words(3)], [words(6), words(4)], [pair_with_pad, words(1)]]),
+    }
+
+
+def forward(model, task, case, pad, family):
+    def filled(rows, filler):
+        longest = max(map(len, rows))
+        return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+
+    reads_masked = task in ("masked", "both")
+    rows = case["masked"] if reads_masked else case["tokens"]
+    inputs = {
+        "input_ids": filled(rows, pad),
+        "attention_mask": filled([[1] * len(row) for row in rows], 0),
+    }
+    if family == "bert":
+        inputs["token_type_ids"] = filled(case["segments"], 0)
+    strangers = torch.tensor([0 if follows else 1 for follows in case["follows"]])
+    if task == "classification":
+        result = model(**inputs, labels=torch.tensor(case["labels"]))
+        return result.loss, {"logits": result.logits.tolist()}
+    truth = filled(case["originals"], IGNORED)
+    if task == "masked":
+        result = model(**inputs, labels=truth)
+        return result.loss, {"masked_logits": result.logits[truth != IGNORED].tolist()}
+    if task == "next_sentence":
+        result = model(**inputs, labels=strangers)
+        return result.loss, {"logits": result.logits.tolist()}
+    result = model(**inputs, labels=truth, next_sentence_label=strangers)
+    return result.loss, {
+        "masked_logits": result.prediction_logits[truth != IGNORED].tolist(),
+        "logits": result.seq_relationship_logits.tolist(),
+    }
+
+
+def dropped(family, task, rates, case, pad):
+    """Loss and logits in training mode."""
+    model = make_model(family, task, rates).train()
+    torch.manual_seed(DROPOUT_SEED)
+    loss, found = forward(model, task, case, pad, family)
+    return {"rates": rates, "loss": loss.item(), **found}
+
+
+def write_family(family):
+    pad, cases = make_cases(family)
+    golden = {"cases": cases, "tasks": {}, "dropout": {}}
+    for task in tasks_of(family):
+        model = make_model(family, task).eval()
+        directory = HERE / f"{family}-{task}"
+        model.save_pretrained(directory)
+        gradients, results = {}, {}
+        for name, case in cases.items():
+            model.zero_grad()
+            loss, results[name] = forward(model, task, case, pad, family)
+            results[name]["loss"] = loss.item()
+            loss.backward()
+            for parameter_name, parameter in model.named_parameters():
+                gradients[f"{name}/{parameter_name}"] = parameter.grad.clone()
+        save_file(gradients, directory / "gradients.safetensors", {"format": "pt"})
+        golden["tasks"][task] = results
+    for place in RATES:
+        rates = {**NO_RATES, place: 1.0}
+        golden["dropout"][place] = dropped(family, "classification", rates, cases["padded"], pad)
+    # Muster computes only the first token in the last layer of a classifier: with one token per sequence the
+    # masks have the same shapes.
+    alone = {**cases["single"], "tokens": [row[:1] for row in cases["single"]["tokens"]],
+             "segments": [[0]] * len(cases["single"]["tokens"])}
+    golden["dropout"]["drawn_head"] = dropped(family, "classification", RATES, alone, pad)
+    golden["dropout"]["drawn"] = dropped(family, "masked", RATES, cases["padded"], pad)
+    return golden
+
+
+def main():
+    torch.set_num_threads(1)
+    shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir()
+    golden = {family: write_family(family) for family in FAMILIES}
+    torch.manual_seed(DROPOUT_SEED)
+    probe = torch.nn.functional.dropout(torch.ones(4, 4), 0.3)
+    golden["dropout_seed"] = DROPOUT_SEED
+    golden["probe"] = probe.flatten().tolist()
+    golden["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
+    (HERE / "cases.json").write_text(json.dumps(golden) + "\n")
+
+
+if __name__ == "__main__":
+    main()

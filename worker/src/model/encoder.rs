@@ -1,0 +1,185 @@
+//! The encoder that all families share: embeddings, then layers.
+//!
+//! Shapes: `B` sequences, `L` tokens, `D` hidden.
+
+use tch::{Kind, Tensor};
+
+use super::ModelError;
+use super::batch::TokenBatch;
+use super::config::ModelConfig;
+use super::dropout::{Dropout, dropout};
+use super::family::TokenTypes;
+use super::freeze::Frozen;
+use super::layer::{Layer, LayerNorm, LayerSizes, Wanted};
+use super::parameters::{NamedTensors, Scope};
+
+/// Hidden states on their way through the encoder.
+#[derive(Debug)]
+pub struct Hidden {
+    /// `[B, L, D]`; what stands at padding has no meaning.
+    pub states: Tensor,
+    /// As [`TokenBatch::mask`].
+    pub mask: Option<Tensor>,
+}
+
+#[derive(Debug)]
+struct Embeddings {
+    word: Tensor,               // [V, D]
+    position: Tensor,           // [max_position_embeddings, D]
+    token_type: Option<Tensor>, // [type_vocab_size, D]
+    norm: LayerNorm,
+    pad_token: i64,
+    by_segment: bool,
+    positions_skip_padding: bool,
+}
+
+/// Embeddings and layers; the lowest of them may be frozen.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+    frozen: Frozen,
+}
+
+impl Encoder {
+    /// Picks its parameters out of `tensors` and shares their memory.
+    pub(crate) fn load(
+        config: &ModelConfig,
+        tensors: &NamedTensors,
+        frozen: Frozen,
+    ) -> Result<Self, ModelError> {
+        let family = config.family.description();
+        let root = Scope::root(tensors);
+        let sizes = LayerSizes {
+            hidden: config.hidden_size,
+            intermediate: config.intermediate_size,
+            num_heads: config.num_attention_heads,
+            norm_epsilon: config.layer_norm_eps,
+        };
+        let layers = (0..config.num_hidden_layers)
+            .map(|number| {
+                Layer::load(&root.child(&config.family.layer_path(number)), family, sizes)
+            })
+            .collect::<Result<_, _>>()?;
+        let embeddings = Embeddings::load(config, &root.child(family.encoder).child("embeddings"))?;
+        Ok(Self { embeddings, layers, frozen })
+    }
+
+    /// The table of the word embeddings, `[V, D]`.
+    pub(crate) fn word_embeddings(&self) -> &Tensor {
+        &self.embeddings.word
+    }
+
+    /// Hidden states of the last layer: at least of the tokens `wanted`, the first of them in front.
+    /// Frozen parts always compute as in evaluation,
+    /// and without gradients where nothing below is trained.
+    pub(crate) fn forward(
+        &self,
+        tokens: &TokenBatch,
+        wanted: Wanted,
+        rates: Dropout,
+    ) -> Result<Tensor, ModelError> {
+        if self.frozen.embeddings {
+            return self.forward_from_prefix(&self.prefix(tokens)?, wanted, rates);
+        }
+        let states = dropout(self.embeddings.forward(tokens)?, rates.hidden)?;
+        self.climb(states, tokens.mask.as_ref(), 0, wanted, rates)
+    }
+
+    /// What the frozen prefix (embeddings and the lowest layers) computes, without gradients.
+    pub(crate) fn prefix(&self, tokens: &TokenBatch) -> Result<Hidden, ModelError> {
+        tch::no_grad(|| {
+            let mask = tokens.mask.as_ref().map(Tensor::shallow_clone);
+            let mut states = self.embeddings.forward(tokens)?;
+            for layer in self.layers.iter().take(self.frozen.layers) {
+                states = layer.forward(&states, mask.as_ref(), Wanted::All, Dropout::NONE)?;
+            }
+            Ok(Hidden { states, mask })
+        })
+    }
+
+    /// As [`Encoder::forward`], from what [`Encoder::prefix`] gave.
+    pub(crate) fn forward_from_prefix(
+        &self,
+        hidden: &Hidden,
+        wanted: Wanted,
+        rates: Dropout,
+    ) -> Result<Tensor, ModelError> {
+        let Hidden { states, mask } = hidden;
+        self.climb(states.shallow_clone(), mask.as_ref(), self.frozen.layers, wanted, rates)
+    }
+
+    /// From the input of layer `from` to the output of the last.
+    fn climb(
+        &self,
+        mut states: Tensor,
+        mask: Option<&Tensor>,
+        from: usize,
+        wanted: Wanted,
+        rates: Dropout,
+    ) -> Result<Tensor, ModelError> {
+        for (number, layer) in self.layers.iter().enumerate().skip(from) {
+            let last = number + 1 == self.layers.len();
+            let wanted = if last { wanted } else { Wanted::All };
+            let rates = if number < self.frozen.layers { Dropout::NONE } else { rates };
+            states = layer.forward(&states, mask, wanted, rates)?;
+        }
+        Ok(states)
+    }
+}
+
+impl Embeddings {
+    fn load(config: &ModelConfig, scope: &Scope<'_>) -> Result<Self, ModelError> {
+        let family = config.family.description();
+        let hidden = config.hidden_size;
+        let table = |name: &str, rows: i64| scope.child(name).tensor("weight", &[rows, hidden]);
+        let token_type = match family.token_types {
+            TokenTypes::Absent => None,
+            TokenTypes::First | TokenTypes::BySegment => {
+                Some(table("token_type_embeddings", config.type_vocab_size)?)
+            }
+        };
+        Ok(Self {
+            word: table("word_embeddings", config.vocab_size)?,
+            position: table("position_embeddings", config.max_position_embeddings)?,
+            token_type,
+            norm: LayerNorm::load(&scope.child("LayerNorm"), hidden, config.layer_norm_eps)?,
+            pad_token: config.pad_token_id,
+            by_segment: family.token_types == TokenTypes::BySegment,
+            positions_skip_padding: family.positions_skip_padding,
+        })
+    }
+
+    /// `[B, L, D]`, before dropout.
+    fn forward(&self, tokens: &TokenBatch) -> Result<Tensor, ModelError> {
+        let ids = &tokens.ids;
+        let word = Tensor::f_embedding(&self.word, ids, self.pad_token, false, false)?; // [B, L, D]
+        let sum = match self.token_type(tokens)? {
+            Some(token_type) => word.f_add(&token_type)?,
+            None => word,
+        };
+        self.norm.forward(&sum.f_add(&self.positions(ids)?)?)
+    }
+
+    /// `[B, L, D]`, or `[D]` where every token is of the first type.
+    fn token_type(&self, tokens: &TokenBatch) -> Result<Option<Tensor>, ModelError> {
+        let Some(table) = &self.token_type else { return Ok(None) };
+        Ok(Some(match &tokens.token_types {
+            Some(types) if self.by_segment => Tensor::f_embedding(table, types, -1, false, false)?,
+            _ => table.f_select(0, 0)?,
+        }))
+    }
+
+    /// `[L, D]`, or `[B, L, D]` where padding does not count.
+    fn positions(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
+        let (_, length) = ids.size2()?;
+        if !self.positions_skip_padding {
+            return Ok(self.position.f_narrow(0, 0, length)?);
+        }
+        // The padding token has the number of its row in this table too.
+        let pad = self.pad_token;
+        let real = ids.f_ne(pad)?.f_to_kind(Kind::Int64)?;
+        let numbers = real.f_cumsum(1, Kind::Int64)?.f_mul(&real)?.f_add_scalar(pad)?; // [B, L]
+        Ok(Tensor::f_embedding(&self.position, &numbers, pad, false, false)?)
+    }
+}

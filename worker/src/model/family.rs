@@ -1,0 +1,353 @@
+//! What tells the three families apart: names of tensors, positions, token types, places of dropout,
+//! heads. Everything else is one encoder.
+//!
+//! Sources, names unchanged:
+//! <https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/bert/modeling_bert.py>,
+//! `.../distilbert/modeling_distilbert.py` and `.../roberta/modeling_roberta.py` of the same version.
+
+/// A family of encoders, by `model_type` of `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Devlin et al. 2019.
+    Bert,
+    /// Sanh et al. 2019: no token types, no pooler.
+    DistilBert,
+    /// Liu et al. 2019: positions count from behind the padding token's number, no pooler.
+    Roberta,
+}
+
+/// Where in a model a parameter stands, from the input to the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// The embeddings and their LayerNorm.
+    Embeddings,
+    /// The encoder layer of this number, from 0.
+    Layer(usize),
+    /// BERT's pooler, which belongs to the encoder's files but stands above its layers.
+    Pooler,
+    /// The head.
+    Head,
+}
+
+/// Names of the modules of one encoder layer, below the layer.
+#[derive(Debug)]
+pub(crate) struct LayerNames {
+    pub(crate) query: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) value: &'static str,
+    pub(crate) attention_output: &'static str,
+    pub(crate) attention_norm: &'static str,
+    pub(crate) intermediate: &'static str,
+    pub(crate) output: &'static str,
+    pub(crate) output_norm: &'static str,
+}
+
+impl LayerNames {
+    /// All of them; each has a `weight` and a `bias`.
+    pub(crate) fn all(&self) -> [&'static str; 8] {
+        [
+            self.query,
+            self.key,
+            self.value,
+            self.attention_output,
+            self.attention_norm,
+            self.intermediate,
+            self.output,
+            self.output_norm,
+        ]
+    }
+}
+
+/// How the hidden layer of a classification head is activated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    Tanh,
+    Relu,
+}
+
+/// What is added to a token's embedding for the text of a pair that it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenTypes {
+    /// Nothing; there is no table.
+    Absent,
+    /// Always the first row of the table, which is not zero.
+    First,
+    /// The row that the tokenizer's segment id names.
+    BySegment,
+}
+
+/// The classification head: dense, activation, dropout, output.
+#[derive(Debug)]
+pub(crate) struct ClassificationNames {
+    /// The dense layer; in BERT it is the pooler.
+    pub(crate) dense: &'static str,
+    pub(crate) activation: Activation,
+    /// Whether the dense layer's input goes through dropout too.
+    pub(crate) dropout_first: bool,
+    pub(crate) output: &'static str,
+}
+
+/// The masked-language-modelling head: dense, GELU, LayerNorm, decoder. The decoder's weight is
+/// that of the word embeddings.
+#[derive(Debug)]
+pub(crate) struct MaskedNames {
+    pub(crate) dense: &'static str,
+    pub(crate) norm: &'static str,
+    /// The decoder's bias, as transformers names the parameter.
+    pub(crate) bias: &'static str,
+    /// The decoder's weight where a file holds it a second time.
+    pub(crate) decoder: &'static str,
+    /// The decoder's bias where a file has it under its second name.
+    pub(crate) decoder_bias: &'static str,
+}
+
+/// One family.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) model_type: &'static str,
+    /// In front of `ForSequenceClassification` and the like.
+    pub(crate) class: &'static str,
+    /// In front of the encoder's parameters.
+    pub(crate) encoder: &'static str,
+    /// Path of the layers below that.
+    pub(crate) stack: &'static str,
+    pub(crate) layer: LayerNames,
+    pub(crate) token_types: TokenTypes,
+    /// Whether positions count tokens that are not padding, from behind the padding token's number.
+    pub(crate) positions_skip_padding: bool,
+    /// Whether the output of attention goes through dropout before the residual sum.
+    pub(crate) dropout_after_attention: bool,
+    pub(crate) classification: ClassificationNames,
+    pub(crate) masked: MaskedNames,
+    /// The dense layer above the first token, and BERT's next-sentence head on it.
+    pub(crate) pooler: Option<&'static str>,
+    /// Beginnings of the names of every head transformers writes for this family.
+    pub(crate) heads: &'static [&'static str],
+}
+
+const BERT_LAYER: LayerNames = LayerNames {
+    query: "attention.self.query",
+    key: "attention.self.key",
+    value: "attention.self.value",
+    attention_output: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    intermediate: "intermediate.dense",
+    output: "output.dense",
+    output_norm: "output.LayerNorm",
+};
+
+/// BERT's next-sentence head.
+pub(crate) const NEXT_SENTENCE: &str = "cls.seq_relationship";
+
+const BERT: Description = Description {
+    model_type: "bert",
+    class: "Bert",
+    encoder: "bert",
+    stack: "encoder.layer",
+    layer: BERT_LAYER,
+    token_types: TokenTypes::BySegment,
+    positions_skip_padding: false,
+    dropout_after_attention: true,
+    classification: ClassificationNames {
+        dense: "bert.pooler.dense",
+        activation: Activation::Tanh,
+        dropout_first: false,
+        output: "classifier",
+    },
+    masked: MaskedNames {
+        dense: "cls.predictions.transform.dense",
+        norm: "cls.predictions.transform.LayerNorm",
+        bias: "cls.predictions.bias",
+        decoder: "cls.predictions.decoder.weight",
+        decoder_bias: "cls.predictions.decoder.bias",
+    },
+    pooler: Some("bert.pooler.dense"),
+    heads: &["cls.", "classifier.", "qa_outputs."],
+};
+
+const DISTILBERT: Description = Description {
+    model_type: "distilbert",
+    class: "DistilBert",
+    encoder: "distilbert",
+    stack: "transformer.layer",
+    layer: LayerNames {
+        query: "attention.q_lin",
+        key: "attention.k_lin",
+        value: "attention.v_lin",
+        attention_output: "attention.out_lin",
+        attention_norm: "sa_layer_norm",
+        intermediate: "ffn.lin1",
+        output: "ffn.lin2",
+        output_norm: "output_layer_norm",
+    },
+    token_types: TokenTypes::Absent,
+    positions_skip_padding: false,
+    dropout_after_attention: false,
+    classification: ClassificationNames {
+        dense: "pre_classifier",
+        activation: Activation::Relu,
+        dropout_first: false,
+        output: "classifier",
+    },
+    masked: MaskedNames {
+        dense: "vocab_transform",
+        norm: "vocab_layer_norm",
+        bias: "vocab_projector.bias",
+        decoder: "vocab_projector.weight",
+        decoder_bias: "vocab_projector.bias",
+    },
+    pooler: None,
+    heads: &[
+        "pre_classifier.",
+        "classifier.",
+        "vocab_transform.",
+        "vocab_layer_norm.",
+        "vocab_projector.",
+        "qa_outputs.",
+    ],
+};
+
+const ROBERTA: Description = Description {
+    model_type: "roberta",
+    class: "Roberta",
+    encoder: "roberta",
+    stack: "encoder.layer",
+    layer: BERT_LAYER,
+    token_types: TokenTypes::First,
+    positions_skip_padding: true,
+    dropout_after_attention: true,
+    classification: ClassificationNames {
+        dense: "classifier.dense",
+        activation: Activation::Tanh,
+        dropout_first: true,
+        output: "classifier.out_proj",
+    },
+    masked: MaskedNames {
+        dense: "lm_head.dense",
+        norm: "lm_head.layer_norm",
+        bias: "lm_head.bias",
+        decoder: "lm_head.decoder.weight",
+        decoder_bias: "lm_head.decoder.bias",
+    },
+    pooler: None,
+    // The files of bare encoders hold a pooler that none of RoBERTa's heads reads.
+    heads: &["classifier.", "lm_head.", "qa_outputs.", "roberta.pooler."],
+};
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 3] = [Self::Bert, Self::DistilBert, Self::Roberta];
+
+    pub(crate) fn description(self) -> &'static Description {
+        match self {
+            Self::Bert => &BERT,
+            Self::DistilBert => &DISTILBERT,
+            Self::Roberta => &ROBERTA,
+        }
+    }
+
+    /// Its name in `config.json`.
+    pub fn model_type(self) -> &'static str {
+        self.description().model_type
+    }
+
+    /// The class of transformers for `task`, such as `SequenceClassification`.
+    pub(crate) fn class_name(self, task: &str) -> String {
+        format!("{}For{task}", self.description().class)
+    }
+
+    /// Where the parameter called `name` stands.
+    pub fn place(self, name: &str) -> Place {
+        let Description { encoder, stack, .. } = self.description();
+        let inside = name.strip_prefix(encoder).and_then(|rest| rest.strip_prefix('.'));
+        let Some(inside) = inside else { return Place::Head };
+        if inside.starts_with("embeddings.") {
+            return Place::Embeddings;
+        }
+        let number = inside
+            .strip_prefix(stack)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|rest| rest.split('.').next())
+            .and_then(|number| number.parse().ok());
+        number.map_or(Place::Pooler, Place::Layer)
+    }
+
+    /// Names of the parameters of the embeddings.
+    pub(crate) fn embedding_names(self) -> impl Iterator<Item = String> {
+        let Description { encoder, token_types, .. } = self.description();
+        let tables = ["word_embeddings", "position_embeddings", "token_type_embeddings"];
+        let num_tables = if *token_types == TokenTypes::Absent { 2 } else { 3 };
+        let tables = tables.into_iter().take(num_tables);
+        tables
+            .map(move |table| format!("{encoder}.embeddings.{table}.weight"))
+            .chain(["weight", "bias"].map(|leaf| format!("{encoder}.embeddings.LayerNorm.{leaf}")))
+    }
+
+    /// Path of the encoder layer `number`.
+    pub(crate) fn layer_path(self, number: usize) -> String {
+        let Description { encoder, stack, .. } = self.description();
+        format!("{encoder}.{stack}.{number}")
+    }
+
+    /// Names of the parameters of the encoder layer `number`.
+    pub(crate) fn layer_names(self, number: usize) -> impl Iterator<Item = String> {
+        let path = self.layer_path(number);
+        let modules = self.description().layer.all().into_iter();
+        modules.flat_map(move |module| leaves(&format!("{path}.{module}")))
+    }
+
+    /// Names of the parameters of the pooler; none in families without one.
+    pub(crate) fn pooler_names(self) -> impl Iterator<Item = String> {
+        self.description().pooler.into_iter().flat_map(leaves)
+    }
+}
+
+/// Whether the parameter called `name` belongs to a LayerNorm, in the names of all families.
+pub(crate) fn is_layer_norm(name: &str) -> bool {
+    name.contains("LayerNorm") || name.contains("layer_norm")
+}
+
+/// The two parameters of a linear layer or of a LayerNorm.
+pub(crate) fn leaves(module: &str) -> [String; 2] {
+    ["weight", "bias"].map(|leaf| format!("{module}.{leaf}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_ordered_from_input_to_output() {
+        let places = |family: Family, names: [&str; 4]| names.map(|name| family.place(name));
+        let bert = places(
+            Family::Bert,
+            [
+                "bert.embeddings.LayerNorm.bias",
+                "bert.encoder.layer.11.output.dense.weight",
+                "bert.pooler.dense.bias",
+                "classifier.weight",
+            ],
+        );
+        assert_eq!(bert, [Place::Embeddings, Place::Layer(11), Place::Pooler, Place::Head]);
+        assert!(bert.is_sorted());
+        let distilbert = places(
+            Family::DistilBert,
+            [
+                "distilbert.embeddings.word_embeddings.weight",
+                "distilbert.transformer.layer.5.ffn.lin1.bias",
+                "pre_classifier.weight",
+                "vocab_projector.bias",
+            ],
+        );
+        assert_eq!(distilbert, [Place::Embeddings, Place::Layer(5), Place::Head, Place::Head]);
+    }
+
+    #[test]
+    fn layer_norms_are_known_in_every_family() {
+        for family in Family::ALL {
+            let norms = family.layer_names(0).filter(|name| is_layer_norm(name)).count();
+            assert_eq!(norms, 4, "{family:?}");
+            assert!(is_layer_norm(family.description().masked.norm));
+        }
+    }
+}

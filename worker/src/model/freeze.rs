@@ -1,0 +1,294 @@
+//! What of a pretrained model stays as it is, and what of it is drawn anew.
+
+use std::collections::BTreeSet;
+
+use muster_common::manifest::ModelSettings;
+use muster_common::seed::Seed;
+use tch::{Device, Kind, Tensor};
+
+use super::ModelError;
+use super::config::ModelConfig;
+use super::family::{Place, is_layer_norm, leaves};
+use super::load::Pretrained;
+use super::parameters::{NamedTensors, ParameterSet, duplicate, normal};
+
+/// How much of a model, from the bottom up, is not trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Frozen {
+    /// The embeddings.
+    pub embeddings: bool,
+    /// So many of the lowest encoder layers.
+    pub layers: usize,
+}
+
+impl Frozen {
+    /// How many layers behind the embeddings always compute the same: `None` when even the
+    /// embeddings are trained.
+    pub fn prefix(self) -> Option<usize> {
+        self.embeddings.then_some(self.layers)
+    }
+
+    fn covers(self, place: Place) -> bool {
+        match place {
+            Place::Embeddings => self.embeddings,
+            Place::Layer(number) => number < self.layers,
+            Place::Pooler | Place::Head => false,
+        }
+    }
+
+    /// The most that lies wholly inside `names`: one trained parameter ends it.
+    fn of_names(config: &ModelConfig, names: &BTreeSet<String>) -> Self {
+        let family = config.family;
+        let whole = |number: &usize| family.layer_names(*number).all(|name| names.contains(&name));
+        Self {
+            embeddings: family.embedding_names().all(|name| names.contains(&name)),
+            layers: (0..config.num_hidden_layers).take_while(whole).count(),
+        }
+    }
+}
+
+/// What is done to a pretrained model before it is trained.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Adaptation {
+    /// Not trained, from the bottom up.
+    pub frozen: Frozen,
+    /// Parameters whose names fit one of these are not trained either. `*` stands for any number of
+    /// characters, `?` for one.
+    pub freeze_patterns: Vec<String>,
+    /// So many of the highest encoder layers, and BERT's pooler, are drawn anew (Zhang et al. 2021,
+    /// "Revisiting Few-sample BERT Fine-tuning").
+    pub reinitialize_layers: usize,
+}
+
+impl From<Frozen> for Adaptation {
+    fn from(frozen: Frozen) -> Self {
+        Self { frozen, ..Self::default() }
+    }
+}
+
+impl From<&ModelSettings> for Adaptation {
+    fn from(settings: &ModelSettings) -> Self {
+        let layers = usize::try_from(settings.freeze_layers).unwrap_or(usize::MAX);
+        Self::from(Frozen { embeddings: settings.freeze_embeddings, layers })
+    }
+}
+
+/// A module that a head needs, and that is drawn where it is not given.
+#[derive(Debug, Clone)]
+pub(crate) enum NewModule {
+    /// Weight `[output, input]` and bias `[output]`.
+    Linear { name: &'static str, input: i64, output: i64 },
+    /// Weight and bias, `[size]`.
+    LayerNorm { name: &'static str, size: i64 },
+    /// A lone bias, `[size]`, by its whole name.
+    Bias { name: &'static str, size: i64 },
+}
+
+impl NewModule {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Linear { name, .. } | Self::LayerNorm { name, .. } => leaves(name).to_vec(),
+            Self::Bias { name, .. } => vec![(*name).to_owned()],
+        }
+    }
+}
+
+/// A model's parameters, ready to train.
+#[derive(Debug)]
+pub(crate) struct Adapted {
+    pub(crate) parameters: ParameterSet,
+    /// What is frozen from the bottom up, patterns counted where they cover all of a layer.
+    pub(crate) frozen: Frozen,
+}
+
+impl Adaptation {
+    /// Frozen parameters share their memory with `pretrained`, the others are copies. Of `given`
+    /// and of the pooler only what `head` names is taken; what is missing of it is drawn from `seed`.
+    pub(crate) fn apply(
+        &self,
+        pretrained: &Pretrained,
+        given: &NamedTensors,
+        head: &[NewModule],
+        seed: Seed,
+        device: Device,
+    ) -> Result<Adapted, ModelError> {
+        let config = &pretrained.config;
+        self.check_layers(config)?;
+        let mut drawing = Drawing { seed, deviation: config.initializer_range, device };
+        let first_new = config.num_hidden_layers - self.reinitialize_layers;
+        let is_new = |name: &str| match config.family.place(name) {
+            Place::Layer(number) => number >= first_new,
+            Place::Pooler => self.reinitialize_layers > 0,
+            Place::Embeddings | Place::Head => false,
+        };
+        let wanted: BTreeSet<String> = head.iter().flat_map(NewModule::names).collect();
+        let mut drawn = NamedTensors::new();
+        let mut kept = NamedTensors::new();
+        for (name, tensor) in pretrained.weights.iter().chain(given) {
+            let in_layers = config.family.place(name) < Place::Pooler;
+            if is_new(name) && in_layers {
+                drawn.insert(name.clone(), drawing.parameter(name, &tensor.size())?);
+            } else if !is_new(name) && (in_layers || wanted.contains(name)) {
+                kept.insert(name.clone(), tensor.f_to_device(device)?);
+            }
+        }
+        for module in head {
+            if !module.names().iter().all(|name| kept.contains_key(name)) {
+                drawing.module(module, &mut drawn)?;
+            }
+        }
+        let frozen = self.frozen_names(config, &kept, &drawn)?;
+        let mut tensors = drawn;
+        for (name, tensor) in kept {
+            let own = if frozen.contains(&name) { tensor } else { duplicate(&tensor)? };
+            tensors.entry(name).or_insert(own);
+        }
+        for (name, tensor) in &mut tensors {
+            if !frozen.contains(name) {
+                *tensor = tensor.f_set_requires_grad(true)?;
+            }
+        }
+        let prefix = Frozen::of_names(config, &frozen);
+        Ok(Adapted { parameters: ParameterSet::new(tensors, frozen), frozen: prefix })
+    }
+
+    fn check_layers(&self, config: &ModelConfig) -> Result<(), ModelError> {
+        let layers = config.num_hidden_layers;
+        for (key, wanted) in [
+            ("model.freeze.layers", self.frozen.layers),
+            ("model.reinitialize_layers", self.reinitialize_layers),
+        ] {
+            if wanted > layers {
+                return Err(ModelError::Layers { key, wanted, layers });
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of what is not trained, all of them out of `kept`.
+    fn frozen_names(
+        &self,
+        config: &ModelConfig,
+        kept: &NamedTensors,
+        drawn: &NamedTensors,
+    ) -> Result<BTreeSet<String>, ModelError> {
+        let fits = |name: &str| self.freeze_patterns.iter().any(|pattern| fits(pattern, name));
+        let names: BTreeSet<String> = kept
+            .keys()
+            .chain(drawn.keys())
+            .filter(|name| self.frozen.covers(config.family.place(name)) || fits(name))
+            .cloned()
+            .collect();
+        if let Some(name) = names.iter().find(|name| drawn.contains_key(*name)) {
+            return Err(ModelError::FrozenNoise { name: name.clone() });
+        }
+        let all = || kept.keys().chain(drawn.keys());
+        let idle = |pattern: &&String| !all().any(|name| self::fits(pattern, name));
+        if let Some(pattern) = self.freeze_patterns.iter().find(idle) {
+            return Err(ModelError::FreezePattern { pattern: pattern.clone() });
+        }
+        Ok(names)
+    }
+}
+
+/// Draws new parameters as transformers does: normal weights, zero biases, LayerNorm that changes
+/// nothing. Each from a seed of its own, by its name.
+struct Drawing {
+    seed: Seed,
+    deviation: f64,
+    device: Device,
+}
+
+impl Drawing {
+    fn parameter(&mut self, name: &str, shape: &[i64]) -> Result<Tensor, ModelError> {
+        let options = (Kind::Float, self.device);
+        Ok(match shape {
+            [rows, columns] => {
+                let seed = self.seed.child(name, 0);
+                normal(seed, [*rows, *columns], self.deviation, self.device)?
+            }
+            _ if is_layer_norm(name) && name.ends_with(".weight") => {
+                Tensor::f_ones(shape, options)?
+            }
+            _ => Tensor::f_zeros(shape, options)?,
+        })
+    }
+
+    fn module(&mut self, module: &NewModule, into: &mut NamedTensors) -> Result<(), ModelError> {
+        let shapes: Vec<Vec<i64>> = match *module {
+            NewModule::Linear { input, output, .. } => vec![vec![output, input], vec![output]],
+            NewModule::LayerNorm { size, .. } => vec![vec![size], vec![size]],
+            NewModule::Bias { size, .. } => vec![vec![size]],
+        };
+        for (name, shape) in module.names().into_iter().zip(shapes) {
+            let tensor = self.parameter(&name, &shape)?;
+            into.insert(name, tensor);
+        }
+        Ok(())
+    }
+}
+
+/// Whether all of `name` fits `pattern`. In a pattern `*` stands for any number of characters,
+/// `?` for one.
+fn fits(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    // Where to go on when what follows the last star does not fit: one character further.
+    let mut retry: Option<(usize, usize)> = None;
+    let (mut p, mut n) = (0, 0);
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p + 1, n + 1));
+                p += 1;
+            }
+            Some(character) if *character == b'?' || Some(character) == name.get(n) => {
+                (p, n) = (p + 1, n + 1);
+            }
+            _ => match retry {
+                Some((after_star, from)) => {
+                    (p, n) = (after_star, from);
+                    retry = Some((after_star, from + 1));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.iter().skip(p).all(|character| *character == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns_fit_whole_names() {
+        let name = "bert.encoder.layer.1.output.dense.weight";
+        for pattern in ["*", "bert.*", "*.weight", "*layer.?.output*", name, "*.dense.weigh?", "**"]
+        {
+            assert!(fits(pattern, name), "{pattern}");
+        }
+        for pattern in ["", "bert", "encoder.*", "*.bias", "*layer.??.output*", "*.weight?"] {
+            assert!(!fits(pattern, name), "{pattern}");
+        }
+        assert!(fits("", "") && fits("*", "") && !fits("?", ""));
+    }
+
+    /// What `fits` should say, slow and plain.
+    fn slow(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) => (0..=name.len()).any(|skipped| slow(rest, &name[skipped..])),
+            (Some((b'?', p)), Some((_, n))) => slow(p, n),
+            (Some((a, p)), Some((b, n))) if a == b => slow(p, n),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_agree_with_their_definition(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
+            prop_assert_eq!(fits(&pattern, &name), slow(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
+}
