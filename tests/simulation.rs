@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, WorkerId};
 use muster_common::manifest::Manifest;
-use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
+use muster_common::run::{DataFlaws, DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
 use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
@@ -291,6 +291,7 @@ fn data() -> DataSummary {
         num_duplicates: 0,
         mean_tokens: 20.0,
         remarks: Vec::new(),
+        flaws: DataFlaws::default(),
     }
 }
 

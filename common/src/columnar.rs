@@ -3,14 +3,16 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::reader::ChunkReader;
 
 /// Why the bytes are not a Parquet file that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ thread_local! {
     static CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside [`read_parquet`], where a panic only means a damaged file. A panic
+/// Whether this thread is inside the reader of Parquet files, where a panic only means a damaged file. A panic
 /// hook that ends the process must leave such a panic alone.
 pub fn is_contained() -> bool {
     CONTAINED.get()
@@ -61,9 +63,74 @@ pub fn is_contained() -> bool {
 
 /// Reads the top-level columns for which `wanted` holds, all rows.
 pub fn read_parquet(bytes: Bytes, wanted: impl Fn(&str) -> bool) -> Result<Table, ColumnarError> {
+    let num_bytes = bytes.len() as u64;
+    let mut rows = ParquetRows::open(bytes, num_bytes, wanted)?;
+    let batches = rows.by_ref().collect::<Result<Vec<_>, _>>()?;
+    Ok(Table { columns: rows.columns, metadata: rows.metadata, batches })
+}
+
+/// The rows of a Parquet file, one batch after the other, so that a file may be larger than memory.
+pub struct ParquetRows {
+    columns: Vec<String>,
+    metadata: BTreeMap<String, String>,
+    reader: ParquetRecordBatchReader,
+    num_rows: u64,
+    num_read: u64,
+    ended: bool,
+}
+
+impl fmt::Debug for ParquetRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParquetRows").field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl ParquetRows {
+    /// Opens a file of `num_bytes` bytes and chooses its top-level columns for which `wanted` holds.
+    pub fn open(
+        file: impl ChunkReader + 'static,
+        num_bytes: u64,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Self, ColumnarError> {
+        contained(|| open(file, num_bytes, &wanted))
+    }
+
+    /// Names of all top-level columns of the file, in its order, those not read included.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+}
+
+impl Iterator for ParquetRows {
+    type Item = Result<RecordBatch, ColumnarError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = contained(|| self.reader.next().transpose().map_err(ColumnarError::from));
+        let read = match next {
+            Ok(Some(batch)) => {
+                self.num_read += batch.num_rows() as u64;
+                return Some(Ok(batch));
+            }
+            Ok(None) => self.num_read,
+            Err(error) => {
+                self.ended = true;
+                return Some(Err(error));
+            }
+        };
+        self.ended = true;
+        let reason = format!("{read} rows instead of {}", self.num_rows);
+        (read != self.num_rows).then_some(Err(ColumnarError::Damaged { reason }))
+    }
+}
+
+/// Turns a panic of the reader underneath into an error.
+fn contained<T>(work: impl FnOnce() -> Result<T, ColumnarError>) -> Result<T, ColumnarError> {
     let before = CONTAINED.replace(true);
-    // Nothing is shared with the closure but the bytes, which it owns.
-    let result = catch_unwind(AssertUnwindSafe(|| read(bytes, &wanted)));
+    // What the closure shares is not used again after an error.
+    let result = catch_unwind(AssertUnwindSafe(work));
     CONTAINED.set(before);
     result.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
@@ -73,9 +140,12 @@ pub fn read_parquet(bytes: Bytes, wanted: impl Fn(&str) -> bool) -> Result<Table
     })
 }
 
-fn read(bytes: Bytes, wanted: &dyn Fn(&str) -> bool) -> Result<Table, ColumnarError> {
-    let num_bytes = bytes.len();
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+fn open(
+    file: impl ChunkReader + 'static,
+    num_bytes: u64,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<ParquetRows, ColumnarError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let num_rows = check_footer(builder.metadata(), num_bytes)?;
     let entries = builder.metadata().file_metadata().key_value_metadata();
     let metadata = entries
@@ -88,17 +158,11 @@ fn read(bytes: Bytes, wanted: &dyn Fn(&str) -> bool) -> Result<Table, ColumnarEr
     let chosen = columns.iter().enumerate().filter(|(_, name)| wanted(name)).map(|(i, _)| i);
     let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
     let reader = builder.with_projection(mask).build()?;
-    let batches = reader.collect::<Result<Vec<_>, _>>()?;
-    let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    if found as u64 != num_rows {
-        let reason = format!("{found} rows instead of {num_rows}");
-        return Err(ColumnarError::Damaged { reason });
-    }
-    Ok(Table { columns, metadata, batches })
+    Ok(ParquetRows { columns, metadata, reader, num_rows, num_read: 0, ended: false })
 }
 
 /// Rows of the file, after a check that all it names lies within it.
-fn check_footer(metadata: &ParquetMetaData, num_bytes: usize) -> Result<u64, ColumnarError> {
+fn check_footer(metadata: &ParquetMetaData, num_bytes: u64) -> Result<u64, ColumnarError> {
     let damaged = |reason: &str| ColumnarError::Damaged { reason: reason.to_owned() };
     let mut num_rows: i64 = 0;
     for group in metadata.row_groups() {
@@ -116,9 +180,9 @@ fn check_footer(metadata: &ParquetMetaData, num_bytes: usize) -> Result<u64, Col
     u64::try_from(num_rows).map_err(|_| damaged("the file has less than no rows"))
 }
 
-fn lies_within(column: &ColumnChunkMetaData, num_bytes: usize) -> bool {
+fn lies_within(column: &ColumnChunkMetaData, num_bytes: u64) -> bool {
     let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
     let length = column.compressed_size();
-    let end = start.checked_add(length).and_then(|end| usize::try_from(end).ok());
+    let end = start.checked_add(length).and_then(|end| u64::try_from(end).ok());
     start >= 0 && length >= 0 && column.num_values() >= 0 && end.is_some_and(|end| end <= num_bytes)
 }

@@ -158,8 +158,28 @@ pub struct DataSummary {
     pub num_duplicates: u64,
     /// Mean tokens of a training example, special tokens counted.
     pub mean_tokens: f64,
-    /// For people: rows that were refused or repaired, one line each, first few only.
+    /// For people: what was wrong with rows, one line for each kind.
     pub remarks: Vec<String>,
+    /// How many rows something was wrong with.
+    #[serde(default)]
+    pub flaws: DataFlaws,
+}
+
+/// Rows that something was wrong with, by kind. What became of them is the manifest's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DataFlaws {
+    /// Without text.
+    pub num_empty: u64,
+    /// With a label that is none of the classes.
+    pub num_unknown_labels: u64,
+    /// With bytes that are not UTF-8.
+    pub num_bad_utf8: u64,
+    /// With a text that stands in a held-out file.
+    pub num_leaks: u64,
+    /// Nearly the same as a row of a held-out file.
+    pub num_near_leaks: u64,
+    /// Rows of the training files that are nearly the same as another one of them.
+    pub num_near_duplicates: u64,
 }
 
 /// What a run says that may be lost: thinned, for live views only.

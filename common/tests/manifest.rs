@@ -4,9 +4,9 @@ use std::path::Path;
 
 use muster_common::manifest::{
     AshaSettings, Budget, CheckpointSettings, DataSettings, Delimiter, Domain, HYPERPARAMETERS,
-    Holdout, HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue,
-    PrunerSettings, Resources, SamplerSettings, Scale, SearchSpace, SearcherSettings, Source,
-    SourceFormat,
+    Holdout, Hygiene, HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings,
+    ParameterValue, PrunerSettings, Resources, SamplerSettings, Scale, SearchSpace,
+    SearcherSettings, Source, SourceFormat, TrainingObjective, Truncation,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -97,7 +97,7 @@ fn tab_separated(columns: Option<&[&str]>) -> SourceFormat {
 
 fn comma_separated(path: &str) -> Source {
     let format = SourceFormat::Delimited { delimiter: Delimiter::Comma, columns: None };
-    Source { path: path.to_owned(), format }
+    Source { paths: vec![path.to_owned()], format }
 }
 
 fn full_space() -> SearchSpace {
@@ -128,24 +128,28 @@ fn every_key_arrives() {
         model: ModelSettings {
             pretrained: "models/minilm".to_owned(),
             max_length: 64,
+            truncation: Truncation::Head,
             freeze_embeddings: true,
             freeze_layers: 3,
         },
+        objective: TrainingObjective::Classification,
         data: DataSettings {
             train: Source {
-                path: "train.tsv".to_owned(),
+                paths: vec!["train.tsv".to_owned()],
                 format: tab_separated(Some(&["id", "rating", "text"])),
             },
             validation: Holdout::Count(1000),
             test: Holdout::Source(comma_separated("test.csv")),
             text: "text".to_owned(),
-            label: LabelRule::Ranges {
+            text_pair: None,
+            label: Some(LabelRule::Ranges {
                 column: "rating".to_owned(),
                 ranges: vec![
                     range("negative", None, Some(-0.5)),
                     range("positive", Some(0.5), None),
                 ],
-            },
+            }),
+            hygiene: Hygiene::default(),
         },
         hyperparameters: full_space(),
         searcher: Some(SearcherSettings {
@@ -178,15 +182,19 @@ fn what_is_left_out_has_its_default() {
         model: ModelSettings {
             pretrained: "models/minilm".to_owned(),
             max_length: 128,
+            truncation: Truncation::Head,
             freeze_embeddings: false,
             freeze_layers: 0,
         },
+        objective: TrainingObjective::Classification,
         data: DataSettings {
             train: comma_separated("train.csv"),
             validation: Holdout::Fraction(0.1),
             test: Holdout::Absent,
             text: "text".to_owned(),
-            label: LabelRule::Class { column: "label".to_owned(), names: None },
+            text_pair: None,
+            label: Some(LabelRule::Class { column: "label".to_owned(), names: None }),
+            hygiene: Hygiene::default(),
         },
         hyperparameters: SearchSpace::new(),
         searcher: None,
@@ -248,8 +256,8 @@ fn names_stay_names_and_quoted_numbers_are_text() {
         let manifest = Manifest::parse(&text).unwrap();
         assert_eq!((manifest.name.as_str(), manifest.data.text.as_str()), ("1e3", "2"));
         match manifest.data.label {
-            LabelRule::Class { names, .. } => names.unwrap(),
-            LabelRule::Ranges { .. } => Vec::new(),
+            Some(LabelRule::Class { names, .. }) => names.unwrap(),
+            _ => Vec::new(),
         }
     };
     assert_eq!(label("no, yes"), ["no", "yes"]);

@@ -21,6 +21,17 @@ pub fn demo_inputs() -> Result<PathBuf, String> {
     Err("data: the demo inputs are missing; run deploy/setup/demo_inputs.sh".to_owned())
 }
 
+/// Where real data sets and vocabularies are (`MUSTER_SHARED/data`, else `../shared/data` beside the
+/// repository), or why there are none.
+pub fn shared_data() -> Result<PathBuf, String> {
+    let shared = std::env::var_os("MUSTER_SHARED").map(PathBuf::from);
+    let data = shared.unwrap_or_else(|| repository().join("../shared")).join("data");
+    if data.join("vocab").is_dir() {
+        return Ok(data);
+    }
+    Err("data: there is no ../shared/data; MUSTER_SHARED names another directory".to_owned())
+}
+
 /// What a small manifest varies.
 #[derive(Debug, Clone)]
 pub struct Sample {

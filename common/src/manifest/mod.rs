@@ -2,6 +2,7 @@
 //! it everything is known to be legal and nobody checks again.
 
 mod budget;
+mod data;
 mod document;
 mod label;
 mod reader;
@@ -11,14 +12,19 @@ mod section;
 mod settings;
 mod source;
 mod space;
+mod truncation;
 mod validate;
 
 pub use budget::Budget;
 pub use reader::{Issue, ManifestError};
 pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
-pub use source::{DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat};
+pub use source::{
+    DataSettings, Delimiter, Holdout, Hygiene, LabelRange, LabelRule, NearDuplicates, Policy,
+    Source, SourceFormat,
+};
 pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
+pub use truncation::Truncation;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +45,9 @@ pub struct Manifest {
     pub seed: Seed,
     /// What is fine-tuned.
     pub model: ModelSettings,
+    /// What it learns to do.
+    #[serde(default)]
+    pub objective: TrainingObjective,
     /// What it learns from.
     pub data: DataSettings,
     /// Constants and searched domains, by name of [`HYPERPARAMETERS`].
@@ -55,13 +64,47 @@ pub struct Manifest {
     pub max_restarts: u32,
 }
 
+/// What a model learns to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingObjective {
+    /// The class of a text.
+    #[default]
+    Classification,
+    /// The tokens that are hidden.
+    MaskedLm,
+    /// Whether the second sentence follows the first.
+    NextSentence,
+}
+
+impl TrainingObjective {
+    /// Every objective by its name in manifests.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("classification", Self::Classification),
+        ("masked_lm", Self::MaskedLm),
+        ("next_sentence", Self::NextSentence),
+    ];
+
+    /// Name in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classification => "classification",
+            Self::MaskedLm => "masked_lm",
+            Self::NextSentence => "next_sentence",
+        }
+    }
+}
+
 /// The pretrained model and which of it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSettings {
     /// A directory in Hugging Face layout (`config.json`, `model.safetensors`, tokenizer files).
     pub pretrained: String,
-    /// Longest sequence in tokens, special tokens counted; longer texts keep their head.
+    /// Longest sequence in tokens, special tokens counted.
     pub max_length: u32,
+    /// Which part of a longer text is kept.
+    #[serde(default)]
+    pub truncation: Truncation,
     /// The embeddings are not trained.
     pub freeze_embeddings: bool,
     /// So many of the lowest encoder layers are not trained.

@@ -2,19 +2,21 @@
 //! recorded an issue.
 
 use super::budget::Budget;
-use super::label::read_label;
+use super::data::read_data;
 use super::reader::{Field, closest};
 use super::sampler::read_sampler;
 use super::searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
-use super::source::{DataSettings, Delimiter, Holdout, Source, SourceFormat};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
-use super::{CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources};
+use super::truncation::{Truncation, read_truncation};
+use super::{
+    CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, TrainingObjective,
+};
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 use crate::seed::Seed;
 
 /// Largest number of steps, examples or epochs accepted: far above any training, far below 2^53.
-const BUDGET_MAX: u64 = 1_000_000_000_000;
+pub(super) const BUDGET_MAX: u64 = 1_000_000_000_000;
 /// Fewest and most epochs accepted. Their ratio bounds the number of rungs.
 const EPOCHS_MIN: f64 = 1e-6;
 const EPOCHS_MAX: f64 = 1e6;
@@ -35,9 +37,12 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     });
     let seed = optional_or(section.get("seed"), 1, |field| field.whole(0, u64::MAX));
     let model = section.require("model", "{pretrained: DIRECTORY}").and_then(|f| read_model(&f));
+    let objective = optional_or(section.get("objective"), TrainingObjective::default(), |field| {
+        field.choice(&TrainingObjective::NAMES)
+    });
     let data = section
         .require("data", "{train: ..., validation: ..., text: ..., label: ...}")
-        .and_then(|field| read_data(&field));
+        .and_then(|field| read_data(&field, objective?));
     let hyperparameters =
         optional_or(section.get("hyperparameters"), SearchSpace::new(), |field| read_space(&field));
     let searcher = optional(section.get("searcher"), |field| read_searcher(&field).map(Some));
@@ -57,6 +62,7 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         description: description?,
         seed: Seed(seed?),
         model: model?,
+        objective: objective?,
         data: data?,
         hyperparameters: hyperparameters?,
         searcher: searcher?,
@@ -104,6 +110,9 @@ fn read_model(field: &Field<'_>) -> Option<ModelSettings> {
     let pretrained = section.require("pretrained", "DIRECTORY").and_then(|field| field.text());
     let max_length =
         optional_or(section.get("max_length"), 128, |field| field.whole_u32(8, LENGTH_MAX));
+    let truncation = optional_or(section.get("truncation"), Truncation::Head, |field| {
+        read_truncation(&field, LENGTH_MAX)
+    });
     let freeze = optional_or(section.get("freeze"), (false, 0), |field| {
         let section = field.section()?;
         let embeddings = optional_or(section.get("embeddings"), false, |field| field.truth());
@@ -116,76 +125,10 @@ fn read_model(field: &Field<'_>) -> Option<ModelSettings> {
     Some(ModelSettings {
         pretrained: pretrained?.to_owned(),
         max_length: max_length?,
+        truncation: truncation?,
         freeze_embeddings,
         freeze_layers,
     })
-}
-
-fn read_data(field: &Field<'_>) -> Option<DataSettings> {
-    let section = field.section()?;
-    let train = section.require("train", "{path: FILE}").and_then(|field| read_source(&field));
-    let validation =
-        section.require("validation", "{fraction: 0.1}").and_then(|field| read_holdout(&field));
-    let test = optional_or(section.get("test"), Holdout::Absent, |field| read_holdout(&field));
-    let text = section.require("text", "COLUMN").and_then(|field| field.text());
-    let label = section.require("label", "{column: COLUMN}").and_then(|field| read_label(&field));
-    section.finish();
-    Some(DataSettings {
-        train: train?,
-        validation: validation?,
-        test: test?,
-        text: text?.to_owned(),
-        label: label?,
-    })
-}
-
-#[derive(Clone, Copy)]
-enum FormatName {
-    Csv,
-    Tsv,
-    JsonLines,
-    Parquet,
-}
-
-const FORMATS: &[(&str, FormatName)] = &[
-    ("csv", FormatName::Csv),
-    ("tsv", FormatName::Tsv),
-    ("jsonl", FormatName::JsonLines),
-    ("parquet", FormatName::Parquet),
-];
-
-fn read_source(field: &Field<'_>) -> Option<Source> {
-    let section = field.section()?;
-    let place = section.require("path", "FILE");
-    let path = place.as_ref().and_then(Field::text);
-    let named = optional(section.get("format"), |field| field.choice(FORMATS).map(Some));
-    let written_columns = section.get("columns");
-    let columns = optional(written_columns.clone(), |field| read_names(&field).map(Some));
-    section.finish();
-    let (path, named, columns) = (path?, named?, columns?);
-    let from_ending = || {
-        let ending = path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-        FORMATS.iter().find(|(name, _)| *name == ending).map(|(_, format)| *format)
-    };
-    let Some(format) = named.or_else(from_ending) else {
-        let message = format!("the ending of `{path}` does not say how to read it");
-        place?.refuse_mend(message, "add `format:` csv, tsv, jsonl or parquet");
-        return None;
-    };
-    let delimited = |delimiter| SourceFormat::Delimited { delimiter, columns: columns.clone() };
-    let format = match format {
-        FormatName::Csv => delimited(Delimiter::Comma),
-        FormatName::Tsv => delimited(Delimiter::Tab),
-        FormatName::JsonLines => SourceFormat::JsonLines,
-        FormatName::Parquet => SourceFormat::Parquet,
-    };
-    if let Some(columns) =
-        written_columns.filter(|_| !matches!(format, SourceFormat::Delimited { .. }))
-    {
-        columns.refuse_mend("only csv and tsv files without a header have `columns`", "remove it");
-        return None;
-    }
-    Some(Source { path: path.to_owned(), format })
 }
 
 pub(super) fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
@@ -205,44 +148,6 @@ pub(super) fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
     let names: Option<Vec<String>> =
         read.into_iter().map(|name| name.map(ToOwned::to_owned)).collect();
     names.filter(|_| legal)
-}
-
-fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
-    if !field.is_mapping() {
-        let message = format!("expected a mapping, found {}", field.describe());
-        field.refuse_mend(message, "write for example {fraction: 0.1}");
-        return None;
-    }
-    let section = field.section()?;
-    let examples = section.get("examples");
-    let fraction = section.get("fraction");
-    let path = section.get("path");
-    if path.is_none() {
-        section.finish();
-    }
-    if usize::from(examples.is_some())
-        + usize::from(fraction.is_some())
-        + usize::from(path.is_some())
-        != 1
-    {
-        let message = "expected exactly one of `examples`, `fraction` and `path`";
-        field.refuse_mend(message, "write for example {fraction: 0.1}");
-        return None;
-    }
-    if path.is_some() {
-        return read_source(field).map(Holdout::Source);
-    }
-    match (examples, fraction) {
-        (Some(field), _) => field.whole(1, BUDGET_MAX).map(Holdout::Count),
-        (None, Some(field)) => field.number().and_then(|share| {
-            if share > 0.0 && share < 1.0 {
-                return Some(Holdout::Fraction(share));
-            }
-            field.refuse(format!("{} lies outside 0 to 1, both exclusive", written(share)));
-            None
-        }),
-        (None, None) => None,
-    }
 }
 
 fn read_budget(field: &Field<'_>) -> Option<Budget> {

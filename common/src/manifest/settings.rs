@@ -58,6 +58,7 @@ pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
     spec("learning_rate", Float, (1e-9, 1.0), 2e-5, "peak learning rate"),
     spec("global_batch_size", Int, (1.0, 65536.0), 32.0, "examples per step over all ranks"),
     spec("micro_batch_size", Int, (0.0, 65536.0), 0.0, "examples per forward; 0: the whole share"),
+    of_model("max_length", Int, (8.0, 8192.0), "longest sequence in tokens"),
     of_model("dropout", Float, (0.0, 0.9), "dropout of encoder, attention and head"),
     spec("weight_decay", Float, (0.0, 1.0), 0.01, "decoupled; never on biases and LayerNorm"),
     spec(
@@ -139,7 +140,7 @@ impl TrialSettings {
     }
 }
 
-fn lookup(space: &SearchSpace, assignment: &Assignment, name: &str) -> Option<f64> {
+pub(super) fn lookup(space: &SearchSpace, assignment: &Assignment, name: &str) -> Option<f64> {
     if let Some(value) = assignment.get(name) {
         return Some(value.as_f64());
     }

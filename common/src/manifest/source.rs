@@ -1,6 +1,6 @@
 //! Where examples come from, how labels are read, and what is held out.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The data section of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,17 +13,52 @@ pub struct DataSettings {
     pub test: Holdout,
     /// Column with the text.
     pub text: String,
-    /// How the label is read.
-    pub label: LabelRule,
+    /// Column with the second text of a pair.
+    #[serde(default)]
+    pub text_pair: Option<String>,
+    /// How the label is read; absent only for objectives that need none.
+    #[serde(default)]
+    pub label: Option<LabelRule>,
+    /// What becomes of rows that something is wrong with.
+    #[serde(default)]
+    pub hygiene: Hygiene,
 }
 
-/// One file of examples.
+/// Where the examples of one split come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Path of the file; relative paths start at the working directory of `muster`.
-    pub path: String,
-    /// How it is read.
+    /// Files, patterns of files, folders and URLs, in the order of the rows; relative paths start
+    /// at the working directory of `muster`.
+    #[serde(rename = "path", deserialize_with = "one_or_many")]
+    pub paths: Vec<String>,
+    /// How they are read.
     pub format: SourceFormat,
+}
+
+/// Journals of older builds hold one path where there is a list now.
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Paths {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::Many(paths) => paths,
+    })
+}
+
+impl Source {
+    /// Whether a path is a URL rather than a path of this machine.
+    pub fn is_url(path: &str) -> bool {
+        path.contains("://")
+    }
+
+    /// Whether a path is a pattern that stands for several files.
+    pub fn is_pattern(path: &str) -> bool {
+        path.contains(['*', '?', '['])
+    }
 }
 
 /// File formats of examples.
@@ -41,6 +76,70 @@ pub enum SourceFormat {
     JsonLines,
     /// Apache Parquet.
     Parquet,
+    /// One text per line, blank lines between documents; the column is called `text`.
+    Text,
+    /// Folder of a GLUE task: `train.tsv`, `dev.tsv`, `test.tsv`, each with a header line.
+    Glue,
+    /// Folder of the Large Movie Review Dataset: `train/pos/*.txt` and so on; the columns are
+    /// called `text` and `label` (`neg`, `pos`).
+    AclImdb,
+}
+
+/// What becomes of rows that something is wrong with. Whatever is chosen, they are counted and
+/// listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hygiene {
+    /// Rows of the training files whose text stands in an earlier row.
+    pub duplicates: Policy,
+    /// Rows whose text stands in a file that is held out.
+    pub leaks: Policy,
+    /// Rows of the training files whose text is nearly one of a held-out file.
+    pub near_leaks: Policy,
+    /// Whether rows that are nearly the same stay on one side when a split is cut.
+    pub near_duplicates: NearDuplicates,
+    /// Rows without text.
+    pub empty: Policy,
+    /// Rows whose label is none of the classes.
+    pub unknown_labels: Policy,
+    /// Rows with bytes that are not UTF-8; to keep them is to put U+FFFD for the bytes.
+    pub bad_utf8: Policy,
+}
+
+impl Default for Hygiene {
+    fn default() -> Self {
+        Self {
+            duplicates: Policy::Drop,
+            leaks: Policy::Drop,
+            near_leaks: Policy::Keep,
+            near_duplicates: NearDuplicates::Together,
+            empty: Policy::Drop,
+            unknown_labels: Policy::Refuse,
+            bad_utf8: Policy::Keep,
+        }
+    }
+}
+
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// It stays.
+    Keep,
+    /// It is left out.
+    Drop,
+    /// The data is refused.
+    Refuse,
+}
+
+/// What is done about rows that are nearly the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NearDuplicates {
+    /// They are found and stay on one side of a cut.
+    Together,
+    /// They are not looked for.
+    Ignore,
 }
 
 /// Field separators.
@@ -57,7 +156,7 @@ pub enum Delimiter {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holdout {
-    /// A file of its own.
+    /// Files of its own.
     Source(Source),
     /// So many examples cut from the training file.
     Count(u64),

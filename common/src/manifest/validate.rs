@@ -8,9 +8,9 @@ use super::reader::{Field, Issues, ManifestError};
 use super::searcher::{PrunerSettings, SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
 use super::settings::HyperparameterSpec;
-use super::source::{Holdout, Source, SourceFormat};
+use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Assignment, Domain, SearchSpace};
-use super::{Budget, Manifest};
+use super::{Budget, Manifest, TrainingObjective, Truncation};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
@@ -39,26 +39,28 @@ impl Manifest {
             }
         };
         absolute(&mut self.model.pretrained);
-        absolute(&mut self.data.train.path);
+        let on_this_machine = |path: &&mut String| !Source::is_url(path);
+        self.data.train.paths.iter_mut().filter(on_this_machine).for_each(absolute);
         for holdout in [&mut self.data.validation, &mut self.data.test] {
             if let Holdout::Source(source) = holdout {
-                absolute(&mut source.path);
+                source.paths.iter_mut().filter(on_this_machine).for_each(absolute);
             }
         }
     }
 
-    /// The files and directories the manifest names, each with its path in the manifest.
+    /// The files and directories of this machine that the manifest names, each with its path in the
+    /// manifest. URLs and patterns of files are looked up where they are read.
     pub fn inputs(&self) -> Vec<(&'static str, &str)> {
-        let mut inputs = vec![
-            ("model.pretrained", self.model.pretrained.as_str()),
-            ("data.train.path", self.data.train.path.as_str()),
+        let mut inputs = vec![("model.pretrained", self.model.pretrained.as_str())];
+        let sources = [
+            ("data.train.path", Some(&self.data.train)),
+            ("data.validation.path", source_of(&self.data.validation)),
+            ("data.test.path", source_of(&self.data.test)),
         ];
-        let holdouts =
-            [("data.validation.path", &self.data.validation), ("data.test.path", &self.data.test)];
-        for (name, holdout) in holdouts {
-            if let Holdout::Source(Source { path, .. }) = holdout {
-                inputs.push((name, path));
-            }
+        for (name, source) in sources {
+            let paths = source.into_iter().flat_map(|source| &source.paths);
+            let named = paths.filter(|path| !Source::is_url(path) && !Source::is_pattern(path));
+            inputs.extend(named.map(|path| (name, path.as_str())));
         }
         inputs
     }
@@ -77,6 +79,7 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
     let mut manifest = read_manifest(&root)?;
     let rules = Rules { root: &root };
     rules.check_columns(&manifest);
+    rules.check_objective(&manifest);
     rules.check_holdouts(&manifest);
     rules.check_batches(&manifest);
     rules.check_pruner(&manifest);
@@ -89,13 +92,26 @@ impl Rules<'_> {
         self.root.refuse_below(path, message, mend);
     }
 
-    /// The columns that are read stand in every list of columns, and are two.
+    /// The columns that are read stand in every list of columns, and differ.
     fn check_columns(&self, manifest: &Manifest) {
         let data = &manifest.data;
-        let wanted = [("text", data.text.as_str()), ("label", data.label.column())];
-        if data.text == data.label.column() {
+        let label = data.label.as_ref().map(LabelRule::column);
+        let used = [
+            ("text", Some(data.text.as_str())),
+            ("text_pair", data.text_pair.as_deref()),
+            ("label", label),
+        ];
+        let wanted: Vec<(&str, &str)> =
+            used.into_iter().filter_map(|(use_, name)| Some((use_, name?))).collect();
+        if label == Some(data.text.as_str()) {
             let message = format!("`{}` is the column of the label too", data.text);
             self.refuse(&["data", "text"], message, "name the column that holds the text");
+        }
+        if let Some(pair) = data.text_pair.as_deref()
+            && (pair == data.text || label == Some(pair))
+        {
+            let message = format!("`{pair}` is read as something else already");
+            self.refuse(&["data", "text_pair"], message, "name the column of the second text");
         }
         let sources = [
             ("train", Some(&data.train)),
@@ -103,18 +119,56 @@ impl Rules<'_> {
             ("test", source_of(&data.test)),
         ];
         for (split, source) in sources {
-            let Some(SourceFormat::Delimited { columns: Some(columns), .. }) =
-                source.map(|source| &source.format)
-            else {
-                continue;
+            let Some(format) = source.map(|source| &source.format) else { continue };
+            let (columns, key, mend) = match format {
+                SourceFormat::Delimited { columns: Some(columns), .. } => {
+                    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                    (columns, "columns", "list every column of the file, in its order")
+                }
+                SourceFormat::Text => (vec!["text"], "path", "this format has the column `text`"),
+                SourceFormat::AclImdb => {
+                    let mend = "this format has the columns `text` and `label`";
+                    (vec!["text", "label"], "path", mend)
+                }
+                _ => continue,
             };
-            for (use_, name) in wanted {
-                if !columns.iter().any(|column| column == name) {
+            for (use_, name) in &wanted {
+                if !columns.contains(name) {
                     let message = format!("the column of the {use_}, `{name}`, is none of them");
-                    let path = &["data", split, "columns"];
-                    self.refuse(path, message, "list every column of the file, in its order");
+                    self.refuse(&["data", split, key], message, mend);
                 }
             }
+        }
+        if data.text_pair.is_some() && manifest.model.truncation != Truncation::Head {
+            let message = "pairs of texts are always cut longest first";
+            self.refuse(&["model", "truncation"], message, "remove it, or `data.text_pair`");
+        }
+    }
+
+    /// What belongs to classifying texts and to nothing else.
+    fn check_objective(&self, manifest: &Manifest) {
+        if manifest.objective != TrainingObjective::MaskedLm {
+            return;
+        }
+        if manifest.model.truncation != Truncation::Head {
+            let message = "for `masked_lm` long texts are cut into pieces, and nothing is left out";
+            self.refuse(&["model", "truncation"], message, "remove it");
+        }
+        let length = manifest.hyperparameters.get("max_length");
+        let listed = manifest.searcher.as_ref().is_some_and(|searcher| match &searcher.sampler {
+            SamplerSettings::List(points) => {
+                points.iter().any(|point| point.contains_key("max_length"))
+            }
+            _ => false,
+        });
+        if listed || length.is_some_and(Domain::is_searched) {
+            let message = "for `masked_lm` the length decides how many examples there are";
+            let path = &["hyperparameters", "max_length"];
+            self.refuse(path, message, "write one value: trials must see the same data");
+        }
+        if manifest.data.text_pair.is_some() {
+            let message = "the objective `masked_lm` reads one text per example";
+            self.refuse(&["data", "text_pair"], message, "remove it");
         }
     }
 

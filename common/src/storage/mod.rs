@@ -4,7 +4,9 @@
 mod checkpoint;
 mod layout;
 mod store;
+mod transfer;
 
 pub use checkpoint::{CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart};
 pub use layout::{CheckpointKey, KeyError, Layout};
 pub use store::{Store, StoreError};
+pub use transfer::ObjectNote;

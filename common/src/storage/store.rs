@@ -165,7 +165,16 @@ impl Store {
         }
     }
 
-    fn explain(&self, verb: &'static str, key: &Path, source: object_store::Error) -> StoreError {
+    pub(super) fn objects(&self) -> &dyn ObjectStore {
+        &*self.inner
+    }
+
+    pub(super) fn explain(
+        &self,
+        verb: &'static str,
+        key: &Path,
+        source: object_store::Error,
+    ) -> StoreError {
         let (key, url) = (key.to_string(), self.url.to_string());
         match source {
             object_store::Error::NotFound { .. } => StoreError::Missing { key, url },

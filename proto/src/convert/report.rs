@@ -1,7 +1,7 @@
 //! Reports: what a run says and how it ends.
 
 use muster_common::evaluation::Evaluation;
-use muster_common::run::{DataSummary, RunExit, RunProgress, RunReport};
+use muster_common::run::{DataFlaws, DataSummary, RunExit, RunProgress, RunReport};
 
 use super::{ConvertError, required};
 use crate::v1;
@@ -47,6 +47,7 @@ impl From<&DataSummary> for v1::DataSummary {
             num_duplicates: data.num_duplicates,
             mean_tokens: data.mean_tokens,
             remarks: data.remarks.clone(),
+            flaws: Some((&data.flaws).into()),
         }
     }
 }
@@ -64,6 +65,33 @@ impl From<v1::DataSummary> for DataSummary {
             num_duplicates: wire.num_duplicates,
             mean_tokens: wire.mean_tokens,
             remarks: wire.remarks,
+            flaws: wire.flaws.map(DataFlaws::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&DataFlaws> for v1::DataFlaws {
+    fn from(flaws: &DataFlaws) -> Self {
+        Self {
+            num_empty: flaws.num_empty,
+            num_unknown_labels: flaws.num_unknown_labels,
+            num_bad_utf8: flaws.num_bad_utf8,
+            num_leaks: flaws.num_leaks,
+            num_near_leaks: flaws.num_near_leaks,
+            num_near_duplicates: flaws.num_near_duplicates,
+        }
+    }
+}
+
+impl From<v1::DataFlaws> for DataFlaws {
+    fn from(wire: v1::DataFlaws) -> Self {
+        Self {
+            num_empty: wire.num_empty,
+            num_unknown_labels: wire.num_unknown_labels,
+            num_bad_utf8: wire.num_bad_utf8,
+            num_leaks: wire.num_leaks,
+            num_near_leaks: wire.num_near_leaks,
+            num_near_duplicates: wire.num_near_duplicates,
         }
     }
 }

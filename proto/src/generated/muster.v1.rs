@@ -137,6 +137,23 @@ pub struct DataSummary {
     pub mean_tokens: f64,
     #[prost(string, repeated, tag = "10")]
     pub remarks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, optional, tag = "11")]
+    pub flaws: ::core::option::Option<DataFlaws>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataFlaws {
+    #[prost(uint64, tag = "1")]
+    pub num_empty: u64,
+    #[prost(uint64, tag = "2")]
+    pub num_unknown_labels: u64,
+    #[prost(uint64, tag = "3")]
+    pub num_bad_utf8: u64,
+    #[prost(uint64, tag = "4")]
+    pub num_leaks: u64,
+    #[prost(uint64, tag = "5")]
+    pub num_near_leaks: u64,
+    #[prost(uint64, tag = "6")]
+    pub num_near_duplicates: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Evaluated {

@@ -15,6 +15,20 @@ pub enum DataError {
         /// The cause.
         source: io::Error,
     },
+    /// A file was written to while it was read.
+    #[error("{path} changed while it was read: try again when it is complete")]
+    Changed {
+        /// The file.
+        path: String,
+    },
+    /// The tokens have no room on the disk, or cannot be read back.
+    #[error("cannot keep the tokens in a file of {folder}")]
+    Spill {
+        /// Where the file is.
+        folder: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// The input is wrong: trying again cannot help.
     #[error("{place}: {message}")]
     Refused {
@@ -45,6 +59,10 @@ impl DataError {
         Self::Refused { place: place.into(), message: message.into() }
     }
 
+    pub(super) fn cut_off(error: &tokio::task::JoinError) -> Self {
+        Self::CutOff { reason: error.to_string() }
+    }
+
     /// Whether the user has to mend something before another attempt can do better.
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -56,7 +74,10 @@ impl DataError {
                     | io::ErrorKind::IsADirectory
                     | io::ErrorKind::NotADirectory
             ),
-            Self::Store(_) | Self::CutOff { .. } => false,
+            Self::Store(error) => {
+                matches!(**error, StoreError::Url { .. } | StoreError::Missing { .. })
+            }
+            Self::Changed { .. } | Self::Spill { .. } | Self::CutOff { .. } => false,
         }
     }
 }

@@ -61,7 +61,7 @@ async fn a_second_worker_reads_what_the_first_has_made() {
     assert_eq!(second.test, first.test);
     assert_eq!(second.summary, first.summary);
     let keys = store.list(&Layout::cache(&first.summary.cache)).await.unwrap();
-    assert_eq!(keys.len(), 2);
+    assert_eq!(keys.len(), 3);
 }
 
 #[tokio::test]
@@ -82,6 +82,9 @@ async fn a_damaged_cache_is_made_anew() {
     let manifest = manifest(directory.path(), CUT);
     let first = load(&store, &manifest).await.unwrap();
     for key in store.list(&Layout::cache(&first.summary.cache)).await.unwrap() {
+        if key.filename() == Some("problems.jsonl") {
+            continue; // The list of findings is for people; nothing reads it back.
+        }
         let whole = store.get(&key).await.unwrap();
         let mut flipped = whole.to_vec();
         let middle = flipped.len() / 2;
@@ -113,7 +116,7 @@ async fn whatever_changes_the_data_changes_the_hash() {
     let copy = directory.path().join("copy.csv");
     std::fs::copy(directory.path().join("train.csv"), &copy).unwrap();
     let mut other = base.clone();
-    other.data.train.path = copy.display().to_string();
+    other.data.train.paths = vec![copy.display().to_string()];
     assert_eq!(hash(other.clone()).await, first);
     let text = std::fs::read_to_string(&copy).unwrap();
     std::fs::write(&copy, text.replace("good", "fine")).unwrap();
@@ -133,7 +136,7 @@ async fn mistakes_name_their_place_and_are_permanent() {
     };
     let base = manifest(directory.path(), CUT);
     let mut missing = base.clone();
-    missing.data.train.path = "/nowhere/a.csv".to_owned();
+    missing.data.train.paths = vec!["/nowhere/a.csv".to_owned()];
     assert!(refused(missing).await.contains("cannot read /nowhere/a.csv"));
     let mut column = base.clone();
     column.data.text = "sentence".to_owned();

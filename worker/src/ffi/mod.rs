@@ -2,6 +2,10 @@
 //! does not bind. Every function is safe to call; errors of C++ come back as [`ShimError`].
 #![expect(unsafe_code, reason = "calls into the C++ shim; each call states why it is sound")]
 
+mod mapped;
+
+pub use mapped::MappedFile;
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::{Kind, Tensor};

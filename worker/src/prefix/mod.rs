@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tokio::runtime::Handle;
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::deadline::{Overdue, within};
-use crate::model::{Classifier, Hidden, ModelError, Pretrained, extent, padding_mask};
+use crate::model::{Classifier, Hidden, ModelError, Pretrained, TokenBatch, extent, padding_mask};
 use plan::Plan;
 
 /// Version of the blocks and of how they are computed.
@@ -214,15 +214,16 @@ impl Prefix {
             if go_on(*progress).is_break() {
                 return Ok(None);
             }
-            let sequences: Vec<&[u32]> = batch
+            let examples: Vec<(&Split, usize)> = batch
                 .iter()
                 .map(|example| match self.plan.origin(*example) {
-                    (PrefixSplit::Train, index) => data.train.tokens(index),
-                    (PrefixSplit::Validation, index) => data.validation.tokens(index),
+                    (PrefixSplit::Train, index) => (&data.train, index),
+                    (PrefixSplit::Validation, index) => (&data.validation, index),
                 })
                 .collect();
-            let states = model.prefix(&model.batch(&sequences)?)?.states; // [B, L, D]
-            for (row, sequence) in (0..).zip(&sequences) {
+            let states = model.prefix(&token_batch(model, &examples)?)?.states; // [B, L, D]
+            for (row, (split, index)) in (0..).zip(&examples) {
+                let sequence = split.tokens(*index);
                 let real = states.f_select(0, row).and_then(|states| {
                     states.f_narrow(0, 0, extent(sequence.len()))?.f_contiguous()
                 });
@@ -323,8 +324,26 @@ impl PrefixCache {
     }
 }
 
+/// Tokens of examples, and their segments where they have any, for `model`.
+pub(crate) fn token_batch(
+    model: &Classifier,
+    examples: &[(&Split, usize)],
+) -> Result<TokenBatch, ModelError> {
+    let sequences: Vec<&[u32]> =
+        examples.iter().map(|(split, index)| split.tokens(*index)).collect();
+    let segments: Option<Vec<Vec<u32>>> =
+        examples.iter().map(|(split, index)| split.segments(*index)).collect();
+    match segments {
+        None => model.batch(&sequences),
+        Some(segments) => {
+            let segments: Vec<&[u32]> = segments.iter().map(Vec::as_slice).collect();
+            model.batch_of_pairs(&sequences, &segments)
+        }
+    }
+}
+
 /// A directory of this user on this host, for stores that are elsewhere.
-fn host_cache() -> PathBuf {
+pub(crate) fn host_cache() -> PathBuf {
     let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home =
         home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));

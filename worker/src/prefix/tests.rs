@@ -1,7 +1,7 @@
 use std::ops::ControlFlow;
 use std::path::Path as FilePath;
 
-use muster_common::run::DataSummary;
+use muster_common::run::{DataFlaws, DataSummary};
 use muster_common::seed::Seed;
 use tokio::runtime::Runtime;
 
@@ -41,6 +41,7 @@ impl Bench {
             num_duplicates: 0,
             mean_tokens: 10.0,
             remarks: Vec::new(),
+            flaws: DataFlaws::default(),
         };
         let data = Dataset { train, validation, test: None, summary };
         let runtime = Runtime::new().unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, TrialSettings};
-use muster_common::run::{DataSummary, Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
+use muster_common::run::{Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Store, StoreError};
 use tokio::runtime::Handle;
@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
-use crate::data::DataError;
+use crate::data::{DataError, Dataset};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::ModelError;
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
@@ -42,6 +42,8 @@ pub(super) enum TaskError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Export(#[from] ExportError),
+    #[error("objective: this build reads data for `{name}`, but trains `classification` only")]
+    Objective { name: &'static str },
     #[error("the metrics up to step {step} did not reach the store: {reason}")]
     Metrics { step: u64, reason: String },
 }
@@ -54,7 +56,7 @@ impl TaskError {
             Self::Model(error) | Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
-            Self::Store(StoreError::Url { .. }) => true,
+            Self::Store(StoreError::Url { .. }) | Self::Objective { .. } => true,
             _ => false,
         }
     }
@@ -91,17 +93,40 @@ pub(super) fn execute(
 
 impl Bench<'_> {
     fn prepare(&mut self, part: u32, num_parts: u32) -> Result<RunExit, TaskError> {
-        let data = self.warm.data(self.spec, &self.store, self.runtime)?;
-        let (pretrained, model) = self.warm.model(self.spec, &data, self.spec.manifest.seed)?;
-        if let Some(prefix) = Prefix::find(&self.store, &pretrained, &model, &data)? {
-            let go_on = self.watch_prefix();
-            if !prefix.compute(self.runtime, &model, &data, (part, num_parts), go_on)? {
+        let mut lengths = self.spec.manifest.max_lengths();
+        // Workers that start together begin with different lengths.
+        let turn = usize::try_from(part).unwrap_or(0) % lengths.len().max(1);
+        let first = lengths.first().copied();
+        lengths.rotate_left(turn);
+        let mut summary = None;
+        for max_length in lengths {
+            let data = self.warm.data(self.spec, &self.store, self.runtime, max_length)?;
+            if !self.prepare_prefix(&data, part, num_parts)? {
                 return Ok(self.told());
             }
+            if Some(max_length) == first {
+                summary = Some(data.summary.clone());
+            }
         }
-        let summary: DataSummary = data.summary.clone();
-        self.outbox.report(RunReport::Prepared(summary));
+        if let Some(summary) = summary {
+            self.outbox.report(RunReport::Prepared(summary));
+        }
         Ok(RunExit::Completed)
+    }
+
+    /// Computes a part of the frozen layers' activations. `false`: a directive said to leave.
+    fn prepare_prefix(
+        &mut self,
+        data: &Dataset,
+        part: u32,
+        num_parts: u32,
+    ) -> Result<bool, TaskError> {
+        let (pretrained, model) = self.warm.model(self.spec, data, self.spec.manifest.seed)?;
+        let Some(prefix) = Prefix::find(&self.store, &pretrained, &model, data)? else {
+            return Ok(true);
+        };
+        let go_on = self.watch_prefix();
+        Ok(prefix.compute(self.runtime, &model, data, (part, num_parts), go_on)?)
     }
 
     fn finish(
@@ -111,7 +136,8 @@ impl Bench<'_> {
         key: &CheckpointKey,
     ) -> Result<RunExit, TaskError> {
         let manifest = &self.spec.manifest;
-        let data = self.warm.data(self.spec, &self.store, self.runtime)?;
+        let max_length = manifest.max_length(assignment);
+        let data = self.warm.data(self.spec, &self.store, self.runtime, max_length)?;
         let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
         let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
         model.restore(&snapshot.model)?;

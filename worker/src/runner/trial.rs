@@ -22,7 +22,8 @@ const RANK: u32 = 0;
 pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, TaskError> {
     let manifest = &bench.spec.manifest;
     let seed = bench.trial_seed(&task.trial);
-    let data = bench.warm.data(bench.spec, &bench.store, bench.runtime)?;
+    let max_length = manifest.max_length(&task.assignment);
+    let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
     let prefix = Prefix::find(&bench.store, &pretrained, &model, &data)?;
     let go_on = bench.watch_prefix();

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use muster_common::id::ExperimentId;
+use muster_common::manifest::TrainingObjective;
 use muster_common::run::RunSpec;
 use muster_common::seed::Seed;
 use muster_common::storage::Store;
@@ -23,31 +24,46 @@ const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 /// Things that many runs need and that no run changes.
 #[derive(Debug, Default)]
 pub struct Warm {
-    data: Option<(ExperimentId, String, Rc<Dataset>)>,
+    data: Vec<(DataStamp, Rc<Dataset>)>,
     pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
 }
 
+/// Tells datasets apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct DataStamp {
+    experiment: ExperimentId,
+    /// URL of the store whose cache holds it.
+    store: String,
+    max_length: u32,
+}
+
 impl Warm {
-    /// The dataset of the experiment, read once.
+    /// The dataset of the experiment with sequences of at most `max_length` tokens, read once.
     pub(super) fn data(
         &mut self,
         spec: &RunSpec,
         store: &Store,
         runtime: &Handle,
+        max_length: u32,
     ) -> Result<Rc<Dataset>, TaskError> {
-        if let Some((experiment, url, data)) = &self.data
-            && *experiment == spec.experiment
-            && url == store.url()
-        {
+        let of_now =
+            |known: &DataStamp| known.experiment == spec.experiment && known.store == store.url();
+        // Of another experiment nothing is of use; the datasets of one are mapped files.
+        self.data.retain(|(known, _)| of_now(known));
+        let found = self.data.iter().find(|(known, _)| known.max_length == max_length);
+        if let Some((_, data)) = found {
             return Ok(Rc::clone(data));
         }
-        let loading =
-            async { tokio::time::timeout(DATA_DEADLINE, data::load(store, &spec.manifest)).await };
+        let loading = async {
+            let loading = data::load_at(store, &spec.manifest, max_length);
+            tokio::time::timeout(DATA_DEADLINE, loading).await
+        };
         let data =
             runtime.block_on(loading).map_err(|_| TaskError::DataOverdue(DATA_DEADLINE))??;
         let data = Rc::new(data);
-        self.data = Some((spec.experiment.clone(), store.url().to_owned(), Rc::clone(&data)));
+        let (experiment, store) = (spec.experiment.clone(), store.url().to_owned());
+        self.data.push((DataStamp { experiment, store, max_length }, Rc::clone(&data)));
         Ok(data)
     }
 
@@ -97,6 +113,10 @@ impl Warm {
         seed: Seed,
     ) -> Result<(Rc<Pretrained>, Classifier), TaskError> {
         let settings = &spec.manifest.model;
+        if spec.manifest.objective != TrainingObjective::Classification {
+            let name = spec.manifest.objective.name();
+            return Err(TaskError::Objective { name });
+        }
         let pretrained = self.pretrained(&settings.pretrained)?;
         let (labels, adaptation) = (data.summary.labels.clone(), Adaptation::from(settings));
         let model = Classifier::to_train(&pretrained, labels, adaptation, seed, SLOT_DEVICE)?;

@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 
 use crate::data::Split;
 use crate::model::{Classifier, Dropout, ModelError};
-use crate::prefix::{PrefixCache, PrefixSplit};
+use crate::prefix::{PrefixCache, PrefixSplit, token_batch};
 
 /// A split, and the cached activations of its examples where there are any.
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +51,9 @@ impl<'a> Examples<'a> {
             let hidden = cache.gather(which, indices, model.device())?;
             return model.forward_from_prefix(&hidden, rates);
         }
-        let sequences: Vec<&[u32]> =
-            indices.iter().map(|index| self.split.tokens(*index as usize)).collect();
-        model.forward(&model.batch(&sequences)?, rates)
+        let examples: Vec<(&Split, usize)> =
+            indices.iter().map(|index| (self.split, *index as usize)).collect();
+        model.forward(&token_batch(model, &examples)?, rates)
     }
 
     /// Class of the example at `index`.

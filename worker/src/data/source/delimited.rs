@@ -5,10 +5,12 @@
 //! line.
 
 use std::borrow::Cow;
+use std::io::Read;
 
 use muster_common::manifest::Delimiter;
 
-use super::{Mistake, Row, Rows, Wanted, find_column, repair};
+use super::lines::{BLOCK, ROW_MAX, behind_mark, read_on};
+use super::{Mistake, Row, Wanted, find_column, repair};
 
 /// One record and the line, from 1, where it starts.
 struct Record<'a> {
@@ -16,55 +18,187 @@ struct Record<'a> {
     fields: Vec<Cow<'a, [u8]>>,
 }
 
-/// Cuts a file into records.
+/// Cuts bytes into records.
 struct Records<'a> {
     rest: &'a [u8],
     line: u64,
     delimiter: Delimiter,
 }
 
-pub(super) fn read(
-    body: &[u8],
+/// Rows of a file; one block of it is in memory.
+pub(super) struct Fields {
+    reader: Box<dyn Read + Send>,
+    block: usize,
+    /// Bytes that were read and belong to no record yet begin at `start`.
+    buffer: Vec<u8>,
+    start: usize,
+    /// Nothing is left to read.
+    ended: bool,
+    /// Line of `start`.
+    line: u64,
     delimiter: Delimiter,
-    columns: Option<&[String]>,
-    wanted: Wanted<'_>,
-    rows: &mut Rows,
-) -> Result<(), Mistake> {
-    let mut records = Records { rest: body, line: 1, delimiter };
-    let columns = match columns {
-        Some(columns) => columns.to_vec(),
-        None => header(&mut records)?,
-    };
-    let text = find_column(&columns, wanted.text)?;
-    let label = find_column(&columns, wanted.label)?;
-    while let Some(record) = records.next().transpose()? {
-        let (line, found) = (record.line, record.fields.len());
-        let (Some(text), Some(label)) = (record.fields.get(text), record.fields.get(label)) else {
-            return Err(wrong_width(line, found, columns.len()));
-        };
-        if found != columns.len() {
-            return Err(wrong_width(line, found, columns.len()));
-        }
-        let text = repair(rows, line, text);
-        let label = String::from_utf8_lossy(label).into_owned();
-        rows.list.push(Row { at: line, text, label });
+    layout: Layout,
+    failed: bool,
+}
+
+/// Where the columns that are read stand.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    width: usize,
+    text: usize,
+    pair: Option<usize>,
+    label: Option<usize>,
+}
+
+impl Fields {
+    pub(super) fn new(
+        reader: Box<dyn Read + Send>,
+        delimiter: Delimiter,
+        columns: Option<&[String]>,
+        wanted: &Wanted,
+    ) -> Result<Self, Mistake> {
+        Self::in_blocks(BLOCK, reader, delimiter, columns, wanted)
     }
-    Ok(())
+
+    /// As [`Fields::new`], reading at least so many bytes at once.
+    pub(super) fn in_blocks(
+        block: usize,
+        reader: Box<dyn Read + Send>,
+        delimiter: Delimiter,
+        columns: Option<&[String]>,
+        wanted: &Wanted,
+    ) -> Result<Self, Mistake> {
+        let reader = Box::new(behind_mark(reader)?);
+        let layout = Layout { width: 0, text: 0, pair: None, label: None };
+        let (buffer, line) = (Vec::new(), 1);
+        let mut fields = Self {
+            reader,
+            block,
+            buffer,
+            start: 0,
+            ended: false,
+            line,
+            delimiter,
+            layout,
+            failed: false,
+        };
+        let columns = match columns {
+            Some(columns) => columns.to_vec(),
+            None => fields
+                .record(header)?
+                .ok_or_else(|| Mistake::file("the file is empty"))
+                .and_then(|names| names)?,
+        };
+        let find = |name: &Option<String>| {
+            name.as_deref().map(|name| find_column(&columns, name)).transpose()
+        };
+        fields.layout = Layout {
+            width: columns.len(),
+            text: find_column(&columns, &wanted.text)?,
+            pair: find(&wanted.pair)?,
+            label: find(&wanted.label)?,
+        };
+        Ok(fields)
+    }
+
+    /// What `take` makes of the next record; `None` at the end of the file.
+    fn record<T>(&mut self, take: impl Fn(&Record<'_>) -> T) -> Result<Option<T>, Mistake> {
+        let mut looked_twice = false;
+        loop {
+            let rest = self.buffer.get(self.start..).unwrap_or_default();
+            let mut records = Records { rest, line: self.line, delimiter: self.delimiter };
+            let parsed = records.next();
+            // What ends where the block ends may go on in the next one.
+            let open = match &parsed {
+                Some(Err(Unreadable::Open(_))) => true,
+                Some(Err(Unreadable::Wrong(_))) => !looked_twice,
+                _ => records.rest.is_empty(),
+            };
+            if self.ended || !open {
+                let (left, line) = (records.rest.len(), records.line);
+                let result = parsed.map(|record| record.map(|record| take(&record)));
+                self.start = self.buffer.len() - left;
+                self.line = line;
+                return result.transpose().map_err(Unreadable::into_mistake);
+            }
+            looked_twice = matches!(parsed, Some(Err(Unreadable::Wrong(_))));
+            self.read_on()?;
+        }
+    }
+
+    /// Reads as much again as is there, so that a long record does not take ever more tries.
+    fn read_on(&mut self) -> Result<(), Mistake> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        if self.buffer.len() > ROW_MAX {
+            let message = format!(
+                "a row of more than {ROW_MAX} bytes begins here: is a quote opened and never closed?"
+            );
+            return Err(Mistake::row(self.line, message));
+        }
+        let count = self.buffer.len().max(self.block);
+        self.ended = !read_on(&mut self.reader, &mut self.buffer, count)?;
+        Ok(())
+    }
+
+    fn row(&mut self) -> Result<Option<Row>, Mistake> {
+        let layout = self.layout;
+        self.record(|record| layout.row(record))?.transpose()
+    }
 }
 
-fn wrong_width(line: u64, found: usize, wanted: usize) -> Mistake {
-    Mistake::row(
-        line,
-        format!(
-            "{found} fields, but there are {wanted} columns: quote the field or remove the row"
-        ),
-    )
+impl Iterator for Fields {
+    type Item = Result<Row, Mistake>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let row = self.row().transpose();
+        self.failed = !matches!(row, Some(Ok(_)));
+        row
+    }
 }
 
-fn header(records: &mut Records<'_>) -> Result<Vec<String>, Mistake> {
-    let Some(record) = records.next().transpose()? else {
-        return Err(Mistake::file("the file is empty"));
-    };
+impl Layout {
+    fn row(self, record: &Record<'_>) -> Result<Row, Mistake> {
+        let (at, found) = (record.line, record.fields.len());
+        let wrong = || {
+            let message = format!(
+                "{found} fields, but there are {} columns: quote the field or remove the row",
+                self.width
+            );
+            Mistake::row(at, message)
+        };
+        if found != self.width {
+            return Err(wrong());
+        }
+        let field = |index: usize| record.fields.get(index).map(|field| repair(field));
+        let (text, mut repaired) = field(self.text).ok_or_else(wrong)?;
+        let pair = self.pair.and_then(field);
+        repaired |= pair.as_ref().is_some_and(|(_, repaired)| *repaired);
+        let label = self.label.and_then(field).map(|(label, _)| label);
+        Ok(Row { at, text, pair: pair.map(|(pair, _)| pair), label, repaired })
+    }
+}
+
+/// Why a record cannot be read.
+enum Unreadable {
+    /// Its end is not there.
+    Open(Mistake),
+    /// Whatever follows, it is wrong.
+    Wrong(Mistake),
+}
+
+impl Unreadable {
+    fn into_mistake(self) -> Mistake {
+        match self {
+            Self::Open(mistake) | Self::Wrong(mistake) => mistake,
+        }
+    }
+}
+
+fn header(record: &Record<'_>) -> Result<Vec<String>, Mistake> {
     let mut names: Vec<String> = Vec::with_capacity(record.fields.len());
     for field in &record.fields {
         let Ok(name) = std::str::from_utf8(field) else {
@@ -82,7 +216,7 @@ fn header(records: &mut Records<'_>) -> Result<Vec<String>, Mistake> {
 
 impl<'a> Records<'a> {
     /// The next record; lines without any character are no records.
-    fn next(&mut self) -> Option<Result<Record<'a>, Mistake>> {
+    fn next(&mut self) -> Option<Result<Record<'a>, Unreadable>> {
         loop {
             if let Some(rest) = strip_line_end(self.rest) {
                 self.rest = rest;
@@ -109,7 +243,7 @@ impl<'a> Records<'a> {
         record
     }
 
-    fn quoted(&mut self) -> Result<Record<'a>, Mistake> {
+    fn quoted(&mut self) -> Result<Record<'a>, Unreadable> {
         let line = self.line;
         let mut fields = Vec::new();
         loop {
@@ -146,13 +280,13 @@ impl<'a> Records<'a> {
     }
 
     /// Behind the opening quote, up to the closing one; two quotes stand for one.
-    fn quoted_field(&mut self) -> Result<Cow<'a, [u8]>, Mistake> {
+    fn quoted_field(&mut self) -> Result<Cow<'a, [u8]>, Unreadable> {
         let opened = self.line;
         let mut field: Cow<'a, [u8]> = Cow::Borrowed(&[]);
         loop {
             let Some(end) = self.rest.iter().position(|byte| *byte == b'"') else {
                 let message = "a quote is opened here and never closed: close it or double it";
-                return Err(Mistake::row(opened, message));
+                return Err(Unreadable::Open(Mistake::row(opened, message)));
             };
             let (piece, rest) = self.rest.split_at(end);
             self.line += piece.split(|byte| *byte == b'\n').skip(1).count() as u64;
@@ -175,7 +309,7 @@ impl<'a> Records<'a> {
             return Ok(field);
         }
         let message = "text stands behind a closing quote: double the quotes inside the field";
-        Err(Mistake::row(self.line, message))
+        Err(Unreadable::Wrong(Mistake::row(self.line, message)))
     }
 }
 

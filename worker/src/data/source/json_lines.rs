@@ -1,38 +1,74 @@
 //! One JSON object per line.
 
+use std::io::Read;
+
 use serde_json::{Map, Value};
 
-use super::{Mistake, Row, Rows, Wanted, repair};
+use super::lines::Lines;
+use super::{Mistake, Row, Wanted, repair};
 
-pub(super) fn read(body: &[u8], wanted: Wanted<'_>, rows: &mut Rows) -> Result<(), Mistake> {
-    for (number, line) in (1..).zip(body.split(|byte| *byte == b'\n')) {
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let line = repair(rows, number, line);
-        let object: Map<String, Value> = serde_json::from_str(&line).map_err(|error| {
-            Mistake::row(number, format!("not a JSON object on one line: {error}"))
-        })?;
-        let text = match field(&object, wanted.text, number)? {
-            Value::String(text) => text.clone(),
-            other => {
-                let message = format!("`{}` is {}, not a string", wanted.text, kind(other));
-                return Err(Mistake::row(number, message));
-            }
-        };
-        let label = match field(&object, wanted.label, number)? {
-            Value::String(label) => label.clone(),
-            Value::Number(label) => label.to_string(),
-            Value::Bool(label) => label.to_string(),
-            other => {
-                let message =
-                    format!("`{}` is {}, not a number or a name", wanted.label, kind(other));
-                return Err(Mistake::row(number, message));
-            }
-        };
-        rows.list.push(Row { at: number, text, label });
+/// Rows of a file of JSON objects; blank lines are none.
+pub(super) struct Objects {
+    lines: Lines,
+    wanted: Wanted,
+    failed: bool,
+}
+
+impl Objects {
+    pub(super) fn new(reader: Box<dyn Read + Send>, wanted: &Wanted) -> Result<Self, Mistake> {
+        Ok(Self { lines: Lines::new(reader)?, wanted: wanted.clone(), failed: false })
     }
-    Ok(())
+
+    fn row(&mut self) -> Result<Option<Row>, Mistake> {
+        loop {
+            let Some((number, line)) = self.lines.next()? else { return Ok(None) };
+            if !line.trim_ascii().is_empty() {
+                return parse(number, line, &self.wanted).map(Some);
+            }
+        }
+    }
+}
+
+impl Iterator for Objects {
+    type Item = Result<Row, Mistake>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let row = self.row().transpose();
+        self.failed = !matches!(row, Some(Ok(_)));
+        row
+    }
+}
+
+fn parse(at: u64, line: &[u8], wanted: &Wanted) -> Result<Row, Mistake> {
+    let (line, repaired) = repair(line);
+    let object: Map<String, Value> = serde_json::from_str(&line)
+        .map_err(|error| Mistake::row(at, format!("not a JSON object on one line: {error}")))?;
+    let string = |name: &str| match field(&object, name, at)? {
+        Value::String(text) => Ok(text.clone()),
+        other => {
+            let message = format!("`{name}` is {}, not a string", kind(other));
+            Err(Mistake::row(at, message))
+        }
+    };
+    let label = |name: &str| match field(&object, name, at)? {
+        Value::String(label) => Ok(label.clone()),
+        Value::Number(label) => Ok(label.to_string()),
+        Value::Bool(label) => Ok(label.to_string()),
+        other => {
+            let message = format!("`{name}` is {}, not a number or a name", kind(other));
+            Err(Mistake::row(at, message))
+        }
+    };
+    Ok(Row {
+        at,
+        text: string(&wanted.text)?,
+        pair: wanted.pair.as_deref().map(string).transpose()?,
+        label: wanted.label.as_deref().map(label).transpose()?,
+        repaired,
+    })
 }
 
 fn field<'a>(object: &'a Map<String, Value>, name: &str, at: u64) -> Result<&'a Value, Mistake> {

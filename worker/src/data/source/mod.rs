@@ -1,16 +1,18 @@
-//! Files to rows: the text and the label's text of every row, with its place for messages. A row
-//! that cannot be read refuses the file; none is dropped silently.
+//! Files to rows, one after the other: files may be larger than memory. A row that cannot be read
+//! refuses the file; none is dropped silently.
 
 mod columns;
 mod delimited;
+mod files;
 mod json_lines;
+mod lines;
 
 use std::borrow::Cow;
-
-use bytes::Bytes;
-use muster_common::manifest::{Source, SourceFormat};
+use std::io;
 
 use super::DataError;
+
+pub(super) use files::{Role, SourceFile, find};
 
 /// One row of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,97 +21,91 @@ pub(super) struct Row {
     pub(super) at: u64,
     /// The text as it stands in the file.
     pub(super) text: String,
+    /// The second text of a pair.
+    pub(super) pair: Option<String>,
     /// The label as text: numbers as the file writes them.
-    pub(super) label: String,
+    pub(super) label: Option<String>,
+    /// Whether U+FFFD stands for bytes that were not UTF-8.
+    pub(super) repaired: bool,
 }
 
-/// The rows of one file.
-#[derive(Debug)]
-pub(super) struct Rows {
-    /// Path of the file as the manifest has it.
-    pub(super) path: String,
-    /// Rows have line numbers (text formats) or row numbers (Parquet).
-    pub(super) has_lines: bool,
-    /// In the order of the file.
-    pub(super) list: Vec<Row>,
-    /// Rows with bytes that were not UTF-8, replaced by U+FFFD, and the first of them.
-    pub(super) repaired: Option<(u64, u64)>,
-}
+/// Rows in the order of the file, up to the first mistake.
+pub(super) type Rows = Box<dyn Iterator<Item = Result<Row, Mistake>> + Send>;
 
 /// Which columns are read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
     /// Column with the text.
-    pub(super) text: &'a str,
-    /// Column with the label.
-    pub(super) label: &'a str,
+    pub(super) text: String,
+    /// Column with the second text of a pair.
+    pub(super) pair: Option<String>,
+    /// Column with the label; absent where none is needed.
+    pub(super) label: Option<String>,
+    /// Lines of text files between two blank lines are one text.
+    pub(super) documents: bool,
 }
 
-/// Why a row or a whole file is refused, and the row's number where there is one.
-#[derive(Debug, PartialEq, Eq)]
-struct Mistake {
-    at: Option<u64>,
-    message: String,
+impl Wanted {
+    /// Names of all columns that are read.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let optional = [self.pair.as_deref(), self.label.as_deref()];
+        [Some(self.text.as_str())].into_iter().chain(optional).flatten()
+    }
+}
+
+/// Why a row or a whole file is refused.
+#[derive(Debug)]
+pub(super) enum Mistake {
+    /// Something is wrong with a row, or with the file where there is no number.
+    Refused { at: Option<u64>, message: String },
+    /// The file cannot be read any further.
+    Io(io::Error),
 }
 
 impl Mistake {
     fn file(message: impl Into<String>) -> Self {
-        Self { at: None, message: message.into() }
+        Self::Refused { at: None, message: message.into() }
     }
 
     fn row(at: u64, message: impl Into<String>) -> Self {
-        Self { at: Some(at), message: message.into() }
+        Self::Refused { at: Some(at), message: message.into() }
+    }
+
+    /// The error that a user sees: with the file, and the row where there is one.
+    pub(super) fn of_file(self, path: &str, has_lines: bool) -> DataError {
+        match self {
+            Self::Refused { at: Some(at), message } => {
+                DataError::refused(place(path, has_lines, at), message)
+            }
+            Self::Refused { at: None, message } => DataError::refused(path, message),
+            Self::Io(source) => DataError::Read { path: path.to_owned(), source },
+        }
     }
 }
 
-impl Rows {
-    /// `FILE:LINE` or `FILE, row N`.
-    pub(super) fn place(&self, at: u64) -> String {
-        place(&self.path, self.has_lines, at)
+impl From<io::Error> for Mistake {
+    /// A decoder's complaint is about the file, not about the disk.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::file("the file is cut off: fetch it again"),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+                Self::file(format!("the file is damaged: {error}"))
+            }
+            _ => Self::Io(error),
+        }
     }
 }
 
-fn place(path: &str, has_lines: bool, at: u64) -> String {
+/// `FILE:LINE` or `FILE, row N`.
+pub(super) fn place(path: &str, has_lines: bool, at: u64) -> String {
     if has_lines { format!("{path}:{at}") } else { format!("{path}, row {at}") }
 }
 
-/// Reads the rows of a file whose contents are `bytes`.
-pub(super) fn read(source: &Source, bytes: Bytes, wanted: Wanted<'_>) -> Result<Rows, DataError> {
-    let has_lines = source.format != SourceFormat::Parquet;
-    let mut rows = Rows { path: source.path.clone(), has_lines, list: Vec::new(), repaired: None };
-    let result = match &source.format {
-        SourceFormat::Parquet => columns::read(bytes, wanted, &mut rows),
-        SourceFormat::JsonLines => {
-            text_body(&bytes).and_then(|body| json_lines::read(body, wanted, &mut rows))
-        }
-        SourceFormat::Delimited { delimiter, columns } => text_body(&bytes).and_then(|body| {
-            delimited::read(body, *delimiter, columns.as_deref(), wanted, &mut rows)
-        }),
-    };
-    match result {
-        Ok(()) => Ok(rows),
-        Err(Mistake { at: Some(at), message }) => Err(DataError::refused(rows.place(at), message)),
-        Err(Mistake { at: None, message }) => Err(DataError::refused(rows.path, message)),
-    }
-}
-
-/// The bytes behind a byte-order mark. Text in UTF-16 is refused: every second byte would be wrong.
-fn text_body(bytes: &[u8]) -> Result<&[u8], Mistake> {
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        let message = "the file is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`";
-        return Err(Mistake::file(message));
-    }
-    Ok(bytes.strip_prefix(&[0xef, 0xbb, 0xbf]).unwrap_or(bytes))
-}
-
-/// Text of row `at`, with U+FFFD for what is not UTF-8.
-fn repair(rows: &mut Rows, at: u64, bytes: &[u8]) -> String {
+/// The text of bytes, with U+FFFD for what is not UTF-8, and whether there was such a thing.
+fn repair(bytes: &[u8]) -> (String, bool) {
     let text = String::from_utf8_lossy(bytes);
-    if matches!(text, Cow::Owned(_)) {
-        let (count, first) = rows.repaired.unwrap_or((0, at));
-        rows.repaired = Some((count + 1, first));
-    }
-    text.into_owned()
+    let repaired = matches!(text, Cow::Owned(_));
+    (text.into_owned(), repaired)
 }
 
 /// Position of column `name`, or a message that lists what there is.

@@ -1,0 +1,142 @@
+//! Objects larger than memory: written and read block by block.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, WriteMultipart};
+use tokio::task::spawn_blocking;
+
+use super::store::{Store, StoreError};
+
+/// Bytes per part of an upload: above the least that object stores take, and 10,000 parts of it are
+/// 80 GiB.
+const PART_BYTES: usize = 8 << 20;
+
+/// Parts of an upload on their way at the same time.
+const PARTS_AT_ONCE: usize = 2;
+
+/// What a store knows about an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectNote {
+    /// Size.
+    pub bytes: u64,
+    /// Identifies the contents, where the store has such a thing.
+    pub e_tag: Option<String>,
+}
+
+impl Store {
+    /// What the store knows about an object; [`StoreError::Missing`] if it is not there.
+    pub async fn note(&self, key: &Path) -> Result<ObjectNote, StoreError> {
+        let found = self.objects().head(key).await;
+        let found = found.map_err(|error| self.explain("read", key, error))?;
+        Ok(ObjectNote { bytes: found.size, e_tag: found.e_tag })
+    }
+
+    /// Writes everything that `reader` yields as one object, replacing one that is there. Holds a few
+    /// parts of 8 MiB in memory. The object appears whole or not at all.
+    pub async fn upload<R: Read + Send + 'static>(
+        &self,
+        key: &Path,
+        reader: R,
+    ) -> Result<(), StoreError> {
+        let failed = |error| self.explain("write", key, error);
+        let upload = self.objects().put_multipart(key).await.map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+        let mut reader = reader;
+        loop {
+            let read = spawn_blocking(move || read_part(&mut reader).map(|part| (reader, part)));
+            let read = read.await.map_err(io::Error::other).and_then(|result| result);
+            let part = match read {
+                Ok((back, part)) => {
+                    reader = back;
+                    part
+                }
+                Err(error) => {
+                    let source = Box::new(error);
+                    let error = object_store::Error::Generic { store: "local file", source };
+                    // What was begun is of no use; whether it can be removed changes nothing.
+                    drop(upload.abort().await);
+                    return Err(failed(error));
+                }
+            };
+            if part.is_empty() {
+                return upload.finish().await.map(drop).map_err(failed);
+            }
+            upload.wait_for_capacity(PARTS_AT_ONCE).await.map_err(failed)?;
+            upload.put(part);
+        }
+    }
+
+    /// Reads an object into `file`, from the file's beginning, and leaves the position there. Gives
+    /// the number of bytes.
+    pub async fn download(&self, key: &Path, mut file: File) -> Result<u64, StoreError> {
+        let failed = |error| self.explain("read", key, error);
+        let write_failed = |error: io::Error| {
+            let source = Box::new(error);
+            failed(object_store::Error::Generic { store: "local file", source })
+        };
+        let mut blocks = self.objects().get(key).await.map_err(failed)?.into_stream();
+        let mut num_bytes = 0;
+        while let Some(block) = blocks.try_next().await.map_err(failed)? {
+            num_bytes += block.len() as u64;
+            let written = spawn_blocking(move || file.write_all(&block).map(|()| file)).await;
+            let written = written.map_err(io::Error::other).and_then(|result| result);
+            file = written.map_err(write_failed)?;
+        }
+        file.seek(SeekFrom::Start(0)).map_err(write_failed)?;
+        Ok(num_bytes)
+    }
+}
+
+/// The next part, shorter than others only at the end.
+fn read_part(reader: &mut impl Read) -> io::Result<Bytes> {
+    let mut part = Vec::with_capacity(PART_BYTES);
+    reader.by_ref().take(PART_BYTES as u64).read_to_end(&mut part)?;
+    Ok(part.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_objects_come_back_as_they_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let key = Path::from("a/large");
+        for num_bytes in [0, 1, PART_BYTES - 1, 2 * PART_BYTES, 3 * PART_BYTES + 5] {
+            let bytes: Vec<u8> =
+                (0u32..).map(|n| n.to_le_bytes()[n as usize % 3]).take(num_bytes).collect();
+            store.upload(&key, io::Cursor::new(bytes.clone())).await.unwrap();
+            assert_eq!(store.note(&key).await.unwrap().bytes, num_bytes as u64);
+            assert!(store.get(&key).await.unwrap() == bytes);
+            let mut file = tempfile::tempfile().unwrap();
+            let count = store.download(&key, file.try_clone().unwrap()).await.unwrap();
+            let mut back = Vec::new();
+            file.read_to_end(&mut back).unwrap();
+            assert!((count, back) == (num_bytes as u64, bytes));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_whose_reader_fails_leaves_nothing() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("no disk"))
+            }
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+        let key = Path::from("a/large");
+        let reader = io::Cursor::new(vec![1; 3 * PART_BYTES]).chain(Broken);
+        assert!(matches!(store.upload(&key, reader).await, Err(StoreError::Io { .. })));
+        assert_eq!(store.find(&key).await.unwrap(), None);
+        let missing = store.download(&key, tempfile::tempfile().unwrap()).await;
+        assert!(matches!(missing, Err(StoreError::Missing { .. })));
+        assert!(matches!(store.note(&key).await, Err(StoreError::Missing { .. })));
+    }
+}

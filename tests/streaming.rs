@@ -1,0 +1,137 @@
+//! Data larger than memory: peak memory while generated rows are read, checked, split, tokenized,
+//! cached and put into batches. `MUSTER_STREAM_ROWS=100000,1000000` measures other sizes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use muster_common::manifest::Manifest;
+use muster_common::seed::Seed;
+use muster_common::storage::Store;
+use muster_worker::data::{BatchOrder, load};
+
+/// Rows of the smaller and the larger file.
+const ROWS: [u64; 2] = [20_000, 120_000];
+/// Most that memory may grow by for a row more: what is remembered of a row while the cache is made,
+/// twice, for a list that grows is copied.
+const ROW_BYTES_MAX: u64 = 200;
+const WORDS: [&str; 16] = [
+    "good", "film", "book", "warm", "funny", "acted", "best", "again", "see", "cheap", "names",
+    "tokens", "tabs", "lines", "mixed", "English",
+];
+
+/// Kilobytes of a line of `/proc/self/status`.
+fn status(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Largest private memory of this process, in kilobytes, while `work` goes on. Pages of mapped files
+/// do not count: the system takes them back when it needs them.
+fn peak_during<T>(work: impl FnOnce() -> T) -> (u64, T) {
+    let (peak, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let watcher = {
+        let (peak, ended) = (Arc::clone(&peak), Arc::clone(&ended));
+        thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                peak.fetch_max(status("RssAnon:"), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(5));
+            }
+        })
+    };
+    let result = work();
+    ended.store(true, Ordering::Relaxed);
+    watcher.join().unwrap();
+    (peak.load(Ordering::Relaxed).max(status("RssAnon:")), result)
+}
+
+fn generate(path: &Path, rows: u64) -> u64 {
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    writeln!(file, "text,label").unwrap();
+    for row in 0..rows {
+        let mut draws = Seed(row).draws();
+        let num_words = 20 + draws.below(20);
+        for _ in 0..num_words {
+            let word = WORDS[usize::try_from(draws.below(WORDS.len() as u64)).unwrap()];
+            write!(file, "{word} ").unwrap();
+        }
+        writeln!(file, "{row},{}", row % 2).unwrap();
+    }
+    file.into_inner().unwrap().metadata().unwrap().len()
+}
+
+fn manifest(directory: &Path) -> Manifest {
+    let words = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/tokens/words");
+    let text = format!(
+        "version: 1\nname: stream\nmodel: {{pretrained: {}, max_length: 128}}\n\
+         data:\n  train: {{path: {}}}\n  validation: {{fraction: 0.05}}\n  test: {{fraction: 0.05}}\n\
+         \x20 text: text\n  label: {{column: label}}\nbudget: {{epochs: 1}}\n",
+        words.display(),
+        directory.join("rows.csv").display(),
+    );
+    Manifest::parse(&text).unwrap()
+}
+
+/// Kilobytes at the peak of making the cache, and of an epoch from it.
+fn measure(rows: u64) -> (u64, u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("rows.csv");
+    let bytes = generate(&path, rows);
+    let manifest = manifest(directory.path());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = Store::open(directory.path().join("store").to_str().unwrap()).unwrap();
+    let begun = Instant::now();
+    let (made, data) = peak_during(|| runtime.block_on(load(&store, &manifest)).unwrap());
+    let seconds = begun.elapsed().as_secs_f64();
+    let summary = data.summary.clone();
+    assert_eq!(summary.num_train + summary.num_validation + summary.num_test, rows);
+    drop(data);
+    let begun = Instant::now();
+    let (used, num_tokens) = peak_during(|| {
+        let data = runtime.block_on(load(&store, &manifest)).unwrap();
+        let lengths = (0..data.train.len()).map(|i| u32::try_from(data.train.length(i)).unwrap());
+        let mut order = BatchOrder::new(Seed(1), lengths.collect(), 32);
+        let mut sum = 0u64;
+        for step in 0..order.steps_per_epoch() {
+            let batch = order.batch(step).to_vec();
+            sum += batch.iter().map(|i| data.train.tokens(*i as usize).len() as u64).sum::<u64>();
+        }
+        sum
+    });
+    println!(
+        "{rows} rows, {:.1} MiB of text, {num_tokens} tokens: {:.1} MiB at most while the cache is \
+         made ({:.0} rows/s), {:.1} MiB in an epoch from the cache ({:.1} s); highest resident set \
+         so far, file cache counted, {:.1} MiB",
+        bytes as f64 / f64::from(1 << 20),
+        made as f64 / 1024.0,
+        rows as f64 / seconds,
+        used as f64 / 1024.0,
+        begun.elapsed().as_secs_f64(),
+        status("VmHWM:") as f64 / 1024.0,
+    );
+    (made, used)
+}
+
+#[test]
+fn memory_grows_by_a_small_constant_per_row() {
+    let sizes = std::env::var("MUSTER_STREAM_ROWS").ok();
+    let sizes: Vec<u64> = match sizes {
+        Some(text) => text.split(',').map(|rows| rows.parse().unwrap()).collect(),
+        None => ROWS.to_vec(),
+    };
+    let peaks: Vec<(u64, u64)> = sizes.iter().map(|rows| measure(*rows)).collect();
+    for (sizes, peaks) in sizes.windows(2).zip(peaks.windows(2)) {
+        let more = sizes[1] - sizes[0];
+        for (small, large) in [(peaks[0].0, peaks[1].0), (peaks[0].1, peaks[1].1)] {
+            let per_row = large.saturating_sub(small) * 1024 / more;
+            println!("{per_row} bytes for every row more");
+            assert!(per_row <= ROW_BYTES_MAX, "{per_row} bytes for every row more");
+        }
+    }
+}

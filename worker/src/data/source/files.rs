@@ -1,0 +1,363 @@
+//! The files of a split: patterns, folders and URLs resolved, each file with what identifies its
+//! contents. Objects of a store are fetched only when they have to be read.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use glob::{MatchOptions, Pattern};
+use muster_common::digest::ContentHash;
+use muster_common::manifest::{Delimiter, Source, SourceFormat};
+use muster_common::storage::Store;
+use object_store::path::Path as Key;
+use tokio::task::spawn_blocking;
+
+use super::columns::Table;
+use super::delimited::Fields;
+use super::json_lines::Objects;
+use super::lines::{Texts, whole};
+use super::{Mistake, Rows, Wanted};
+use crate::data::DataError;
+
+/// What a split is for; folders of data sets have a part for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::data) enum Role {
+    Train,
+    Validation,
+    Test,
+}
+
+impl Role {
+    /// Where the manifest names the files.
+    fn place(self) -> &'static str {
+        match self {
+            Self::Train => "data.train.path",
+            Self::Validation => "data.validation.path",
+            Self::Test => "data.test.path",
+        }
+    }
+}
+
+/// One file of a split.
+#[derive(Debug)]
+pub(in crate::data) struct SourceFile {
+    /// As messages call it.
+    pub(in crate::data) shown: String,
+    /// What its contents are: a digest, or the tag that its store gives them.
+    pub(in crate::data) identity: ContentHash,
+    place: Place,
+    contents: Contents,
+    compression: Option<Compression>,
+    /// Size and time of change when the identity was taken.
+    stamp: Option<(u64, Option<SystemTime>)>,
+}
+
+/// Where a file lies.
+#[derive(Debug)]
+enum Place {
+    Path(PathBuf),
+    Object {
+        store: Store,
+        key: Key,
+    },
+    /// A file without a name that holds what was fetched.
+    Fetched(File),
+}
+
+/// How a file is read.
+#[derive(Debug, Clone)]
+enum Contents {
+    Rows(SourceFormat),
+    /// One text of the class named.
+    Whole(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+/// The files of a source for a split, in the order of their rows. `unlabeled` takes the parts of a
+/// folder that have no labels too.
+pub(in crate::data) async fn find(
+    source: &Source,
+    role: Role,
+    unlabeled: bool,
+) -> Result<Vec<SourceFile>, DataError> {
+    let mut files = Vec::new();
+    for path in &source.paths {
+        if Source::is_url(path) && !path.starts_with("file://") {
+            objects(path, source, role, &mut files).await?;
+        } else {
+            let (path, format) = (path.clone(), source.format.clone());
+            let found = spawn_blocking(move || local(&path, &format, role, unlabeled)).await;
+            files.extend(found.map_err(|error| DataError::cut_off(&error))??);
+        }
+    }
+    if files.is_empty() {
+        return Err(DataError::refused(role.place(), "no file is named"));
+    }
+    Ok(files)
+}
+
+/// Files of this machine.
+fn local(
+    path: &str,
+    format: &SourceFormat,
+    role: Role,
+    unlabeled: bool,
+) -> Result<Vec<SourceFile>, DataError> {
+    let path = path.strip_prefix("file://").unwrap_or(path);
+    match format {
+        SourceFormat::Glue => return glue(Path::new(path), role),
+        SourceFormat::AclImdb => return acl_imdb(Path::new(path), role, unlabeled),
+        _ => {}
+    }
+    // A file may be called like a pattern.
+    if !Source::is_pattern(path) || Path::new(path).exists() {
+        return Ok(vec![SourceFile::of_path(path.into(), Contents::Rows(format.clone()))?]);
+    }
+    let refused = |message: String| DataError::refused(path, message);
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
+    let found = glob::glob_with(path, options).map_err(|error| refused(error.to_string()))?;
+    let mut files = Vec::new();
+    for found in found {
+        let found = found.map_err(|error| {
+            let path = error.path().display().to_string();
+            DataError::Read { path, source: error.into() }
+        })?;
+        if found.is_file() {
+            files.push(SourceFile::of_path(found, Contents::Rows(format.clone()))?);
+        }
+    }
+    if files.is_empty() {
+        return Err(refused("no file matches the pattern".to_owned()));
+    }
+    Ok(files)
+}
+
+/// The folder of a GLUE task. Its test split has no labels, so it can score nothing.
+fn glue(folder: &Path, role: Role) -> Result<Vec<SourceFile>, DataError> {
+    let name = match role {
+        Role::Train => "train.tsv",
+        Role::Validation => "dev.tsv",
+        Role::Test => {
+            let message = "the test split of GLUE has no labels: hold out {fraction: 0.1} instead";
+            return Err(DataError::refused(role.place(), message));
+        }
+    };
+    let format = SourceFormat::Delimited { delimiter: Delimiter::Tab, columns: None };
+    Ok(vec![SourceFile::of_path(folder.join(name), Contents::Rows(format))?])
+}
+
+/// The folder of the Large Movie Review Dataset (Maas et al. 2011): one file per review.
+fn acl_imdb(folder: &Path, role: Role, unlabeled: bool) -> Result<Vec<SourceFile>, DataError> {
+    let part = match role {
+        Role::Train => "train",
+        Role::Test => "test",
+        Role::Validation => {
+            let message = "aclImdb has no validation split: write {fraction: 0.1}";
+            return Err(DataError::refused(role.place(), message));
+        }
+    };
+    let mut folders = vec!["neg", "pos"];
+    if unlabeled && folder.join(part).join("unsup").is_dir() {
+        folders.push("unsup");
+    }
+    let mut files = Vec::new();
+    for class in folders {
+        let folder = folder.join(part).join(class);
+        let failed = |source| DataError::Read { path: folder.display().to_string(), source };
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|ending| ending == "txt") {
+                paths.push(path);
+            }
+        }
+        if paths.is_empty() {
+            let message = "there are no .txt files here: is this the folder aclImdb?";
+            return Err(DataError::refused(folder.display().to_string(), message));
+        }
+        paths.sort();
+        for path in paths {
+            files.push(SourceFile::of_path(path, Contents::Whole(class))?);
+        }
+    }
+    Ok(files)
+}
+
+/// Objects of a store.
+async fn objects(
+    url: &str,
+    source: &Source,
+    role: Role,
+    files: &mut Vec<SourceFile>,
+) -> Result<(), DataError> {
+    let literal = url.find(['*', '?', '[']).unwrap_or(url.len());
+    let folder = url.get(..literal).and_then(|url| url.rfind('/')).unwrap_or(0);
+    let (folder, name) = url.split_at(folder);
+    let name = name.trim_start_matches('/');
+    if folder.ends_with(['/', ':']) || name.is_empty() {
+        return Err(DataError::refused(url, "write s3://CONTAINER/FOLDER/FILE"));
+    }
+    let store = Store::open(folder)?;
+    let refused = |message: String| DataError::refused(role.place(), message);
+    let keys = if Source::is_pattern(name) {
+        let pattern = Pattern::new(name).map_err(|error| refused(format!("{url}: {error}")))?;
+        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
+        let mut keys = store.list(&Key::default()).await?;
+        keys.retain(|key| pattern.matches_with(key.as_ref(), options));
+        keys
+    } else {
+        vec![Key::from(name)]
+    };
+    if keys.is_empty() {
+        return Err(DataError::refused(url, "no object matches the pattern"));
+    }
+    for key in keys {
+        let shown = store.display(&key);
+        let note = store.note(&key).await?;
+        let identity = format!("{shown} {} {:?}", note.bytes, note.e_tag);
+        let place = Place::Object { store: store.clone(), key };
+        let contents = Contents::Rows(source.format.clone());
+        let compression = Compression::of(&shown);
+        let identity = ContentHash::of(identity.as_bytes());
+        let mut file = SourceFile { shown, identity, place, contents, compression, stamp: None };
+        if note.e_tag.is_none() {
+            // Nothing but the contents tells them from others.
+            file.fetch(&std::env::temp_dir()).await?;
+            if let Place::Fetched(fetched) = &file.place {
+                let hash = fetched.try_clone().and_then(ContentHash::of_reader);
+                file.identity = hash.map_err(|source| file.failed(source))?;
+            }
+        }
+        files.push(file);
+    }
+    Ok(())
+}
+
+impl Compression {
+    fn of(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        match name.rsplit('.').next() {
+            Some("gz") => Some(Self::Gzip),
+            Some("zst") => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+impl SourceFile {
+    fn of_path(path: PathBuf, contents: Contents) -> Result<Self, DataError> {
+        let shown = path.display().to_string();
+        let failed = |source| DataError::Read { path: shown.clone(), source };
+        let file = File::open(&path).map_err(failed)?;
+        let stamp = stamp(&file).map_err(failed)?;
+        let identity = ContentHash::of_reader(file).map_err(failed)?;
+        let compression = Compression::of(&shown);
+        let place = Place::Path(path);
+        Ok(Self { shown, identity, place, contents, compression, stamp: Some(stamp) })
+    }
+
+    fn failed(&self, source: io::Error) -> DataError {
+        DataError::Read { path: self.shown.clone(), source }
+    }
+
+    /// Rows have line numbers (text formats) or row numbers (Parquet).
+    pub(in crate::data) fn has_lines(&self) -> bool {
+        !matches!(self.contents, Contents::Rows(SourceFormat::Parquet))
+    }
+
+    /// Brings an object of a store to this machine, into a file without a name below `folder`.
+    pub(in crate::data) async fn fetch(&mut self, folder: &Path) -> Result<(), DataError> {
+        let Place::Object { store, key } = &self.place else { return Ok(()) };
+        let file = tempfile::tempfile_in(folder).map_err(|source| self.failed(source))?;
+        let copy = file.try_clone().map_err(|source| self.failed(source))?;
+        store.download(key, copy).await?;
+        self.place = Place::Fetched(file);
+        Ok(())
+    }
+
+    /// The rows, from the first. One reader of a fetched file at a time.
+    pub(in crate::data) fn rows(&self, wanted: &Wanted) -> Result<Rows, DataError> {
+        let file = self.open()?;
+        let rows = self.reader(file, wanted);
+        rows.map_err(|mistake| mistake.of_file(&self.shown, self.has_lines()))
+    }
+
+    fn open(&self) -> Result<File, DataError> {
+        let opened = match &self.place {
+            Place::Path(path) => File::open(path),
+            Place::Fetched(file) => file.try_clone().and_then(|mut file| {
+                file.seek(SeekFrom::Start(0))?;
+                Ok(file)
+            }),
+            Place::Object { .. } => Err(io::Error::other("the object was not fetched")),
+        };
+        opened.map_err(|source| self.failed(source))
+    }
+
+    fn reader(&self, file: File, wanted: &Wanted) -> Result<Rows, Mistake> {
+        if let Contents::Rows(SourceFormat::Parquet) = self.contents {
+            if self.compression.is_some() {
+                return Err(Mistake::file("Parquet is compressed inside: decompress the file"));
+            }
+            return Ok(Box::new(Table::new(file, wanted)?));
+        }
+        let reader: Box<dyn Read + Send> = match self.compression {
+            None => Box::new(file),
+            Some(Compression::Gzip) => {
+                Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(file)))
+            }
+            Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(file)?),
+        };
+        Ok(match &self.contents {
+            Contents::Whole(class) => Box::new(std::iter::once(whole(reader, class))),
+            Contents::Rows(SourceFormat::JsonLines) => Box::new(Objects::new(reader, wanted)?),
+            Contents::Rows(SourceFormat::Text) => Box::new(Texts::new(reader, wanted)?),
+            Contents::Rows(SourceFormat::Delimited { delimiter, columns }) => {
+                Box::new(Fields::new(reader, *delimiter, columns.as_deref(), wanted)?)
+            }
+            Contents::Rows(_) => return Err(Mistake::file("a folder cannot be read as a file")),
+        })
+    }
+
+    /// Fails when the file is not the one whose identity was taken.
+    pub(in crate::data) fn check_unchanged(&self) -> Result<(), DataError> {
+        let (Place::Path(path), Some(before)) = (&self.place, self.stamp) else { return Ok(()) };
+        let now = File::open(path).and_then(|file| stamp(&file));
+        match now {
+            Ok(now) if now == before => Ok(()),
+            Ok(_) => Err(DataError::Changed { path: self.shown.clone() }),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+}
+
+fn stamp(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((metadata.len(), metadata.modified().ok()))
+}
+
+#[cfg(test)]
+impl SourceFile {
+    /// A file in memory.
+    pub(in crate::data) fn of_bytes(shown: &str, format: SourceFormat, bytes: &[u8]) -> Self {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, bytes).unwrap();
+        Self {
+            shown: shown.to_owned(),
+            identity: ContentHash::of(bytes),
+            place: Place::Fetched(file),
+            contents: Contents::Rows(format),
+            compression: Compression::of(shown),
+            stamp: None,
+        }
+    }
+}
