@@ -191,7 +191,7 @@ def write_family(family):
     alone = {**cases["single"], "tokens": [row[:1] for row in cases["single"]["tokens"]],
              "segments": [[0]] * len(cases["single"]["tokens"])}
     golden["dropout"]["drawn_head"] = dropped(family, "classification", RATES, alone, pad)
-    golden["dropout"]["drawn"] = dropped(family, "masked", RATES, cases["padded"], pad)
+    golden["dropout"]["drawn"] = dropped(family, "masked", RATES, cases["single"], pad)
     return golden
 
 

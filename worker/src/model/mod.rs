@@ -11,6 +11,7 @@ mod language;
 mod layer;
 mod load;
 mod masking;
+mod packing;
 mod parameters;
 mod tensors;
 
@@ -29,10 +30,11 @@ pub use masking::{MaskedTokens, MaskingSettings, MaskingVocabulary, mask_tokens}
 pub use parameters::NamedTensors;
 pub use tensors::read_tensors;
 
-pub(crate) use batch::{extent, padding_mask};
+pub(crate) use batch::extent;
 pub(crate) use config::CONFIG_FILE;
 pub(crate) use family::is_layer_norm;
 pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
+pub use packing::Frame;
 pub(crate) use parameters::duplicate;
 pub(crate) use tensors::{named_tensors, serialize_tensors, texts_of};
 
