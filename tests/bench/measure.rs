@@ -1,5 +1,7 @@
-//! The parts of `make bench` that are no whole program: tokenization, and losses on given rows.
-//! Prints one JSON object.
+//! The parts of `make bench` that are no whole program: tokenization, losses on given rows, and
+//! samplers on test functions. Prints one JSON object.
+
+mod search;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,7 +58,8 @@ fn main() -> anyhow::Result<()> {
     let result = match command.as_str() {
         "tokenize" => tokenize(&flags)?,
         "replay" => replay(&flags)?,
-        _ => bail!("usage: measure tokenize|replay --FLAG VALUE ..."),
+        "search" => search::search(&flags)?,
+        _ => bail!("usage: measure tokenize|replay|search --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())
