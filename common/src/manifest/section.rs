@@ -8,6 +8,7 @@ use super::searcher::{AshaSettings, PrunerSettings, SamplerKind, SearcherSetting
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::source::{DataSettings, Delimiter, Holdout, Source, SourceFormat};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
+use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::{CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources};
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 use crate::seed::Seed;
@@ -49,6 +50,12 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     });
     let max_restarts =
         optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
+    let training = optional_or(section.get("training"), TrainingSettings::default(), |field| {
+        read_training(&field)
+    });
+    let evaluation = optional_or(section.get("evaluation"), EvaluationSettings::default(), |f| {
+        read_evaluation(&f)
+    });
     section.finish();
     version?;
     Some(Manifest {
@@ -63,6 +70,8 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         checkpoint: checkpoint?,
         resources: resources?,
         max_restarts: max_restarts?,
+        training: training?,
+        evaluation: evaluation?,
     })
 }
 
@@ -75,7 +84,7 @@ pub(super) fn optional<'a, T>(
     field.map_or(Some(None), read)
 }
 
-fn optional_or<'a, T>(
+pub(super) fn optional_or<'a, T>(
     field: Option<Field<'a>>,
     default: T,
     read: impl FnOnce(Field<'a>) -> Option<T>,
@@ -244,7 +253,7 @@ fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
     }
 }
 
-fn read_budget(field: &Field<'_>) -> Option<Budget> {
+pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
     if !field.is_mapping() {
         let message = format!("expected a mapping, found {}", field.describe());
         field.refuse_mend(message, "write for example {epochs: 3}");

@@ -30,6 +30,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Attempt, TrialId};
+use crate::objective::ObjectiveMetric;
 use crate::storage::{Layout, Store, StoreError};
 use crate::time::Timestamp;
 
@@ -115,6 +116,11 @@ impl MetricName {
     pub const VALIDATION_MACRO_F1: Self = Self(Cow::Borrowed("validation_macro_f1"));
     /// Mean cross-entropy on the validation split, nats.
     pub const VALIDATION_LOSS: Self = Self(Cow::Borrowed("validation_loss"));
+
+    /// What is recorded for a metric of the validation split: `validation_` and its name.
+    pub fn validation(metric: ObjectiveMetric) -> Self {
+        Self(Cow::Owned(format!("validation_{}", metric.name())))
+    }
 
     /// The text.
     pub fn as_str(&self) -> &str {

@@ -3,6 +3,7 @@
 mod batch;
 mod bert;
 mod config;
+mod depth;
 mod layer;
 mod load;
 mod parameters;
@@ -10,6 +11,7 @@ mod parameters;
 pub use batch::TokenBatch;
 pub use bert::{Classifier, Frozen, Hidden};
 pub use config::BertConfig;
+pub use depth::Depth;
 pub use load::{Pretrained, read_tensors};
 pub use parameters::NamedTensors;
 
