@@ -7,7 +7,6 @@ use bytes::Bytes;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest};
-use muster_common::objective::ObjectiveMetric;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -109,7 +108,8 @@ pub fn export(
     let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     put(WEIGHTS_FILE, serialize_tensors(parameters, texts)?)?;
     put(CONFIG_FILE, pretty(CONFIG_FILE, &config(model, dropout))?)?;
-    put(PROVENANCE_FILE, pretty(PROVENANCE_FILE, &describe(provenance))?)?;
+    let ordered = provenance.manifest.evaluation.is_ordered(model.labels());
+    put(PROVENANCE_FILE, pretty(PROVENANCE_FILE, &describe(provenance, ordered))?)?;
     Ok(store.display(&directory))
 }
 
@@ -145,15 +145,16 @@ fn config(model: &Classifier, dropout: Option<f64>) -> Value {
     config
 }
 
-fn describe(provenance: &Provenance<'_>) -> Value {
+fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
     let Provenance { manifest, trial, assignment, checkpoint, test } = provenance;
     let hyperparameters: serde_json::Map<String, Value> =
         assignment.iter().map(|(name, value)| (name.clone(), json!(value.as_f64()))).collect();
     let scores = test.map(|test| {
-        let named = ObjectiveMetric::ALL.map(|metric| (metric.name(), test.value(metric)));
+        let values = test.values(ordered).into_iter();
+        let named = values.map(|(metric, value)| (metric.name(), value));
         json!({
             "num_examples": test.num_examples(),
-            "scores": named.into_iter().collect::<BTreeMap<_, _>>(),
+            "scores": named.collect::<BTreeMap<_, _>>(),
             "confusion": test.confusion,
         })
     });
@@ -202,7 +203,8 @@ budget: {epochs: 1}
         let source = tempfile::tempdir().unwrap();
         std::fs::write(source.path().join("tokenizer.json"), b"{}").unwrap();
         let trial: TrialId = "sentences-1/t2".parse().unwrap();
-        let test = Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![0, 4]] };
+        let test =
+            Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![0, 4]], auc: Some(0.9) };
         let provenance = Provenance {
             manifest: &Manifest::parse(MANIFEST).unwrap(),
             trial: &trial,

@@ -11,7 +11,9 @@ mod section;
 mod settings;
 mod source;
 mod space;
+mod training;
 mod validate;
+mod warning;
 
 pub use budget::Budget;
 pub use reader::{Issue, ManifestError};
@@ -19,6 +21,10 @@ pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettin
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{DataSettings, Delimiter, Holdout, LabelRange, LabelRule, Source, SourceFormat};
 pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
+pub use training::{
+    ClassWeights, EarlyStopping, EvaluationSettings, Precision, ScheduleShape, TrainingSettings,
+    Unfreezing, WeightAverage,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +59,12 @@ pub struct Manifest {
     pub resources: Resources,
     /// How often a trial may fail and start again from its last checkpoint.
     pub max_restarts: u32,
+    /// How every trial trains.
+    #[serde(default)]
+    pub training: TrainingSettings,
+    /// How results are read.
+    #[serde(default)]
+    pub evaluation: EvaluationSettings,
 }
 
 /// The pretrained model and which of it stays as it is.

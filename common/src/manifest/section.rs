@@ -9,6 +9,7 @@ use super::searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSet
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::source::{DataSettings, Delimiter, Holdout, Source, SourceFormat};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
+use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::{CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources};
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 use crate::seed::Seed;
@@ -50,6 +51,12 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     });
     let max_restarts =
         optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
+    let training = optional_or(section.get("training"), TrainingSettings::default(), |field| {
+        read_training(&field)
+    });
+    let evaluation = optional_or(section.get("evaluation"), EvaluationSettings::default(), |f| {
+        read_evaluation(&f)
+    });
     section.finish();
     version?;
     Some(Manifest {
@@ -64,6 +71,8 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         checkpoint: checkpoint?,
         resources: resources?,
         max_restarts: max_restarts?,
+        training: training?,
+        evaluation: evaluation?,
     })
 }
 
@@ -245,7 +254,7 @@ fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
     }
 }
 
-fn read_budget(field: &Field<'_>) -> Option<Budget> {
+pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
     if !field.is_mapping() {
         let message = format!("expected a mapping, found {}", field.describe());
         field.refuse_mend(message, "write for example {epochs: 3}");

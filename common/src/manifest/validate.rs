@@ -7,10 +7,10 @@ use super::document::{self, Node, NodeKind};
 use super::reader::{Field, Issues, ManifestError};
 use super::searcher::{PrunerSettings, SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
-use super::settings::HyperparameterSpec;
-use super::source::{Holdout, Source, SourceFormat};
+use super::settings::{HyperparameterSpec, written};
+use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Assignment, Domain, SearchSpace};
-use super::{Budget, Manifest};
+use super::{Budget, ClassWeights, Manifest, ScheduleShape};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
@@ -81,6 +81,7 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
     rules.check_batches(&manifest);
     rules.check_pruner(&manifest);
     rules.check_searcher(&mut manifest);
+    rules.check_training(&manifest);
     Some(manifest)
 }
 
@@ -145,6 +146,39 @@ impl Rules<'_> {
         {
             let message = format!("{examples} examples are less than one step of {global_max}");
             self.refuse(&["budget"], message, "raise the budget or lower global_batch_size");
+        }
+    }
+
+    fn check_training(&self, manifest: &Manifest) {
+        let training = &manifest.training;
+        if let ScheduleShape::Polynomial { end_learning_rate: end, .. } = training.schedule {
+            let (lowest, _) = domain_bounds(manifest, "learning_rate");
+            if end >= lowest {
+                let (end, lowest) = (written(end), written(lowest));
+                let message = format!("it ends at {end}, but learning_rate is {lowest} at least");
+                let mend = "lower end_learning_rate: the schedule falls";
+                self.refuse(&["training", "schedule"], message, mend);
+            }
+        }
+        let ClassWeights::Given(weights) = &training.class_weights else { return };
+        let names: Vec<&String> = match &manifest.data.label {
+            LabelRule::Class { names: None, .. } => return,
+            LabelRule::Class { names: Some(names), .. } => names.iter().collect(),
+            LabelRule::Ranges { ranges, .. } => ranges.iter().map(|range| &range.name).collect(),
+        };
+        for name in weights.keys().filter(|name| !names.contains(name)) {
+            let known = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+            let message = format!("there is no such class; known: {}", known.join(", "));
+            self.refuse(
+                &["training", "class_weights", name],
+                message,
+                "name the classes of `data.label`",
+            );
+        }
+        for name in names.iter().filter(|name| !weights.contains_key(name.as_str())) {
+            let message = format!("class `{name}` has no weight");
+            let mend = "give every class one, 1 where nothing changes";
+            self.refuse(&["training", "class_weights"], message, mend);
         }
     }
 
@@ -282,7 +316,7 @@ fn source_of(holdout: &Holdout) -> Option<&Source> {
 }
 
 /// Smallest and largest value a hyperparameter takes in this manifest.
-fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
+pub(super) fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
     match manifest.hyperparameters.get(name) {
         None => {
             let default = HyperparameterSpec::find(name).and_then(|spec| spec.default);

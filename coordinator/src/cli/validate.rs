@@ -45,6 +45,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
             return Err(InputError::Missing { manifest: named, name, input, base }.into());
         }
     }
+    for warning in manifest.warnings(None) {
+        eprintln!("warning: {warning}");
+    }
     Ok(Submission { manifest, text, base })
 }
 

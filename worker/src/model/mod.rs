@@ -3,6 +3,7 @@
 mod batch;
 mod classifier;
 mod config;
+mod depth;
 mod dropout;
 mod encoder;
 mod family;
@@ -18,6 +19,7 @@ mod tensors;
 pub use batch::TokenBatch;
 pub use classifier::Classifier;
 pub use config::ModelConfig;
+pub use depth::Depth;
 pub use dropout::Dropout;
 pub use encoder::Hidden;
 pub use family::{Family, Place};

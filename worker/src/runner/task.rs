@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use muster_common::evaluation::Evaluation;
+use muster_common::evaluation::prediction::{self, PredictionError};
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, TrialSettings};
 use muster_common::run::{DataSummary, Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
 use muster_common::seed::Seed;
-use muster_common::storage::{CheckpointKey, Store, StoreError};
+use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
@@ -16,10 +17,11 @@ use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::data::DataError;
+use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
-use crate::model::ModelError;
+use crate::model::{Classifier, ModelError};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
-use crate::train::{Examples, TrainError, evaluate};
+use crate::train::{Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,10 @@ pub(super) enum TaskError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Export(#[from] ExportError),
+    #[error(transparent)]
+    Predictions(#[from] PredictionError),
+    #[error(transparent)]
+    Overdue(#[from] Overdue),
     #[error("the metrics up to step {step} did not reach the store: {reason}")]
     Metrics { step: u64, reason: String },
 }
@@ -114,14 +120,15 @@ impl Bench<'_> {
         let data = self.warm.data(self.spec, &self.store, self.runtime)?;
         let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
         let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
-        model.restore(&snapshot.model)?;
+        model.restore(&evaluated_weights(snapshot, &model)?)?;
         let test = match &data.test {
             None => None,
             Some(split) => {
+                let scoring = Scoring::alone(manifest.training.precision);
                 let examples = Examples::of_tokens(split);
-                match evaluate(&model, examples, || self.go_on())? {
+                match evaluate(&model, examples, scoring, || self.go_on())? {
                     None => return Ok(self.told()),
-                    Some(test) => Some(test),
+                    Some(tally) => Some(self.keep_predictions(trial, &model, tally)?),
                 }
             }
         };
@@ -135,6 +142,20 @@ impl Bench<'_> {
         let test = test.filter(|test: &Evaluation| test.loss.is_finite());
         self.outbox.report(RunReport::Finished { test, model });
         Ok(RunExit::Completed)
+    }
+
+    /// Writes what the model says about the test split, and what that comes to.
+    fn keep_predictions(
+        &self,
+        trial: &TrialId,
+        model: &Classifier,
+        tally: Tally,
+    ) -> Result<Evaluation, TaskError> {
+        let evaluation = tally.evaluation(model.labels().len());
+        let bytes = prediction::encode(&tally.into_rows(), model.labels())?;
+        let key = Layout::predictions(trial);
+        within(self.runtime, self.store.put(&key, bytes))??;
+        Ok(evaluation)
     }
 
     /// Root of the random choices of `trial`.

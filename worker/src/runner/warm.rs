@@ -9,9 +9,9 @@ use muster_common::id::ExperimentId;
 use muster_common::run::RunSpec;
 use muster_common::seed::Seed;
 use muster_common::storage::Store;
+use tch::Device;
 use tokio::runtime::Handle;
 
-use super::SLOT_DEVICE;
 use super::task::TaskError;
 use crate::data::{self, Dataset};
 use crate::model::{Adaptation, Classifier, Pretrained, PretrainedStamp};
@@ -21,14 +21,20 @@ use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Things that many runs need and that no run changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Warm {
+    device: Device,
     data: Option<(ExperimentId, String, Rc<Dataset>)>,
     pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
 }
 
 impl Warm {
+    /// Nothing yet; models will lie on `device`.
+    pub fn new(device: Device) -> Self {
+        Self { device, data: None, pretrained: None, prefix: None }
+    }
+
     /// The dataset of the experiment, read once.
     pub(super) fn data(
         &mut self,
@@ -99,7 +105,7 @@ impl Warm {
         let settings = &spec.manifest.model;
         let pretrained = self.pretrained(&settings.pretrained)?;
         let (labels, adaptation) = (data.summary.labels.clone(), Adaptation::from(settings));
-        let model = Classifier::to_train(&pretrained, labels, adaptation, seed, SLOT_DEVICE)?;
+        let model = Classifier::to_train(&pretrained, labels, adaptation, seed, self.device)?;
         Ok((pretrained, model))
     }
 }
