@@ -25,19 +25,29 @@ impl TokenBatch {
         Ok(Self { ids, mask: padding_mask(&lengths, device)?, token_types: None })
     }
 
-    /// As [`TokenBatch::new`], with the segment of every token, as tokenizers number them.
+    /// As [`TokenBatch::new`]; of each sequence so many of the first tokens are in the first
+    /// segment, the rest in the second.
     pub fn of_pairs(
         sequences: &[&[u32]],
-        segments: &[&[u32]],
+        first_segments: &[usize],
         pad_token: i64,
         device: Device,
     ) -> Result<Self, ModelError> {
-        let same = |(tokens, segments): (&&[u32], &&[u32])| tokens.len() == segments.len();
-        if sequences.len() != segments.len() || !sequences.iter().zip(segments).all(same) {
+        let fits = |(tokens, first): (&&[u32], &usize)| tokens.len() >= *first;
+        let pairs = || sequences.iter().zip(first_segments);
+        if sequences.len() != first_segments.len() || !pairs().all(fits) {
             return Err(ModelError::Segments);
         }
         let mut batch = Self::new(sequences, pad_token, device)?;
-        batch.token_types = Some(padded(segments, 0, device)?);
+        if pairs().any(|(tokens, first)| tokens.len() > *first) {
+            let segments: Vec<Vec<u32>> = pairs()
+                .map(|(tokens, first)| {
+                    (0..tokens.len()).map(|at| u32::from(at >= *first)).collect()
+                })
+                .collect();
+            let segments: Vec<&[u32]> = segments.iter().map(Vec::as_slice).collect();
+            batch.token_types = Some(padded(&segments, 0, device)?);
+        }
         Ok(batch)
     }
 }
@@ -104,13 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn segments_run_beside_the_tokens() {
-        let pairs = |segments: &[&[u32]]| {
-            TokenBatch::of_pairs(&[&[5, 6, 7], &[8]], segments, 1, Device::Cpu)
-        };
-        let types = pairs(&[&[0, 1, 1], &[0]]).unwrap().token_types.unwrap();
+    fn the_rest_of_a_pair_is_in_the_second_segment() {
+        let pairs =
+            |first: &[usize]| TokenBatch::of_pairs(&[&[5, 6, 7], &[8]], first, 1, Device::Cpu);
+        let types = pairs(&[1, 1]).unwrap().token_types.unwrap();
         assert_eq!(Vec::<i64>::try_from(types.view([-1])).unwrap(), [0, 1, 1, 0, 0, 0]);
-        assert!(pairs(&[&[0, 1, 1]]).is_err());
-        assert!(pairs(&[&[0, 1], &[0]]).is_err());
+        assert!(pairs(&[3, 1]).unwrap().token_types.is_none());
+        assert!(pairs(&[1]).is_err());
+        assert!(pairs(&[1, 2]).is_err());
     }
 }

@@ -54,8 +54,8 @@ impl LanguageObjective {
 pub struct LanguageExample<'a> {
     /// Tokens with some of them masked; with none where only the next sentence is to be guessed.
     pub masked: &'a MaskedTokens,
-    /// Segment of every token, as tokenizers number them; absent: all are in the first.
-    pub segments: Option<&'a [u32]>,
+    /// So many of the first tokens are in the first segment, the rest in the second.
+    pub first_segment: usize,
     /// Whether the second text follows the first; read where the next sentence is to be guessed.
     pub follows: bool,
 }
@@ -256,17 +256,9 @@ impl LanguageModel {
             examples.iter().map(|example| example.masked.tokens.as_slice()).collect();
         check_lengths(&sequences, self.config.max_tokens())?;
         let pad = self.config.pad_token_id;
-        let tokens = if examples.iter().any(|example| example.segments.is_some()) {
-            let longest = sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-            let first = vec![0u32; longest];
-            let mut segments: Vec<&[u32]> = Vec::with_capacity(examples.len());
-            for (example, tokens) in examples.iter().zip(&sequences) {
-                segments.push(example.segments.unwrap_or(&first[..tokens.len()]));
-            }
-            TokenBatch::of_pairs(&sequences, &segments, pad, self.device)?
-        } else {
-            TokenBatch::new(&sequences, pad, self.device)?
-        };
+        let first_segments: Vec<usize> =
+            examples.iter().map(|example| example.first_segment).collect();
+        let tokens = TokenBatch::of_pairs(&sequences, &first_segments, pad, self.device)?;
         let (_, length) = tokens.ids.size2()?;
         let (mut positions, mut originals) = (Vec::new(), Vec::new());
         for (row, example) in (0..).zip(examples) {
