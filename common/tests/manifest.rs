@@ -166,6 +166,8 @@ fn every_key_arrives() {
             max_length: 64,
             freeze_embeddings: true,
             freeze_layers: 3,
+            freeze_patterns: Vec::new(),
+            reinitialize_layers: 0,
         },
         data: DataSettings {
             train: Source {
@@ -218,6 +220,8 @@ fn what_is_left_out_has_its_default() {
             max_length: 128,
             freeze_embeddings: false,
             freeze_layers: 0,
+            freeze_patterns: Vec::new(),
+            reinitialize_layers: 0,
         },
         data: DataSettings {
             train: comma_separated("train.csv"),
@@ -403,6 +407,46 @@ fn the_examples_are_legal() {
         }
     }
     assert!(found >= 3, "only {found} examples were found");
+}
+
+#[test]
+fn what_is_frozen_and_drawn_anew_is_read() {
+    let model = "  pretrained: models/minilm\n  max_length: 64\n  reinitialize_layers: 2\n";
+    let text = FULL
+        .replace("  pretrained: models/minilm\n  max_length: 64\n", model)
+        .replace("    layers: 3\n", "    patterns: [\"*.bias\", bert.pooler.*]\n");
+    let settings = Manifest::parse(&text).unwrap().model;
+    assert_eq!(settings.freeze_patterns, ["*.bias", "bert.pooler.*"]);
+    assert_eq!((settings.freeze_layers, settings.reinitialize_layers), (0, 2));
+    assert!(settings.freezes());
+    // As journaled before there were these keys.
+    let old = r#"{"pretrained":"m","max_length":8,"freeze_embeddings":false,"freeze_layers":0}"#;
+    let old: ModelSettings = serde_json::from_str(old).unwrap();
+    assert!(!old.freezes() && old.reinitialize_layers == 0);
+}
+
+#[test]
+fn a_model_of_the_hub_is_no_input() {
+    let base = tempfile::tempdir().unwrap();
+    let read = |pretrained: &str| {
+        let text = FULL.replace("models/minilm", pretrained);
+        let mut manifest = Manifest::parse(&text).unwrap();
+        manifest.rebase(base.path());
+        manifest
+    };
+    let named =
+        |manifest: &Manifest| manifest.inputs().iter().any(|(name, _)| *name == "model.pretrained");
+    let hub = read("org/name@v1");
+    assert_eq!(hub.model.hub_name().unwrap().to_string(), "org/name@v1");
+    assert!(!named(&hub));
+    // A directory that is there is not looked for on a hub, and neither is what can only be a path.
+    std::fs::create_dir_all(base.path().join("org/name")).unwrap();
+    for path in ["org/name", "./org/other", "a/b/c"] {
+        let manifest = read(path);
+        assert_eq!(manifest.model.hub_name(), None);
+        assert_eq!(manifest.model.pretrained, base.path().join(path).display().to_string());
+        assert!(named(&manifest));
+    }
 }
 
 #[test]

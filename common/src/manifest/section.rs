@@ -113,21 +113,40 @@ fn read_model(field: &Field<'_>) -> Option<ModelSettings> {
     let pretrained = section.require("pretrained", "DIRECTORY").and_then(|field| field.text());
     let max_length =
         optional_or(section.get("max_length"), 128, |field| field.whole_u32(8, LENGTH_MAX));
-    let freeze = optional_or(section.get("freeze"), (false, 0), |field| {
+    let freeze = optional_or(section.get("freeze"), (false, 0, Vec::new()), |field| {
         let section = field.section()?;
         let embeddings = optional_or(section.get("embeddings"), false, |field| field.truth());
         let layers = optional_or(section.get("layers"), 0, |field| field.whole_u32(0, 1000));
+        let patterns =
+            optional_or(section.get("patterns"), Vec::new(), |field| read_patterns(&field));
         section.finish();
-        Some((embeddings?, layers?))
+        Some((embeddings?, layers?, patterns?))
     });
+    let reinitialize_layers =
+        optional_or(section.get("reinitialize_layers"), 0, |field| field.whole_u32(0, 1000));
     section.finish();
-    let (freeze_embeddings, freeze_layers) = freeze?;
+    let (freeze_embeddings, freeze_layers, freeze_patterns) = freeze?;
     Some(ModelSettings {
         pretrained: pretrained?.to_owned(),
         max_length: max_length?,
         freeze_embeddings,
         freeze_layers,
+        freeze_patterns,
+        reinitialize_layers: reinitialize_layers?,
     })
+}
+
+/// Patterns of parameter names. Whether they fit any is seen when the model is there.
+fn read_patterns(field: &Field<'_>) -> Option<Vec<String>> {
+    let patterns = read_names(field)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '*' | '?');
+    let strange = |pattern: &String| pattern.is_empty() || !pattern.chars().all(legal);
+    if let Some(pattern) = patterns.iter().find(|pattern| strange(pattern)) {
+        let mend = "write names such as `*.layer.3.*`: letters, digits, `.`, `_`, `*` and `?`";
+        field.refuse_mend(format!("`{pattern}` fits no name of a parameter"), mend);
+        return None;
+    }
+    Some(patterns)
 }
 
 fn read_data(field: &Field<'_>) -> Option<DataSettings> {

@@ -10,7 +10,7 @@ use super::section::read_manifest;
 use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Assignment, Domain, SearchSpace};
-use super::{Budget, ClassWeights, Manifest, ScheduleShape};
+use super::{Budget, ClassWeights, HubName, Manifest, ScheduleShape};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
@@ -31,14 +31,17 @@ impl Manifest {
         }
     }
 
-    /// Makes relative paths absolute, starting at `base`. Names that are not there are left alone.
+    /// Makes relative paths absolute, starting at `base`. A pretrained model that is not there and
+    /// can be one of a hub keeps its name.
     pub fn rebase(&mut self, base: &Path) {
         let absolute = |path: &mut String| {
             if Path::new(path).is_relative() {
                 *path = base.join(&*path).display().to_string();
             }
         };
-        absolute(&mut self.model.pretrained);
+        if HubName::unless_there(&self.model.pretrained, base).is_none() {
+            absolute(&mut self.model.pretrained);
+        }
         absolute(&mut self.data.train.path);
         for holdout in [&mut self.data.validation, &mut self.data.test] {
             if let Holdout::Source(source) = holdout {
@@ -47,12 +50,13 @@ impl Manifest {
         }
     }
 
-    /// The files and directories the manifest names, each with its path in the manifest.
+    /// The files and directories the manifest names, each with its path in the manifest. A model of
+    /// a hub is none of them; [`Manifest::rebase`] tells it from a directory.
     pub fn inputs(&self) -> Vec<(&'static str, &str)> {
-        let mut inputs = vec![
-            ("model.pretrained", self.model.pretrained.as_str()),
-            ("data.train.path", self.data.train.path.as_str()),
-        ];
+        let mut inputs = vec![("data.train.path", self.data.train.path.as_str())];
+        if self.model.hub_name().is_none() {
+            inputs.insert(0, ("model.pretrained", self.model.pretrained.as_str()));
+        }
         let holdouts =
             [("data.validation.path", &self.data.validation), ("data.test.path", &self.data.test)];
         for (name, holdout) in holdouts {

@@ -13,7 +13,7 @@ mod tokenize;
 pub use dataset::{Dataset, Split, load};
 pub use error::DataError;
 pub use order::BatchOrder;
-pub use tokenize::TextTokenizer;
+pub use tokenize::{Input, Sequence, TextTokenizer};
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,24 @@ pub struct TextTokenizer {
     path: String,
 }
 
+/// Tokens of one example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// So many of the first tokens are in segment 0, the rest in segment 1.
+    pub first_segment: usize,
+}
+
+/// One text or two to be read as one example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// The second text of a pair.
+    pub pair: Option<&'a str>,
+}
+
 /// What `tokenizer_config.json` says beside a `vocab.txt`; defaults are those of BERT.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
@@ -76,12 +94,23 @@ impl TextTokenizer {
 
     /// Token ids of every text, in order. The result does not depend on `num_threads`.
     pub fn encode(&self, texts: &[&str], num_threads: usize) -> Result<Vec<Vec<u32>>, DataError> {
+        let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input { text, pair: None }).collect();
+        let sequences = self.encode_inputs(&inputs, num_threads)?;
+        Ok(sequences.into_iter().map(|sequence| sequence.ids).collect())
+    }
+
+    /// Tokens of every example, in order. The result does not depend on `num_threads`.
+    pub fn encode_inputs(
+        &self,
+        inputs: &[Input<'_>],
+        num_threads: usize,
+    ) -> Result<Vec<Sequence>, DataError> {
         // The pool inside the library takes every core of the machine; a slot has its own share.
         set_parallelism(false);
-        let size = texts.len().div_ceil(num_threads.max(1)).max(1);
-        let parts: Vec<Result<Vec<Vec<u32>>, DataError>> = thread::scope(|scope| {
+        let size = inputs.len().div_ceil(num_threads.max(1)).max(1);
+        let parts: Vec<Result<Vec<Sequence>, DataError>> = thread::scope(|scope| {
             let spawn = |part| scope.spawn(move || self.encode_part(part));
-            let threads: Vec<_> = texts.chunks(size).map(spawn).collect();
+            let threads: Vec<_> = inputs.chunks(size).map(spawn).collect();
             let panicked = |_| self.refused("the tokenizer panicked".to_owned());
             threads.into_iter().map(|thread| thread.join().map_err(panicked)?).collect()
         });
@@ -89,13 +118,20 @@ impl TextTokenizer {
         Ok(parts?.into_iter().flatten().collect())
     }
 
-    fn encode_part(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, DataError> {
-        let encode = |text: &&str| {
-            let encoding = self.tokenizer.encode_fast(*text, true);
+    fn encode_part(&self, inputs: &[Input<'_>]) -> Result<Vec<Sequence>, DataError> {
+        let encode = |input: &Input<'_>| {
+            let encoding = match input.pair {
+                Some(pair) => self.tokenizer.encode_fast((input.text, pair), true),
+                None => self.tokenizer.encode_fast(input.text, true),
+            };
             let encoding = encoding.map_err(|error| self.refused(error.to_string()))?;
-            Ok(encoding.get_ids().to_vec())
+            let first_segment = match input.pair {
+                Some(_) => encoding.get_type_ids().iter().take_while(|kind| **kind == 0).count(),
+                None => encoding.get_ids().len(),
+            };
+            Ok(Sequence { ids: encoding.get_ids().to_vec(), first_segment })
         };
-        texts.iter().map(encode).collect()
+        inputs.iter().map(encode).collect()
     }
 
     fn refused(&self, message: String) -> DataError {

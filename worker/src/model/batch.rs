@@ -20,30 +20,34 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Of sequences, of which there must be at least one, and the segments of their tokens where
-    /// they are pairs. `skipped` is the token that positions are counted past, where a family does
-    /// that.
+    /// Of sequences, of which there must be at least one. Of each pair so many of the first tokens
+    /// are in the first segment, the rest in the second. `skipped` is the token that positions are
+    /// counted past, where a family does that.
     pub(crate) fn new(
         sequences: &[&[u32]],
-        segments: Option<&[&[u32]]>,
+        first_segments: Option<&[usize]>,
         skipped: Option<i64>,
         device: Device,
     ) -> Result<Self, ModelError> {
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
         let frame = Frame::new(&lengths, device)?;
-        let positions: Vec<Vec<u32>> =
-            sequences.iter().map(|sequence| positions(sequence, skipped)).collect();
-        let positions: Vec<&[u32]> = positions.iter().map(Vec::as_slice).collect();
-        let token_types = match segments {
+        let token_types = match first_segments {
             None => None,
-            Some(segments) => {
-                let same = |(tokens, segments): (&&[u32], &&[u32])| tokens.len() == segments.len();
-                if sequences.len() != segments.len() || !sequences.iter().zip(segments).all(same) {
+            Some(first) => {
+                let fits = |(length, first): (&usize, &usize)| length >= first;
+                if lengths.len() != first.len() || !lengths.iter().zip(first).all(fits) {
                     return Err(ModelError::Segments);
                 }
-                Some(laid_down(segments, &frame, device)?)
+                let types = |(length, first): (&usize, &usize)| -> Vec<u32> {
+                    (0..*length).map(|at| u32::from(at >= *first)).collect()
+                };
+                let types: Vec<Vec<u32>> = lengths.iter().zip(first).map(types).collect();
+                let pairs = lengths.iter().zip(first).any(|(length, first)| length > first);
+                if pairs { Some(laid_down(&types, &frame, device)?) } else { None }
             }
         };
+        let positions: Vec<Vec<u32>> =
+            sequences.iter().map(|sequence| positions(sequence, skipped)).collect();
         let ids = laid_down(sequences, &frame, device)?;
         let positions = laid_down(&positions, &frame, device)?;
         Ok(Self { ids, positions, token_types, frame })
@@ -65,11 +69,15 @@ fn positions(sequence: &[u32], skipped: Option<i64>) -> Vec<u32> {
 }
 
 /// One value per token in the order of a frame, `[T]`, 64-bit.
-fn laid_down(rows: &[&[u32]], frame: &Frame, device: Device) -> Result<Tensor, ModelError> {
+fn laid_down(
+    rows: &[impl AsRef<[u32]>],
+    frame: &Frame,
+    device: Device,
+) -> Result<Tensor, ModelError> {
     let mut values = vec![0i64; usize::try_from(frame.num_tokens()).unwrap_or(0)];
     for (index, row) in rows.iter().enumerate() {
         let start = usize::try_from(frame.start(index)).unwrap_or(usize::MAX);
-        for (value, source) in values.iter_mut().skip(start).zip(row.iter()) {
+        for (value, source) in values.iter_mut().skip(start).zip(row.as_ref()) {
             *value = i64::from(*source);
         }
     }
@@ -113,13 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn segments_run_beside_the_tokens() {
-        let pairs = |segments: &[&[u32]]| {
-            TokenBatch::new(&[&[5, 6, 7], &[8]], Some(segments), None, Device::Cpu)
-        };
-        let types = pairs(&[&[0, 1, 1], &[0]]).unwrap().token_types.unwrap();
-        assert_eq!(values(&types), [0, 0, 1, 1]);
-        assert!(pairs(&[&[0, 1, 1]]).is_err());
-        assert!(pairs(&[&[0, 1], &[0]]).is_err());
+    fn the_rest_of_a_pair_is_in_the_second_segment() {
+        let pairs =
+            |first: &[usize]| TokenBatch::new(&[&[5, 6, 7], &[8]], Some(first), None, Device::Cpu);
+        assert_eq!(values(&pairs(&[1, 1]).unwrap().token_types.unwrap()), [0, 0, 1, 1]);
+        assert!(pairs(&[3, 1]).unwrap().token_types.is_none());
+        assert!(pairs(&[1]).is_err());
+        assert!(pairs(&[1, 2]).is_err());
     }
 }

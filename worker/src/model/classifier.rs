@@ -71,10 +71,17 @@ impl Classifier {
             let path = directory.join(CONFIG_FILE).display().to_string();
             ModelError::Config { path, reason }
         };
-        let labels = config.labels().map_err(refused)?;
+        let output = format!("{}.weight", config.family.description().classification.output);
+        let Some(output) = heads.get(&output) else {
+            let reason =
+                "the weights have no classification head: this is no fine-tuned classifier";
+            return Err(refused(reason.to_owned()));
+        };
+        let mut labels = config.labels().map_err(refused)?;
         if labels.is_empty() {
-            let reason = "id2label is missing: this is no fine-tuned classifier".to_owned();
-            return Err(refused(reason));
+            // As transformers names the classes of a model whose file names none.
+            let classes = output.size().first().copied().unwrap_or(0);
+            labels = (0..classes).map(|class| format!("LABEL_{class}")).collect();
         }
         weights.extend(heads);
         for tensor in weights.values_mut() {
@@ -148,14 +155,16 @@ impl Classifier {
         TokenBatch::new(sequences, None, self.config.skipped_token(), self.device)
     }
 
-    /// As [`Classifier::batch`], with the segment of every token, as tokenizers number them.
+    /// As [`Classifier::batch`]; of each sequence so many of the first tokens are in the first
+    /// segment, the rest in the second.
     pub fn batch_of_pairs(
         &self,
         sequences: &[&[u32]],
-        segments: &[&[u32]],
+        first_segments: &[usize],
     ) -> Result<TokenBatch, ModelError> {
         check_lengths(sequences, self.config.max_tokens())?;
-        TokenBatch::new(sequences, Some(segments), self.config.skipped_token(), self.device)
+        let skipped = self.config.skipped_token();
+        TokenBatch::new(sequences, Some(first_segments), skipped, self.device)
     }
 
     /// Logits, `[B, C]`. Dropout works on everything that is trained; frozen parts always compute

@@ -55,8 +55,8 @@ impl LanguageObjective {
 pub struct LanguageExample<'a> {
     /// Tokens with some of them masked; with none where only the next sentence is to be guessed.
     pub masked: &'a MaskedTokens,
-    /// Segment of every token, as tokenizers number them; absent: all are in the first.
-    pub segments: Option<&'a [u32]>,
+    /// So many of the first tokens are in the first segment, the rest in the second.
+    pub first_segment: usize,
     /// Whether the second text follows the first; read where the next sentence is to be guessed.
     pub follows: bool,
 }
@@ -257,17 +257,9 @@ impl LanguageModel {
             examples.iter().map(|example| example.masked.tokens.as_slice()).collect();
         check_lengths(&sequences, self.config.max_tokens())?;
         let skipped = self.config.skipped_token();
-        let tokens = if examples.iter().any(|example| example.segments.is_some()) {
-            let longest = sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-            let first = vec![0u32; longest];
-            let mut segments: Vec<&[u32]> = Vec::with_capacity(examples.len());
-            for (example, tokens) in examples.iter().zip(&sequences) {
-                segments.push(example.segments.unwrap_or(&first[..tokens.len()]));
-            }
-            TokenBatch::new(&sequences, Some(&segments), skipped, self.device)?
-        } else {
-            TokenBatch::new(&sequences, None, skipped, self.device)?
-        };
+        let first_segments: Vec<usize> =
+            examples.iter().map(|example| example.first_segment).collect();
+        let tokens = TokenBatch::new(&sequences, Some(&first_segments), skipped, self.device)?;
         let frame = &tokens.frame;
         let (mut positions, mut originals) = (Vec::new(), Vec::new());
         for (index, example) in examples.iter().enumerate() {

@@ -8,6 +8,7 @@ mod dropout;
 mod encoder;
 mod family;
 mod freeze;
+mod hub;
 mod language;
 mod layer;
 mod load;
@@ -24,6 +25,7 @@ pub use dropout::Dropout;
 pub use encoder::Hidden;
 pub use family::{Family, Place};
 pub use freeze::{Adaptation, Frozen};
+pub use hub::{HubError, HubSettings, fetch};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLoss, LanguageModel, LanguageObjective, LossSum,
 };
@@ -119,7 +121,9 @@ pub enum ModelError {
         layers: usize,
     },
     /// A pattern of the manifest fits nothing.
-    #[error("model.freeze.patterns: no parameter of the model has a name like `{pattern}`")]
+    #[error(
+        "model.freeze.patterns: no parameter of the pretrained model has a name like `{pattern}`"
+    )]
     FreezePattern {
         /// The pattern.
         pattern: String,
@@ -130,8 +134,8 @@ pub enum ModelError {
         /// The parameter.
         name: String,
     },
-    /// Segments do not run beside the tokens.
-    #[error("segments and tokens differ in number")]
+    /// Segments do not lie in their sequences.
+    #[error("a first segment is longer than its sequence, or there are not as many of both")]
     Segments,
     /// Masked positions do not fit their tokens.
     #[error("masked positions lie outside their tokens, or are not as many as original tokens")]

@@ -130,7 +130,14 @@ fn device() -> anyhow::Result<Device> {
 }
 
 fn threads() -> anyhow::Result<i32> {
-    let Ok(text) = std::env::var(THREADS_VARIABLE) else { return Ok(1) };
+    Ok(threads_of_slot()?.unwrap_or(1))
+}
+
+/// How many threads a slot has, where the environment says so.
+pub fn threads_of_slot() -> anyhow::Result<Option<i32>> {
+    let Ok(text) = std::env::var(THREADS_VARIABLE) else { return Ok(None) };
     let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
-    threads.with_context(|| format!("{THREADS_VARIABLE} is `{text}`, not a number from 1 to 1024"))
+    let threads = threads
+        .with_context(|| format!("{THREADS_VARIABLE} is `{text}`, not a number from 1 to 1024"))?;
+    Ok(Some(threads))
 }

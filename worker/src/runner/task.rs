@@ -1,12 +1,13 @@
 //! The three things a run can be asked to do.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use muster_common::evaluation::Evaluation;
 use muster_common::evaluation::prediction::{self, PredictionError};
 use muster_common::id::TrialId;
-use muster_common::manifest::{Assignment, TrialSettings};
+use muster_common::manifest::{Assignment, Manifest, TrialSettings};
 use muster_common::run::{DataSummary, Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
@@ -19,7 +20,7 @@ use crate::checkpoint::{self, LoadError, SaveError};
 use crate::data::DataError;
 use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
-use crate::model::{Classifier, ModelError};
+use crate::model::{self, Classifier, HubError, HubSettings, ModelError};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
 use crate::train::{Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
@@ -32,6 +33,8 @@ pub(super) enum TaskError {
     DataOverdue(Duration),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Hub(#[from] HubError),
     #[error(transparent)]
     Prefix(#[from] PrefixError),
     #[error(transparent)]
@@ -57,6 +60,7 @@ impl TaskError {
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Data(error) => error.is_permanent(),
+            Self::Hub(error) => error.is_permanent(),
             Self::Model(error) | Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
@@ -68,7 +72,10 @@ impl TaskError {
 
 /// What a run has at hand.
 pub(super) struct Bench<'a> {
+    /// What the run is, with the directory of a model that the manifest has from a hub.
     pub(super) spec: &'a RunSpec,
+    /// The manifest as it was submitted.
+    pub(super) manifest: &'a Manifest,
     pub(super) store: Store,
     pub(super) warm: &'a mut Warm,
     pub(super) outbox: &'a Outbox,
@@ -85,13 +92,45 @@ pub(super) fn execute(
     runtime: &Handle,
 ) -> Result<RunExit, TaskError> {
     let store = Store::open(&spec.store)?;
-    let mut bench = Bench { spec, store, warm, outbox, directives, runtime };
+    let manifest = &spec.manifest;
+    let Some(local) = with_local_model(spec, directives, runtime)? else {
+        return Ok(ending(directives, spec));
+    };
+    let spec = &*local;
+    let mut bench = Bench { spec, manifest, store, warm, outbox, directives, runtime };
     match &spec.task {
         Task::Prepare { part, num_parts } => bench.prepare(*part, *num_parts),
         Task::Train(task) => trial::train(&mut bench, task),
         Task::Finish { trial, assignment, checkpoint } => {
             bench.finish(trial, assignment, checkpoint)
         }
+    }
+}
+
+/// `spec` with the directory of its pretrained model. `None`: there is a directive for the run.
+fn with_local_model<'a>(
+    spec: &'a RunSpec,
+    directives: &Directives,
+    runtime: &Handle,
+) -> Result<Option<Cow<'a, RunSpec>>, HubError> {
+    let Some(name) = spec.manifest.model.hub_name() else { return Ok(Some(Cow::Borrowed(spec))) };
+    let go_on = || match directives.of(spec.generation) {
+        None => ControlFlow::Continue(()),
+        Some(_) => ControlFlow::Break(()),
+    };
+    let directory = model::fetch(runtime, &name, &HubSettings::from_environment(), go_on)?;
+    Ok(directory.map(|directory| {
+        let mut local = spec.clone();
+        local.manifest.model.pretrained = directory.display().to_string();
+        Cow::Owned(local)
+    }))
+}
+
+/// How a run ends that left because of a directive and had nothing to save.
+fn ending(directives: &Directives, spec: &RunSpec) -> RunExit {
+    match directives.of(spec.generation) {
+        Some(Directive::Preempt) => RunExit::Preempted,
+        Some(Directive::Cancel) | None => RunExit::Canceled,
     }
 }
 
@@ -116,7 +155,7 @@ impl Bench<'_> {
         assignment: &Assignment,
         key: &CheckpointKey,
     ) -> Result<RunExit, TaskError> {
-        let manifest = &self.spec.manifest;
+        let manifest = self.manifest;
         let data = self.warm.data(self.spec, &self.store, self.runtime)?;
         let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
         let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
@@ -173,10 +212,7 @@ impl Bench<'_> {
 
     /// How a run ends that left because of a directive and had nothing to save.
     pub(super) fn told(&self) -> RunExit {
-        match self.directives.of(self.spec.generation) {
-            Some(Directive::Preempt) => RunExit::Preempted,
-            Some(Directive::Cancel) | None => RunExit::Canceled,
-        }
+        ending(self.directives, self.spec)
     }
 
     /// Shows progress and asks for directives while activations are computed.
