@@ -20,7 +20,7 @@ bench: ## Measure against the peers: make bench [PART=train] [ROW=train_sst2] [P
 bench-peers: ## Install the peers that `make bench` compares with (6 GB once)
 	@tests/bench/peers.sh
 
-parity: ## Compare an exported model with the reference libraries (installs 5 GB once)
+parity: ## Compare exported models with the reference libraries (installs 5 GB once)
 	@tests/parity/run.sh
 
 bless: ## Regenerate the wire format's generated code

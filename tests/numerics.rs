@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use muster_common::manifest::TrialSettings;
+use muster_common::manifest::{Assignment, SearchSpace, TrainingSettings, TrialSettings};
 use muster_common::seed::Seed;
 use muster_worker::data::Split;
 use muster_worker::model::{Classifier, Frozen, NamedTensors, Pretrained, read_tensors};
@@ -127,9 +127,18 @@ fn check_training(name: &str, frozen: Frozen, micro_batch_size: u64) {
         adam_beta1: setup["betas"][0].as_f64().unwrap(),
         adam_beta2: setup["betas"][1].as_f64().unwrap(),
         adam_epsilon: number("epsilon"),
+        ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
     };
     let total_steps = setup["total_steps"].as_u64().unwrap();
-    let plan = TrialPlan { settings, seed: Seed(2), total_steps, data: String::new(), rank: 0 };
+    let plan = TrialPlan {
+        settings,
+        training: TrainingSettings::default(),
+        stopping_objective: None,
+        seed: Seed(2),
+        total_steps,
+        data: String::new(),
+        rank: 0,
+    };
     let mut trainer = Trainer::new(plan, trainable(frozen), Examples::of_tokens(&data)).unwrap();
     let losses = numbers(&run["losses"]);
     for (step, wanted) in losses.iter().enumerate() {

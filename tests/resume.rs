@@ -5,19 +5,27 @@
 //! processes are elsewhere.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use muster_common::evaluation::Evaluation;
 use muster_common::id::{Attempt, Generation, TrialId};
-use muster_common::manifest::{Assignment, SearchSpace, TrialSettings};
+use muster_common::manifest::{
+    Assignment, Budget, EarlyStopping, SearchSpace, TrainingSettings, TrialSettings, Unfreezing,
+    WeightAverage,
+};
 use muster_common::metric::MetricName;
+use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::run::{Directive, RunProgress};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Store};
 use muster_worker::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
 use muster_worker::data::Split;
-use muster_worker::model::{Classifier, Frozen, NamedTensors, Pretrained};
-use muster_worker::train::{Examples, Host, Outcome, Trainer, TrialPlan, train_until};
+use muster_worker::model::{Classifier, Frozen, ModelError, NamedTensors, Pretrained};
+use muster_worker::train::{
+    Examples, Host, Outcome, Scoring, Trainer, TrialPlan, evaluate, train_until,
+};
 use tch::{Device, Kind};
 use tokio::runtime::Runtime;
 
@@ -28,6 +36,50 @@ fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     tch::set_num_threads(1);
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is trained, and how.
+#[derive(Debug, Clone, Default)]
+struct Case {
+    frozen: Frozen,
+    training: TrainingSettings,
+}
+
+/// Every kind of training state at least once.
+fn cases() -> Vec<Case> {
+    let stopping = EarlyStopping { metric: None, patience: 1000, min_change: 0.01 };
+    let early_stopping = Some(stopping);
+    let frozen = Frozen { embeddings: true, layers: 2 };
+    let unfreeze = Some(Unfreezing { every: Budget::Steps(4), layers: 1 });
+    let checkpoints = WeightAverage::Checkpoints { last: 3, every: Budget::Steps(2) };
+    let plain = TrainingSettings::default;
+    let evaluate_every = Some(Budget::Steps(3));
+    vec![
+        Case::default(),
+        Case { frozen, training: plain() },
+        Case {
+            training: TrainingSettings {
+                unfreeze,
+                average: WeightAverage::Ema { decay: 0.9 },
+                ..plain()
+            },
+            ..Case::default()
+        },
+        Case {
+            training: TrainingSettings {
+                average: checkpoints,
+                evaluate_every,
+                early_stopping,
+                ..plain()
+            },
+            ..Case::default()
+        },
+        Case { frozen, training: TrainingSettings { evaluate_every, early_stopping, ..plain() } },
+        Case {
+            frozen: Frozen { embeddings: false, layers: 1 },
+            training: TrainingSettings { unfreeze, average: checkpoints, ..plain() },
+        },
+    ]
 }
 
 struct Laboratory {
@@ -62,7 +114,8 @@ impl Laboratory {
         }
     }
 
-    fn trainer(&self, seed: Seed, frozen: Frozen) -> Trainer<'_> {
+    fn trainer(&self, seed: Seed, case: &Case) -> Trainer<'_> {
+        let Case { frozen, training } = case;
         let settings = TrialSettings {
             learning_rate: 1e-3,
             global_batch_size: 8,
@@ -72,6 +125,8 @@ impl Laboratory {
         };
         let plan = TrialPlan {
             settings,
+            training: training.clone(),
+            stopping_objective: Some(Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min }),
             seed,
             total_steps: TOTAL_STEPS,
             data: "sentences".to_owned(),
@@ -79,7 +134,7 @@ impl Laboratory {
         };
         let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
         let model =
-            Classifier::to_train(&self.pretrained, labels, frozen, seed, Device::Cpu).unwrap();
+            Classifier::to_train(&self.pretrained, labels, *frozen, seed, Device::Cpu).unwrap();
         Trainer::new(plan, model, Examples::of_tokens(&self.data)).unwrap()
     }
 
@@ -102,19 +157,20 @@ impl Laboratory {
 }
 
 /// Stands for the runner: writes checkpoints and remembers the committed ones.
-struct Recorder {
+struct Recorder<'a> {
+    data: &'a Split,
     writer: Writer,
     committed: Vec<CheckpointKey>,
     losses: Vec<(u64, u64)>,
 }
 
-impl Recorder {
-    fn new(writer: Writer) -> Self {
-        Self { writer, committed: Vec::new(), losses: Vec::new() }
+impl<'a> Recorder<'a> {
+    fn new(laboratory: &'a Laboratory, writer: Writer) -> Self {
+        Self { data: &laboratory.data, writer, committed: Vec::new(), losses: Vec::new() }
     }
 }
 
-impl Host for Recorder {
+impl Host for Recorder<'_> {
     fn directive(&mut self) -> Option<Directive> {
         None
     }
@@ -124,6 +180,12 @@ impl Host for Recorder {
         }
     }
     fn progress(&mut self, _: RunProgress) {}
+    fn evaluate(&mut self, _: u64, model: &Classifier) -> Result<Option<Evaluation>, ModelError> {
+        let scoring = Scoring::alone(muster_common::manifest::Precision::Float32);
+        let examples = Examples::of_tokens(self.data);
+        let tally = evaluate(model, examples, scoring, || ControlFlow::Continue(()))?;
+        Ok(tally.map(|tally| tally.evaluation(3)))
+    }
     fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError> {
         self.committed.extend(self.writer.begin(snapshot)?);
         Ok(())
@@ -140,26 +202,29 @@ fn assert_same_bits(found: &Snapshot, wanted: &Snapshot, what: &str) {
     assert_eq!(found.progress, wanted.progress, "{what}");
     assert!(bits(&found.model) == bits(&wanted.model), "{what}: weights differ");
     assert!(bits(&found.optimizer) == bits(&wanted.optimizer), "{what}: optimizer differs");
+    assert!(bits(&found.average) == bits(&wanted.average), "{what}: averages differ");
+    assert!(bits(&found.best) == bits(&wanted.best), "{what}: best weights differ");
 }
 
 /// Trains, dies at every step of `deaths` and continues from the last committed checkpoint.
 fn with_deaths(
     laboratory: &Laboratory,
     seed: Seed,
-    frozen: Frozen,
+    case: &Case,
     save_every: u64,
     deaths: &[u64],
 ) -> (Snapshot, Vec<(u64, u64)>) {
     let mut resume_from: Option<CheckpointKey> = None;
     let mut losses: Vec<(u64, u64)> = Vec::new();
     for (generation, stop) in (1..).zip(deaths.iter().copied().chain([TOTAL_STEPS])) {
-        let mut trainer = laboratory.trainer(seed, frozen);
+        let mut trainer = laboratory.trainer(seed, case);
         if let Some(key) = &resume_from {
             trainer.restore(laboratory.load(key)).unwrap();
         }
         let begun = trainer.step();
         losses.retain(|(step, _)| *step <= begun);
-        let mut host = Recorder::new(laboratory.writer(generation, resume_from.clone()));
+        let writer = laboratory.writer(generation, resume_from.clone());
+        let mut host = Recorder::new(laboratory, writer);
         let outcome = train_until(&mut trainer, stop, Some(save_every), &mut host).unwrap();
         assert_eq!(outcome, Outcome::Reached);
         losses.append(&mut host.losses);
@@ -176,18 +241,19 @@ fn with_deaths(
 #[test]
 fn killed_trials_end_with_the_bits_of_an_uninterrupted_one() {
     let _alone = alone();
-    for (case, frozen) in
-        (0..6).zip([Frozen::default(), Frozen { embeddings: true, layers: 2 }].into_iter().cycle())
-    {
+    for (number, case) in (0..12).zip(cases().into_iter().cycle()) {
         let laboratory = Laboratory::new();
-        let seed = Seed(100 + case);
-        let mut draws = Seed(case).child("deaths", 0).draws();
+        let seed = Seed(100 + number);
+        let mut draws = Seed(number).child("deaths", 0).draws();
         let save_every = 1 + draws.below(6);
         let mut deaths: Vec<u64> = (0..3).map(|_| 1 + draws.below(TOTAL_STEPS - 1)).collect();
         deaths.sort_unstable();
-        let what = format!("seed {case}: saved every {save_every}, killed at {deaths:?}");
-        let (wanted, wanted_losses) = with_deaths(&laboratory, seed, frozen, TOTAL_STEPS, &[]);
-        let (found, losses) = with_deaths(&laboratory, seed, frozen, save_every, &deaths);
+        let what = format!("seed {number}: saved every {save_every}, killed at {deaths:?}");
+        let (wanted, wanted_losses) = with_deaths(&laboratory, seed, &case, TOTAL_STEPS, &[]);
+        let (found, losses) = with_deaths(&laboratory, seed, &case, save_every, &deaths);
+        let training = &case.training;
+        assert_eq!(wanted.average.is_empty(), training.average == WeightAverage::Off);
+        assert_eq!(wanted.best.is_empty(), training.early_stopping.is_none());
         assert_same_bits(&found, &wanted, &what);
         assert_eq!(losses, wanted_losses, "{what}");
     }
@@ -197,9 +263,9 @@ fn killed_trials_end_with_the_bits_of_an_uninterrupted_one() {
 fn dropout_is_on_and_differs_between_steps_and_seeds() {
     let _alone = alone();
     let laboratory = Laboratory::new();
-    let end = |seed| with_deaths(&laboratory, Seed(seed), Frozen::default(), 100, &[]).0;
+    let end = |seed| with_deaths(&laboratory, Seed(seed), &Case::default(), 100, &[]).0;
     assert!(bits(&end(1).model) != bits(&end(2).model));
-    let model = laboratory.trainer(Seed(1), Frozen::default());
+    let model = laboratory.trainer(Seed(1), &Case::default());
     let batch = model.model().batch(&[&[5, 6, 7, 8]]).unwrap();
     let logits = |p| model.model().forward(&batch, p).unwrap();
     tch::manual_seed(1);
@@ -211,13 +277,13 @@ fn dropout_is_on_and_differs_between_steps_and_seeds() {
 fn a_damaged_or_foreign_checkpoint_is_refused() {
     let _alone = alone();
     let laboratory = Laboratory::new();
-    let mut trainer = laboratory.trainer(Seed(3), Frozen::default());
+    let mut trainer = laboratory.trainer(Seed(3), &Case::default());
     trainer.train_step().unwrap();
     let mut writer = laboratory.writer(1, None);
     writer.begin(trainer.snapshot().unwrap()).unwrap();
     let key = writer.finish().unwrap().unwrap();
 
-    let mut other = laboratory.trainer(Seed(4), Frozen::default());
+    let mut other = laboratory.trainer(Seed(4), &Case::default());
     let error = other.restore(laboratory.load(&key)).unwrap_err();
     assert!(error.is_permanent() && error.to_string().contains("seed"), "{error}");
 
@@ -238,14 +304,53 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
 fn a_loss_that_is_not_finite_ends_the_trial_and_is_not_saved() {
     let _alone = alone();
     let laboratory = Laboratory::new();
-    let mut trainer = laboratory.trainer(Seed(5), Frozen::default());
+    let mut trainer = laboratory.trainer(Seed(5), &Case::default());
     let mut snapshot = trainer.snapshot().unwrap();
     let poison = snapshot.model.get_mut("classifier.bias").unwrap();
     let _filled = poison.fill_(f64::NAN);
     assert_eq!(poison.kind(), Kind::Float);
     trainer.restore(snapshot).unwrap();
-    let mut host = Recorder::new(laboratory.writer(1, None));
+    let mut host = Recorder::new(&laboratory, laboratory.writer(1, None));
     let outcome = train_until(&mut trainer, TOTAL_STEPS, Some(1), &mut host).unwrap();
     assert_eq!(outcome, Outcome::Diverged { step: 1 });
     assert!(host.writer.finish().unwrap().is_none() && host.committed.is_empty());
+}
+
+#[test]
+fn a_killed_trial_gives_up_where_an_uninterrupted_one_does() {
+    let _alone = alone();
+    let laboratory = Laboratory::new();
+    let stopping = EarlyStopping { metric: None, patience: 3, min_change: 0.02 };
+    let training = TrainingSettings {
+        evaluate_every: Some(Budget::Steps(2)),
+        early_stopping: Some(stopping),
+        ..TrainingSettings::default()
+    };
+    let case = Case { training, ..Case::default() };
+    let run = |deaths: &[u64]| {
+        let mut resume_from = None;
+        for (generation, stop) in (1..).zip(deaths.iter().copied().chain([TOTAL_STEPS])) {
+            let mut trainer = laboratory.trainer(Seed(8), &case);
+            if let Some(key) = &resume_from {
+                trainer.restore(laboratory.load(key)).unwrap();
+            }
+            let writer = laboratory.writer(generation, resume_from.clone());
+            let mut host = Recorder::new(&laboratory, writer);
+            let outcome = train_until(&mut trainer, stop, Some(1), &mut host).unwrap();
+            host.committed.extend(host.writer.finish().unwrap());
+            if outcome == Outcome::GaveUp {
+                return (trainer.step(), trainer.snapshot().unwrap());
+            }
+            resume_from = host.committed.last().cloned().or(resume_from);
+        }
+        panic!("the trial never gave up");
+    };
+    let (step, wanted) = run(&[]);
+    assert!((8..TOTAL_STEPS).contains(&step), "gave up after step {step}");
+    let best = wanted.progress.stopping.best.as_ref().unwrap();
+    assert_eq!(best.step, step - 2 * 3);
+    // One death comes right after an evaluation, one between two.
+    let (found_step, found) = run(&[2, 5, step - 1]);
+    assert_eq!(found_step, step);
+    assert_same_bits(&found, &wanted, "given up");
 }

@@ -16,7 +16,7 @@ use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
-use muster_coordinator::engine::trial::TrialState;
+use muster_coordinator::engine::trial::{StopReason, TrialState};
 use muster_coordinator::engine::{Action, Engine, Event, LossCause};
 
 const NUM_SEEDS: u64 = 300;
@@ -131,17 +131,24 @@ impl Simulation {
         }
         assert!(from <= task.target_step, "{} trains backwards", task.trial);
         let key = |step| CheckpointKey { trial: task.trial.clone(), step, generation };
-        let on_the_way = (from + 1..task.target_step).filter(|step| step % 3 == 0);
-        let mut script: VecDeque<RunReport> = on_the_way
-            .chain([task.target_step])
-            .map(|step| RunReport::CheckpointCommitted { checkpoint: key(step) })
-            .collect();
         // A fixed landscape: better with more steps, different by trial.
         let talent = Seed(u64::from(task.trial.number)).child("talent", 0).draws().below(60);
+        // Some trials give up, most of them on their way.
+        let gives_up = talent.is_multiple_of(7);
+        let end = if gives_up { (from + 3).min(task.target_step) } else { task.target_step };
+        let on_the_way = (from + 1..end).filter(|step| step % 3 == 0);
+        let mut script: VecDeque<RunReport> = on_the_way
+            .chain([end])
+            .map(|step| RunReport::CheckpointCommitted { checkpoint: key(step) })
+            .collect();
         let right = (talent + task.target_step.min(40)).min(100);
         let confusion = vec![vec![right, 100 - right], vec![0, 0]];
-        let evaluation = Evaluation { loss: 1.0, confusion };
-        script.push_back(RunReport::Evaluated { step: task.target_step, evaluation });
+        let evaluation = Evaluation { loss: 1.0, confusion, auc: None };
+        script.push_back(if gives_up {
+            RunReport::EarlyStopped { step: end, best_step: end / 2, evaluation }
+        } else {
+            RunReport::Evaluated { step: end, evaluation }
+        });
         script
     }
 
@@ -327,6 +334,9 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
             *ends.entry(end).or_default() += 1;
             for trial in experiment.trials.values() {
                 let state = match &trial.state {
+                    TrialState::Stopped { reason: StopReason::NoImprovement { .. } } => {
+                        "trial gave up"
+                    }
                     TrialState::Stopped { .. } => "trial stopped",
                     TrialState::Failed { .. } => "trial failed",
                     _ => "trial other",
@@ -338,7 +348,8 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
     println!("{ends:?}");
     if only.is_none() {
         // A simulation that never gets anywhere would prove nothing.
-        for name in ["completed", "canceled", "failed", "trial stopped", "trial failed"] {
+        let named = ["completed", "canceled", "failed"];
+        for name in named.into_iter().chain(["trial stopped", "trial gave up", "trial failed"]) {
             assert!(
                 ends.get(name).is_some_and(|count| *count > 10),
                 "{name} is hardly seen: {ends:?}"

@@ -22,19 +22,60 @@ pub enum ObjectiveMetric {
     Accuracy,
     /// Unweighted mean of the per-class F1, 0 to 1.
     MacroF1,
+    /// Mean of the per-class F1, weighted by the examples of the class, 0 to 1.
+    WeightedF1,
+    /// F1 of all decisions together, 0 to 1; the accuracy, as every example has one class.
+    MicroF1,
+    /// Unweighted mean of the per-class precision, 0 to 1.
+    MacroPrecision,
+    /// Unweighted mean of the per-class recall, 0 to 1.
+    MacroRecall,
+    /// Matthews correlation coefficient, -1 to 1 (Gorodkin 2004 for more than two classes).
+    Mcc,
+    /// Area under the ROC curve, 0 to 1; for more than two classes the unweighted mean of each class
+    /// against the rest.
+    Auc,
+    /// Share of examples whose class or a neighbour of it was predicted, 0 to 1.
+    OffByOneAccuracy,
+    /// Mean distance of prediction and truth in classes.
+    MeanAbsoluteError,
+    /// Cohen's kappa with squared distances, -1 to 1.
+    QuadraticKappa,
     /// Mean cross-entropy per example, nats.
     Loss,
 }
 
 impl ObjectiveMetric {
     /// Every metric, in the order the documentation lists them.
-    pub const ALL: [Self; 3] = [Self::Accuracy, Self::MacroF1, Self::Loss];
+    pub const ALL: [Self; 12] = [
+        Self::Accuracy,
+        Self::MacroF1,
+        Self::WeightedF1,
+        Self::MicroF1,
+        Self::MacroPrecision,
+        Self::MacroRecall,
+        Self::Mcc,
+        Self::Auc,
+        Self::OffByOneAccuracy,
+        Self::MeanAbsoluteError,
+        Self::QuadraticKappa,
+        Self::Loss,
+    ];
 
     /// The name in manifests, metrics and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
             Self::MacroF1 => "macro_f1",
+            Self::WeightedF1 => "weighted_f1",
+            Self::MicroF1 => "micro_f1",
+            Self::MacroPrecision => "macro_precision",
+            Self::MacroRecall => "macro_recall",
+            Self::Mcc => "mcc",
+            Self::Auc => "auc",
+            Self::OffByOneAccuracy => "off_by_one_accuracy",
+            Self::MeanAbsoluteError => "mean_absolute_error",
+            Self::QuadraticKappa => "quadratic_kappa",
             Self::Loss => "loss",
         }
     }
@@ -42,9 +83,14 @@ impl ObjectiveMetric {
     /// The direction that is better unless the manifest says otherwise.
     pub fn natural_mode(self) -> Mode {
         match self {
-            Self::Accuracy | Self::MacroF1 => Mode::Max,
-            Self::Loss => Mode::Min,
+            Self::Loss | Self::MeanAbsoluteError => Mode::Min,
+            _ => Mode::Max,
         }
+    }
+
+    /// Whether it means something only where classes are in an order.
+    pub fn needs_order(self) -> bool {
+        matches!(self, Self::OffByOneAccuracy | Self::MeanAbsoluteError | Self::QuadraticKappa)
     }
 }
 

@@ -94,6 +94,16 @@ pub enum RunReport {
         /// The scores.
         evaluation: Evaluation,
     },
+    /// The validation metric has not improved for as long as the manifest allows; instead of
+    /// [`RunReport::Evaluated`], before its rung.
+    EarlyStopped {
+        /// Optimizer updates so far; a checkpoint of this step exists and holds the best weights.
+        step: u64,
+        /// Optimizer updates of the best weights.
+        best_step: u64,
+        /// Scores of the best weights.
+        evaluation: Evaluation,
+    },
     /// The chosen model was scored on the test split and written (from [`Task::Finish`]).
     Finished {
         /// Scores on the test split; absent when the manifest has none.

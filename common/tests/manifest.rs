@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use muster_common::manifest::{
-    AshaSettings, Budget, CheckpointSettings, DataSettings, Delimiter, Domain, HYPERPARAMETERS,
-    Holdout, Hygiene, HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings,
-    ParameterValue, PrunerSettings, Resources, SamplerSettings, Scale, SearchSpace,
-    SearcherSettings, Source, SourceFormat, TrainingObjective, Truncation,
+    AshaSettings, Assignment, Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter,
+    Domain, EarlyStopping, EvaluationSettings, HYPERPARAMETERS, Holdout, Hygiene,
+    HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision,
+    PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
+    SearcherSettings, Source, SourceFormat, TrainingObjective, TrainingSettings, TrialSettings,
+    Truncation, Unfreezing, WeightAverage,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -45,6 +47,9 @@ hyperparameters:
   dropout: {min: 0, max: 0.3}
   weight_decay: 0.05
   warmup_ratio: 0.1
+  warmup_steps: 40
+  layer_decay: 0.95
+  label_smoothing: 0.1
   max_grad_norm: 0
   adam_beta1: 0.8
   adam_beta2: 0.99
@@ -67,6 +72,16 @@ checkpoint:
 resources:
   slots: 1
 max_restarts: 0
+training:
+  schedule: {type: polynomial, power: 2, end_learning_rate: 1e-6}
+  unfreeze: {every: {epochs: 0.5}, layers: 2}
+  class_weights: {negative: 2, positive: 1}
+  average: {type: ema, decay: 0.99}
+  evaluate_every: {examples: 3_000}
+  early_stopping: {metric: mcc, patience: 3, min_change: 0.001}
+  precision: bfloat16
+evaluation:
+  ordered: false
 ";
 
 /// Nothing that has a default.
@@ -97,7 +112,7 @@ fn tab_separated(columns: Option<&[&str]>) -> SourceFormat {
 
 fn comma_separated(path: &str) -> Source {
     let format = SourceFormat::Delimited { delimiter: Delimiter::Comma, columns: None };
-    Source { paths: vec![path.to_owned()], format }
+    Source { paths: vec![path.to_owned()], hub: None, format }
 }
 
 fn full_space() -> SearchSpace {
@@ -110,12 +125,34 @@ fn full_space() -> SearchSpace {
         ("dropout", Domain::Float { min: 0.0, max: 0.3, scale: Scale::Linear }),
         ("weight_decay", float(0.05)),
         ("warmup_ratio", float(0.1)),
+        ("warmup_steps", Domain::Constant(whole(40))),
+        ("layer_decay", float(0.95)),
+        ("label_smoothing", float(0.1)),
         ("max_grad_norm", float(0.0)),
         ("adam_beta1", float(0.8)),
         ("adam_beta2", float(0.99)),
         ("adam_epsilon", float(1e-6)),
     ];
     domains.map(|(name, domain)| (name.to_owned(), domain)).into()
+}
+
+fn full_training() -> TrainingSettings {
+    let weights = [("negative", 2.0), ("positive", 1.0)];
+    TrainingSettings {
+        schedule: ScheduleShape::Polynomial { power: 2.0, end_learning_rate: 1e-6 },
+        unfreeze: Some(Unfreezing { every: Budget::Epochs(0.5), layers: 2 }),
+        class_weights: ClassWeights::Given(
+            weights.map(|(name, weight)| (name.to_owned(), weight)).into(),
+        ),
+        average: WeightAverage::Ema { decay: 0.99 },
+        evaluate_every: Some(Budget::Examples(3000)),
+        early_stopping: Some(EarlyStopping {
+            metric: Some(ObjectiveMetric::Mcc),
+            patience: 3,
+            min_change: 0.001,
+        }),
+        precision: Precision::Bfloat16,
+    }
 }
 
 #[test]
@@ -131,11 +168,14 @@ fn every_key_arrives() {
             truncation: Truncation::Head,
             freeze_embeddings: true,
             freeze_layers: 3,
+            freeze_patterns: Vec::new(),
+            reinitialize_layers: 0,
         },
         objective: TrainingObjective::Classification,
         data: DataSettings {
             train: Source {
                 paths: vec!["train.tsv".to_owned()],
+                hub: None,
                 format: tab_separated(Some(&["id", "rating", "text"])),
             },
             validation: Holdout::Count(1000),
@@ -166,6 +206,8 @@ fn every_key_arrives() {
         checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
         resources: Resources { slots: 1 },
         max_restarts: 0,
+        training: full_training(),
+        evaluation: EvaluationSettings { ordered: Some(false) },
     };
     assert_eq!(Manifest::parse(FULL), Ok(expected));
     for spec in HYPERPARAMETERS {
@@ -185,6 +227,8 @@ fn what_is_left_out_has_its_default() {
             truncation: Truncation::Head,
             freeze_embeddings: false,
             freeze_layers: 0,
+            freeze_patterns: Vec::new(),
+            reinitialize_layers: 0,
         },
         objective: TrainingObjective::Classification,
         data: DataSettings {
@@ -202,6 +246,8 @@ fn what_is_left_out_has_its_default() {
         checkpoint: CheckpointSettings { every_steps: None, keep_last: 2 },
         resources: Resources { slots: 1 },
         max_restarts: 3,
+        training: TrainingSettings::default(),
+        evaluation: EvaluationSettings::default(),
     };
     assert_eq!(Manifest::parse(MINIMAL), Ok(expected.clone()));
     // An empty value is an absent one; a byte-order mark and Windows line ends change nothing.
@@ -336,8 +382,8 @@ fn every_mistake_is_reported_in_the_order_of_lines() {
         (6, "model.max_lenght"),
         (17, "data.test.path"),
         (28, "hyperparameters.dropout"),
-        (53, ""),
-        (54, "budgte"),
+        (56, ""),
+        (57, "budgte"),
     ];
     assert_eq!(found, expected);
     assert_eq!(issues[2].mend.as_deref(), Some("did you mean `max_length`?"));
@@ -371,6 +417,46 @@ fn the_examples_are_legal() {
         }
     }
     assert!(found >= 3, "only {found} examples were found");
+}
+
+#[test]
+fn what_is_frozen_and_drawn_anew_is_read() {
+    let model = "  pretrained: models/minilm\n  max_length: 64\n  reinitialize_layers: 2\n";
+    let text = FULL
+        .replace("  pretrained: models/minilm\n  max_length: 64\n", model)
+        .replace("    layers: 3\n", "    patterns: [\"*.bias\", bert.pooler.*]\n");
+    let settings = Manifest::parse(&text).unwrap().model;
+    assert_eq!(settings.freeze_patterns, ["*.bias", "bert.pooler.*"]);
+    assert_eq!((settings.freeze_layers, settings.reinitialize_layers), (0, 2));
+    assert!(settings.freezes());
+    // As journaled before there were these keys.
+    let old = r#"{"pretrained":"m","max_length":8,"freeze_embeddings":false,"freeze_layers":0}"#;
+    let old: ModelSettings = serde_json::from_str(old).unwrap();
+    assert!(!old.freezes() && old.reinitialize_layers == 0);
+}
+
+#[test]
+fn a_model_of_the_hub_is_no_input() {
+    let base = tempfile::tempdir().unwrap();
+    let read = |pretrained: &str| {
+        let text = FULL.replace("models/minilm", pretrained);
+        let mut manifest = Manifest::parse(&text).unwrap();
+        manifest.rebase(base.path());
+        manifest
+    };
+    let named =
+        |manifest: &Manifest| manifest.inputs().iter().any(|(name, _)| *name == "model.pretrained");
+    let hub = read("org/name@v1");
+    assert_eq!(hub.model.hub_name().unwrap().to_string(), "org/name@v1");
+    assert!(!named(&hub));
+    // A directory that is there is not looked for on a hub, and neither is what can only be a path.
+    std::fs::create_dir_all(base.path().join("org/name")).unwrap();
+    for path in ["org/name", "./org/other", "a/b/c"] {
+        let manifest = read(path);
+        assert_eq!(manifest.model.hub_name(), None);
+        assert_eq!(manifest.model.pretrained, base.path().join(path).display().to_string());
+        assert!(named(&manifest));
+    }
 }
 
 #[test]
@@ -414,6 +500,97 @@ fn a_journaled_manifest_is_the_same() {
     for text in [FULL, MINIMAL, &std::fs::read_to_string(demo).unwrap()] {
         assert_round_trip(&Manifest::parse(text).unwrap());
     }
+}
+
+#[test]
+fn a_manifest_of_an_older_build_is_read() {
+    let manifest = Manifest::parse(MINIMAL).unwrap();
+    let mut json = serde_json::to_value(&manifest).unwrap();
+    for key in ["training", "evaluation"] {
+        assert!(json.as_object_mut().unwrap().remove(key).is_some());
+    }
+    assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest);
+    let settings = TrialSettings::resolve(&SearchSpace::new(), &Assignment::new());
+    let mut json = serde_json::to_value(&settings).unwrap();
+    for key in ["warmup_steps", "layer_decay", "label_smoothing"] {
+        assert!(json.as_object_mut().unwrap().remove(key).is_some());
+    }
+    assert_eq!(serde_json::from_value::<TrialSettings>(json).unwrap(), settings);
+}
+
+#[test]
+fn training_may_be_written_short() {
+    let training = |text: &str| {
+        let text = format!("{MINIMAL}training: {{{text}}}\n");
+        Manifest::parse(&text).map(|manifest| manifest.training).map_err(|e| e.to_string())
+    };
+    let schedule = |text: &str| training(text).map(|training| training.schedule);
+    assert_eq!(schedule("schedule: cosine"), Ok(ScheduleShape::Cosine { cycles: 0.5 }));
+    let end = Ok(ScheduleShape::Polynomial { power: 1.0, end_learning_rate: 1e-7 });
+    assert_eq!(schedule("schedule: {type: polynomial}"), end);
+    let slanted = Ok(ScheduleShape::SlantedTriangular { ratio: 10.0 });
+    assert_eq!(schedule("schedule: {type: slanted_triangular, ratio: 10}"), slanted);
+    let weights = training("class_weights: balanced").map(|training| training.class_weights);
+    assert_eq!(weights, Ok(ClassWeights::Balanced));
+    let every = Budget::Steps(50);
+    let average = training("average: {type: checkpoints, every: {steps: 50}}");
+    let expected = WeightAverage::Checkpoints { last: 3, every };
+    assert_eq!(average.map(|training| training.average), Ok(expected));
+    assert_eq!(training("average: {type: none}"), Ok(TrainingSettings::default()));
+}
+
+#[test]
+fn early_stopping_watches_the_objective_unless_it_is_told_otherwise() {
+    let watched = |searcher: &str, metric: &str| {
+        let space = "hyperparameters: {dropout: {min: 0, max: 0.1}}\n";
+        let training = format!(
+            "training: {{evaluate_every: {{steps: 5}}, early_stopping: {{patience: 2{metric}}}}}\n"
+        );
+        let text = if searcher.is_empty() {
+            format!("{MINIMAL}{training}")
+        } else {
+            format!("{MINIMAL}{space}searcher: {{max_trials: 2, {searcher}}}\n{training}")
+        };
+        let objective = Manifest::parse(&text).unwrap().stopping_objective().unwrap();
+        (objective.metric.name(), objective.mode)
+    };
+    assert_eq!(watched("", ""), ("loss", Mode::Min));
+    assert_eq!(watched("metric: mcc", ""), ("mcc", Mode::Max));
+    assert_eq!(watched("metric: auc, mode: min", ", metric: auc"), ("auc", Mode::Min));
+    assert_eq!(watched("metric: auc", ", metric: loss"), ("loss", Mode::Min));
+}
+
+#[test]
+fn a_long_warmup_is_warned_of() {
+    let warnings = |budget: &str, space: &str, num_train| {
+        let text = MINIMAL.replace("{epochs: 2.5}", budget);
+        let text = format!("{text}hyperparameters: {{{space}}}\n");
+        Manifest::parse(&text).unwrap().warnings(num_train)
+    };
+    assert!(warnings("{steps: 100}", "warmup_ratio: 0.2", None).is_empty());
+    assert!(warnings("{steps: 100}", "warmup_ratio: 0.21", None)[0].contains("21 %"));
+    assert!(warnings("{steps: 100}", "warmup_steps: 20", None).is_empty());
+    assert!(warnings("{steps: 100}", "warmup_steps: 21", None)[0].contains("21 of 100 steps"));
+    // With a fixed number of steps the ratio does not count.
+    assert!(warnings("{steps: 100}", "warmup_steps: 20, warmup_ratio: 0.5", None).is_empty());
+    // Epochs are steps once the data is known: 4 steps each.
+    assert!(warnings("{epochs: 10}", "warmup_steps: 9", None).is_empty());
+    assert!(warnings("{epochs: 10}", "warmup_steps: 9", Some(100))[0].contains("9 of 40 steps"));
+    assert!(warnings("{examples: 3200}", "warmup_steps: 30", None)[0].contains("30 of 100"));
+}
+
+#[test]
+fn classes_in_a_row_are_in_an_order() {
+    let is_ordered = |names: &[&str], ordered| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        EvaluationSettings { ordered }.is_ordered(&names)
+    };
+    assert!(is_ordered(&["1", "2", "3", "4", "5"], None));
+    assert!(!is_ordered(&["0", "1"], None));
+    assert!(!is_ordered(&["1", "2", "4"], None));
+    assert!(!is_ordered(&["low", "mid", "high"], None));
+    assert!(is_ordered(&["low", "mid", "high"], Some(true)));
+    assert!(!is_ordered(&["1", "2", "3"], Some(false)));
 }
 
 /// Pieces that YAML and manifests are made of.

@@ -13,9 +13,10 @@ import subprocess
 import sys
 
 import accuracy
+import search
 import train
 
-PARTS = {"accuracy": accuracy.rows, "train": train.rows}
+PARTS = {"accuracy": accuracy.rows, "search": search.rows, "train": train.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -1,5 +1,7 @@
-//! The parts of `make bench` that are no whole program: tokenization, and losses on given rows.
-//! Prints one JSON object.
+//! The parts of `make bench` that are no whole program: tokenization, losses on given rows, and
+//! samplers on test functions. Prints one JSON object.
+
+mod search;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +12,13 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use muster_common::columnar::read_parquet;
-use muster_common::manifest::{Assignment, SearchSpace, TrialSettings};
+use muster_common::manifest::{Assignment, SearchSpace, TrainingSettings, TrialSettings};
 use muster_common::seed::Seed;
-use muster_worker::data::TextTokenizer;
+use muster_worker::data::{Split, TextTokenizer};
 use muster_worker::model::{Classifier, Frozen, Pretrained, read_tensors};
-use muster_worker::train::{Optimizer, Schedule};
+use muster_worker::train::{Examples, Trainer, TrialPlan};
 use serde_json::{Value, json};
-use tch::{Device, Reduction, Tensor};
+use tch::{Device, Tensor};
 
 /// `--name VALUE` pairs.
 struct Flags(BTreeMap<String, String>);
@@ -56,7 +58,8 @@ fn main() -> anyhow::Result<()> {
     let result = match command.as_str() {
         "tokenize" => tokenize(&flags)?,
         "replay" => replay(&flags)?,
-        _ => bail!("usage: measure tokenize|replay --FLAG VALUE ..."),
+        "search" => search::search(&flags)?,
+        _ => bail!("usage: measure tokenize|replay|search --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())
@@ -107,22 +110,37 @@ fn replay(flags: &Flags) -> anyhow::Result<Value> {
     let model = flags.path("model")?;
     let tokenizer = TextTokenizer::open(&model, flags.number("max-length", 128)?)?;
     let model = with_head(&model, &flags.path("head")?)?;
-    let settings = TrialSettings::resolve(&SearchSpace::new(), &Assignment::new());
-    let optimizer = Optimizer::new(&model, &settings)?;
-    let schedule = Schedule::new(learning_rate, settings.warmup_ratio, rows.len() as u64);
-    let mut losses = Vec::new();
-    for (step, rows) in (1..).zip(&rows) {
+    // The rows of all steps, one after the other: step `n` trains on the `n`-th stretch of them.
+    let mut steps = Vec::new();
+    let (mut tokens, mut classes) = (Vec::new(), Vec::new());
+    for rows in &rows {
+        let first = u32::try_from(classes.len())?;
         let texts: Vec<&str> = rows.iter().map(|row| texts[*row].as_str()).collect();
-        let tokens = tokenizer.encode(&texts, 1)?;
-        let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
-        let labels: Vec<i64> = rows.iter().map(|row| labels[*row]).collect();
-        let logits = model.forward(&model.batch(&tokens)?, 0.0)?;
-        let labels = Tensor::f_from_slice(&labels)?;
-        let mean = Reduction::Mean;
-        let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, mean, -100, 0.0)?;
-        loss.f_backward()?;
-        let _norm = optimizer.step(step, schedule.learning_rate(step))?;
-        losses.push(loss.f_double_value(&[])?);
+        tokens.extend(tokenizer.encode(&texts, 1)?);
+        for row in rows {
+            classes.push(u32::try_from(labels[*row])?);
+        }
+        steps.push((first..u32::try_from(classes.len())?).collect::<Vec<u32>>());
+    }
+    let split = Split::new(tokens, classes);
+    let settings = TrialSettings {
+        learning_rate,
+        dropout: Some(0.0),
+        ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
+    };
+    let plan = TrialPlan {
+        settings,
+        training: TrainingSettings::default(),
+        stopping_objective: None,
+        seed: Seed(0),
+        total_steps: rows.len() as u64,
+        data: String::new(),
+        rank: 0,
+    };
+    let mut trainer = Trainer::new(plan, model, Examples::of_tokens(&split))?;
+    let mut losses = Vec::new();
+    for batch in &steps {
+        losses.push(trainer.train_on(batch)?.loss.f_double_value(&[])?);
     }
     Ok(json!({ "losses": losses, "theirs": theirs }))
 }

@@ -3,7 +3,7 @@
 usage: check_export.py MODEL_DIR SENTENCES PREDICTIONS
 
 MODEL_DIR is a Hugging Face directory that Muster exported, SENTENCES holds one text per line, and PREDICTIONS
-what `muster predict MODEL_DIR --json --logits < SENTENCES` printed: one JSON object per line and text, with the
+what `muster predict MODEL_DIR --json < SENTENCES` printed: one JSON object per line and text, with the
 keys `label` (a name out of config.json) and `logits` (one float per class). Exits 1 when a logit differs by
 more than 1e-5 or a label differs.
 """

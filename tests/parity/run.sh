@@ -1,24 +1,44 @@
 #!/usr/bin/env bash
-# `make parity`: does the transformers library give an exported model the scores that Muster gives it?
-# usage: run.sh [MODEL_DIR]; without one, the model that `make demo` exported last.
+# `make parity`: does the transformers library give exported models the scores that Muster gives them?
+# usage: run.sh [MODEL_DIR]; without one, a small model of each family is fine-tuned and exported, and the model
+# that `make demo` exported last is compared too, where there is one.
+# MUSTER_PARITY_PYTHON names a Python that has torch and transformers already.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-model=${1:-}
-if [ -z "$model" ]; then
-    newest=$(find muster-data -path '*/best/config.json' -printf '%T@ %h\n' 2>/dev/null | sort -rn | head -n 1)
-    model=${newest#* }
-fi
-if [ -z "$model" ]; then
-    echo "error: there is no exported model in muster-data: run \`make demo\` first, or give its directory" >&2
-    exit 1
-fi
 deploy/setup/check.sh
-tests/parity/setup.sh
+python=${MUSTER_PARITY_PYTHON:-}
+if [ -z "$python" ]; then
+    tests/parity/setup.sh
+    python=.cache/parity/bin/python
+fi
 deploy/setup/libtorch.sh
 deploy/setup/build.sh target/build.log
-mkdir -p target/parity
-echo "comparing $model"
-target/release/muster predict "$model" --json --logits <tests/parity/sentences.txt >target/parity/predictions.jsonl
-HF_HUB_OFFLINE=1 timeout 300 .cache/parity/bin/python tests/parity/check_export.py \
-    "$model" tests/parity/sentences.txt target/parity/predictions.jsonl
+sentences=tests/parity/sentences.txt
+
+compare() {
+    echo "comparing $1"
+    target/release/muster predict "$1" --json <"$sentences" >target/parity/predictions.jsonl
+    HF_HUB_OFFLINE=1 timeout 300 "$python" tests/parity/check_export.py "$1" "$sentences" target/parity/predictions.jsonl
+}
+
+if [ "$#" -gt 0 ]; then
+    mkdir -p target/parity
+    compare "$1"
+    exit 0
+fi
+rm -rf target/parity
+HF_HUB_OFFLINE=1 timeout 300 "$python" tests/parity/families.py "$sentences" target/parity
+for family in bert distilbert roberta; do
+    echo "fine-tuning a small $family"
+    timeout 600 target/release/muster run "target/parity/$family.yaml" --slots 1 \
+        --state target/parity/coordinator --store target/parity/store >"target/parity/$family.log" 2>&1 || {
+        tail -n 20 "target/parity/$family.log" >&2
+        exit 1
+    }
+    compare "target/parity/store/experiments/parity-$family-1/best"
+done
+newest=$(find muster-data -path '*/best/config.json' -printf '%T@ %h\n' 2>/dev/null | sort -rn | head -n 1)
+if [ -n "$newest" ]; then
+    compare "${newest#* }"
+fi

@@ -5,6 +5,7 @@
 // library, reaches 250 (products of 864x384 and 384x1536). Both sum in 32-bit floats.
 
 #include <ATen/Tensor.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/linear.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -61,7 +62,8 @@ bool suits_one_dnn(const at::Tensor& x, const at::Tensor& weight) {
   const auto plain = [](const at::Tensor& tensor) {
     return tensor.device().is_cpu() && tensor.scalar_type() == at::kFloat;
   };
-  return one_dnn().has_value() && plain(x) && plain(weight) && x.numel() > 0;
+  return one_dnn().has_value() && plain(x) && plain(weight) && x.numel() > 0 &&
+         !at::autocast::is_autocast_enabled(at::kCPU);
 }
 
 }  // namespace

@@ -1,10 +1,13 @@
 // What tch does not bind of training: the fused AdamW update, the gradient norm and clip without a
-// look at the values, and gradients set to none. Tensors cross the boundary as tch's `C_tensor*`,
+// look at the values, averages of weights, loss scaling, and gradients set to none. Tensors cross the boundary as tch's `C_tensor*`,
 // which is `at::Tensor*`; they are borrowed. No exception leaves a function: each returns 0, or -1
 // with a message for muster_last_error.
 
 #include <ATen/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
+#include <ATen/ops/_amp_update_scale.h>
+#include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -13,6 +16,7 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <cstddef>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -46,10 +50,13 @@ std::vector<at::Tensor> gradients(at::Tensor* const* parameters, size_t count) {
 
 extern "C" {
 
-// One AdamW update in place. `step` counts from 1 and is the exponent of the bias correction.
+// One AdamW update in place. `step` counts from 1 and is the exponent of the bias correction. With
+// `overflow` (0-d, else null) nothing is updated where it is 1, and `skipped` (0-d) counts that; what
+// it has counted is taken off `step`.
 int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments,
                  at::Tensor* const* second_moments, size_t count, double step, double learning_rate,
-                 double beta1, double beta2, double weight_decay, double epsilon) {
+                 double beta1, double beta2, double weight_decay, double epsilon,
+                 const at::Tensor* overflow, at::Tensor* skipped) {
   return guarded([&] {
     if (count == 0) return;
     at::NoGradGuard no_grad;
@@ -58,9 +65,16 @@ int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments
     std::vector<at::Tensor> first = borrow(first_moments, count);
     std::vector<at::Tensor> second = borrow(second_moments, count);
     at::Tensor counter = at::full({}, step, values[0].options().dtype(at::kFloat));
+    std::optional<at::Tensor> found_overflow;
+    if (overflow != nullptr) {
+      counter.sub_(*skipped);
+      skipped->add_(*overflow);
+      found_overflow = *overflow;
+    }
     std::vector<at::Tensor> steps(count, counter);
     at::_fused_adamw_(values, grads, first, second, /*max_exp_avg_sqs=*/{}, steps, learning_rate,
-                      beta1, beta2, weight_decay, epsilon, /*amsgrad=*/false, /*maximize=*/false);
+                      beta1, beta2, weight_decay, epsilon, /*amsgrad=*/false, /*maximize=*/false,
+                      /*grad_scale=*/{}, found_overflow);
   });
 }
 
@@ -76,6 +90,37 @@ int muster_clip_gradients(at::Tensor* const* parameters, size_t count, double ma
     if (max_norm > 0)
       at::_foreach_mul_(grads, at::clamp_max(total.add(1e-6).reciprocal().mul(max_norm), 1.0));
     norm->copy_(total);
+  });
+}
+
+// averages[i] += (1 - decay) * (values[i] - averages[i])
+int muster_lerp(at::Tensor* const* averages, at::Tensor* const* values, size_t count,
+                double decay) {
+  return guarded([&] {
+    if (count == 0) return;
+    at::NoGradGuard no_grad;
+    at::_foreach_lerp_(borrow(averages, count), borrow(values, count), 1.0 - decay);
+  });
+}
+
+// Divides the gradients by `scale` (0-d) and sets `overflow` (0-d) to 1 where one is not finite.
+int muster_unscale_gradients(at::Tensor* const* parameters, size_t count, const at::Tensor* scale,
+                             at::Tensor* overflow) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::vector<at::Tensor> grads = gradients(parameters, count);
+    overflow->zero_();
+    const at::Tensor inverse = scale->to(at::kDouble).reciprocal().to(at::kFloat);
+    at::_amp_foreach_non_finite_check_and_unscale_(grads, *overflow, inverse);
+  });
+}
+
+// The scale of the next step: doubled after `interval` steps without an overflow, halved by one.
+int muster_update_scale(at::Tensor* scale, at::Tensor* streak, const at::Tensor* overflow,
+                        int64_t interval) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_amp_update_scale_(*scale, *streak, *overflow, /*growth=*/2.0, /*backoff=*/0.5, interval);
   });
 }
 

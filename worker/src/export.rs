@@ -7,13 +7,16 @@ use bytes::Bytes;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest};
-use muster_common::objective::ObjectiveMetric;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use object_store::path::Path as StorePath;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use crate::deadline::{Overdue, within};
-use crate::model::{CONFIG_FILE, Classifier, ModelError, WEIGHTS_FILE, serialize_tensors};
+use crate::model::{
+    CONFIG_FILE, Classifier, LanguageModel, ModelConfig, ModelError, NamedTensors, WEIGHTS_FILE,
+    serialize_tensors,
+};
 
 /// What of the pretrained directory belongs to its tokenizer; copied where present.
 const TOKENIZER_FILES: [&str; 7] = [
@@ -87,73 +90,120 @@ pub fn export(
     provenance: &Provenance<'_>,
 ) -> Result<String, ExportError> {
     let directory = Layout::best(&provenance.trial.experiment);
-    let put = |name: &str, bytes: Vec<u8>| {
-        within(runtime, store.put(&directory.clone().join(name), Bytes::from(bytes)))??;
-        Ok::<_, ExportError>(())
-    };
-    let pretty = |file: &'static str, value: &Value| {
-        serde_json::to_vec_pretty(value).map_err(|source| ExportError::Json { file, source })
-    };
-    for name in TOKENIZER_FILES {
-        let path = pretrained.join(name);
-        match std::fs::read(&path) {
-            Ok(bytes) => put(name, bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(ExportError::Read { path: path.display().to_string(), source });
-            }
-        }
-    }
-    let parameters = model.parameters().iter().map(|(name, tensor)| (name.clone(), tensor));
-    // transformers refuses a file that does not say which framework wrote it.
-    let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-    put(WEIGHTS_FILE, serialize_tensors(parameters, texts)?)?;
-    put(CONFIG_FILE, pretty(CONFIG_FILE, &config(model, dropout))?)?;
-    put(PROVENANCE_FILE, pretty(PROVENANCE_FILE, &describe(provenance))?)?;
-    Ok(store.display(&directory))
+    let target = Target { runtime, store, directory };
+    target.put_model(pretrained, model.parameters(), &classifier_config(model, dropout))?;
+    let ordered = provenance.manifest.evaluation.is_ordered(model.labels());
+    target.put_json(PROVENANCE_FILE, &describe(provenance, ordered))?;
+    Ok(store.display(&target.directory))
 }
 
-/// The pretrained `config.json` with the head described.
-fn config(model: &Classifier, dropout: Option<f64>) -> Value {
+/// Writes a language model, with its heads, to `directory` of the store and returns where that is.
+/// Classifiers of the family start from it like from any pretrained model. `pretrained` and
+/// `dropout` as in [`export`].
+pub fn export_language_model(
+    runtime: &Handle,
+    store: &Store,
+    directory: StorePath,
+    model: &LanguageModel,
+    pretrained: &Path,
+    dropout: Option<f64>,
+) -> Result<String, ExportError> {
+    let target = Target { runtime, store, directory };
+    // The rate of the classification head stays what it was: there is none here.
+    let [hidden, attention, _] = model.config().dropout_fields();
+    let rates = dropout.map(|rate| [hidden, attention].map(|field| (field, json!(rate))));
+    let architecture = [("architectures", json!([model.class_name()]))];
+    let fields = architecture.into_iter().chain(rates.into_iter().flatten());
+    target.put_model(pretrained, model.parameters(), &config(model.config(), fields))?;
+    Ok(store.display(&target.directory))
+}
+
+/// Where a model is written.
+struct Target<'a> {
+    runtime: &'a Handle,
+    store: &'a Store,
+    directory: StorePath,
+}
+
+impl Target<'_> {
+    fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), ExportError> {
+        let key = self.directory.clone().join(name);
+        within(self.runtime, self.store.put(&key, Bytes::from(bytes)))??;
+        Ok(())
+    }
+
+    fn put_json(&self, file: &'static str, value: &Value) -> Result<(), ExportError> {
+        let bytes = serde_json::to_vec_pretty(value);
+        self.put(file, bytes.map_err(|source| ExportError::Json { file, source })?)
+    }
+
+    /// Tokenizer, weights, configuration.
+    fn put_model(
+        &self,
+        pretrained: &Path,
+        parameters: &NamedTensors,
+        config: &Value,
+    ) -> Result<(), ExportError> {
+        for name in TOKENIZER_FILES {
+            let path = pretrained.join(name);
+            match std::fs::read(&path) {
+                Ok(bytes) => self.put(name, bytes)?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    return Err(ExportError::Read { path: path.display().to_string(), source });
+                }
+            }
+        }
+        let parameters = parameters.iter().map(|(name, tensor)| (name.clone(), tensor));
+        // transformers refuses a file that does not say which framework wrote it.
+        let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        self.put(WEIGHTS_FILE, serialize_tensors(parameters, texts)?)?;
+        self.put_json(CONFIG_FILE, config)
+    }
+}
+
+/// The pretrained `config.json` with the classification head described.
+fn classifier_config(model: &Classifier, dropout: Option<f64>) -> Value {
     let labels = model.labels().iter().enumerate();
     let id2label: serde_json::Map<String, Value> =
         labels.clone().map(|(id, label)| (id.to_string(), json!(label))).collect();
     let label2id: serde_json::Map<String, Value> =
         labels.map(|(id, label)| (label.clone(), json!(id))).collect();
-    let class = model.config().family.class_name("SequenceClassification");
-    let mut config = model.config().raw.clone();
-    if let Value::Object(fields) = &mut config {
-        if let Some(rate) = dropout {
-            for field in model.config().dropout_fields() {
-                fields.insert(field.to_owned(), json!(rate));
-            }
-        }
-        for (field, value) in [
-            ("architectures", json!([class])),
-            ("problem_type", json!("single_label_classification")),
-            ("id2label", Value::Object(id2label)),
-            ("label2id", Value::Object(label2id)),
-            ("torch_dtype", json!("float32")),
-        ] {
-            fields.insert(field.to_owned(), value);
-        }
+    let head = [
+        ("architectures", json!([model.config().family.class_name("SequenceClassification")])),
+        ("problem_type", json!("single_label_classification")),
+        ("id2label", Value::Object(id2label)),
+        ("label2id", Value::Object(label2id)),
+    ];
+    let fields = model.config().dropout_fields();
+    let rates = dropout.map(|rate| fields.map(|field| (field, json!(rate))));
+    config(model.config(), head.into_iter().chain(rates.into_iter().flatten()))
+}
+
+/// The pretrained `config.json` with these fields written over.
+fn config(pretrained: &ModelConfig, fields: impl Iterator<Item = (&'static str, Value)>) -> Value {
+    let mut config = pretrained.raw.clone();
+    if let Value::Object(all) = &mut config {
+        all.extend(fields.map(|(field, value)| (field.to_owned(), value)));
+        all.insert("torch_dtype".to_owned(), json!("float32"));
         // The path it was loaded from on somebody's machine, and a second name of `torch_dtype`.
         for field in ["_name_or_path", "dtype"] {
-            fields.remove(field);
+            all.remove(field);
         }
     }
     config
 }
 
-fn describe(provenance: &Provenance<'_>) -> Value {
+fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
     let Provenance { manifest, trial, assignment, checkpoint, test } = provenance;
     let hyperparameters: serde_json::Map<String, Value> =
         assignment.iter().map(|(name, value)| (name.clone(), json!(value.as_f64()))).collect();
     let scores = test.map(|test| {
-        let named = ObjectiveMetric::ALL.map(|metric| (metric.name(), test.value(metric)));
+        let values = test.values(ordered).into_iter();
+        let named = values.map(|(metric, value)| (metric.name(), value));
         json!({
             "num_examples": test.num_examples(),
-            "scores": named.into_iter().collect::<BTreeMap<_, _>>(),
+            "scores": named.collect::<BTreeMap<_, _>>(),
             "confusion": test.confusion,
         })
     });
@@ -170,8 +220,10 @@ fn describe(provenance: &Provenance<'_>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
-    use crate::model::{Frozen, Pretrained};
+    use crate::model::{Dropout, Family, Frozen, LanguageObjective, Pretrained, texts_of};
     use muster_common::id::Generation;
     use muster_common::seed::Seed;
     use tch::Device;
@@ -188,42 +240,117 @@ data:
 budget: {epochs: 1}
 ";
 
+    struct Bench {
+        runtime: tokio::runtime::Runtime,
+        store: Store,
+        source: tempfile::TempDir,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let source = tempfile::tempdir().unwrap();
+            std::fs::write(source.path().join("tokenizer.json"), b"{}").unwrap();
+            std::fs::write(source.path().join("merges.txt"), b"#version: 0.2\n").unwrap();
+            let store = Store::open(directory.path().to_str().unwrap()).unwrap();
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            Self { runtime, store, source, _directory: directory }
+        }
+
+        fn export(&self, model: &Classifier, dropout: Option<f64>) -> PathBuf {
+            let trial: TrialId = "sentences-1/t2".parse().unwrap();
+            let test =
+                Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![0, 4]], auc: Some(0.9) };
+            let key = CheckpointKey { trial: trial.clone(), step: 7, generation: Generation(1) };
+            let provenance = Provenance {
+                manifest: &Manifest::parse(MANIFEST).unwrap(),
+                trial: &trial,
+                assignment: &Assignment::new(),
+                checkpoint: &key,
+                test: Some(&test),
+            };
+            let (handle, source) = (self.runtime.handle(), self.source.path());
+            let exported = export(handle, &self.store, model, source, dropout, &provenance);
+            PathBuf::from(exported.unwrap())
+        }
+    }
+
+    fn golden(family: Family, task: &str) -> Pretrained {
+        let name = format!("../tests/golden/hf/families/{}-{task}", family.model_type());
+        Pretrained::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+    }
+
+    fn json_of(path: &Path) -> Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
     #[test]
     fn an_exported_model_predicts_the_same() {
-        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/hf/tiny");
-        let pretrained = Pretrained::read(&tiny).unwrap();
-        let labels = vec!["no".to_owned(), "yes".to_owned()];
-        let frozen = Frozen { embeddings: true, layers: 1 };
-        let model =
-            Classifier::to_train(&pretrained, labels, frozen, Seed(9), Device::Cpu).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().to_str().unwrap()).unwrap();
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let source = tempfile::tempdir().unwrap();
-        std::fs::write(source.path().join("tokenizer.json"), b"{}").unwrap();
-        let trial: TrialId = "sentences-1/t2".parse().unwrap();
-        let test = Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![0, 4]] };
-        let provenance = Provenance {
-            manifest: &Manifest::parse(MANIFEST).unwrap(),
-            trial: &trial,
-            assignment: &Assignment::new(),
-            checkpoint: &CheckpointKey { trial: trial.clone(), step: 7, generation: Generation(1) },
-            test: Some(&test),
-        };
-        let handle = runtime.handle();
-        let exported =
-            export(handle, &store, &model, source.path(), Some(0.3), &provenance).unwrap();
-        let exported = Path::new(&exported);
-        let again = Classifier::from_directory(exported, Device::Cpu).unwrap();
-        assert_eq!(again.labels(), model.labels());
-        let batch = [vec![1, 5, 6, 2], vec![1, 9, 2]];
-        assert_eq!(again.logits(&batch).unwrap(), model.logits(&batch).unwrap());
-        let json = |file: &str| -> Value {
-            serde_json::from_slice(&std::fs::read(exported.join(file)).unwrap()).unwrap()
-        };
-        assert_eq!(json(CONFIG_FILE)["architectures"][0], "BertForSequenceClassification");
-        assert_eq!(json(CONFIG_FILE)["label2id"]["yes"], 1);
-        assert_eq!(json(PROVENANCE_FILE)["test"]["scores"]["accuracy"], 0.875);
-        assert!(exported.join("tokenizer.json").is_file());
+        for (family, class, rate) in [
+            (Family::Bert, "BertForSequenceClassification", "classifier_dropout"),
+            (Family::DistilBert, "DistilBertForSequenceClassification", "seq_classif_dropout"),
+            (Family::Roberta, "RobertaForSequenceClassification", "classifier_dropout"),
+        ] {
+            let bench = Bench::new();
+            // The pretrained model is a language model: its head goes, a classifier's comes.
+            let pretrained = golden(family, "masked");
+            let labels = vec!["no".to_owned(), "yes".to_owned()];
+            let frozen = Frozen { embeddings: true, layers: 1 };
+            let model =
+                Classifier::to_train(&pretrained, labels, frozen, Seed(9), Device::Cpu).unwrap();
+            let exported = bench.export(&model, Some(0.3));
+            let again = Classifier::from_directory(&exported, Device::Cpu).unwrap();
+            assert_eq!(again.labels(), model.labels());
+            let batch = [vec![2, 5, 6, 3], vec![2, 9, 3]];
+            assert_eq!(again.logits(&batch).unwrap(), model.logits(&batch).unwrap());
+            assert_eq!(again.parameters(), model.parameters());
+            assert_eq!(again.config().dropout, 0.3.into());
+            let config = json_of(&exported.join(CONFIG_FILE));
+            assert_eq!((&config["architectures"][0], &config[rate]), (&class.into(), &0.3.into()));
+            assert_eq!(config["label2id"]["yes"], 1);
+            assert_eq!(config["problem_type"], "single_label_classification");
+            let provenance = json_of(&exported.join(PROVENANCE_FILE));
+            assert_eq!(provenance["test"]["scores"]["accuracy"], 0.875);
+            assert!(exported.join("tokenizer.json").is_file());
+            assert!(exported.join("merges.txt").is_file());
+            let weights = std::fs::read(exported.join(WEIGHTS_FILE)).unwrap();
+            assert_eq!(texts_of(&weights).unwrap()["format"], "pt");
+            // Without the hyperparameter the rates stay the model's own.
+            let own = Classifier::from_directory(&bench.export(&model, None), Device::Cpu);
+            assert_eq!(own.unwrap().config().dropout, pretrained.config.dropout);
+        }
+    }
+
+    #[test]
+    fn an_exported_language_model_goes_on_and_becomes_a_classifier() {
+        for (family, task, objective) in [
+            (Family::Bert, "both", LanguageObjective::Both),
+            (Family::DistilBert, "masked", LanguageObjective::MaskedTokens),
+            (Family::Roberta, "masked", LanguageObjective::MaskedTokens),
+        ] {
+            let bench = Bench::new();
+            let pretrained = golden(family, task);
+            let to_train = |pretrained: &Pretrained| {
+                let frozen = Frozen::default();
+                LanguageModel::to_train(pretrained, objective, frozen, Seed(4), Device::Cpu)
+                    .unwrap()
+            };
+            let model = to_train(&pretrained);
+            let directory = StorePath::from("adapted");
+            let (handle, source) = (bench.runtime.handle(), bench.source.path());
+            let exported =
+                export_language_model(handle, &bench.store, directory, &model, source, Some(0.2));
+            let exported = PathBuf::from(exported.unwrap());
+            let again = Pretrained::read(&exported).unwrap();
+            assert_eq!(to_train(&again).parameters(), model.parameters());
+            let rates = Dropout { head: pretrained.config.dropout.head, ..0.2.into() };
+            assert_eq!(again.config.dropout, rates);
+            let config = json_of(&exported.join(CONFIG_FILE));
+            assert_eq!(config["architectures"][0], model.class_name());
+            let labels = vec!["a".to_owned(), "b".to_owned()];
+            let frozen = Frozen::default();
+            assert!(Classifier::to_train(&again, labels, frozen, Seed(1), Device::Cpu).is_ok());
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! The worker program: supervisor of a slot, runner, and one-shot commands that need tensors.
 
-use std::io::BufRead;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{LogFormat, install};
 use muster_common::time::Timestamp;
+use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{SupervisorOptions, supervise};
 use muster_worker::{predict, runner};
 
@@ -38,18 +38,21 @@ enum Command {
     #[command(hide = true)]
     Runner,
     /// Classify texts with a model directory
-    Predict {
-        /// Directory of the model
-        model: PathBuf,
-        /// Texts; without any, lines of standard input
-        texts: Vec<String>,
-        /// Print one JSON object per text
-        #[arg(long)]
-        json: bool,
-        /// Add the raw scores (with --json)
-        #[arg(long, requires = "json")]
-        logits: bool,
-    },
+    Predict(PredictArguments),
+}
+
+#[derive(Debug, Args)]
+struct PredictArguments {
+    /// Directory of the model, or its name on the Hugging Face hub
+    model: String,
+    /// Texts; without any and without a file, lines of standard input
+    texts: Vec<String>,
+    /// JSON Lines: one object per text, with `text` and perhaps `text_pair`
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    file: Option<PathBuf>,
+    /// Print one JSON object per text, with class, probabilities, scores and token ids
+    #[arg(long)]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -64,9 +67,10 @@ fn main() -> ExitCode {
             install(&filter, LogFormat::Text);
             runner::run()
         }
-        Command::Predict { model, texts, json, logits } => {
-            install("warn", LogFormat::Text);
-            classify(&model, texts, json, logits)
+        Command::Predict(arguments) => {
+            // Downloads take minutes, and say so.
+            install("warn,muster_worker::model::hub=info", LogFormat::Text);
+            classify(arguments)
         }
     };
     match outcome {
@@ -95,18 +99,17 @@ fn start(
     outcome
 }
 
-fn classify(
-    model: &std::path::Path,
-    mut texts: Vec<String>,
-    json: bool,
-    logits: bool,
-) -> anyhow::Result<()> {
-    if texts.is_empty() {
-        let lines: Result<Vec<String>, _> = std::io::stdin().lock().lines().collect();
-        texts = lines.context("standard input is not readable text")?;
-    }
-    for prediction in predict::predict(model, texts)? {
-        println!("{}", if json { prediction.to_json(logits) } else { prediction.to_line() });
-    }
-    Ok(())
+fn classify(arguments: PredictArguments) -> anyhow::Result<()> {
+    let PredictArguments { model, texts, file, json } = arguments;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let num_threads = runner::threads_of_slot()?.map_or(Ok(cores), usize::try_from)?;
+    let predictor = Predictor::open(&predict::directory_of(&model)?, num_threads)?;
+    let texts: Box<dyn Iterator<Item = anyhow::Result<Text>>> = match file {
+        Some(file) => Box::new(predict::texts_of_file(&file)?),
+        None if texts.is_empty() => Box::new(predict::texts_of_lines(std::io::stdin().lock())),
+        None => Box::new(texts.into_iter().map(|text| Ok(text.into()))),
+    };
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    predictor.predict(texts, |prediction| predict::write_line(&mut output, &prediction, json))?;
+    predict::unless_unread(output.flush()).map(|_| ())
 }

@@ -1,28 +1,60 @@
 //! Classifying texts with a model directory, as exported or as other tools write it.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use muster_common::manifest::HubName;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::data::TextTokenizer;
-use crate::model::Classifier;
+use crate::data::{Input, Sequence, TextTokenizer};
+use crate::model::{self, Classifier, HubSettings};
 
 /// Texts per forward.
 const BATCH: usize = 32;
 
-/// What the model says about one text.
-#[derive(Debug, Clone, PartialEq)]
+/// Texts are read, sorted by length and answered in parts of so many, or of so many bytes: however
+/// long the file is, no more of it is in memory.
+const PART: usize = 4096;
+const PART_BYTES: usize = 16 << 20;
+
+/// One text to classify, or a pair that is read as one example.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Text {
+    /// The text.
+    pub text: String,
+    /// The second text of a pair.
+    #[serde(default)]
+    pub text_pair: Option<String>,
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self { text, text_pair: None }
+    }
+}
+
+/// What the model says about one text. Written as JSON it is one object without line breaks.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
     /// The text, as given.
     pub text: String,
+    /// The second text of a pair.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_pair: Option<String>,
     /// Name of the most probable class.
     pub label: String,
     /// Its probability, 0 to 1.
     pub probability: f64,
-    /// Raw scores, one per class in the order of their numbers.
+    /// Probabilities of all classes, in the order of their numbers.
+    pub probabilities: Vec<f64>,
+    /// Raw scores of all classes, in the order of their numbers.
     pub logits: Vec<f32>,
+    /// What the model read, special tokens included.
+    pub token_ids: Vec<u32>,
 }
 
 impl Prediction {
@@ -31,52 +63,192 @@ impl Prediction {
         format!("{}\t{:.4}\t{}", self.label, self.probability, self.text)
     }
 
-    /// One JSON object without line breaks, with the keys `text`, `label`, `probability` and, if
-    /// `logits` holds, `logits`.
-    pub fn to_json(&self, logits: bool) -> String {
-        let Self { text, label, probability, .. } = self;
-        let mut object = json!({"text": text, "label": label, "probability": probability});
-        if logits && let Some(fields) = object.as_object_mut() {
-            fields.insert("logits".to_owned(), json!(self.logits));
+    fn new(
+        text: Text,
+        tokens: Sequence,
+        logits: Vec<f32>,
+        labels: &[String],
+    ) -> anyhow::Result<Self> {
+        let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        let (class, score) = best.context("the model has no classes")?;
+        if !logits.iter().all(|logit| logit.is_finite()) {
+            bail!("the scores are not finite: the weights are damaged");
         }
-        object.to_string()
+        let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - score).exp()).collect();
+        let total: f64 = powers.iter().sum();
+        let label = labels.get(class).context("the model has more scores than class names")?;
+        Ok(Self {
+            text: text.text,
+            text_pair: text.text_pair,
+            label: label.clone(),
+            probability: total.recip(),
+            probabilities: powers.iter().map(|power| power / total).collect(),
+            logits,
+            token_ids: tokens.ids,
+        })
     }
 }
 
-/// Classifies texts with the model in a Hugging Face directory, on the CPU. Results come in the
-/// order of the texts. Texts longer than the model can take keep their head.
-pub fn predict(directory: &Path, texts: Vec<String>) -> anyhow::Result<Vec<Prediction>> {
-    let model = Classifier::from_directory(directory, Device::Cpu)
-        .with_context(|| format!("no model in {}", directory.display()))?;
-    let max_length = u32::try_from(model.config().max_tokens())?;
-    let tokenizer = TextTokenizer::open(directory, max_length)?;
-    let num_threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let tokens = tokenizer.encode(&borrowed, num_threads)?;
-    check_vocabulary(&tokens, model.config().vocab_size)?;
-
-    // Texts of similar length share a batch, so that little of it is padding.
-    let mut sequences: Vec<(usize, Vec<u32>)> = tokens.into_iter().enumerate().collect();
-    sequences.sort_by_key(|(index, tokens)| (tokens.len(), *index));
-    let mut scored: Vec<(usize, Vec<f32>)> = Vec::with_capacity(sequences.len());
-    for batch in sequences.chunks(BATCH) {
-        let (indices, tokens): (Vec<usize>, Vec<Vec<u32>>) = batch.iter().cloned().unzip();
-        scored.extend(indices.into_iter().zip(rows(&model.logits(&tokens)?)?));
-    }
-    scored.sort_by_key(|(index, _)| *index);
-    let name = |(text, (_, logits))| prediction(text, logits, model.labels());
-    texts.into_iter().zip(scored).map(name).collect()
+/// The texts of a JSON Lines file: one object per line with `text` and, for pairs, `text_pair`;
+/// other keys are passed over, and so are empty lines.
+pub fn texts_of_file(
+    path: &Path,
+) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Text>> + use<>> {
+    let shown = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let mut lines = BufReader::new(file).split(b'\n');
+    let mut number = 0u64;
+    Ok(std::iter::from_fn(move || {
+        loop {
+            let line = lines.next()?;
+            number += 1;
+            let place = || format!("{shown}, line {number}");
+            let line = match line {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error).with_context(place)),
+            };
+            // A byte-order mark is no part of the first object.
+            let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line);
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            let text = serde_json::from_slice(line).with_context(|| {
+                format!("{}: not an object with a `text`, and perhaps a `text_pair`", place())
+            });
+            return Some(text);
+        }
+    }))
 }
 
-fn check_vocabulary(tokens: &[Vec<u32>], vocab_size: i64) -> anyhow::Result<()> {
-    let largest = tokens.iter().flatten().max().copied().unwrap_or(0);
-    if i64::from(largest) >= vocab_size {
-        bail!(
-            "the tokenizer gives the number {largest}, but the model knows {vocab_size} tokens: \
-             the tokenizer belongs to another model"
-        );
+/// The lines of `input`, one text each.
+pub fn texts_of_lines(input: impl BufRead) -> impl Iterator<Item = anyhow::Result<Text>> {
+    input.lines().map(|line| line.map(Text::from).context("standard input is not readable text"))
+}
+
+/// The directory of `model`: a path, or the name of a model on a hub.
+pub fn directory_of(model: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("the working directory is gone")?;
+    let Some(name) = HubName::unless_there(model, &here) else { return Ok(PathBuf::from(model)) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start the threads that talk to the hub")?;
+    let go_on = || ControlFlow::Continue(());
+    let fetched = model::fetch(runtime.handle(), &name, &HubSettings::from_environment(), go_on)?;
+    fetched.context("the download was stopped")
+}
+
+/// A fine-tuned model with its tokenizer, on the CPU.
+#[derive(Debug)]
+pub struct Predictor {
+    model: Classifier,
+    tokenizer: TextTokenizer,
+    num_threads: usize,
+}
+
+impl Predictor {
+    /// Reads a Hugging Face directory. `num_threads` compute, in all of this process.
+    pub fn open(directory: &Path, num_threads: usize) -> anyhow::Result<Self> {
+        tch::set_num_threads(i32::try_from(num_threads)?);
+        let model = Classifier::from_directory(directory, Device::Cpu)
+            .with_context(|| format!("no model in {}", directory.display()))?;
+        let problem = model.config().raw.get("problem_type").and_then(|value| value.as_str());
+        if let Some(problem) = problem.filter(|problem| *problem != "single_label_classification") {
+            bail!(
+                "{} is made for `{problem}`; only one class per text is predicted here",
+                directory.display()
+            );
+        }
+        let max_length = u32::try_from(model.config().max_tokens())?;
+        let tokenizer = TextTokenizer::open(directory, max_length)?;
+        Ok(Self { model, tokenizer, num_threads })
     }
-    Ok(())
+
+    /// Classifies all `texts` and hands the results to `sink`, in the order of the texts, until it
+    /// wants no more. Texts longer than the model can take keep their head, of pairs the longer text is cut.
+    pub fn predict(
+        &self,
+        texts: impl IntoIterator<Item = anyhow::Result<Text>>,
+        mut sink: impl FnMut(Prediction) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<()> {
+        let mut texts = texts.into_iter();
+        loop {
+            let (mut part, mut bytes) = (Vec::new(), 0);
+            while part.len() < PART && bytes < PART_BYTES {
+                let Some(text) = texts.next() else { break };
+                let text = text?;
+                bytes += text.text.len() + text.text_pair.as_ref().map_or(0, String::len);
+                part.push(text);
+            }
+            if part.is_empty() {
+                return Ok(());
+            }
+            for prediction in self.predict_part(part)? {
+                if sink(prediction)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn predict_part(&self, texts: Vec<Text>) -> anyhow::Result<Vec<Prediction>> {
+        let inputs: Vec<Input<'_>> = texts
+            .iter()
+            .map(|text| Input { text: &text.text, pair: text.text_pair.as_deref() })
+            .collect();
+        let sequences = self.tokenizer.encode_inputs(&inputs, self.num_threads)?;
+        self.check_vocabulary(&sequences)?;
+        // Texts of similar length share a batch, so that little of it is padding.
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        order.sort_by_key(|index| (sequences.get(*index).map(|s| s.ids.len()), *index));
+        let mut scored: Vec<(usize, Vec<f32>)> = Vec::with_capacity(order.len());
+        for indices in order.chunks(BATCH) {
+            let batch = || indices.iter().filter_map(|index| sequences.get(*index));
+            let tokens: Vec<&[u32]> = batch().map(|sequence| sequence.ids.as_slice()).collect();
+            let first: Vec<usize> = batch().map(|sequence| sequence.first_segment).collect();
+            let tokens = self.model.batch_of_pairs(&tokens, &first)?;
+            let logits = tch::no_grad(|| self.model.forward(&tokens, 0.0))?;
+            scored.extend(indices.iter().copied().zip(rows(&logits)?));
+        }
+        scored.sort_by_key(|(index, _)| *index);
+        let labels = self.model.labels();
+        let all = texts.into_iter().zip(sequences).zip(scored);
+        all.map(|((text, tokens), (_, logits))| Prediction::new(text, tokens, logits, labels))
+            .collect()
+    }
+
+    fn check_vocabulary(&self, sequences: &[Sequence]) -> anyhow::Result<()> {
+        let tokens = sequences.iter().flat_map(|sequence| &sequence.ids);
+        let largest = tokens.max().copied().unwrap_or(0);
+        let vocab_size = self.model.config().vocab_size;
+        if i64::from(largest) >= vocab_size {
+            bail!(
+                "the tokenizer gives the number {largest}, but the model knows {vocab_size} \
+                 tokens: the tokenizer belongs to another model"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Writes a prediction to `output` as one line, for people or as JSON.
+pub fn write_line(
+    output: &mut impl Write,
+    prediction: &Prediction,
+    json: bool,
+) -> anyhow::Result<ControlFlow<()>> {
+    let line = if json { serde_json::to_string(prediction)? } else { prediction.to_line() };
+    unless_unread(writeln!(output, "{line}"))
+}
+
+/// Whoever reads the predictions may leave when it has seen enough.
+pub fn unless_unread(written: std::io::Result<()>) -> anyhow::Result<ControlFlow<()>> {
+    match written {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(error).context("cannot write the predictions"),
+    }
 }
 
 /// `[B, C]` to `B` lists.
@@ -87,41 +259,67 @@ fn rows(logits: &Tensor) -> anyhow::Result<Vec<Vec<f32>>> {
     Ok(flat.chunks(num_classes.max(1)).map(<[f32]>::to_vec).collect())
 }
 
-fn prediction(text: String, logits: Vec<f32>, labels: &[String]) -> anyhow::Result<Prediction> {
-    let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
-    let (class, score) = best.context("the model has no classes")?;
-    if !logits.iter().all(|logit| logit.is_finite()) {
-        bail!("the scores are not finite: the weights are damaged");
-    }
-    let total: f64 = logits.iter().map(|logit| f64::from(logit - score).exp()).sum();
-    let label = labels.get(class).context("the model has more scores than class names")?;
-    Ok(Prediction { text, label: label.clone(), probability: 1.0 / total, logits })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn labels() -> Vec<String> {
-        ["negative", "positive"].map(ToOwned::to_owned).to_vec()
+    fn prediction(logits: Vec<f32>) -> anyhow::Result<Prediction> {
+        let labels = ["negative", "positive"].map(ToOwned::to_owned);
+        let tokens = Sequence { ids: vec![2, 7, 3], first_segment: 3 };
+        Prediction::new(Text::from("a\n".to_owned()), tokens, logits, &labels)
     }
 
     #[test]
     fn the_best_score_names_the_class() {
-        let prediction = prediction("a\n".to_owned(), vec![0.0, 3.0f32.ln()], &labels()).unwrap();
+        let prediction = prediction(vec![0.0, 3.0f32.ln()]).unwrap();
         assert_eq!(prediction.label, "positive");
         assert!((prediction.probability - 0.75).abs() < 1e-6);
-        let json: serde_json::Value = serde_json::from_str(&prediction.to_json(true)).unwrap();
+        let mut written = Vec::new();
+        assert!(write_line(&mut written, &prediction, true).unwrap().is_continue());
+        let json: serde_json::Value = serde_json::from_slice(&written).unwrap();
         assert_eq!(json["logits"].as_array().unwrap().len(), 2);
-        assert_eq!(json["text"], "a\n");
-        assert!(!prediction.to_json(false).contains("logits"));
-        assert!(!prediction.to_json(true).contains('\n'));
+        assert!((json["probabilities"][0].as_f64().unwrap() - 0.25).abs() < 1e-6);
+        assert_eq!((&json["text"], &json["token_ids"]), (&"a\n".into(), &vec![2, 7, 3].into()));
+        assert!(json.get("text_pair").is_none());
+        assert_eq!(written.split(|byte| *byte == b'\n').count(), 2);
     }
 
     #[test]
     fn scores_that_are_not_finite_are_an_error() {
-        assert!(prediction(String::new(), vec![0.0, f32::NAN], &labels()).is_err());
-        assert!(prediction(String::new(), Vec::new(), &labels()).is_err());
-        assert!(prediction(String::new(), vec![0.0, 1.0, 2.0], &labels()).is_err());
+        assert!(prediction(vec![0.0, f32::NAN]).is_err());
+        assert!(prediction(Vec::new()).is_err());
+        assert!(prediction(vec![0.0, 1.0, 2.0]).is_err());
+    }
+
+    fn read(contents: &[u8]) -> Vec<anyhow::Result<Text>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), contents).unwrap();
+        texts_of_file(file.path()).unwrap().collect()
+    }
+
+    #[test]
+    fn files_hold_texts_and_pairs() {
+        let texts = read(
+            b"\xef\xbb\xbf{\"text\": \"a\", \"label\": 1}\r\n\n  \n\
+              {\"text\": \"b\", \"text_pair\": \"c\"}\n{\"text\": \"\", \"text_pair\": null}",
+        );
+        let texts: Vec<Text> = texts.into_iter().map(Result::unwrap).collect();
+        let pair = Text { text: "b".to_owned(), text_pair: Some("c".to_owned()) };
+        assert_eq!(texts, [Text::from("a".to_owned()), pair, Text::from(String::new())]);
+    }
+
+    #[test]
+    fn mistakes_in_files_are_named_with_their_line() {
+        let wrong: [&[u8]; 5] =
+            [b"{\"txt\": 1}", b"{\"text\": 1}", b"text", b"{\"text\": \"\xff", b"[1]"];
+        for wrong in wrong {
+            let contents = [b"{\"text\": \"a\"}\n\n", wrong, b"\n"].concat();
+            let texts = read(&contents);
+            assert!(texts[0].is_ok());
+            let error = format!("{:#}", texts[1].as_ref().unwrap_err());
+            assert!(error.contains(", line 3: ") && error.contains("`text`"), "{error}");
+        }
+        let error = texts_of_file(Path::new("nowhere.jsonl")).err().unwrap();
+        assert!(error.to_string().contains("nowhere.jsonl"));
     }
 }

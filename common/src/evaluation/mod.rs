@@ -1,7 +1,13 @@
 //! What an evaluation says: counts first, scores derived from them.
 
+mod agreement;
+mod auc;
+mod bootstrap;
+pub mod prediction;
 mod report;
 
+pub use auc::roc_auc;
+pub use bootstrap::{Interval, Intervals};
 pub use report::{classification_report, confusion_table};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +21,9 @@ pub struct Evaluation {
     pub loss: f64,
     /// `confusion[truth][prediction]` counts examples; classes in the order of their numbers.
     pub confusion: Vec<Vec<u64>>,
+    /// Area under the ROC curve, see [`roc_auc`]; the only figure that does not follow from counts.
+    #[serde(default)]
+    pub auc: Option<f64>,
 }
 
 /// Precision, recall and F1 of one class, 0 where the denominator is 0.
@@ -67,38 +76,49 @@ impl Evaluation {
 
     /// Unweighted mean of the per-class F1.
     pub fn macro_f1(&self) -> f64 {
-        let scores = self.class_scores();
-        scores.iter().map(|score| score.f1).sum::<f64>() / scores.len().max(1) as f64
+        self.even(|score| score.f1)
     }
 
-    /// The value a sweep optimises.
+    /// Mean of a per-class score, weighted by the examples of the class.
+    fn weighted(&self, score: fn(&ClassScore) -> f64) -> f64 {
+        let scores = self.class_scores();
+        let sum: f64 = scores.iter().map(|class| score(class) * class.support as f64).sum();
+        sum / self.num_examples().max(1) as f64
+    }
+
+    /// Unweighted mean of a per-class score.
+    fn even(&self, score: fn(&ClassScore) -> f64) -> f64 {
+        let scores = self.class_scores();
+        scores.iter().map(score).sum::<f64>() / scores.len().max(1) as f64
+    }
+
+    /// The value of a metric; not a number where it is not defined.
     pub fn value(&self, metric: ObjectiveMetric) -> f64 {
         match metric {
-            ObjectiveMetric::Accuracy => self.accuracy(),
+            ObjectiveMetric::Accuracy | ObjectiveMetric::MicroF1 => self.accuracy(),
             ObjectiveMetric::MacroF1 => self.macro_f1(),
+            ObjectiveMetric::WeightedF1 => self.weighted(|score| score.f1),
+            ObjectiveMetric::MacroPrecision => self.even(|score| score.precision),
+            ObjectiveMetric::MacroRecall => self.even(|score| score.recall),
+            ObjectiveMetric::Mcc => self.mcc(),
+            ObjectiveMetric::Auc => self.auc.unwrap_or(f64::NAN),
+            ObjectiveMetric::OffByOneAccuracy => self.off_by_one_accuracy(),
+            ObjectiveMetric::MeanAbsoluteError => self.mean_absolute_error(),
+            ObjectiveMetric::QuadraticKappa => self.quadratic_kappa(),
             ObjectiveMetric::Loss => self.loss,
         }
+    }
+
+    /// Every metric that is defined, in the order of [`ObjectiveMetric::ALL`]; those of ordered
+    /// classes only if the classes are `ordered`.
+    pub fn values(&self, ordered: bool) -> Vec<(ObjectiveMetric, f64)> {
+        let shown = |metric: &ObjectiveMetric| ordered || !metric.needs_order();
+        let all = ObjectiveMetric::ALL.into_iter().filter(shown);
+        all.map(|metric| (metric, self.value(metric)))
+            .filter(|(_, value)| !value.is_nan())
+            .collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scores_follow_from_counts() {
-        let evaluation = Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![2, 4]] };
-        assert_eq!(evaluation.num_examples(), 10);
-        assert!((evaluation.accuracy() - 0.7).abs() < 1e-12);
-        let scores = evaluation.class_scores();
-        assert!((scores[0].precision - 0.6).abs() < 1e-12);
-        assert!((scores[0].recall - 0.75).abs() < 1e-12);
-        assert!((scores[1].f1 - 8.0 / 11.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_class_never_seen_scores_zero_not_nan() {
-        let evaluation = Evaluation { loss: 0.0, confusion: vec![vec![2, 0], vec![0, 0]] };
-        assert_eq!(evaluation.class_scores()[1].f1.to_bits(), 0.0f64.to_bits());
-    }
-}
+mod tests;

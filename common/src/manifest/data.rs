@@ -1,12 +1,13 @@
 //! The `data` section: where examples come from, what is held out, what becomes of bad rows.
 
 use super::TrainingObjective;
+use super::hub::HubName;
 use super::label::read_label;
 use super::reader::{Field, Section};
 use super::section::{BUDGET_MAX, optional, optional_or, read_names};
 use super::settings::written;
 use super::source::{
-    DataSettings, Delimiter, Holdout, Hygiene, NearDuplicates, Policy, Source, SourceFormat,
+    DataSettings, Delimiter, Holdout, HubSet, Hygiene, NearDuplicates, Policy, Source, SourceFormat,
 };
 
 pub(super) fn read_data(field: &Field<'_>, objective: TrainingObjective) -> Option<DataSettings> {
@@ -85,9 +86,34 @@ const COMPRESSIONS: [&str; 2] = [".gz", ".zst"];
 
 fn read_source(field: &Field<'_>) -> Option<Source> {
     let section = field.section()?;
-    let source = read_files(&section);
+    let hub = section.get("hub");
+    let source = match &hub {
+        Some(hub) => read_hub(&section, hub),
+        None => read_files(&section),
+    };
     section.finish();
     source
+}
+
+/// A data set of a hub.
+fn read_hub(section: &Section<'_>, hub: &Field<'_>) -> Option<Source> {
+    let text = hub.text();
+    let config = optional(section.get("config"), |field| Some(Some(field.text()?.to_owned())));
+    let split = optional(section.get("split"), |field| Some(Some(field.text()?.to_owned())));
+    for key in ["path", "format", "columns"] {
+        if let Some(field) = section.get(key) {
+            let mend = "remove it: the files of a data set on a hub are Parquet, with names of their own";
+            field.refuse_mend("stands beside `hub`", mend);
+            return None;
+        }
+    }
+    let text = text?;
+    let Some(name) = HubName::parse(text) else {
+        hub.refuse_mend(format!("`{text}` is no name on a hub"), "write for example stanfordnlp/sst2");
+        return None;
+    };
+    let hub = Some(HubSet { name, config: config?, split: split? });
+    Some(Source { paths: Vec::new(), hub, format: SourceFormat::Parquet })
 }
 
 fn read_files(section: &Section<'_>) -> Option<Source> {
@@ -132,7 +158,7 @@ fn read_files(section: &Section<'_>) -> Option<Source> {
         place.refuse_mend(message, "fetch it, or name its files with the format they have");
         return None;
     }
-    Some(Source { paths, format })
+    Some(Source { paths, hub: None, format })
 }
 
 /// What the endings of the paths say, which must say the same.
@@ -169,19 +195,18 @@ fn read_holdout(field: &Field<'_>) -> Option<Holdout> {
     let examples = section.get("examples");
     let fraction = section.get("fraction");
     let path = section.get("path");
-    if path.is_none() {
+    let hub = section.get("hub");
+    let is_source = path.is_some() || hub.is_some();
+    if !is_source {
         section.finish();
     }
-    if usize::from(examples.is_some())
-        + usize::from(fraction.is_some())
-        + usize::from(path.is_some())
-        != 1
-    {
-        let message = "expected exactly one of `examples`, `fraction` and `path`";
+    let given = [examples.is_some(), fraction.is_some(), is_source];
+    if given.into_iter().filter(|given| *given).count() != 1 {
+        let message = "expected exactly one of `examples`, `fraction`, `path` and `hub`";
         field.refuse_mend(message, "write for example {fraction: 0.1}");
         return None;
     }
-    if path.is_some() {
+    if is_source {
         return read_source(field).map(Holdout::Source);
     }
     match (examples, fraction) {

@@ -4,6 +4,7 @@
 mod budget;
 mod data;
 mod document;
+mod hub;
 mod label;
 mod reader;
 mod sampler;
@@ -12,18 +13,25 @@ mod section;
 mod settings;
 mod source;
 mod space;
+mod training;
 mod truncation;
 mod validate;
+mod warning;
 
 pub use budget::Budget;
+pub use hub::HubName;
 pub use reader::{Issue, ManifestError};
 pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
-    DataSettings, Delimiter, Holdout, Hygiene, LabelRange, LabelRule, NearDuplicates, Policy,
+    DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates, Policy,
     Source, SourceFormat,
 };
 pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
+pub use training::{
+    ClassWeights, EarlyStopping, EvaluationSettings, Precision, ScheduleShape, TrainingSettings,
+    Unfreezing, WeightAverage,
+};
 pub use truncation::Truncation;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +70,12 @@ pub struct Manifest {
     pub resources: Resources,
     /// How often a trial may fail and start again from its last checkpoint.
     pub max_restarts: u32,
+    /// How every trial trains.
+    #[serde(default)]
+    pub training: TrainingSettings,
+    /// How results are read.
+    #[serde(default)]
+    pub evaluation: EvaluationSettings,
 }
 
 /// What a model learns to do.
@@ -98,7 +112,8 @@ impl TrainingObjective {
 /// The pretrained model and which of it stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSettings {
-    /// A directory in Hugging Face layout (`config.json`, `model.safetensors`, tokenizer files).
+    /// A directory in Hugging Face layout (`config.json`, `model.safetensors`, tokenizer files), or
+    /// the name of a model on a hub; see [`ModelSettings::hub_name`].
     pub pretrained: String,
     /// Longest sequence in tokens, special tokens counted.
     pub max_length: u32,
@@ -109,6 +124,27 @@ pub struct ModelSettings {
     pub freeze_embeddings: bool,
     /// So many of the lowest encoder layers are not trained.
     pub freeze_layers: u32,
+    /// Parameters whose names fit one of these are not trained either.
+    #[serde(default)]
+    pub freeze_patterns: Vec<String>,
+    /// So many of the highest encoder layers, and BERT's pooler, start from new random weights.
+    #[serde(default)]
+    pub reinitialize_layers: u32,
+}
+
+impl ModelSettings {
+    /// The name on a hub that `pretrained` is, once paths are absolute; `None`: it is a path.
+    pub fn hub_name(&self) -> Option<HubName> {
+        if std::path::Path::new(&self.pretrained).is_absolute() {
+            return None;
+        }
+        HubName::parse(&self.pretrained)
+    }
+
+    /// Whether anything is not trained.
+    pub fn freezes(&self) -> bool {
+        self.freeze_embeddings || self.freeze_layers > 0 || !self.freeze_patterns.is_empty()
+    }
 }
 
 /// When a trial saves a checkpoint besides at the end of each rung.

@@ -8,6 +8,7 @@ use super::sampler::read_sampler;
 use super::searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
+use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::truncation::{Truncation, read_truncation};
 use super::{
     CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, TrainingObjective,
@@ -55,6 +56,12 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     });
     let max_restarts =
         optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
+    let training = optional_or(section.get("training"), TrainingSettings::default(), |field| {
+        read_training(&field)
+    });
+    let evaluation = optional_or(section.get("evaluation"), EvaluationSettings::default(), |f| {
+        read_evaluation(&f)
+    });
     section.finish();
     version?;
     Some(Manifest {
@@ -70,6 +77,8 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         checkpoint: checkpoint?,
         resources: resources?,
         max_restarts: max_restarts?,
+        training: training?,
+        evaluation: evaluation?,
     })
 }
 
@@ -113,22 +122,41 @@ fn read_model(field: &Field<'_>) -> Option<ModelSettings> {
     let truncation = optional_or(section.get("truncation"), Truncation::Head, |field| {
         read_truncation(&field, LENGTH_MAX)
     });
-    let freeze = optional_or(section.get("freeze"), (false, 0), |field| {
+    let freeze = optional_or(section.get("freeze"), (false, 0, Vec::new()), |field| {
         let section = field.section()?;
         let embeddings = optional_or(section.get("embeddings"), false, |field| field.truth());
         let layers = optional_or(section.get("layers"), 0, |field| field.whole_u32(0, 1000));
+        let patterns =
+            optional_or(section.get("patterns"), Vec::new(), |field| read_patterns(&field));
         section.finish();
-        Some((embeddings?, layers?))
+        Some((embeddings?, layers?, patterns?))
     });
+    let reinitialize_layers =
+        optional_or(section.get("reinitialize_layers"), 0, |field| field.whole_u32(0, 1000));
     section.finish();
-    let (freeze_embeddings, freeze_layers) = freeze?;
+    let (freeze_embeddings, freeze_layers, freeze_patterns) = freeze?;
     Some(ModelSettings {
         pretrained: pretrained?.to_owned(),
         max_length: max_length?,
         truncation: truncation?,
         freeze_embeddings,
         freeze_layers,
+        freeze_patterns,
+        reinitialize_layers: reinitialize_layers?,
     })
+}
+
+/// Patterns of parameter names. Whether they fit any is seen when the model is there.
+fn read_patterns(field: &Field<'_>) -> Option<Vec<String>> {
+    let patterns = read_names(field)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '*' | '?');
+    let strange = |pattern: &String| pattern.is_empty() || !pattern.chars().all(legal);
+    if let Some(pattern) = patterns.iter().find(|pattern| strange(pattern)) {
+        let mend = "write names such as `*.layer.3.*`: letters, digits, `.`, `_`, `*` and `?`";
+        field.refuse_mend(format!("`{pattern}` fits no name of a parameter"), mend);
+        return None;
+    }
+    Some(patterns)
 }
 
 pub(super) fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
@@ -150,7 +178,7 @@ pub(super) fn read_names(field: &Field<'_>) -> Option<Vec<String>> {
     names.filter(|_| legal)
 }
 
-fn read_budget(field: &Field<'_>) -> Option<Budget> {
+pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
     if !field.is_mapping() {
         let message = format!("expected a mapping, found {}", field.describe());
         field.refuse_mend(message, "write for example {epochs: 3}");

@@ -68,6 +68,15 @@ pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
         0.06,
         "share of the budget with a rising learning rate",
     ),
+    spec(
+        "warmup_steps",
+        Int,
+        (0.0, 1e9),
+        0.0,
+        "steps with a rising learning rate; 0: by warmup_ratio",
+    ),
+    spec("layer_decay", Float, (0.01, 1.0), 1.0, "learning rate of a layer over that of the next"),
+    spec("label_smoothing", Float, (0.0, 0.9), 0.0, "share of the target spread over all classes"),
     spec("max_grad_norm", Float, (0.0, 1e6), 1.0, "gradient norm is clipped to this; 0: never"),
     spec("adam_beta1", Float, (0.0, 0.999_999), 0.9, "decay of the first moment"),
     spec("adam_beta2", Float, (0.0, 0.999_999_9), 0.999, "decay of the second moment"),
@@ -86,6 +95,10 @@ impl HyperparameterSpec {
     }
 }
 
+fn one() -> f64 {
+    1.0
+}
+
 /// Every hyperparameter of one trial, resolved: its assignment, the constants, the defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrialSettings {
@@ -101,6 +114,15 @@ pub struct TrialSettings {
     pub weight_decay: f64,
     /// Share of all steps with a rising learning rate.
     pub warmup_ratio: f64,
+    /// Steps with a rising learning rate; 0: `warmup_ratio` says it.
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// Learning rate of a layer divided by that of the layer above it.
+    #[serde(default = "one")]
+    pub layer_decay: f64,
+    /// Share of the target that is spread evenly over all classes.
+    #[serde(default)]
+    pub label_smoothing: f64,
     /// Gradient norm limit; `None`: gradients are not clipped.
     pub max_grad_norm: Option<f64>,
     /// Decay of the first moment.
@@ -118,7 +140,7 @@ impl TrialSettings {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "validation keeps whole hyperparameters within 0 to 65536"
+            reason = "validation keeps whole hyperparameters within 0 to 1e9"
         )]
         let whole = |name: &str| value(name) as u64;
         let global_batch_size = whole("global_batch_size").max(1);
@@ -132,6 +154,9 @@ impl TrialSettings {
             dropout: lookup(space, assignment, "dropout"),
             weight_decay: value("weight_decay"),
             warmup_ratio: value("warmup_ratio"),
+            warmup_steps: whole("warmup_steps"),
+            layer_decay: value("layer_decay"),
+            label_smoothing: value("label_smoothing"),
             max_grad_norm: Some(value("max_grad_norm")).filter(|norm| *norm > 0.0),
             adam_beta1: value("adam_beta1"),
             adam_beta2: value("adam_beta2"),

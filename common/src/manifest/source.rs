@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::hub::HubName;
+
 /// The data section of a manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataSettings {
@@ -31,8 +33,22 @@ pub struct Source {
     /// at the working directory of `muster`.
     #[serde(rename = "path", deserialize_with = "one_or_many")]
     pub paths: Vec<String>,
+    /// A data set of a hub, in place of paths.
+    #[serde(default)]
+    pub hub: Option<HubSet>,
     /// How they are read.
     pub format: SourceFormat,
+}
+
+/// A split of a data set on a Hugging Face hub, in Parquet files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubSet {
+    /// `org/name`, `name` or `org/name@revision`.
+    pub name: HubName,
+    /// Which configuration of it, where it has several.
+    pub config: Option<String>,
+    /// Its own name of the split; absent: `train`, `validation` or `test`, as it is used.
+    pub split: Option<String>,
 }
 
 /// Journals of older builds hold one path where there is a list now.

@@ -7,10 +7,12 @@ use super::document::{self, Node, NodeKind};
 use super::reader::{Field, Issues, ManifestError};
 use super::searcher::{PrunerSettings, SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
-use super::settings::HyperparameterSpec;
+use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Assignment, Domain, SearchSpace};
-use super::{Budget, Manifest, TrainingObjective, Truncation};
+use super::{
+    Budget, ClassWeights, HubName, Manifest, ScheduleShape, TrainingObjective, Truncation,
+};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
@@ -31,14 +33,17 @@ impl Manifest {
         }
     }
 
-    /// Makes relative paths absolute, starting at `base`. Names that are not there are left alone.
+    /// Makes relative paths absolute, starting at `base`. A pretrained model that is not there and
+    /// can be one of a hub keeps its name.
     pub fn rebase(&mut self, base: &Path) {
         let absolute = |path: &mut String| {
             if Path::new(path).is_relative() {
                 *path = base.join(&*path).display().to_string();
             }
         };
-        absolute(&mut self.model.pretrained);
+        if HubName::unless_there(&self.model.pretrained, base).is_none() {
+            absolute(&mut self.model.pretrained);
+        }
         let on_this_machine = |path: &&mut String| !Source::is_url(path);
         self.data.train.paths.iter_mut().filter(on_this_machine).for_each(absolute);
         for holdout in [&mut self.data.validation, &mut self.data.test] {
@@ -49,9 +54,13 @@ impl Manifest {
     }
 
     /// The files and directories of this machine that the manifest names, each with its path in the
-    /// manifest. URLs and patterns of files are looked up where they are read.
+    /// manifest. URLs and patterns of files are looked up where they are read. A model of a hub is
+    /// none of them; [`Manifest::rebase`] tells it from a directory.
     pub fn inputs(&self) -> Vec<(&'static str, &str)> {
-        let mut inputs = vec![("model.pretrained", self.model.pretrained.as_str())];
+        let mut inputs = Vec::new();
+        if self.model.hub_name().is_none() {
+            inputs.push(("model.pretrained", self.model.pretrained.as_str()));
+        }
         let sources = [
             ("data.train.path", Some(&self.data.train)),
             ("data.validation.path", source_of(&self.data.validation)),
@@ -84,6 +93,7 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
     rules.check_batches(&manifest);
     rules.check_pruner(&manifest);
     rules.check_searcher(&mut manifest);
+    rules.check_training(&manifest);
     Some(manifest)
 }
 
@@ -199,6 +209,41 @@ impl Rules<'_> {
         {
             let message = format!("{examples} examples are less than one step of {global_max}");
             self.refuse(&["budget"], message, "raise the budget or lower global_batch_size");
+        }
+    }
+
+    fn check_training(&self, manifest: &Manifest) {
+        let training = &manifest.training;
+        if let ScheduleShape::Polynomial { end_learning_rate: end, .. } = training.schedule {
+            let (lowest, _) = domain_bounds(manifest, "learning_rate");
+            if end >= lowest {
+                let (end, lowest) = (written(end), written(lowest));
+                let message = format!("it ends at {end}, but learning_rate is {lowest} at least");
+                let mend = "lower end_learning_rate: the schedule falls";
+                self.refuse(&["training", "schedule"], message, mend);
+            }
+        }
+        let ClassWeights::Given(weights) = &training.class_weights else { return };
+        let names: Vec<&String> = match &manifest.data.label {
+            None | Some(LabelRule::Class { names: None, .. }) => return,
+            Some(LabelRule::Class { names: Some(names), .. }) => names.iter().collect(),
+            Some(LabelRule::Ranges { ranges, .. }) => {
+                ranges.iter().map(|range| &range.name).collect()
+            }
+        };
+        for name in weights.keys().filter(|name| !names.contains(name)) {
+            let known = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+            let message = format!("there is no such class; known: {}", known.join(", "));
+            self.refuse(
+                &["training", "class_weights", name],
+                message,
+                "name the classes of `data.label`",
+            );
+        }
+        for name in names.iter().filter(|name| !weights.contains_key(name.as_str())) {
+            let message = format!("class `{name}` has no weight");
+            let mend = "give every class one, 1 where nothing changes";
+            self.refuse(&["training", "class_weights"], message, mend);
         }
     }
 
@@ -336,7 +381,7 @@ fn source_of(holdout: &Holdout) -> Option<&Source> {
 }
 
 /// Smallest and largest value a hyperparameter takes in this manifest.
-fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
+pub(super) fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
     match manifest.hyperparameters.get(name) {
         None => {
             let default = HyperparameterSpec::find(name).and_then(|spec| spec.default);

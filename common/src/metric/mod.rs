@@ -30,6 +30,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Attempt, TrialId};
+use crate::objective::ObjectiveMetric;
 use crate::storage::{Layout, Store, StoreError};
 use crate::time::Timestamp;
 
@@ -107,14 +108,17 @@ impl MetricName {
     pub const EXAMPLES_PER_SECOND: Self = Self(Cow::Borrowed("examples_per_second"));
     /// Real tokens per second over the last steps; padding does not count.
     pub const TOKENS_PER_SECOND: Self = Self(Cow::Borrowed("tokens_per_second"));
-    /// Share of the token positions of the last steps that were padding, 0 to 1.
-    pub const PAD_FRACTION: Self = Self(Cow::Borrowed("pad_fraction"));
     /// Accuracy on the validation split, 0 to 1.
     pub const VALIDATION_ACCURACY: Self = Self(Cow::Borrowed("validation_accuracy"));
     /// Macro-averaged F1 on the validation split, 0 to 1.
     pub const VALIDATION_MACRO_F1: Self = Self(Cow::Borrowed("validation_macro_f1"));
     /// Mean cross-entropy on the validation split, nats.
     pub const VALIDATION_LOSS: Self = Self(Cow::Borrowed("validation_loss"));
+
+    /// What is recorded for a metric of the validation split: `validation_` and its name.
+    pub fn validation(metric: ObjectiveMetric) -> Self {
+        Self(Cow::Owned(format!("validation_{}", metric.name())))
+    }
 
     /// The text.
     pub fn as_str(&self) -> &str {

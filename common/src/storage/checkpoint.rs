@@ -11,7 +11,7 @@ use crate::id::Attempt;
 use crate::time::Timestamp;
 
 /// Version of the index and of the parts it lists.
-pub const CHECKPOINT_FORMAT: u32 = 1;
+pub const CHECKPOINT_FORMAT: u32 = 2;
 
 /// Contents of `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

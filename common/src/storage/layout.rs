@@ -4,6 +4,7 @@
 //! experiments/EXPERIMENT/manifest.yaml
 //! experiments/EXPERIMENT/trials/N/checkpoints/STEP-GENERATION/{PART.safetensors, index.json}
 //! experiments/EXPERIMENT/trials/N/metrics/ATTEMPT-RANK-SEQUENCE.parquet
+//! experiments/EXPERIMENT/trials/N/report/test.parquet   what the chosen trial said of the test split
 //! experiments/EXPERIMENT/best/            a Hugging Face directory
 //! cache/CONTENT_HASH/                     tokenized data, activations of frozen layers
 //! ```
@@ -120,6 +121,11 @@ impl Layout {
     pub fn metrics(trial: &TrialId, attempt: Attempt, rank: u32, sequence: u32) -> Path {
         let name = format!("{attempt}-{rank}-{sequence:06}.parquet");
         Self::trial(trial).join("metrics").join(name)
+    }
+
+    /// What the model of a trial said about every example of the test split.
+    pub fn predictions(trial: &TrialId) -> Path {
+        Self::trial(trial).join("report").join("test.parquet")
     }
 
     /// A cache entry, by content hash.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, parse_url_opts};
@@ -86,6 +87,12 @@ impl Store {
             parse_url_opts(&url, environment).map_err(|error| wrong(error.to_string()))?;
         let inner: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(store, prefix));
         Ok(Self { inner, url: location.into(), local_root: None })
+    }
+
+    /// An empty store in the memory of this process. It is not on this host's disk, so in tests it
+    /// stands for a remote one.
+    pub fn in_memory() -> Self {
+        Self { inner: Arc::new(InMemory::new()), url: "memory:///".into(), local_root: None }
     }
 
     fn open_directory(directory: &FilePath) -> std::io::Result<Self> {

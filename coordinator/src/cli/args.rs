@@ -65,18 +65,18 @@ pub(super) struct ValidateArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct PredictArguments {
-    /// Directory of the model, as a run has written it
+    /// Directory of a fine-tuned model, or its name on the Hugging Face hub
     #[arg(value_name = "MODEL")]
     pub(super) model: PathBuf,
-    /// Texts to classify; without any, lines of standard input
+    /// Texts to classify; without any and without a file, lines of standard input
     #[arg(value_name = "TEXT")]
     pub(super) texts: Vec<String>,
-    /// Print one JSON object per text
+    /// JSON Lines: one object per text, with `text` and, for pairs, `text_pair`
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub(super) file: Option<PathBuf>,
+    /// Print one JSON object per text, with class, probabilities, scores and token ids
     #[arg(long)]
     pub(super) json: bool,
-    /// Add the raw scores (with --json)
-    #[arg(long, requires = "json")]
-    pub(super) logits: bool,
     /// The worker program
     #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
     pub(super) worker_binary: Option<PathBuf>,

@@ -12,14 +12,14 @@ use crate::launcher::find_worker;
 pub(super) async fn predict(arguments: PredictArguments) -> anyhow::Result<Exit> {
     let worker = find_worker(arguments.worker_binary.as_deref())?;
     let mut command = Command::new(&worker);
-    command.arg("predict").arg(&arguments.model);
+    command.arg("predict");
     if arguments.json {
         command.arg("--json");
     }
-    if arguments.logits {
-        command.arg("--logits");
+    if let Some(file) = &arguments.file {
+        command.arg("--file").arg(file);
     }
-    command.arg("--").args(&arguments.texts);
+    command.arg("--").arg(&arguments.model).args(&arguments.texts);
     let status = command
         .stdin(Stdio::inherit())
         .kill_on_drop(true)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use muster_common::evaluation::Evaluation;
+use muster_common::evaluation::{Evaluation, Interval, Intervals};
 use serde_json::{Value, json};
 
 use super::run::short_path;
@@ -46,8 +46,8 @@ fn summary(view: &ExperimentView) -> Value {
             "trial": best.trial.to_string(),
             "step": best.step,
             "objective": best.objective,
-            "validation": scores(&best.validation),
-            "test": best.test.as_ref().map(scores),
+            "validation": scores(&best.validation, view.ordered),
+            "test": best.test.as_ref().map(|test| test_scores(test, view.ordered)),
             "model": short_path(&best.model),
         })
     });
@@ -60,18 +60,32 @@ fn summary(view: &ExperimentView) -> Value {
             "metric": view.objective.metric.name(),
             "mode": mode_name(view.objective.mode),
         },
+        "warnings": view.warnings,
         "trials": trials,
         "best": best,
         "location": short_path(&view.location),
     })
 }
 
-fn scores(evaluation: &Evaluation) -> Value {
-    json!({
-        "loss": evaluation.loss,
-        "accuracy": evaluation.accuracy(),
-        "macro_f1": evaluation.macro_f1(),
-        "num_examples": evaluation.num_examples(),
-        "confusion": evaluation.confusion,
-    })
+fn scores(evaluation: &Evaluation, ordered: bool) -> Value {
+    let values = evaluation.values(ordered).into_iter();
+    let mut scores: serde_json::Map<String, Value> =
+        values.map(|(metric, value)| (metric.name().to_owned(), json!(value))).collect();
+    scores.insert("num_examples".to_owned(), json!(evaluation.num_examples()));
+    scores.insert("confusion".to_owned(), json!(evaluation.confusion));
+    Value::Object(scores)
+}
+
+/// Scores with how sure they are.
+fn test_scores(evaluation: &Evaluation, ordered: bool) -> Value {
+    let mut scores = scores(evaluation, ordered);
+    if let (Some(intervals), Value::Object(fields)) = (Intervals::of(evaluation), &mut scores) {
+        let ends = |interval: Interval| json!([interval.low, interval.high]);
+        let intervals = json!({
+            "accuracy": ends(intervals.accuracy),
+            "macro_f1": ends(intervals.macro_f1),
+        });
+        fields.insert("intervals_95".to_owned(), intervals);
+    }
+    scores
 }

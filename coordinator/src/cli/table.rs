@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use muster_common::evaluation::{Evaluation, classification_report, confusion_table};
+use muster_common::evaluation::{Evaluation, Intervals, classification_report, confusion_table};
 use muster_common::manifest::Assignment;
 
 use super::number::{clock, fit};
@@ -21,6 +21,9 @@ pub(super) fn render(view: &ExperimentView) -> String {
         line(&mut text, format!("  {}", view.reason));
     }
     text += &data(view);
+    for warning in &view.warnings {
+        line(&mut text, format!("warning  {warning}"));
+    }
     if !view.trials.is_empty() {
         line(&mut text, "");
         text += &trials(view);
@@ -159,6 +162,31 @@ fn best(view: &ExperimentView) -> String {
         }
         line(&mut text, "");
     }
-    text.pop();
+    for content in figures(evaluation, view.ordered) {
+        line(&mut text, format!("  {content}"));
+    }
     text
+}
+
+/// What the report does not say: how sure it is, and scores of all classes together.
+fn figures(evaluation: &Evaluation, ordered: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(Intervals { accuracy, macro_f1 }) = Intervals::of(evaluation) {
+        lines.push(format!(
+            "95 % intervals: accuracy {:.4} to {:.4}, macro F1 {:.4} to {:.4}",
+            accuracy.low, accuracy.high, macro_f1.low, macro_f1.high
+        ));
+    }
+    let mut figures = vec![format!("MCC {:.4}", evaluation.mcc())];
+    figures.extend(evaluation.auc.map(|auc| format!("AUC {auc:.4}")));
+    lines.push(figures.join(", "));
+    if ordered {
+        lines.push(format!(
+            "off by one at most {:.4}, mean absolute error {:.4}, quadratic kappa {:.4}",
+            evaluation.off_by_one_accuracy(),
+            evaluation.mean_absolute_error(),
+            evaluation.quadratic_kappa()
+        ));
+    }
+    lines
 }

@@ -45,6 +45,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
             return Err(InputError::Missing { manifest: named, name, input, base }.into());
         }
     }
+    for warning in manifest.warnings(None) {
+        eprintln!("warning: {warning}");
+    }
     Ok(Submission { manifest, text, base })
 }
 
@@ -57,6 +60,9 @@ pub(super) fn validate(arguments: &ValidateArguments) -> anyhow::Result<Exit> {
 /// What a manifest would do, in a few lines.
 fn describe(manifest: &Manifest) -> String {
     let mut lines = vec![format!("{}: the manifest is legal", manifest.name)];
+    if let Some(name) = manifest.model.hub_name() {
+        lines.push(format!("  pretrained model: {name}, no directory here, so one of the hub"));
+    }
     match &manifest.searcher {
         None => lines.push(format!("  one trial of {}", manifest.budget)),
         Some(searcher) => {

@@ -142,7 +142,7 @@ impl Experiment {
         text: String,
         store: String,
     ) -> Self {
-        let freezes = manifest.model.freeze_embeddings || manifest.model.freeze_layers > 0;
+        let freezes = manifest.model.freezes();
         let num_parts = if freezes { NUM_PARTS } else { 1 };
         let pruner = manifest.searcher.as_ref().map_or(&PrunerSettings::None, |s| &s.pruner);
         let ladder = ladder(manifest.budget, pruner);

@@ -2,12 +2,13 @@
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::Generation;
+use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{RunExit, RunReport, Task};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Part, Phase};
-use super::trial::{RungResult, StopReason, TrialState};
+use super::trial::{RungResult, StopReason, Trial, TrialState};
 use super::{Action, Engine, Run};
 
 /// Runs of one trial that may be lost with their workers before the trial itself is suspected.
@@ -42,6 +43,10 @@ impl Engine {
             }
             (Task::Train(task), RunReport::Evaluated { step, evaluation }) => {
                 experiment.evaluated(now, task.trial.number, step, evaluation);
+            }
+            (Task::Train(task), RunReport::EarlyStopped { step, best_step, evaluation }) => {
+                let number = task.trial.number;
+                experiment.stopped_early(now, number, (step, best_step), evaluation);
             }
             (Task::Finish { .. }, RunReport::Finished { test, model }) => {
                 if let Some(best) = &mut experiment.best {
@@ -78,6 +83,10 @@ impl Engine {
     }
 }
 
+fn last_value(trial: &Trial, metric: ObjectiveMetric) -> f64 {
+    trial.results.last().map_or(f64::NAN, |result| result.evaluation.value(metric))
+}
+
 impl Experiment {
     /// A checkpoint exists; older ones that nothing needs go.
     fn commit(&mut self, number: u32, checkpoint: CheckpointKey, actions: &mut Vec<Action>) {
@@ -100,18 +109,49 @@ impl Experiment {
         let ladder_length = self.ladder.len();
         let Some(trial) = self.trials.get(&number) else { return };
         let is_due = self.target_step(trial) == Some(step);
-        let Some(trial) = self.trials.get_mut(&number) else { return };
-        let scored = trial.checkpoints.iter().rev().find(|checkpoint| checkpoint.step == step);
-        let (Some(checkpoint), true) = (scored.cloned(), is_due) else { return };
-        let value = evaluation.value(metric);
-        trial.results.push(RungResult { step, evaluation, checkpoint });
-        trial.rungs_passed += 1;
-        let rung = trial.rungs_passed;
+        if !is_due || !self.pass_rung(number, step, evaluation) {
+            return;
+        }
+        let Some(trial) = self.trials.get(&number) else { return };
+        let (rung, value) = (trial.rungs_passed, last_value(trial, metric));
         let text = format!(
             "{} {value:.4} after {step} steps, rung {rung} of {ladder_length}",
             metric.name()
         );
         self.decide(now, Some(number), text);
+    }
+
+    /// A trial gave up on its way to a rung, or at it: its result counts at that rung.
+    fn stopped_early(
+        &mut self,
+        now: Timestamp,
+        number: u32,
+        (step, best_step): (u64, u64),
+        evaluation: Evaluation,
+    ) {
+        let metric = self.objective().metric;
+        let Some(trial) = self.trials.get(&number) else { return };
+        let is_due = self.target_step(trial).is_some_and(|target| step <= target);
+        if !is_due || !self.pass_rung(number, step, evaluation) {
+            return;
+        }
+        let Some(trial) = self.trials.get_mut(&number) else { return };
+        trial.early_stop = Some(best_step);
+        let (name, value) = (metric.name(), last_value(trial, metric));
+        let text = format!(
+            "stopped: no improvement until step {step}; {name} {value:.4} after {best_step} steps"
+        );
+        self.decide(now, Some(number), text);
+    }
+
+    /// Adds a result whose checkpoint is known; whether it is.
+    fn pass_rung(&mut self, number: u32, step: u64, evaluation: Evaluation) -> bool {
+        let Some(trial) = self.trials.get_mut(&number) else { return false };
+        let scored = trial.checkpoints.iter().rev().find(|checkpoint| checkpoint.step == step);
+        let Some(checkpoint) = scored.cloned() else { return false };
+        trial.results.push(RungResult { step, evaluation, checkpoint });
+        trial.rungs_passed += 1;
+        true
     }
 
     fn end_training(
@@ -134,6 +174,10 @@ impl Experiment {
         let mut note = None;
         trial.state = match exit {
             // The result is in, so the run's work is done however its process ended.
+            _ if passed && trial.early_stop.is_some() => {
+                let best_step = trial.early_stop.unwrap_or_default();
+                TrialState::Stopped { reason: StopReason::NoImprovement { best_step } }
+            }
             _ if passed && trial.rungs_passed == ladder_length => TrialState::Completed,
             _ if passed => TrialState::Paused,
             RunExit::Diverged { step } => {

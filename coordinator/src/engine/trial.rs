@@ -3,7 +3,7 @@
 //! ```text
 //! Pending -> Running -> Paused -> Running ... -> Completed
 //!    ^          |          `-> Stopped (pruned)
-//!    `----------'-> Stopped (diverged), Failed;   any of them -> Canceled
+//!    `----------'-> Stopped (diverged or early), Failed;   any of them -> Canceled
 //! ```
 
 use muster_common::evaluation::Evaluation;
@@ -36,6 +36,9 @@ pub struct Trial {
     pub restarts: u32,
     /// Runs lost with their worker.
     pub losses: u32,
+    /// Its last run stopped early, with the best weights after so many updates.
+    #[serde(default)]
+    pub early_stop: Option<u64>,
 }
 
 /// Where a trial is.
@@ -78,6 +81,11 @@ pub enum StopReason {
         /// Results of the rung.
         num_results: usize,
     },
+    /// Its validation metric did not improve any more.
+    NoImprovement {
+        /// Optimizer updates of its best weights.
+        best_step: u64,
+    },
     /// Loss or objective not finite.
     Diverged {
         /// The step at which it was seen.
@@ -109,6 +117,7 @@ impl Trial {
             attempts: 0,
             restarts: 0,
             losses: 0,
+            early_stop: None,
         }
     }
 

@@ -58,6 +58,8 @@ pub fn experiment_to_wire(view: &ExperimentView) -> v1::ExperimentView {
             })
             .collect(),
         location: view.location.clone(),
+        ordered: view.ordered,
+        warnings: view.warnings.clone(),
     }
 }
 
@@ -93,6 +95,8 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
         best: wire.best.map(best_from_wire).transpose()?,
         decisions: wire.decisions.into_iter().map(decision).collect::<Result<_, ConvertError>>()?,
         location: wire.location,
+        ordered: wire.ordered,
+        warnings: wire.warnings,
     })
 }
 

@@ -58,6 +58,10 @@ pub struct ExperimentView {
     pub decisions: Vec<DecisionView>,
     /// Where everything is written.
     pub location: String,
+    /// The classes are in an order.
+    pub ordered: bool,
+    /// What is legal but rarely meant, for people.
+    pub warnings: Vec<String>,
 }
 
 /// Where an experiment is.

@@ -64,6 +64,11 @@ pub fn project(
             })
             .collect(),
         location: location(experiment),
+        ordered: experiment
+            .data
+            .as_ref()
+            .is_some_and(|data| experiment.manifest.evaluation.is_ordered(&data.labels)),
+        warnings: experiment.manifest.warnings(experiment.data.as_ref().map(|data| data.num_train)),
     }
 }
 
@@ -177,6 +182,9 @@ fn stop_reason(reason: &StopReason) -> String {
     match reason {
         StopReason::Pruned { place, num_results } => {
             format!("place {place} of {num_results} at its rung")
+        }
+        StopReason::NoImprovement { best_step } => {
+            format!("no improvement after step {best_step}")
         }
         StopReason::Diverged { step } => format!("diverged at step {step}"),
     }

@@ -12,6 +12,7 @@ impl From<&Evaluation> for v1::Evaluation {
             loss: evaluation.loss,
             num_classes: u32::try_from(evaluation.confusion.len()).unwrap_or(u32::MAX),
             confusion: evaluation.confusion.concat(),
+            auc: evaluation.auc,
         }
     }
 }
@@ -30,7 +31,8 @@ impl TryFrom<v1::Evaluation> for Evaluation {
             return Err(ConvertError::Illegal { field: "evaluation.loss", reason });
         }
         let confusion = wire.confusion.chunks(num_classes).map(<[u64]>::to_vec).collect();
-        Ok(Self { loss: wire.loss, confusion })
+        let auc = wire.auc.filter(|auc| auc.is_finite());
+        Ok(Self { loss: wire.loss, confusion, auc })
     }
 }
 
@@ -140,6 +142,13 @@ impl From<&RunReport> for v1::RunReport {
                 step: *step,
                 evaluation: Some(evaluation.into()),
             }),
+            RunReport::EarlyStopped { step, best_step, evaluation } => {
+                Report::EarlyStopped(v1::EarlyStopped {
+                    step: *step,
+                    best_step: *best_step,
+                    evaluation: Some(evaluation.into()),
+                })
+            }
             RunReport::Finished { test, model } => Report::Finished(v1::Finished {
                 test: test.as_ref().map(Into::into),
                 model: model.clone(),
@@ -162,6 +171,11 @@ impl TryFrom<v1::RunReport> for RunReport {
             Report::Evaluated(wire) => Self::Evaluated {
                 step: wire.step,
                 evaluation: required(wire.evaluation, "evaluated.evaluation")?.try_into()?,
+            },
+            Report::EarlyStopped(wire) => Self::EarlyStopped {
+                step: wire.step,
+                best_step: wire.best_step,
+                evaluation: required(wire.evaluation, "early_stopped.evaluation")?.try_into()?,
             },
             Report::Finished(wire) => Self::Finished {
                 test: wire.test.map(TryInto::try_into).transpose()?,

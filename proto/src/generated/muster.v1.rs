@@ -96,7 +96,7 @@ pub struct Checkpoint {
 /// What must not be lost: delivered at least once, in order, counted once.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunReport {
-    #[prost(oneof = "run_report::Report", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "run_report::Report", tags = "1, 2, 3, 4, 5, 6")]
     pub report: ::core::option::Option<run_report::Report>,
 }
 /// Nested message and enum types in `RunReport`.
@@ -113,6 +113,8 @@ pub mod run_report {
         Finished(super::Finished),
         #[prost(message, tag = "5")]
         Ended(super::RunExit),
+        #[prost(message, tag = "6")]
+        EarlyStopped(super::EarlyStopped),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -163,6 +165,18 @@ pub struct Evaluated {
     pub evaluation: ::core::option::Option<Evaluation>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EarlyStopped {
+    /// Where the run stopped.
+    #[prost(uint64, tag = "1")]
+    pub step: u64,
+    /// The step whose weights scored best; they count.
+    #[prost(uint64, tag = "2")]
+    pub best_step: u64,
+    /// Their scores.
+    #[prost(message, optional, tag = "3")]
+    pub evaluation: ::core::option::Option<Evaluation>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Evaluation {
     /// Mean cross-entropy per example, nats.
     #[prost(double, tag = "1")]
@@ -172,6 +186,9 @@ pub struct Evaluation {
     pub num_classes: u32,
     #[prost(uint64, repeated, tag = "3")]
     pub confusion: ::prost::alloc::vec::Vec<u64>,
+    /// Area under the ROC curve, where it is defined.
+    #[prost(double, optional, tag = "4")]
+    pub auc: ::core::option::Option<f64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Finished {
@@ -815,6 +832,12 @@ pub struct ExperimentView {
     pub decisions: ::prost::alloc::vec::Vec<Decision>,
     #[prost(string, tag = "22")]
     pub location: ::prost::alloc::string::String,
+    /// The classes are in an order.
+    #[prost(bool, tag = "23")]
+    pub ordered: bool,
+    /// What is legal but rarely meant, for people.
+    #[prost(string, repeated, tag = "24")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialView {

@@ -19,6 +19,7 @@ import json
 import shutil
 from pathlib import Path
 
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -191,8 +192,67 @@ def write_family(family):
     alone = {**cases["single"], "tokens": [row[:1] for row in cases["single"]["tokens"]],
              "segments": [[0]] * len(cases["single"]["tokens"])}
     golden["dropout"]["drawn_head"] = dropped(family, "classification", RATES, alone, pad)
-    golden["dropout"]["drawn"] = dropped(family, "masked", RATES, cases["padded"], pad)
+    golden["dropout"]["drawn"] = dropped(family, "masked", RATES, cases["single"], pad)
     return golden
+
+
+TEXTS = [
+    {"text": "good film"}, {"text": ""}, {"text": "a bad film and nobody goods it"}, {"text": "Good"},
+    {"text": "good film " * 12}, {"text": "bad", "text_pair": "good film"},
+    {"text": "a film", "text_pair": "bad " * 20}, {"text": "good " * 14, "text_pair": "film"},
+]
+
+
+def word_piece():
+    words = "[PAD] [UNK] [CLS] [SEP] [MASK] good bad film a and it is no ##s ##body ##not the of was seen by"
+    vocabulary = {word: number for number, word in enumerate(words.split())}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    made.decoder = tokenizers.decoders.WordPiece()
+    special = dict(unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", mask_token="[MASK]")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=POSITIONS, **special)
+
+
+def byte_pairs():
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"\u0120godfilmbatnsyeG"]
+    merges = [("g", "o"), ("go", "o"), ("goo", "d"), ("\u0120", "good"), ("f", "i"), ("fi", "l"), ("fil", "m"),
+              ("\u0120", "film"), ("\u0120", "a"), ("b", "a")]
+    tokens += [a + b for a, b in merges]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    assert len(vocabulary) <= VOCAB
+    model = tokenizers.models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = tokenizers.processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    special = dict(unk_token="<unk>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=POSITIONS, **special)
+
+
+def predictions(family):
+    """What the library's own tokenizer and model make of texts and pairs, each alone."""
+    tokenizer = byte_pairs() if family == "roberta" else word_piece()
+    directory = HERE / f"{family}-classification"
+    tokenizer.save_pretrained(directory)
+    model = make_model(family, "classification").eval()
+    found = []
+    for example in TEXTS:
+        pair = example.get("text_pair")
+        encoded = tokenizer(example["text"], pair, truncation=True, max_length=POSITIONS,
+                            return_token_type_ids=True, return_tensors="pt")
+        inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        if family == "bert":
+            inputs["token_type_ids"] = encoded["token_type_ids"]
+        with torch.no_grad():
+            logits = model(**inputs).logits[0]
+        found.append({
+            **example, "token_ids": encoded["input_ids"][0].tolist(), "logits": logits.tolist(),
+            "probabilities": logits.softmax(-1).tolist(), "label": LABELS[logits.argmax().item()],
+        })
+    return found
 
 
 def main():
@@ -200,6 +260,8 @@ def main():
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir()
     golden = {family: write_family(family) for family in FAMILIES}
+    for family in FAMILIES:
+        golden[family]["predictions"] = predictions(family)
     torch.manual_seed(DROPOUT_SEED)
     probe = torch.nn.functional.dropout(torch.ones(4, 4), 0.3)
     golden["dropout_seed"] = DROPOUT_SEED

@@ -1,5 +1,6 @@
-//! Saving and loading a checkpoint: `model` (what training changed), `optimizer` (both moments) and
-//! `progress` (step, data position, seed), each one object; the index last.
+//! Saving and loading a checkpoint: `model` (what training changed), `optimizer` (both moments),
+//! `progress` (step, data position, seed, evaluations), and where there are any, `average` (of the
+//! weights) and `best` (the weights that scored best), each one object; the index last.
 
 mod part;
 mod writer;
@@ -21,8 +22,12 @@ pub struct Snapshot {
     pub progress: Progress,
     /// The trained parameters.
     pub model: NamedTensors,
-    /// The optimizer's moments.
+    /// The optimizer's moments, and under loss scaling its scale.
     pub optimizer: NamedTensors,
+    /// What an average of the weights remembers; empty where there is none.
+    pub average: NamedTensors,
+    /// The weights that scored best, where a trial watches for improvements.
+    pub best: NamedTensors,
 }
 
 /// Why a checkpoint could not be written.
@@ -123,5 +128,12 @@ pub fn load(
     let model = part::decode_tensors(&read(part::MODEL)?).map_err(damaged(part::MODEL))?;
     let optimizer =
         part::decode_tensors(&read(part::OPTIMIZER)?).map_err(damaged(part::OPTIMIZER))?;
-    Ok(Snapshot { progress, model, optimizer })
+    let optional = |name: &'static str| {
+        if index.parts.iter().all(|part| part.name != name) {
+            return Ok(NamedTensors::new());
+        }
+        part::decode_tensors(&read(name)?).map_err(|reason| LoadError::from(damaged(name)(reason)))
+    };
+    let (average, best) = (optional(part::AVERAGE)?, optional(part::BEST)?);
+    Ok(Snapshot { progress, model, optimizer, average, best })
 }

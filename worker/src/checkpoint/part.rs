@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use muster_common::manifest::TrialSettings;
+use muster_common::manifest::{TrainingSettings, TrialSettings};
 use muster_common::seed::Seed;
 use serde::{Deserialize, Serialize};
 
 use super::Snapshot;
 use crate::model::{ModelError, NamedTensors, named_tensors, serialize_tensors, texts_of};
+use crate::train::StoppingState;
 
+pub(super) const AVERAGE: &str = "average";
+pub(super) const BEST: &str = "best";
 pub(super) const MODEL: &str = "model";
 pub(super) const OPTIMIZER: &str = "optimizer";
 pub(super) const PROGRESS: &str = "progress";
@@ -31,10 +34,19 @@ pub struct Progress {
     pub data: String,
     /// The trial's hyperparameters.
     pub settings: TrialSettings,
+    /// How it trains otherwise.
+    #[serde(default)]
+    pub training: TrainingSettings,
+    /// Updates done when the validation split was last scored on the way; 0: never.
+    #[serde(default)]
+    pub evaluated_step: u64,
+    /// What early stopping remembers.
+    #[serde(default)]
+    pub stopping: StoppingState,
 }
 
-/// Name and bytes of every part, sorted by name.
-pub(super) fn encode(snapshot: &Snapshot) -> Result<[(&'static str, Vec<u8>); 3], ModelError> {
+/// Name and bytes of every part, sorted by name; those that hold nothing are left out.
+pub(super) fn encode(snapshot: &Snapshot) -> Result<Vec<(&'static str, Vec<u8>)>, ModelError> {
     let file = |tensors: &NamedTensors, texts| {
         let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
         serialize_tensors(tensors, texts)
@@ -42,11 +54,16 @@ pub(super) fn encode(snapshot: &Snapshot) -> Result<[(&'static str, Vec<u8>); 3]
     let progress = serde_json::to_string(&snapshot.progress)
         .map_err(|error| ModelError::Torch(format!("cannot write the progress: {error}")))?;
     let texts = BTreeMap::from([(PROGRESS.to_owned(), progress)]);
-    Ok([
-        (MODEL, file(&snapshot.model, BTreeMap::new())?),
-        (OPTIMIZER, file(&snapshot.optimizer, BTreeMap::new())?),
-        (PROGRESS, file(&NamedTensors::new(), texts)?),
-    ])
+    let mut parts = Vec::with_capacity(5);
+    for (name, tensors) in [(AVERAGE, &snapshot.average), (BEST, &snapshot.best)] {
+        if !tensors.is_empty() {
+            parts.push((name, file(tensors, BTreeMap::new())?));
+        }
+    }
+    parts.push((MODEL, file(&snapshot.model, BTreeMap::new())?));
+    parts.push((OPTIMIZER, file(&snapshot.optimizer, BTreeMap::new())?));
+    parts.push((PROGRESS, file(&NamedTensors::new(), texts)?));
+    Ok(parts)
 }
 
 pub(super) fn decode_tensors(bytes: &[u8]) -> Result<NamedTensors, String> {

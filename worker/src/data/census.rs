@@ -169,7 +169,9 @@ impl Survey<'_> {
         let is_empty = |text: &String| text.trim().is_empty();
         let empty = is_empty(&row.text) && row.pair.as_ref().is_none_or(is_empty);
         let class = match (&row.label, classes) {
-            (None, _) => Ok(Some(0)),
+            // Folders of data sets have labels that an objective without labels does not want.
+            _ if self.rule.is_none() => Ok(Some(0)),
+            (None, _) => Err("the row has no label".to_owned()),
             (Some(label), Some(classes)) => classes.of(label),
             (Some(label), None) => found.number(label).map(Some),
         };

@@ -296,9 +296,11 @@ fn content_hash(manifest: &Manifest, inputs: &Inputs) -> ContentHash {
     }
     let mut settings = manifest.data.clone();
     settings.train.paths.clear();
+    settings.train.hub = None;
     for holdout in [&mut settings.validation, &mut settings.test] {
         if let Holdout::Source(source) = holdout {
             source.paths.clear();
+            source.hub = None;
         }
     }
     let identities = |(_, files): &'_ (Role, Vec<SourceFile>)| -> Vec<_> {

@@ -29,6 +29,16 @@ pub enum DataError {
         /// The cause.
         source: io::Error,
     },
+    /// The connection to a hub failed.
+    #[error("`{name}` cannot be downloaded from {endpoint}: {reason}")]
+    Hub {
+        /// The data set.
+        name: String,
+        /// URL of the hub.
+        endpoint: String,
+        /// What the client says.
+        reason: String,
+    },
     /// The input is wrong: trying again cannot help.
     #[error("{place}: {message}")]
     Refused {
@@ -77,7 +87,7 @@ impl DataError {
             Self::Store(error) => {
                 matches!(**error, StoreError::Url { .. } | StoreError::Missing { .. })
             }
-            Self::Changed { .. } | Self::Spill { .. } | Self::CutOff { .. } => false,
+            Self::Changed { .. } | Self::Hub { .. } | Self::Spill { .. } | Self::CutOff { .. } => false,
         }
     }
 }

@@ -148,6 +148,136 @@ async fn mistakes_name_their_place_and_are_permanent() {
     assert!(refused(model).await.contains("tokenizer.json"));
 }
 
+#[tokio::test]
+async fn a_store_that_is_elsewhere_gives_the_same_data() {
+    let Bench { directory, store } = bench();
+    let manifest = manifest(directory.path(), CUT);
+    let here = load(&store, &manifest).await.unwrap();
+    let remote = Store::in_memory();
+    let made = load(&remote, &manifest).await.unwrap();
+    let fetched = load(&remote, &manifest).await.unwrap();
+    for data in [&made, &fetched] {
+        assert_eq!((&data.train, &data.validation), (&here.train, &here.validation));
+        assert_eq!((&data.test, &data.summary), (&here.test, &here.summary));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_rows_is_listed_and_counted() {
+    let Bench { directory, store } = bench();
+    let path = directory.path().join("train.csv");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend(b"A good films number 0,1\n,0\nA caf\xe9 number 7,1\na good films number 4!,1\n");
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(directory.path().join("test.csv"), "text,label\nA bad films number 1,0\ngood,1\n").unwrap();
+    let cut = "  validation: {examples: 5}\n  test: {path: test.csv}\n";
+    let data = load(&store, &manifest(directory.path(), cut)).await.unwrap();
+    let flaws = data.summary.flaws;
+    assert_eq!((flaws.num_empty, flaws.num_bad_utf8, flaws.num_leaks), (1, 1, 1));
+    assert_eq!((data.summary.num_duplicates, flaws.num_near_duplicates), (2, 2));
+    let key = Layout::cache(&data.summary.cache).join("problems.jsonl");
+    let list = String::from_utf8(store.get(&key).await.unwrap().to_vec()).unwrap();
+    let lines: Vec<serde_json::Value> =
+        list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let found: Vec<(&str, u64, bool)> = lines
+        .iter()
+        .map(|line| {
+            let file = line["file"].as_str().unwrap();
+            assert!(file.ends_with("train.csv"), "{line}");
+            (line["problem"].as_str().unwrap(), line["row"].as_u64().unwrap(), line["kept"].as_bool().unwrap())
+        })
+        .collect();
+    let expected = [
+        ("empty", 53, false),
+        ("bad_utf8", 54, true),
+        ("leak", 3, false),
+        ("duplicate", 52, false),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(lines[3]["of_row"], 2);
+    let remark = data.summary.remarks.iter().find(|remark| remark.contains("repeat a text"));
+    assert!(remark.unwrap().contains("train.csv:52, as "), "{:?}", data.summary.remarks);
+}
+
+fn unlabeled(directory: &Path, objective: &str, rest: &str) -> Manifest {
+    let text = format!(
+        "version: 1\nname: data\nseed: 3\nobjective: {objective}\n\
+         model: {{pretrained: model, max_length: 8}}\n\
+         data:\n  train: {{path: train.txt}}\n  validation: {{fraction: 0.25}}\n  text: text\n{rest}\
+         budget: {{epochs: 1}}\n"
+    );
+    let mut manifest = Manifest::parse(&text).unwrap();
+    manifest.rebase(directory);
+    manifest
+}
+
+#[tokio::test]
+async fn long_texts_without_labels_become_several_examples() {
+    let Bench { directory, store } = bench();
+    let texts: Vec<String> =
+        (0..8).map(|n| format!("{n} good film bad film good bad good bad film{}", " a".repeat(n))).collect();
+    std::fs::write(directory.path().join("train.txt"), texts.join("\n")).unwrap();
+    let data = load(&store, &unlabeled(directory.path(), "masked_lm", "")).await.unwrap();
+    assert_eq!(data.summary.labels, [] as [String; 0]);
+    // 10 to 17 tokens a text, 6 of them in an example.
+    let expected = (data.summary.num_train, data.summary.num_validation);
+    assert!(expected.0 > 6 && expected.1 >= 2, "{expected:?}");
+    let total: usize = [&data.train, &data.validation]
+        .into_iter()
+        .flat_map(|split| (0..split.len()).map(|index| split.length(index) - 2))
+        .sum();
+    assert_eq!(total, (0..8).map(|n| 10 + n).sum::<usize>(), "no token is left out");
+    assert!((0..data.train.len()).all(|index| data.train.segments(index).is_none()));
+}
+
+#[tokio::test]
+async fn documents_become_pairs_of_sentences() {
+    let Bench { directory, store } = bench();
+    let document = |n: u32| format!("number {n}\ngood film {n}\nbad film {n}\n");
+    let documents: Vec<String> = (0..9).map(document).collect();
+    std::fs::write(directory.path().join("train.txt"), documents.join("\n")).unwrap();
+    let manifest = unlabeled(directory.path(), "next_sentence", "");
+    let data = load(&store, &manifest).await.unwrap();
+    assert_eq!(data.summary.labels, ["next", "random"]);
+    assert_eq!((data.train.len(), data.validation.len()), (14, 4), "two pairs of each document");
+    let mut classes = [0, 0];
+    for index in 0..data.train.len() {
+        let (tokens, segments) = (data.train.tokens(index), data.train.segments(index).unwrap());
+        let middle = tokens.iter().position(|token| *token == 3).unwrap() + 1;
+        assert_eq!((tokens[0], tokens.last()), (2, Some(&3)));
+        assert!(segments.iter().enumerate().all(|(at, segment)| *segment == u32::from(at >= middle)));
+        // The last token of every sentence is the number of its document.
+        let same = tokens[middle - 2] == tokens[tokens.len() - 2];
+        let class = data.train.label(index);
+        assert_eq!(same, class == 0);
+        classes[class as usize] += 1;
+    }
+    assert!(classes[0] > 2 && classes[1] > 2, "{classes:?}");
+    std::fs::write(directory.path().join("train.txt"), "one\ntwo\n\nthree\n").unwrap();
+    let error = load(&store, &manifest).await.unwrap_err();
+    assert!(error.is_permanent() && error.to_string().contains("at least two"), "{error}");
+}
+
+#[tokio::test]
+async fn pairs_have_segments_and_a_place_in_the_cache() {
+    let Bench { directory, store } = bench();
+    let rows: String = (0..8).map(|n| format!("good film {n}\tbad {n}\t{}\n", n % 2)).collect();
+    std::fs::write(directory.path().join("train.tsv"), format!("a\tb\tlabel\n{rows}")).unwrap();
+    let mut manifest = manifest(directory.path(), "  validation: {examples: 2}\n");
+    manifest.data.train.paths = vec![directory.path().join("train.tsv").display().to_string()];
+    manifest.data.train.format = muster_common::manifest::SourceFormat::Delimited {
+        delimiter: muster_common::manifest::Delimiter::Tab,
+        columns: None,
+    };
+    (manifest.data.text, manifest.data.text_pair) = ("a".to_owned(), Some("b".to_owned()));
+    let made = load(&store, &manifest).await.unwrap();
+    let mapped = load(&store, &manifest).await.unwrap();
+    assert_eq!(made.train, mapped.train);
+    assert_eq!(&made.train.tokens(0)[..4], [2, 5, 7, 11 + made.train.tokens(0)[3] - 11]);
+    let segments = made.train.segments(0).unwrap();
+    assert_eq!(segments, [0, 0, 0, 0, 0, 1, 1, 1]);
+}
+
 /// Pad fraction of the real demo data, when it is there.
 #[tokio::test]
 async fn the_demo_data_is_read_whole_and_batches_hold_little_padding() {

@@ -2,9 +2,13 @@
 //! does not bind. Every function is safe to call; errors of C++ come back as [`ShimError`].
 #![expect(unsafe_code, reason = "calls into the C++ shim; each call states why it is sound")]
 
+mod device;
 mod mapped;
+mod precision;
 
+pub use device::{DeviceError, open_device};
 pub use mapped::MappedFile;
+pub use precision::{Autocast, update_scale};
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -61,12 +65,26 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         epsilon: f64,
+        overflow: RawTensor,
+        skipped: RawTensor,
     ) -> c_int;
     fn muster_clip_gradients(
         parameters: *const RawTensor,
         count: usize,
         max_norm: f64,
         norm: RawTensor,
+    ) -> c_int;
+    fn muster_lerp(
+        averages: *const RawTensor,
+        values: *const RawTensor,
+        count: usize,
+        decay: f64,
+    ) -> c_int;
+    fn muster_unscale_gradients(
+        parameters: *const RawTensor,
+        count: usize,
+        scale: RawTensor,
+        overflow: RawTensor,
     ) -> c_int;
     fn muster_clear_gradients(parameters: *const RawTensor, count: usize) -> c_int;
     fn muster_linear(
@@ -77,7 +95,17 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Updates `parameters` in place from their gradients; the moments are updated too.
+/// What the gradients of a step came to under loss scaling; all 0-d and never waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Overflow<'a> {
+    /// 1 if a gradient of this step is not finite, else 0.
+    pub found: &'a Tensor,
+    /// Updates that were left out so far.
+    pub skipped: &'a Tensor,
+}
+
+/// Updates `parameters` in place from their gradients; the moments are updated too. With an
+/// `overflow` that was found, nothing is updated and one more is counted as skipped.
 ///
 /// The three lists run in parallel. Fails when a parameter has no gradient.
 pub fn adamw(
@@ -85,6 +113,7 @@ pub fn adamw(
     first_moments: &[Tensor],
     second_moments: &[Tensor],
     update: &AdamW,
+    overflow: Option<Overflow<'_>>,
 ) -> Result<(), ShimError> {
     let operation = "the AdamW update";
     if first_moments.len() != parameters.len() || second_moments.len() != parameters.len() {
@@ -92,7 +121,10 @@ pub fn adamw(
         return Err(ShimError { operation, message });
     }
     let (values, first, second) = (raw(parameters), raw(first_moments), raw(second_moments));
-    // SAFETY: the pointers are live tensors borrowed for the call, three lists of `count` entries.
+    let pointer = |tensor: &Tensor| -> RawTensor { tensor.as_ptr().cast() };
+    let none = std::ptr::null();
+    // SAFETY: the pointers are live tensors borrowed for the call, three lists of `count` entries;
+    // the last two are both null or both not.
     let status = unsafe {
         muster_adamw(
             values.as_ptr(),
@@ -105,6 +137,8 @@ pub fn adamw(
             update.beta2,
             update.weight_decay,
             update.epsilon,
+            overflow.map_or(none, |overflow| pointer(overflow.found)),
+            overflow.map_or(none, |overflow| pointer(overflow.skipped)),
         )
     };
     checked(status, operation)
@@ -127,6 +161,39 @@ pub fn clip_gradients(parameters: &[Tensor], max_norm: Option<f64>) -> Result<Te
         )
     };
     checked(status, "the gradient norm").map(|()| norm)
+}
+
+/// Moves `averages` towards `values`, which runs in parallel: `a += (1 - decay) * (v - a)`.
+pub fn lerp(averages: &[Tensor], values: &[Tensor], decay: f64) -> Result<(), ShimError> {
+    let operation = "the average of weights";
+    if averages.len() != values.len() {
+        let message = "averages and weights differ in number".to_owned();
+        return Err(ShimError { operation, message });
+    }
+    let (averages, values) = (raw(averages), raw(values));
+    // SAFETY: the pointers are live tensors borrowed for the call, two lists of `count` entries.
+    let status = unsafe { muster_lerp(averages.as_ptr(), values.as_ptr(), averages.len(), decay) };
+    checked(status, operation)
+}
+
+/// Divides the gradients of `parameters` by `scale` and writes to `overflow` whether one is not
+/// finite (1) or all are (0). Both are 0-d; nobody waits for them.
+pub fn unscale_gradients(
+    parameters: &[Tensor],
+    scale: &Tensor,
+    overflow: &Tensor,
+) -> Result<(), ShimError> {
+    let values = raw(parameters);
+    // SAFETY: the pointers are live tensors borrowed for the call.
+    let status = unsafe {
+        muster_unscale_gradients(
+            values.as_ptr(),
+            values.len(),
+            scale.as_ptr().cast(),
+            overflow.as_ptr().cast(),
+        )
+    };
+    checked(status, "unscaling gradients")
 }
 
 /// Sets the gradients of `parameters` to none.
@@ -200,7 +267,7 @@ mod tests {
             epsilon: 1e-8,
         };
         let list = [weight.shallow_clone()];
-        adamw(&list, &[first.shallow_clone()], &[second], &update).unwrap();
+        adamw(&list, &[first.shallow_clone()], &[second], &update, None).unwrap();
         // After one step both corrected moments are g and g^2, so the update is lr * sign(g).
         let expected = [0.999 - 0.1, -1.998 - 0.1];
         for (i, wanted) in expected.into_iter().enumerate() {

@@ -1,45 +1,87 @@
 //! Token sequences as tensors.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::ModelError;
+use super::packing::Frame;
 
-/// Sequences padded to the longest of them.
+/// The tokens of a batch, one sequence behind the other: `T` in all.
 #[derive(Debug)]
 pub struct TokenBatch {
-    /// Token ids, `[B, L]`, 64-bit.
+    /// Token ids, `[T]`, 64-bit.
     pub ids: Tensor,
-    /// Added to attention scores: `[B, 1, 1, L]`, 0 at tokens and minus infinity at padding. Absent
-    /// when all sequences are equally long.
-    pub mask: Option<Tensor>,
-    /// Segment of every token, `[B, L]`, 64-bit: 0 for the first text of a pair, 1 for the second.
+    /// Row of each token in the table of positions, `[T]`, 64-bit.
+    pub positions: Tensor,
+    /// Segment of every token, `[T]`, 64-bit: 0 for the first text of a pair, 1 for the second.
     /// Absent: all are in the first. Families that do not tell segments apart pass over it.
     pub token_types: Option<Tensor>,
+    /// Which tokens belong together.
+    pub frame: Frame,
 }
 
 impl TokenBatch {
-    /// Pads `sequences` with `pad_token`. There must be at least one sequence.
-    pub fn new(sequences: &[&[u32]], pad_token: i64, device: Device) -> Result<Self, ModelError> {
-        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
-        let ids = padded(sequences, pad_token, device)?;
-        Ok(Self { ids, mask: padding_mask(&lengths, device)?, token_types: None })
-    }
-
-    /// As [`TokenBatch::new`], with the segment of every token, as tokenizers number them.
-    pub fn of_pairs(
+    /// Of sequences, of which there must be at least one. Of each pair so many of the first tokens
+    /// are in the first segment, the rest in the second. `skipped` is the token that positions are
+    /// counted past, where a family does that.
+    pub(crate) fn new(
         sequences: &[&[u32]],
-        segments: &[&[u32]],
-        pad_token: i64,
+        first_segments: Option<&[usize]>,
+        skipped: Option<i64>,
         device: Device,
     ) -> Result<Self, ModelError> {
-        let same = |(tokens, segments): (&&[u32], &&[u32])| tokens.len() == segments.len();
-        if sequences.len() != segments.len() || !sequences.iter().zip(segments).all(same) {
-            return Err(ModelError::Segments);
-        }
-        let mut batch = Self::new(sequences, pad_token, device)?;
-        batch.token_types = Some(padded(segments, 0, device)?);
-        Ok(batch)
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
+        let frame = Frame::new(&lengths, device)?;
+        let token_types = match first_segments {
+            None => None,
+            Some(first) => {
+                let fits = |(length, first): (&usize, &usize)| length >= first;
+                if lengths.len() != first.len() || !lengths.iter().zip(first).all(fits) {
+                    return Err(ModelError::Segments);
+                }
+                let types = |(length, first): (&usize, &usize)| -> Vec<u32> {
+                    (0..*length).map(|at| u32::from(at >= *first)).collect()
+                };
+                let types: Vec<Vec<u32>> = lengths.iter().zip(first).map(types).collect();
+                let pairs = lengths.iter().zip(first).any(|(length, first)| length > first);
+                if pairs { Some(laid_down(&types, &frame, device)?) } else { None }
+            }
+        };
+        let positions: Vec<Vec<u32>> =
+            sequences.iter().map(|sequence| positions(sequence, skipped)).collect();
+        let ids = laid_down(sequences, &frame, device)?;
+        let positions = laid_down(&positions, &frame, device)?;
+        Ok(Self { ids, positions, token_types, frame })
     }
+}
+
+/// Position of every token: counted from 0, or from behind the number of the token that is skipped,
+/// which itself stays at its own number.
+fn positions(sequence: &[u32], skipped: Option<i64>) -> Vec<u32> {
+    let Some(skipped) = skipped.and_then(|token| u32::try_from(token).ok()) else {
+        return (0..).take(sequence.len()).collect();
+    };
+    let count = |last: &mut u32, token: &u32| {
+        let real = *token != skipped;
+        *last += u32::from(real);
+        Some(if real { *last } else { skipped })
+    };
+    sequence.iter().scan(skipped, count).collect()
+}
+
+/// One value per token in the order of a frame, `[T]`, 64-bit.
+fn laid_down(
+    rows: &[impl AsRef<[u32]>],
+    frame: &Frame,
+    device: Device,
+) -> Result<Tensor, ModelError> {
+    let mut values = vec![0i64; usize::try_from(frame.num_tokens()).unwrap_or(0)];
+    for (index, row) in rows.iter().enumerate() {
+        let start = usize::try_from(frame.start(index)).unwrap_or(usize::MAX);
+        for (value, source) in values.iter_mut().skip(start).zip(row.as_ref()) {
+            *value = i64::from(*source);
+        }
+    }
+    Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
 }
 
 /// Refuses an empty batch, an empty sequence, and one of more than `max` tokens.
@@ -51,38 +93,6 @@ pub(crate) fn check_lengths(sequences: &[&[u32]], max: i64) -> Result<(), ModelE
     found.map_or(Ok(()), |tokens| Err(ModelError::Length { tokens, max }))
 }
 
-/// Rows filled up to the longest with `filler`, `[B, L]`.
-pub(crate) fn padded(rows: &[&[u32]], filler: i64, device: Device) -> Result<Tensor, ModelError> {
-    let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-    let mut values = Vec::with_capacity(rows.len() * longest);
-    for row in rows {
-        values.extend(row.iter().map(|value| i64::from(*value)));
-        values.resize(values.len() + longest - row.len(), filler);
-    }
-    let shape = [extent(rows.len()), extent(longest)];
-    Ok(Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_device(device)?)
-}
-
-/// The additive attention mask of sequences of these `lengths`; none when they are all equal.
-pub(crate) fn padding_mask(
-    lengths: &[usize],
-    device: Device,
-) -> Result<Option<Tensor>, ModelError> {
-    let longest = lengths.iter().copied().max().unwrap_or(0);
-    if lengths.iter().all(|length| *length == longest) {
-        return Ok(None);
-    }
-    let mut mask = Vec::with_capacity(lengths.len() * longest);
-    for length in lengths {
-        mask.resize(mask.len() + length, 0.0f32);
-        mask.resize(mask.len() + longest - length, f32::NEG_INFINITY);
-    }
-    let shape = [extent(lengths.len()), 1, 1, extent(longest)];
-    let mask = Tensor::f_from_slice(&mask)?.f_view(shape)?;
-    debug_assert_eq!(mask.kind(), Kind::Float);
-    Ok(Some(mask.f_to_device(device)?))
-}
-
 /// A count as libtorch wants it.
 pub(crate) fn extent(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -92,25 +102,31 @@ pub(crate) fn extent(count: usize) -> i64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn short_sequences_are_padded_and_masked() {
-        let batch = TokenBatch::new(&[&[5, 6, 7], &[8]], 0, Device::Cpu).unwrap();
-        let ids: Vec<i64> = batch.ids.view([-1]).try_into().unwrap();
-        assert_eq!(ids, [5, 6, 7, 8, 0, 0]);
-        let mask: Vec<f32> = batch.mask.unwrap().view([-1]).try_into().unwrap();
-        assert_eq!(mask[..4], [0.0; 4]);
-        assert!(mask[4..].iter().all(|value| *value == f32::NEG_INFINITY));
-        assert!(TokenBatch::new(&[&[5], &[8]], 0, Device::Cpu).unwrap().mask.is_none());
+    fn values(tensor: &Tensor) -> Vec<i64> {
+        Vec::try_from(tensor).unwrap()
     }
 
     #[test]
-    fn segments_run_beside_the_tokens() {
-        let pairs = |segments: &[&[u32]]| {
-            TokenBatch::of_pairs(&[&[5, 6, 7], &[8]], segments, 1, Device::Cpu)
-        };
-        let types = pairs(&[&[0, 1, 1], &[0]]).unwrap().token_types.unwrap();
-        assert_eq!(Vec::<i64>::try_from(types.view([-1])).unwrap(), [0, 1, 1, 0, 0, 0]);
-        assert!(pairs(&[&[0, 1, 1]]).is_err());
-        assert!(pairs(&[&[0, 1], &[0]]).is_err());
+    fn sequences_are_laid_down_without_padding() {
+        let batch = TokenBatch::new(&[&[5, 6, 7], &[8]], None, None, Device::Cpu).unwrap();
+        assert_eq!(values(&batch.ids), [8, 5, 6, 7]);
+        assert_eq!(values(&batch.positions), [0, 0, 1, 2]);
+        assert!(batch.token_types.is_none());
+    }
+
+    #[test]
+    fn positions_can_be_counted_past_a_token() {
+        let batch = TokenBatch::new(&[&[5, 1, 7], &[8, 9]], None, Some(1), Device::Cpu).unwrap();
+        assert_eq!(values(&batch.positions), [2, 3, 2, 1, 3]);
+    }
+
+    #[test]
+    fn the_rest_of_a_pair_is_in_the_second_segment() {
+        let pairs =
+            |first: &[usize]| TokenBatch::new(&[&[5, 6, 7], &[8]], Some(first), None, Device::Cpu);
+        assert_eq!(values(&pairs(&[1, 1]).unwrap().token_types.unwrap()), [0, 0, 1, 1]);
+        assert!(pairs(&[3, 1]).unwrap().token_types.is_none());
+        assert!(pairs(&[1]).is_err());
+        assert!(pairs(&[1, 2]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! An encoder with a classification head: `BertForSequenceClassification`,
 //! `DistilBertForSequenceClassification`, `RobertaForSequenceClassification`.
 //!
-//! Shapes: `B` sequences, `L` tokens, `D` hidden, `C` classes.
+//! Shapes: `B` sequences, `D` hidden, `C` classes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -71,10 +71,17 @@ impl Classifier {
             let path = directory.join(CONFIG_FILE).display().to_string();
             ModelError::Config { path, reason }
         };
-        let labels = config.labels().map_err(refused)?;
+        let output = format!("{}.weight", config.family.description().classification.output);
+        let Some(output) = heads.get(&output) else {
+            let reason =
+                "the weights have no classification head: this is no fine-tuned classifier";
+            return Err(refused(reason.to_owned()));
+        };
+        let mut labels = config.labels().map_err(refused)?;
         if labels.is_empty() {
-            let reason = "id2label is missing: this is no fine-tuned classifier".to_owned();
-            return Err(refused(reason));
+            // As transformers names the classes of a model whose file names none.
+            let classes = output.size().first().copied().unwrap_or(0);
+            labels = (0..classes).map(|class| format!("LABEL_{class}")).collect();
         }
         weights.extend(heads);
         for tensor in weights.values_mut() {
@@ -142,20 +149,22 @@ impl Classifier {
         tch::no_grad(|| self.forward(&tokens, Dropout::NONE))
     }
 
-    /// Pads sequences for this model, after checking that it can take them.
+    /// Lays sequences down for this model, after checking that it can take them.
     pub fn batch(&self, sequences: &[&[u32]]) -> Result<TokenBatch, ModelError> {
         check_lengths(sequences, self.config.max_tokens())?;
-        TokenBatch::new(sequences, self.config.pad_token_id, self.device)
+        TokenBatch::new(sequences, None, self.config.skipped_token(), self.device)
     }
 
-    /// As [`Classifier::batch`], with the segment of every token, as tokenizers number them.
+    /// As [`Classifier::batch`]; of each sequence so many of the first tokens are in the first
+    /// segment, the rest in the second.
     pub fn batch_of_pairs(
         &self,
         sequences: &[&[u32]],
-        segments: &[&[u32]],
+        first_segments: &[usize],
     ) -> Result<TokenBatch, ModelError> {
         check_lengths(sequences, self.config.max_tokens())?;
-        TokenBatch::of_pairs(sequences, segments, self.config.pad_token_id, self.device)
+        let skipped = self.config.skipped_token();
+        TokenBatch::new(sequences, Some(first_segments), skipped, self.device)
     }
 
     /// Logits, `[B, C]`. Dropout works on everything that is trained; frozen parts always compute
@@ -166,7 +175,7 @@ impl Classifier {
         rates: impl Into<Dropout>,
     ) -> Result<Tensor, ModelError> {
         let rates = rates.into();
-        self.head.forward(&self.encoder.forward(tokens, Wanted::First, rates)?, rates.head)
+        self.head.forward(self.encoder.forward(tokens, Wanted::First, rates)?, rates.head)
     }
 
     /// What the frozen prefix (embeddings and the lowest layers) computes; every trial with the
@@ -183,7 +192,7 @@ impl Classifier {
     ) -> Result<Tensor, ModelError> {
         let rates = rates.into();
         let states = self.encoder.forward_from_prefix(hidden, Wanted::First, rates)?;
-        self.head.forward(&states, rates.head)
+        self.head.forward(states, rates.head)
     }
 }
 
@@ -203,9 +212,9 @@ impl ClassificationHead {
         })
     }
 
-    /// `states` is `[B, Q, D]`, `p` the dropout probability. Returns `[B, C]`.
-    fn forward(&self, states: &Tensor, p: f64) -> Result<Tensor, ModelError> {
-        let first = states.f_select(1, 0)?; // [B, D]
+    /// `first` holds the first token of every sequence, `[B, D]`; `p` is the dropout probability.
+    /// Returns `[B, C]`.
+    fn forward(&self, first: Tensor, p: f64) -> Result<Tensor, ModelError> {
         let first = dropout(first, if self.dropout_first { p } else { 0.0 })?;
         let dense = self.dense.forward(&first)?;
         let active = match self.activation {

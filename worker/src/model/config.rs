@@ -141,12 +141,12 @@ impl ModelConfig {
     /// Longest sequence in tokens, special tokens counted: RoBERTa leaves the first rows of its
     /// position table to padding.
     pub fn max_tokens(&self) -> i64 {
-        let unused = if self.family.description().positions_skip_padding {
-            self.pad_token_id + 1
-        } else {
-            0
-        };
-        self.max_position_embeddings - unused
+        self.max_position_embeddings - self.skipped_token().map_or(0, |token| token + 1)
+    }
+
+    /// The token that positions are counted past, where the family does that.
+    pub(crate) fn skipped_token(&self) -> Option<i64> {
+        self.family.description().positions_skip_padding.then_some(self.pad_token_id)
     }
 
     /// Class names in the order of their numbers; empty when the file names none.

@@ -1,8 +1,8 @@
 //! The encoder that all families share: embeddings, then layers.
 //!
-//! Shapes: `B` sequences, `L` tokens, `D` hidden.
+//! Shapes: `B` sequences, `T` tokens of all of them, `D` hidden.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::ModelError;
 use super::batch::TokenBatch;
@@ -11,15 +11,16 @@ use super::dropout::{Dropout, dropout};
 use super::family::TokenTypes;
 use super::freeze::Frozen;
 use super::layer::{Layer, LayerNorm, LayerSizes, Wanted};
+use super::packing::Frame;
 use super::parameters::{NamedTensors, Scope};
 
 /// Hidden states on their way through the encoder.
 #[derive(Debug)]
 pub struct Hidden {
-    /// `[B, L, D]`; what stands at padding has no meaning.
+    /// `[T, D]`.
     pub states: Tensor,
-    /// As [`TokenBatch::mask`].
-    pub mask: Option<Tensor>,
+    /// Which tokens belong together.
+    pub frame: Frame,
 }
 
 #[derive(Debug)]
@@ -30,7 +31,7 @@ struct Embeddings {
     norm: LayerNorm,
     pad_token: i64,
     by_segment: bool,
-    positions_skip_padding: bool,
+    skipped_token: Option<i64>,
 }
 
 /// Embeddings and layers; the lowest of them may be frozen.
@@ -70,9 +71,9 @@ impl Encoder {
         &self.embeddings.word
     }
 
-    /// Hidden states of the last layer: at least of the tokens `wanted`, the first of them in front.
-    /// Frozen parts always compute as in evaluation,
-    /// and without gradients where nothing below is trained.
+    /// Hidden states of the last layer: of every token, `[T, D]` as the batch lays them down, or of
+    /// the first tokens, `[B, D]` in the order of the sequences. Frozen parts always compute as in
+    /// evaluation, and without gradients where nothing below is trained.
     pub(crate) fn forward(
         &self,
         tokens: &TokenBatch,
@@ -83,18 +84,18 @@ impl Encoder {
             return self.forward_from_prefix(&self.prefix(tokens)?, wanted, rates);
         }
         let states = dropout(self.embeddings.forward(tokens)?, rates.hidden)?;
-        self.climb(states, tokens.mask.as_ref(), 0, wanted, rates)
+        self.climb(states, &tokens.frame, 0, wanted, rates)
     }
 
     /// What the frozen prefix (embeddings and the lowest layers) computes, without gradients.
     pub(crate) fn prefix(&self, tokens: &TokenBatch) -> Result<Hidden, ModelError> {
         tch::no_grad(|| {
-            let mask = tokens.mask.as_ref().map(Tensor::shallow_clone);
+            let frame = tokens.frame.share();
             let mut states = self.embeddings.forward(tokens)?;
             for layer in self.layers.iter().take(self.frozen.layers) {
-                states = layer.forward(&states, mask.as_ref(), Wanted::All, Dropout::NONE)?;
+                states = layer.forward(&states, &frame, Wanted::All, Dropout::NONE)?;
             }
-            Ok(Hidden { states, mask })
+            Ok(Hidden { states, frame })
         })
     }
 
@@ -105,26 +106,32 @@ impl Encoder {
         wanted: Wanted,
         rates: Dropout,
     ) -> Result<Tensor, ModelError> {
-        let Hidden { states, mask } = hidden;
-        self.climb(states.shallow_clone(), mask.as_ref(), self.frozen.layers, wanted, rates)
+        let Hidden { states, frame } = hidden;
+        self.climb(states.shallow_clone(), frame, self.frozen.layers, wanted, rates)
     }
 
     /// From the input of layer `from` to the output of the last.
     fn climb(
         &self,
         mut states: Tensor,
-        mask: Option<&Tensor>,
+        frame: &Frame,
         from: usize,
         wanted: Wanted,
         rates: Dropout,
     ) -> Result<Tensor, ModelError> {
+        let mut reached = Wanted::All;
         for (number, layer) in self.layers.iter().enumerate().skip(from) {
             let last = number + 1 == self.layers.len();
-            let wanted = if last { wanted } else { Wanted::All };
+            reached = if last { wanted } else { Wanted::All };
             let rates = if number < self.frozen.layers { Dropout::NONE } else { rates };
-            states = layer.forward(&states, mask, wanted, rates)?;
+            states = layer.forward(&states, frame, reached, rates)?;
         }
-        Ok(states)
+        match (wanted, reached) {
+            (Wanted::All, _) => Ok(states),
+            (Wanted::First, Wanted::First) => frame.by_index(states),
+            // Every layer is frozen: the states come from the prefix, of all tokens.
+            (Wanted::First, Wanted::All) => frame.first_by_index(&states),
+        }
     }
 }
 
@@ -146,40 +153,31 @@ impl Embeddings {
             norm: LayerNorm::load(&scope.child("LayerNorm"), hidden, config.layer_norm_eps)?,
             pad_token: config.pad_token_id,
             by_segment: family.token_types == TokenTypes::BySegment,
-            positions_skip_padding: family.positions_skip_padding,
+            skipped_token: config.skipped_token(),
         })
     }
 
-    /// `[B, L, D]`, before dropout.
+    /// `[T, D]`, before dropout.
     fn forward(&self, tokens: &TokenBatch) -> Result<Tensor, ModelError> {
-        let ids = &tokens.ids;
-        let word = Tensor::f_embedding(&self.word, ids, self.pad_token, false, false)?; // [B, L, D]
+        let pad = self.pad_token;
+        let word = Tensor::f_embedding(&self.word, &tokens.ids, pad, false, false)?; // [T, D]
         let sum = match self.token_type(tokens)? {
             Some(token_type) => word.f_add(&token_type)?,
             None => word,
         };
-        self.norm.forward(&sum.f_add(&self.positions(ids)?)?)
+        // The token that positions are counted past has the number of its row in this table too,
+        // and that row is not trained.
+        let fixed = self.skipped_token.unwrap_or(-1);
+        let position = Tensor::f_embedding(&self.position, &tokens.positions, fixed, false, false)?; // [T, D]
+        self.norm.forward(&sum.f_add(&position)?)
     }
 
-    /// `[B, L, D]`, or `[D]` where every token is of the first type.
+    /// `[T, D]`, or `[D]` where every token is of the first type.
     fn token_type(&self, tokens: &TokenBatch) -> Result<Option<Tensor>, ModelError> {
         let Some(table) = &self.token_type else { return Ok(None) };
         Ok(Some(match &tokens.token_types {
             Some(types) if self.by_segment => Tensor::f_embedding(table, types, -1, false, false)?,
             _ => table.f_select(0, 0)?,
         }))
-    }
-
-    /// `[L, D]`, or `[B, L, D]` where padding does not count.
-    fn positions(&self, ids: &Tensor) -> Result<Tensor, ModelError> {
-        let (_, length) = ids.size2()?;
-        if !self.positions_skip_padding {
-            return Ok(self.position.f_narrow(0, 0, length)?);
-        }
-        // The padding token has the number of its row in this table too.
-        let pad = self.pad_token;
-        let real = ids.f_ne(pad)?.f_to_kind(Kind::Int64)?;
-        let numbers = real.f_cumsum(1, Kind::Int64)?.f_mul(&real)?.f_add_scalar(pad)?; // [B, L]
-        Ok(Tensor::f_embedding(&self.position, &numbers, pad, false, false)?)
     }
 }

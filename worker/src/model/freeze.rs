@@ -52,8 +52,8 @@ impl Frozen {
 pub struct Adaptation {
     /// Not trained, from the bottom up.
     pub frozen: Frozen,
-    /// Parameters whose names fit one of these are not trained either. `*` stands for any number of
-    /// characters, `?` for one.
+    /// Pretrained parameters whose names fit one of these are not trained either. `*` stands for any
+    /// number of characters, `?` for one.
     pub freeze_patterns: Vec<String>,
     /// So many of the highest encoder layers, and BERT's pooler, are drawn anew (Zhang et al. 2021,
     /// "Revisiting Few-sample BERT Fine-tuning").
@@ -68,8 +68,13 @@ impl From<Frozen> for Adaptation {
 
 impl From<&ModelSettings> for Adaptation {
     fn from(settings: &ModelSettings) -> Self {
-        let layers = usize::try_from(settings.freeze_layers).unwrap_or(usize::MAX);
-        Self::from(Frozen { embeddings: settings.freeze_embeddings, layers })
+        let count = |layers: u32| usize::try_from(layers).unwrap_or(usize::MAX);
+        let layers = count(settings.freeze_layers);
+        Self {
+            frozen: Frozen { embeddings: settings.freeze_embeddings, layers },
+            freeze_patterns: settings.freeze_patterns.clone(),
+            reinitialize_layers: count(settings.reinitialize_layers),
+        }
     }
 }
 
@@ -165,29 +170,23 @@ impl Adaptation {
         Ok(())
     }
 
-    /// Names of what is not trained, all of them out of `kept`.
+    /// Names of what is not trained, all of them out of `kept`: what is drawn anew is always trained.
     fn frozen_names(
         &self,
         config: &ModelConfig,
         kept: &NamedTensors,
         drawn: &NamedTensors,
     ) -> Result<BTreeSet<String>, ModelError> {
-        let fits = |name: &str| self.freeze_patterns.iter().any(|pattern| fits(pattern, name));
-        let names: BTreeSet<String> = kept
-            .keys()
-            .chain(drawn.keys())
-            .filter(|name| self.frozen.covers(config.family.place(name)) || fits(name))
-            .cloned()
-            .collect();
-        if let Some(name) = names.iter().find(|name| drawn.contains_key(*name)) {
+        let covers = |name: &&String| self.frozen.covers(config.family.place(name));
+        if let Some(name) = drawn.keys().find(covers) {
             return Err(ModelError::FrozenNoise { name: name.clone() });
         }
-        let all = || kept.keys().chain(drawn.keys());
-        let idle = |pattern: &&String| !all().any(|name| self::fits(pattern, name));
+        let idle = |pattern: &&String| !kept.keys().any(|name| fits(pattern, name));
         if let Some(pattern) = self.freeze_patterns.iter().find(idle) {
             return Err(ModelError::FreezePattern { pattern: pattern.clone() });
         }
-        Ok(names)
+        let fits = |name: &str| self.freeze_patterns.iter().any(|pattern| fits(pattern, name));
+        Ok(kept.keys().filter(|name| covers(name) || fits(name)).cloned().collect())
     }
 }
 
@@ -258,7 +257,10 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::{Classifier, Family};
     use proptest::prelude::*;
 
     #[test]
@@ -272,6 +274,121 @@ mod tests {
             assert!(!fits(pattern, name), "{pattern}");
         }
         assert!(fits("", "") && fits("*", "") && !fits("?", ""));
+    }
+
+    fn golden(family: Family) -> Pretrained {
+        let name = format!("../tests/golden/hf/families/{}-classification", family.model_type());
+        Pretrained::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+    }
+
+    fn adapted(family: Family, adaptation: Adaptation) -> Result<Classifier, ModelError> {
+        let labels = vec!["a".to_owned(), "b".to_owned()];
+        Classifier::to_train(&golden(family), labels, adaptation, Seed(5), Device::Cpu)
+    }
+
+    fn patterns(patterns: &[&str]) -> Adaptation {
+        let freeze_patterns = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Adaptation { freeze_patterns, ..Adaptation::default() }
+    }
+
+    #[test]
+    fn a_pattern_extends_the_prefix_only_over_whole_layers() {
+        let frozen =
+            |patterns_: &[&str]| adapted(Family::Bert, patterns(patterns_)).unwrap().frozen();
+        let none = Frozen::default();
+        assert_eq!(frozen(&["*embeddings.word*"]), none);
+        assert_eq!(frozen(&["*.embeddings.*"]), Frozen { embeddings: true, layers: 0 });
+        assert_eq!(frozen(&["*.bias"]), none);
+        assert_eq!(frozen(&["*.layer.0.*"]), Frozen { embeddings: false, layers: 1 });
+        assert_eq!(frozen(&["*.layer.1.*"]), none, "layer 0 below it is trained");
+        assert_eq!(frozen(&["*.layer.0.*.weight"]), none);
+        let both = ["*.layer.0.*.weight", "*.layer.0.*.bias", "*.embeddings.*"];
+        assert_eq!(frozen(&both), Frozen { embeddings: true, layers: 1 });
+        let mixed = Adaptation {
+            frozen: Frozen { embeddings: true, layers: 1 },
+            ..patterns(&["*.layer.1.*"])
+        };
+        let mixed = adapted(Family::Bert, mixed).unwrap();
+        assert_eq!(mixed.frozen(), Frozen { embeddings: true, layers: 2 });
+    }
+
+    /// The logits behind the prefix are those of the whole model, whatever froze it, and what a
+    /// pattern freezes has no gradient.
+    #[test]
+    fn patterns_freeze_what_they_fit_and_nothing_else() {
+        for family in Family::ALL {
+            let layer = format!("{}.*", family.layer_path(0));
+            let whole = patterns(&["*.embeddings.*", &layer, "*.layer.1.*.bias", "*layer_norm*"]);
+            let part = patterns(&["*.embeddings.*", &layer, "*.layer.1.*.bias"]);
+            let model = adapted(family, if family == Family::DistilBert { whole } else { part });
+            let model = model.unwrap();
+            assert_eq!(model.frozen(), Frozen { embeddings: true, layers: 1 });
+            let tokens = model.batch(&[&[2, 7, 9, 3], &[2, 8, 3]]).unwrap();
+            let logits = model.forward(&tokens, 0.0).unwrap();
+            let behind = model.prefix(&tokens).unwrap();
+            assert_eq!(model.forward_from_prefix(&behind, 0.0).unwrap(), logits);
+            logits.sum(Kind::Float).backward();
+            let trained: Vec<&str> = model.trained().map(|(name, _)| name).collect();
+            for (name, tensor) in model.parameters() {
+                let is_trained = trained.contains(&name.as_str());
+                assert_eq!(is_trained, tensor.requires_grad(), "{family:?}, {name}");
+                assert_eq!(is_trained, tensor.grad().defined(), "{family:?}, {name}");
+            }
+            assert!(trained.iter().any(|name| name.contains("layer.1.")));
+            assert!(
+                !trained.iter().any(|name| name.contains("layer.1.") && name.ends_with("bias"))
+            );
+        }
+    }
+
+    #[test]
+    fn patterns_that_fit_nothing_are_refused() {
+        let error = adapted(Family::Roberta, patterns(&["bert.*"])).unwrap_err();
+        assert!(error.to_string().contains("`bert.*`") && error.is_permanent(), "{error}");
+    }
+
+    #[test]
+    fn the_highest_layers_are_drawn_anew_from_the_seed() {
+        for family in Family::ALL {
+            let pretrained = golden(family);
+            let new = |seed: u64| {
+                let adaptation = Adaptation { reinitialize_layers: 1, ..Adaptation::default() };
+                let labels = vec!["a".to_owned(), "b".to_owned()];
+                Classifier::to_train(&pretrained, labels, adaptation, Seed(seed), Device::Cpu)
+                    .unwrap()
+            };
+            let (model, again, other) = (new(1), new(1), new(2));
+            for (name, tensor) in model.parameters() {
+                assert_eq!(tensor, &again.parameters()[name], "{name}");
+                let Some(old) = pretrained.weights.get(name) else { continue };
+                let is_new = matches!(family.place(name), Place::Layer(1) | Place::Pooler);
+                assert_eq!(tensor != old, is_new, "{name}");
+                let random = is_new && tensor.dim() == 2;
+                assert_eq!(tensor != &other.parameters()[name], random, "{name}");
+                if is_new && tensor.dim() == 1 {
+                    let wanted = f64::from(is_layer_norm(name) && name.ends_with(".weight"));
+                    assert!((tensor.mean(Kind::Float).double_value(&[]) - wanted).abs() < 1e-12);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_drawn_anew_cannot_be_frozen() {
+        let frozen = Frozen { embeddings: true, layers: 2 };
+        let both = Adaptation { reinitialize_layers: 1, ..Adaptation::from(frozen) };
+        let error = adapted(Family::Bert, both).unwrap_err();
+        assert!(error.to_string().contains("layer.1.") && error.is_permanent(), "{error}");
+        let error = adapted(Family::DistilBert, patterns(&["classifier.*"])).unwrap_err();
+        assert!(error.to_string().contains("classifier."), "{error}");
+        let biases = adapted(Family::DistilBert, patterns(&["*.bias"])).unwrap();
+        let trained: Vec<&str> = biases.trained().map(|(name, _)| name).collect();
+        let biases: Vec<&&str> =
+            trained.iter().filter(|name| name.rsplit('.').next() == Some("bias")).collect();
+        assert_eq!(biases, [&"classifier.bias", &"pre_classifier.bias"], "new ones are trained");
+        let many = Adaptation { reinitialize_layers: 3, ..Adaptation::default() };
+        let error = adapted(Family::Bert, many).unwrap_err();
+        assert!(error.to_string().contains("model.reinitialize_layers is 3"), "{error}");
     }
 
     /// What `fits` should say, slow and plain.

@@ -2,7 +2,8 @@
 //! (`BertForMaskedLM`, `DistilBertForMaskedLM`, `RobertaForMaskedLM`), and BERT's next sentence
 //! (`BertForNextSentencePrediction`; both together are `BertForPreTraining`).
 //!
-//! Shapes: `B` sequences, `L` tokens, `D` hidden, `V` vocabulary, `M` masked positions of a batch.
+//! Shapes: `B` sequences, `T` tokens of all of them, `D` hidden, `V` vocabulary, `M` masked
+//! positions of a batch.
 
 use muster_common::seed::Seed;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -54,8 +55,8 @@ impl LanguageObjective {
 pub struct LanguageExample<'a> {
     /// Tokens with some of them masked; with none where only the next sentence is to be guessed.
     pub masked: &'a MaskedTokens,
-    /// Segment of every token, as tokenizers number them; absent: all are in the first.
-    pub segments: Option<&'a [u32]>,
+    /// So many of the first tokens are in the first segment, the rest in the second.
+    pub first_segment: usize,
     /// Whether the second text follows the first; read where the next sentence is to be guessed.
     pub follows: bool,
 }
@@ -64,7 +65,7 @@ pub struct LanguageExample<'a> {
 #[derive(Debug)]
 pub struct LanguageBatch {
     tokens: TokenBatch,
-    /// Where in `[B * L]` a token is to be guessed, `[M]`, 64-bit.
+    /// Rows of the tokens that are to be guessed, `[M]`, 64-bit.
     positions: Tensor,
     /// The tokens that stood there, `[M]`, 64-bit.
     originals: Tensor,
@@ -250,32 +251,25 @@ impl LanguageModel {
         self.parameters.restore(values)
     }
 
-    /// Pads examples for this model, after checking that it can take them.
+    /// Lays examples down for this model, after checking that it can take them.
     pub fn batch(&self, examples: &[LanguageExample<'_>]) -> Result<LanguageBatch, ModelError> {
         let sequences: Vec<&[u32]> =
             examples.iter().map(|example| example.masked.tokens.as_slice()).collect();
         check_lengths(&sequences, self.config.max_tokens())?;
-        let pad = self.config.pad_token_id;
-        let tokens = if examples.iter().any(|example| example.segments.is_some()) {
-            let longest = sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
-            let first = vec![0u32; longest];
-            let mut segments: Vec<&[u32]> = Vec::with_capacity(examples.len());
-            for (example, tokens) in examples.iter().zip(&sequences) {
-                segments.push(example.segments.unwrap_or(&first[..tokens.len()]));
-            }
-            TokenBatch::of_pairs(&sequences, &segments, pad, self.device)?
-        } else {
-            TokenBatch::new(&sequences, pad, self.device)?
-        };
-        let (_, length) = tokens.ids.size2()?;
+        let skipped = self.config.skipped_token();
+        let first_segments: Vec<usize> =
+            examples.iter().map(|example| example.first_segment).collect();
+        let tokens = TokenBatch::new(&sequences, Some(&first_segments), skipped, self.device)?;
+        let frame = &tokens.frame;
         let (mut positions, mut originals) = (Vec::new(), Vec::new());
-        for (row, example) in (0..).zip(examples) {
+        for (index, example) in examples.iter().enumerate() {
             let MaskedTokens { tokens, positions: places, originals: old } = example.masked;
             let outside = |place: &u32| *place as usize >= tokens.len();
             if places.len() != old.len() || places.iter().any(outside) {
                 return Err(ModelError::Masked);
             }
-            positions.extend(places.iter().map(|place| row * length + i64::from(*place)));
+            let start = frame.start(index);
+            positions.extend(places.iter().map(|place| start + i64::from(*place)));
             originals.extend(old.iter().map(|token| i64::from(*token)));
         }
         let strangers: Vec<i64> =
@@ -297,17 +291,15 @@ impl LanguageModel {
         rates: impl Into<Dropout>,
     ) -> Result<(Option<Tensor>, Option<Tensor>), ModelError> {
         let wanted = if self.masked.is_some() { Wanted::All } else { Wanted::First };
-        let states = self.encoder.forward(&batch.tokens, wanted, rates.into())?; // [B, Q, D]
+        let states = self.encoder.forward(&batch.tokens, wanted, rates.into())?;
         let masked = match &self.masked {
             None => None,
-            Some(head) => {
-                let rows = states.f_reshape([-1, self.config.hidden_size])?;
-                Some(head.forward(&rows.f_index_select(0, &batch.positions)?)?)
-            }
+            Some(head) => Some(head.forward(&states.f_index_select(0, &batch.positions)?)?),
         };
         let next_sentence = match &self.next_sentence {
             None => None,
-            Some(head) => Some(head.forward(&states.f_select(1, 0)?)?),
+            Some(head) if wanted == Wanted::First => Some(head.forward(&states)?),
+            Some(head) => Some(head.forward(&batch.tokens.frame.first_by_index(&states)?)?),
         };
         Ok((masked, next_sentence))
     }

@@ -1,13 +1,15 @@
 //! Blocks shared by encoder layers.
 //!
-//! Shapes: `B` sequences, `L` tokens, `D` hidden, `H` heads, `K` head width (`D = H * K`), `F`
-//! feed-forward, `Q` query tokens (`L`, or 1 where only the first token is read).
+//! Shapes: `T` tokens of all sequences, `D` hidden, `H` heads, `K` head width (`D = H * K`), `F`
+//! feed-forward, `Q` query tokens of all sequences: `T`, or one per sequence where only the first is
+//! read. Of a run: `B` sequences of `L` tokens, of which `P` are queries (`L` or 1).
 
 use tch::{Kind, Tensor};
 
 use super::ModelError;
 use super::dropout::{Dropout, dropout};
 use super::family::Description;
+use super::packing::{Frame, Run};
 use super::parameters::Scope;
 use crate::ffi;
 
@@ -115,62 +117,77 @@ impl Layer {
         })
     }
 
-    /// `hidden` is `[B, L, D]`, `mask` is `[B, 1, 1, L]` with 0 at tokens and minus infinity at
-    /// padding (absent: no padding). Returns `[B, Q, D]`.
+    /// `hidden` is `[T, D]`. Returns `[Q, D]`; where only first tokens are wanted, in the order in
+    /// which the frame lays the sequences down.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
-        mask: Option<&Tensor>,
+        frame: &Frame,
         wanted: Wanted,
         rates: Dropout,
     ) -> Result<Tensor, ModelError> {
         let residual = match wanted {
             Wanted::All => hidden.shallow_clone(),
-            Wanted::First => hidden.f_narrow(1, 0, 1)?,
+            Wanted::First => frame.first_by_place(hidden)?,
         };
-        let context = self.attend(&residual, hidden, mask, rates.attention)?; // [B, Q, D]
+        let context = self.attend(&residual, hidden, frame, wanted, rates.attention)?; // [Q, D]
         let p = if self.dropout_after_attention { rates.hidden } else { 0.0 };
         let attended = dropout(self.attention_output.forward(&context)?, p)?;
         let attended = self.attention_norm.forward(&attended.f_add(&residual)?)?;
-        let inner = self.intermediate.forward(&attended)?.f_gelu("none")?; // [B, Q, F]
+        let inner = self.intermediate.forward(&attended)?.f_gelu("none")?; // [Q, F]
         let output = dropout(self.output.forward(&inner)?, rates.hidden)?;
         self.output_norm.forward(&output.f_add(&attended)?)
     }
 
-    /// `p` is the dropout probability of the attention shares. Returns `[B, Q, D]`.
+    /// `p` is the dropout probability of the attention shares. Returns `[Q, D]`.
     fn attend(
         &self,
         queries: &Tensor,
         hidden: &Tensor,
-        mask: Option<&Tensor>,
+        frame: &Frame,
+        wanted: Wanted,
         p: f64,
     ) -> Result<Tensor, ModelError> {
-        let query = self.heads(&self.query.forward(queries)?)?; // [B, H, Q, K]
-        let key = self.heads(&self.key.forward(hidden)?)?; // [B, H, L, K]
-        let value = self.heads(&self.value.forward(hidden)?)?; // [B, H, L, K]
-        let context = if p > 0.0 {
-            // The fused kernel of the CPU has no dropout.
-            let scale = (*query.size().last().unwrap_or(&1) as f64).sqrt().recip();
-            let scores = query.f_mul_scalar(scale)?.f_matmul(&key.f_transpose(2, 3)?)?;
-            let scores = match mask {
-                Some(mask) => scores.f_add(mask)?,
-                None => scores,
+        let query = self.query.forward(queries)?; // [Q, D]
+        let (key, value) = (self.key.forward(hidden)?, self.value.forward(hidden)?); // [T, D]
+        let within = |run: &Run| {
+            let (first_query, num_queries) = match wanted {
+                Wanted::All => (run.first_row, run.length),
+                Wanted::First => (run.first_place, 1),
             };
-            let shares = dropout(scores.f_softmax(-1, Kind::Float)?, p)?; // [B, H, Q, L]
-            shares.f_matmul(&value)?
-        } else {
-            Tensor::f_scaled_dot_product_attention(
-                &query, &key, &value, mask, 0.0, false, None, false,
-            )?
+            let query = self.heads(&query, first_query, run.count, num_queries)?; // [B, H, P, K]
+            let key = self.heads(&key, run.first_row, run.count, run.length)?; // [B, H, L, K]
+            let value = self.heads(&value, run.first_row, run.count, run.length)?;
+            let context = context_of(&query, &key, &value, p)?; // [B, H, P, K]
+            let width = queries.size2()?.1;
+            Ok(context.f_transpose(1, 2)?.f_reshape([run.count * num_queries, width])?)
         };
-        let size = queries.size();
-        Ok(context.f_transpose(1, 2)?.f_reshape(size)?)
+        let contexts = frame.runs().iter().map(within).collect::<Result<Vec<_>, ModelError>>()?;
+        match contexts.as_slice() {
+            [only] => Ok(only.shallow_clone()),
+            several => Ok(Tensor::f_cat(several, 0)?),
+        }
     }
 
-    /// `[B, L, D]` as `[B, H, L, K]`.
-    fn heads(&self, x: &Tensor) -> Result<Tensor, ModelError> {
-        let (batch, length, hidden) = x.size3()?;
-        let split = [batch, length, self.num_heads, hidden / self.num_heads];
-        Ok(x.f_view(split)?.f_transpose(1, 2)?)
+    /// `count` blocks of `length` rows of `x` from row `first` on, as `[count, H, length, K]`.
+    fn heads(&self, x: &Tensor, first: i64, count: i64, length: i64) -> Result<Tensor, ModelError> {
+        let (_, hidden) = x.size2()?;
+        let split = [count, length, self.num_heads, hidden / self.num_heads];
+        Ok(x.f_narrow(0, first, count * length)?.f_view(split)?.f_transpose(1, 2)?)
     }
+}
+
+/// Scaled dot-product attention within sequences of equal length, `[B, H, P, K]`.
+fn context_of(query: &Tensor, key: &Tensor, value: &Tensor, p: f64) -> Result<Tensor, ModelError> {
+    if p <= 0.0 {
+        let none = None::<Tensor>;
+        return Ok(Tensor::f_scaled_dot_product_attention(
+            query, key, value, none, 0.0, false, None, false,
+        )?);
+    }
+    // The fused kernel of the CPU has no dropout.
+    let scale = (*query.size().last().unwrap_or(&1) as f64).sqrt().recip();
+    let scores = query.f_mul_scalar(scale)?.f_matmul(&key.f_transpose(2, 3)?)?;
+    let shares = dropout(scores.f_softmax(-1, Kind::Float)?, p)?; // [B, H, P, L]
+    Ok(shares.f_matmul(value)?)
 }

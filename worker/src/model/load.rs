@@ -217,7 +217,7 @@ fn encoder_names(config: &ModelConfig) -> impl Iterator<Item = String> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{read_tensors, serialize_tensors};
+    use crate::model::{Family, read_tensors, serialize_tensors};
     use tch::Tensor;
 
     fn tiny() -> PathBuf {
@@ -273,6 +273,118 @@ mod tests {
         assert!(error.is_permanent());
         for name in [query, "bert.pooler.dense.bias", "layer.3.extra"] {
             assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    fn family_directory(family: &str, task: &str) -> PathBuf {
+        let name = format!("../tests/golden/hf/families/{family}-{task}");
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    }
+
+    fn write(path: &Path, tensors: &NamedTensors) {
+        let named = tensors.iter().map(|(name, tensor)| (name.clone(), tensor));
+        std::fs::write(path, serialize_tensors(named, BTreeMap::new()).unwrap()).unwrap();
+    }
+
+    /// A copy of a golden model with its tensors in two files and an index.
+    fn sharded(family: &str) -> tempfile::TempDir {
+        let (source, directory) =
+            (family_directory(family, "masked"), tempfile::tempdir().unwrap());
+        std::fs::copy(source.join(CONFIG_FILE), directory.path().join(CONFIG_FILE)).unwrap();
+        let (mut map, mut parts) = (BTreeMap::new(), [NamedTensors::new(), NamedTensors::new()]);
+        let tensors = read_tensors(&source.join(WEIGHTS_FILE)).unwrap();
+        for (index, (name, tensor)) in tensors.into_iter().enumerate() {
+            map.insert(name.clone(), format!("part-{}.safetensors", index % 2));
+            parts[index % 2].insert(name, tensor);
+        }
+        for (index, part) in parts.iter().enumerate() {
+            write(&directory.path().join(format!("part-{index}.safetensors")), part);
+        }
+        let index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+        std::fs::write(directory.path().join(WEIGHTS_INDEX_FILE), index.to_string()).unwrap();
+        directory
+    }
+
+    #[test]
+    fn weights_in_several_files_are_read_by_their_index() {
+        for family in ["bert", "distilbert", "roberta"] {
+            let directory = sharded(family);
+            let whole = Pretrained::read(&family_directory(family, "masked")).unwrap();
+            let parts = Pretrained::read(directory.path()).unwrap();
+            assert_eq!((&parts.weights, &parts.heads), (&whole.weights, &whole.heads));
+            assert!(!parts.heads.is_empty());
+            let before = parts.sha256;
+            let config = directory.path().join(CONFIG_FILE);
+            let text = std::fs::read_to_string(&config).unwrap();
+            std::fs::write(&config, text.replace("\"vocab_size\"", "\"vocab_size\" ")).unwrap();
+            assert_ne!(Pretrained::read(directory.path()).unwrap().sha256, before);
+            std::fs::remove_file(directory.path().join("part-1.safetensors")).unwrap();
+            let error = Pretrained::read(directory.path()).unwrap_err();
+            assert!(error.to_string().contains("part-1.safetensors"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_index_names_files_beside_it_only() {
+        let directory = sharded("bert");
+        for (wrong, said) in [
+            (r#"{"weight_map": {"a": "../secret.safetensors"}}"#, "secret"),
+            (r#"{"weight_map": {"a": "/etc/passwd"}}"#, "passwd"),
+            ("{}", "weight_map"),
+        ] {
+            std::fs::write(directory.path().join(WEIGHTS_INDEX_FILE), wrong).unwrap();
+            let error = Pretrained::read(directory.path()).unwrap_err();
+            assert!(error.to_string().contains(said) && error.is_permanent(), "{error}");
+        }
+    }
+
+    #[test]
+    fn pickled_weights_are_refused_with_advice() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::copy(tiny().join(CONFIG_FILE), directory.path().join(CONFIG_FILE)).unwrap();
+        let error = Pretrained::read(directory.path()).unwrap_err();
+        assert!(error.to_string().contains(WEIGHTS_FILE), "{error}");
+        std::fs::write(directory.path().join("pytorch_model.bin"), b"pickle").unwrap();
+        let error = Pretrained::read(directory.path()).unwrap_err();
+        assert!(error.to_string().contains("save_pretrained") && error.is_permanent(), "{error}");
+    }
+
+    /// The names of every family, as bare encoders and with the decoder written a second time.
+    #[test]
+    fn bare_encoders_and_shared_decoders_of_every_family_are_accepted() {
+        for family in Family::ALL {
+            let description = family.description();
+            let directory = family_directory(description.model_type, "masked");
+            let whole = Pretrained::read(&directory).unwrap();
+            let masked = &description.masked;
+            let mut tensors = read_tensors(&directory.join(WEIGHTS_FILE)).unwrap();
+            let word = format!("{}.embeddings.word_embeddings.weight", description.encoder);
+            let decoder = tensors[&word].shallow_clone();
+            tensors.insert(masked.decoder.to_owned(), decoder);
+            if masked.decoder_bias != masked.bias {
+                let bias = tensors.remove(masked.bias).unwrap();
+                tensors.insert(masked.decoder_bias.to_owned(), bias);
+            }
+            let copy = tempfile::tempdir().unwrap();
+            std::fs::copy(directory.join(CONFIG_FILE), copy.path().join(CONFIG_FILE)).unwrap();
+            write(&copy.path().join(WEIGHTS_FILE), &tensors);
+            let again = Pretrained::read(copy.path()).unwrap();
+            assert_eq!((&again.weights, &again.heads), (&whole.weights, &whole.heads));
+
+            let prefix = format!("{}.", description.encoder);
+            tensors.retain(|name, _| name.starts_with(&prefix));
+            rename(&mut tensors, |name| name[prefix.len()..].to_owned());
+            let hidden = whole.config.hidden_size;
+            let pooler = Tensor::zeros([hidden, hidden], (tch::Kind::Float, tch::Device::Cpu));
+            if family == Family::Roberta {
+                tensors.insert("pooler.dense.weight".to_owned(), pooler);
+            }
+            write(&copy.path().join(WEIGHTS_FILE), &tensors);
+            assert_eq!(Pretrained::read(copy.path()).unwrap().weights, whole.weights);
+            tensors.insert("transformer.layer.7.odd".to_owned(), Tensor::from_slice(&[0f32]));
+            write(&copy.path().join(WEIGHTS_FILE), &tensors);
+            let error = Pretrained::read(copy.path()).unwrap_err();
+            assert!(error.to_string().contains("layer.7.odd"), "{error}");
         }
     }
 }

@@ -72,12 +72,10 @@ impl MaskingVocabulary {
         let mask = MASK_TOKENS.iter().find_map(|token| tokenizer.token_to_id(token));
         let mask = mask.ok_or_else(|| lacks("it has neither [MASK] nor <mask>"))?;
         let added = tokenizer.get_added_tokens_decoder();
-        let mut special: BTreeSet<u32> =
+        let special: BTreeSet<u32> =
             added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-        special.insert(mask);
         let vocabulary = tokenizer.get_model().get_vocab();
         let largest = vocabulary.values().copied().max().unwrap_or(0);
-        let mut continues = vec![false; largest as usize + 1];
         let inside: Box<dyn Fn(&str) -> bool> = match tokenizer.get_model() {
             ModelWrapper::WordPiece(model) => {
                 let prefix = model.continuing_subword_prefix.clone();
@@ -86,16 +84,27 @@ impl MaskingVocabulary {
             ModelWrapper::BPE(_) => Box::new(|token| !token.starts_with(LEADING_SPACE)),
             _ => return Err(lacks("it is neither WordPiece nor byte-level BPE")),
         };
+        let mut continues = vec![false; largest as usize + 1];
         for (token, id) in &vocabulary {
             if let Some(continues) = continues.get_mut(*id as usize) {
                 *continues = inside(token);
             }
         }
-        let mut ordinary: Vec<u32> =
-            vocabulary.values().copied().filter(|id| !special.contains(id)).collect();
-        ordinary.sort_unstable();
+        Self::new(mask, special, continues)
+    }
+
+    /// Of its parts: the mask token, tokens that are never touched, and for every token from 0
+    /// whether it goes on with the word before it.
+    pub fn new(
+        mask: u32,
+        mut special: BTreeSet<u32>,
+        continues: Vec<bool>,
+    ) -> Result<Self, ModelError> {
+        special.insert(mask);
+        let tokens = (0..).zip(&continues).map(|(token, _)| token);
+        let ordinary: Vec<u32> = tokens.filter(|token| !special.contains(token)).collect();
         if ordinary.is_empty() {
-            return Err(lacks("all its tokens are special"));
+            return Err(ModelError::Masking { reason: "all its tokens are special".to_owned() });
         }
         Ok(Self { mask, special, ordinary, continues })
     }

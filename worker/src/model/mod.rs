@@ -3,24 +3,30 @@
 mod batch;
 mod classifier;
 mod config;
+mod depth;
 mod dropout;
 mod encoder;
 mod family;
 mod freeze;
+mod hub;
 mod language;
 mod layer;
 mod load;
 mod masking;
+mod packing;
 mod parameters;
 mod tensors;
 
 pub use batch::TokenBatch;
 pub use classifier::Classifier;
 pub use config::ModelConfig;
+pub use depth::Depth;
 pub use dropout::Dropout;
 pub use encoder::Hidden;
 pub use family::{Family, Place};
 pub use freeze::{Adaptation, Frozen};
+pub use hub::{HubError, HubSettings, fetch};
+pub(crate) use hub::verify;
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLoss, LanguageModel, LanguageObjective, LossSum,
 };
@@ -29,10 +35,11 @@ pub use masking::{MaskedTokens, MaskingSettings, MaskingVocabulary, mask_tokens}
 pub use parameters::NamedTensors;
 pub use tensors::read_tensors;
 
-pub(crate) use batch::{extent, padding_mask};
+pub(crate) use batch::extent;
 pub(crate) use config::CONFIG_FILE;
 pub(crate) use family::is_layer_norm;
 pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
+pub use packing::Frame;
 pub(crate) use parameters::duplicate;
 pub(crate) use tensors::{named_tensors, serialize_tensors, texts_of};
 
@@ -115,7 +122,9 @@ pub enum ModelError {
         layers: usize,
     },
     /// A pattern of the manifest fits nothing.
-    #[error("model.freeze.patterns: no parameter of the model has a name like `{pattern}`")]
+    #[error(
+        "model.freeze.patterns: no parameter of the pretrained model has a name like `{pattern}`"
+    )]
     FreezePattern {
         /// The pattern.
         pattern: String,
@@ -126,8 +135,8 @@ pub enum ModelError {
         /// The parameter.
         name: String,
     },
-    /// Segments do not run beside the tokens.
-    #[error("segments and tokens differ in number")]
+    /// Segments do not lie in their sequences.
+    #[error("a first segment is longer than its sequence, or there are not as many of both")]
     Segments,
     /// Masked positions do not fit their tokens.
     #[error("masked positions lie outside their tokens, or are not as many as original tokens")]

@@ -25,11 +25,11 @@ use tokio::runtime::Handle;
 
 use crate::data::{Dataset, Split};
 use crate::deadline::{Overdue, within};
-use crate::model::{Classifier, Hidden, ModelError, Pretrained, TokenBatch, extent, padding_mask};
+use crate::model::{Classifier, Frame, Hidden, ModelError, Pretrained, TokenBatch, extent};
 use plan::Plan;
 
 /// Version of the blocks and of how they are computed.
-const PREFIX_FORMAT: u32 = 1;
+const PREFIX_FORMAT: u32 = 2;
 
 /// Why activations cannot be cached.
 #[derive(Debug, thiserror::Error)]
@@ -221,13 +221,12 @@ impl Prefix {
                     (PrefixSplit::Validation, index) => (&data.validation, index),
                 })
                 .collect();
-            let states = model.prefix(&token_batch(model, &examples)?)?.states; // [B, L, D]
-            for (row, (split, index)) in (0..).zip(&examples) {
+            let Hidden { states, frame } = model.prefix(&token_batch(model, &examples)?)?;
+            let states = states.f_to_device(Device::Cpu).map_err(ModelError::from)?; // [T, D]
+            for (number, (split, index)) in examples.iter().enumerate() {
                 let sequence = split.tokens(*index);
-                let real = states.f_select(0, row).and_then(|states| {
-                    states.f_narrow(0, 0, extent(sequence.len()))?.f_contiguous()
-                });
-                let real = real.map_err(ModelError::from)?.to_device(Device::Cpu); // [length, D]
+                let real = states.f_narrow(0, frame.start(number), extent(sequence.len()));
+                let real = real.map_err(ModelError::from)?; // [length, D], contiguous
                 let start = bytes.len();
                 bytes.resize(start + sequence.len() * self.row_bytes(), 0);
                 real.f_copy_data_u8(&mut bytes[start..], real.numel()).map_err(ModelError::from)?;
@@ -295,7 +294,7 @@ impl PrefixCache {
         self.prefix.key == prefix.key && self.prefix.store.url() == prefix.store.url()
     }
 
-    /// What [`Classifier::prefix`] gives for these examples, padded with zeros.
+    /// What [`Classifier::prefix`] gives for these examples.
     pub fn gather(
         &self,
         split: PrefixSplit,
@@ -311,16 +310,16 @@ impl PrefixCache {
             .map(|index| plan.at(plan.number(split, *index as usize)).ok_or(missing(*index)))
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = locations.iter().map(|location| location.rows).collect();
-        let longest = extent(lengths.iter().copied().max().unwrap_or(0));
-        let shape = [extent(indices.len()), longest, self.prefix.width];
-        let states = Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?;
-        for ((row, location), index) in (0..).zip(&locations).zip(indices) {
+        let frame = Frame::new(&lengths, device)?;
+        let shape = [frame.num_tokens(), self.prefix.width];
+        let states = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?;
+        for ((place, location), index) in locations.iter().enumerate().zip(indices) {
             let block = self.blocks.get(location.block).ok_or(missing(*index))?;
             let rows = extent(location.rows);
             let source = block.f_narrow(0, extent(location.first_row), rows)?;
-            states.f_select(0, row)?.f_narrow(0, 0, rows)?.f_copy_(&source)?;
+            states.f_narrow(0, frame.start(place), rows)?.f_copy_(&source)?;
         }
-        Ok(Hidden { states: states.f_to_device(device)?, mask: padding_mask(&lengths, device)? })
+        Ok(Hidden { states: states.f_to_device(device)?, frame })
     }
 }
 

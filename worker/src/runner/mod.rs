@@ -24,8 +24,8 @@ use outbox::Outbox;
 /// How many threads libtorch computes with; part of what makes a resumed trial exact.
 const THREADS_VARIABLE: &str = "MUSTER_THREADS_PER_SLOT";
 
-/// The device of a slot.
-pub(crate) const SLOT_DEVICE: Device = Device::Cpu;
+/// The device that this process trains on: `cpu`, the default, or `cuda:0` and so on.
+const DEVICE_VARIABLE: &str = "MUSTER_SLOT_DEVICE";
 
 /// The latest directive, with the run it is meant for.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +51,8 @@ impl Directives {
 /// Runs until standard input ends, which ends the process at once, whatever it is doing.
 pub fn run() -> anyhow::Result<()> {
     let threads = threads()?;
+    // Before anything else of libtorch: its CUDA part must be there when it looks for it.
+    let device = device()?;
     tch::set_num_threads(threads);
     tch::set_num_interop_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,19 +72,20 @@ pub fn run() -> anyhow::Result<()> {
             .spawn(move || listen(&sender, &directives))
             .context("cannot start the thread that reads standard input")?;
     }
-    tracing::info!(threads, "runner is ready");
-    serve(&starts, &outbox, &directives, runtime.handle());
+    tracing::info!(threads, ?device, "runner is ready");
+    serve(device, &starts, &outbox, &directives, runtime.handle());
     Ok(())
 }
 
 /// Does one run after the other.
 fn serve(
+    device: Device,
     starts: &Receiver<Box<RunSpec>>,
     outbox: &Outbox,
     directives: &Directives,
     runtime: &tokio::runtime::Handle,
 ) {
-    let mut warm = Warm::default();
+    let mut warm = Warm::new(device);
     outbox::send(&FromRunner::Ready);
     while let Ok(spec) = starts.recv() {
         let generation = spec.generation;
@@ -121,8 +124,20 @@ fn listen(starts: &Sender<Box<RunSpec>>, directives: &Directives) {
     crate::ffi::leave_process(0);
 }
 
+fn device() -> anyhow::Result<Device> {
+    let name = std::env::var(DEVICE_VARIABLE).unwrap_or_else(|_| "cpu".to_owned());
+    crate::ffi::open_device(&name).context(DEVICE_VARIABLE)
+}
+
 fn threads() -> anyhow::Result<i32> {
-    let Ok(text) = std::env::var(THREADS_VARIABLE) else { return Ok(1) };
+    Ok(threads_of_slot()?.unwrap_or(1))
+}
+
+/// How many threads a slot has, where the environment says so.
+pub fn threads_of_slot() -> anyhow::Result<Option<i32>> {
+    let Ok(text) = std::env::var(THREADS_VARIABLE) else { return Ok(None) };
     let threads = text.parse().ok().filter(|threads| (1..=1024).contains(threads));
-    threads.with_context(|| format!("{THREADS_VARIABLE} is `{text}`, not a number from 1 to 1024"))
+    let threads = threads
+        .with_context(|| format!("{THREADS_VARIABLE} is `{text}`, not a number from 1 to 1024"))?;
+    Ok(Some(threads))
 }

@@ -1,14 +1,16 @@
 //! The three things a run can be asked to do.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use muster_common::evaluation::Evaluation;
+use muster_common::evaluation::prediction::{self, PredictionError};
 use muster_common::id::TrialId;
-use muster_common::manifest::{Assignment, TrialSettings};
+use muster_common::manifest::{Assignment, Manifest, TrialSettings};
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
 use muster_common::seed::Seed;
-use muster_common::storage::{CheckpointKey, Store, StoreError};
+use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
@@ -16,10 +18,11 @@ use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::data::{DataError, Dataset};
+use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
-use crate::model::ModelError;
+use crate::model::{self, Classifier, HubError, HubSettings, ModelError};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
-use crate::train::{Examples, TrainError, evaluate};
+use crate::train::{Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,8 @@ pub(super) enum TaskError {
     DataOverdue(Duration),
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error(transparent)]
+    Hub(#[from] HubError),
     #[error(transparent)]
     Prefix(#[from] PrefixError),
     #[error(transparent)]
@@ -44,6 +49,10 @@ pub(super) enum TaskError {
     Export(#[from] ExportError),
     #[error("objective: this build reads data for `{name}`, but trains `classification` only")]
     Objective { name: &'static str },
+    #[error(transparent)]
+    Predictions(#[from] PredictionError),
+    #[error(transparent)]
+    Overdue(#[from] Overdue),
     #[error("the metrics up to step {step} did not reach the store: {reason}")]
     Metrics { step: u64, reason: String },
 }
@@ -53,6 +62,7 @@ impl TaskError {
     pub(super) fn is_permanent(&self) -> bool {
         match self {
             Self::Data(error) => error.is_permanent(),
+            Self::Hub(error) => error.is_permanent(),
             Self::Model(error) | Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
@@ -64,7 +74,10 @@ impl TaskError {
 
 /// What a run has at hand.
 pub(super) struct Bench<'a> {
+    /// What the run is, with the directory of a model that the manifest has from a hub.
     pub(super) spec: &'a RunSpec,
+    /// The manifest as it was submitted.
+    pub(super) manifest: &'a Manifest,
     pub(super) store: Store,
     pub(super) warm: &'a mut Warm,
     pub(super) outbox: &'a Outbox,
@@ -81,13 +94,45 @@ pub(super) fn execute(
     runtime: &Handle,
 ) -> Result<RunExit, TaskError> {
     let store = Store::open(&spec.store)?;
-    let mut bench = Bench { spec, store, warm, outbox, directives, runtime };
+    let manifest = &spec.manifest;
+    let Some(local) = with_local_model(spec, directives, runtime)? else {
+        return Ok(ending(directives, spec));
+    };
+    let spec = &*local;
+    let mut bench = Bench { spec, manifest, store, warm, outbox, directives, runtime };
     match &spec.task {
         Task::Prepare { part, num_parts } => bench.prepare(*part, *num_parts),
         Task::Train(task) => trial::train(&mut bench, task),
         Task::Finish { trial, assignment, checkpoint } => {
             bench.finish(trial, assignment, checkpoint)
         }
+    }
+}
+
+/// `spec` with the directory of its pretrained model. `None`: there is a directive for the run.
+fn with_local_model<'a>(
+    spec: &'a RunSpec,
+    directives: &Directives,
+    runtime: &Handle,
+) -> Result<Option<Cow<'a, RunSpec>>, HubError> {
+    let Some(name) = spec.manifest.model.hub_name() else { return Ok(Some(Cow::Borrowed(spec))) };
+    let go_on = || match directives.of(spec.generation) {
+        None => ControlFlow::Continue(()),
+        Some(_) => ControlFlow::Break(()),
+    };
+    let directory = model::fetch(runtime, &name, &HubSettings::from_environment(), go_on)?;
+    Ok(directory.map(|directory| {
+        let mut local = spec.clone();
+        local.manifest.model.pretrained = directory.display().to_string();
+        Cow::Owned(local)
+    }))
+}
+
+/// How a run ends that left because of a directive and had nothing to save.
+fn ending(directives: &Directives, spec: &RunSpec) -> RunExit {
+    match directives.of(spec.generation) {
+        Some(Directive::Preempt) => RunExit::Preempted,
+        Some(Directive::Cancel) | None => RunExit::Canceled,
     }
 }
 
@@ -135,19 +180,20 @@ impl Bench<'_> {
         assignment: &Assignment,
         key: &CheckpointKey,
     ) -> Result<RunExit, TaskError> {
-        let manifest = &self.spec.manifest;
+        let manifest = self.manifest;
         let max_length = manifest.max_length(assignment);
         let data = self.warm.data(self.spec, &self.store, self.runtime, max_length)?;
         let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
         let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
-        model.restore(&snapshot.model)?;
+        model.restore(&evaluated_weights(snapshot, &model)?)?;
         let test = match &data.test {
             None => None,
             Some(split) => {
+                let scoring = Scoring::alone(manifest.training.precision);
                 let examples = Examples::of_tokens(split);
-                match evaluate(&model, examples, || self.go_on())? {
+                match evaluate(&model, examples, scoring, || self.go_on())? {
                     None => return Ok(self.told()),
-                    Some(test) => Some(test),
+                    Some(tally) => Some(self.keep_predictions(trial, &model, tally)?),
                 }
             }
         };
@@ -161,6 +207,20 @@ impl Bench<'_> {
         let test = test.filter(|test: &Evaluation| test.loss.is_finite());
         self.outbox.report(RunReport::Finished { test, model });
         Ok(RunExit::Completed)
+    }
+
+    /// Writes what the model says about the test split, and what that comes to.
+    fn keep_predictions(
+        &self,
+        trial: &TrialId,
+        model: &Classifier,
+        tally: Tally,
+    ) -> Result<Evaluation, TaskError> {
+        let evaluation = tally.evaluation(model.labels().len());
+        let bytes = prediction::encode(&tally.into_rows(), model.labels())?;
+        let key = Layout::predictions(trial);
+        within(self.runtime, self.store.put(&key, bytes))??;
+        Ok(evaluation)
     }
 
     /// Root of the random choices of `trial`.
@@ -178,10 +238,7 @@ impl Bench<'_> {
 
     /// How a run ends that left because of a directive and had nothing to save.
     pub(super) fn told(&self) -> RunExit {
-        match self.directives.of(self.spec.generation) {
-            Some(Directive::Preempt) => RunExit::Preempted,
-            Some(Directive::Cancel) | None => RunExit::Canceled,
-        }
+        ending(self.directives, self.spec)
     }
 
     /// Shows progress and asks for directives while activations are computed.

@@ -1,10 +1,12 @@
 //! Training a trial up to a rung.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use muster_common::evaluation::Evaluation;
-use muster_common::manifest::TrialSettings;
+use muster_common::manifest::{Precision, TrialSettings};
 use muster_common::metric::MetricName;
+use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
 use muster_common::storage::CheckpointKey;
 
@@ -13,8 +15,11 @@ use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
 use crate::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
 use crate::metrics::{MetricOrigin, MetricSink};
+use crate::model::{Classifier, ModelError};
 use crate::prefix::{Prefix, PrefixSplit};
-use crate::train::{Examples, Host, Outcome, Trainer, TrialPlan, evaluate, train_until};
+use crate::train::{
+    Examples, Host, Outcome, Scoring, Trainer, TrialPlan, Verdict, evaluate, train_until,
+};
 
 /// Ranks of a run are 0, 1, ...; a run has one for now.
 const RANK: u32 = 0;
@@ -39,18 +44,24 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
     };
     let plan = TrialPlan {
         settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
+        training: manifest.training.clone(),
+        stopping_objective: manifest.stopping_objective(),
         seed,
         total_steps: task.total_steps,
         data: data.summary.cache.clone(),
         rank: RANK,
     };
+    for warning in manifest.trial_warnings(&task.assignment, task.total_steps) {
+        tracing::warn!(trial = %task.trial, "{warning}");
+    }
     let mut trainer = Trainer::new(plan, model, training)?;
     if let Some(key) = &task.resume_from {
         let snapshot = checkpoint::load(bench.runtime, &bench.store, key, &pretrained.sha256)?;
         trainer.restore(snapshot)?;
         tracing::info!(trial = %task.trial, attempt = %task.attempt, "resumed from {key}");
     }
-    let mut session = Session::new(bench, task, pretrained.sha256.clone());
+    let (labels, sha256) = (&data.summary.labels, pretrained.sha256.clone());
+    let mut session = Session::new(bench, task, validation, labels, sha256);
     let save_every = manifest.checkpoint.every_steps;
     match train_until(&mut trainer, task.target_step, save_every, &mut session)? {
         Outcome::Diverged { step } => {
@@ -62,33 +73,34 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
             session.save_now(&trainer)?;
             Ok(RunExit::Preempted)
         }
-        Outcome::Reached => {
-            // The checkpoint is written while the validation split is scored.
-            session.save(trainer.snapshot()?)?;
-            let evaluation = evaluate(trainer.model(), validation, || bench.go_on())?;
-            session.wait()?;
-            match evaluation {
-                None => Ok(bench.told()),
-                Some(evaluation) => session.evaluated(trainer.step(), evaluation),
-            }
+        Outcome::Reached | Outcome::GaveUp if trainer.watches() => {
+            session.conclude_watched(&mut trainer).map(|exit| exit.unwrap_or_else(|| bench.told()))
+        }
+        Outcome::Reached | Outcome::GaveUp => {
+            session.conclude(&mut trainer).map(|exit| exit.unwrap_or_else(|| bench.told()))
         }
     }
 }
 
 /// What the training loop sees of the world.
-struct Session {
+struct Session<'a> {
     directives: Directives,
     outbox: Outbox,
     metrics: Arc<MetricSink>,
     writer: Writer,
     generation: muster_common::id::Generation,
     last_saved: Option<u64>,
+    validation: Examples<'a>,
+    precision: Precision,
+    is_ordered: bool,
 }
 
-impl Session {
+impl<'a> Session<'a> {
     fn new(
         bench: &Bench<'_>,
         task: &TrainTask,
+        validation: Examples<'a>,
+        labels: &[String],
         pretrained: muster_common::digest::ContentHash,
     ) -> Self {
         let origin = MetricOrigin {
@@ -108,6 +120,8 @@ impl Session {
         let flushed = Arc::clone(&metrics);
         let before_commit = Arc::new(move || flushed.flush().map_err(|error| error.to_string()));
         let writer = Writer::new(bench.runtime.clone(), bench.store.clone(), origin, before_commit);
+        let manifest = &bench.spec.manifest;
+        let searched = manifest.searcher.as_ref().map(|searcher| searcher.objective.metric);
         Self {
             directives: bench.directives.clone(),
             outbox: bench.outbox.clone(),
@@ -115,6 +129,10 @@ impl Session {
             writer,
             generation: bench.spec.generation,
             last_saved: task.resume_from.as_ref().map(|key| key.step),
+            validation,
+            precision: manifest.training.precision,
+            is_ordered: manifest.evaluation.is_ordered(labels)
+                || searched.is_some_and(ObjectiveMetric::needs_order),
         }
     }
 
@@ -138,22 +156,59 @@ impl Session {
         Ok(self.wait()?)
     }
 
-    /// Records and reports the scores of a rung.
-    fn evaluated(&mut self, step: u64, evaluation: Evaluation) -> Result<RunExit, TaskError> {
-        self.record(step, MetricName::VALIDATION_ACCURACY, evaluation.accuracy());
-        self.record(step, MetricName::VALIDATION_MACRO_F1, evaluation.macro_f1());
-        self.record(step, MetricName::VALIDATION_LOSS, evaluation.loss);
-        let flushed = self.metrics.flush();
-        flushed.map_err(|error| TaskError::Metrics { step, reason: error.to_string() })?;
+    /// The end of a run whose last weights count. `None`: told to leave in the middle.
+    fn conclude(&mut self, trainer: &mut Trainer<'_>) -> Result<Option<RunExit>, TaskError> {
+        // The checkpoint is written while the validation split is scored.
+        self.save(trainer.snapshot()?)?;
+        let step = trainer.step();
+        let evaluation = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
+        self.wait()?;
+        let Some(evaluation) = evaluation else { return Ok(None) };
+        self.flush(step)?;
         if !evaluation.loss.is_finite() {
-            return Ok(RunExit::Diverged { step });
+            return Ok(Some(RunExit::Diverged { step }));
         }
         self.outbox.report(RunReport::Evaluated { step, evaluation });
-        Ok(RunExit::Completed)
+        Ok(Some(RunExit::Completed))
+    }
+
+    /// The end of a run whose best weights count. They are part of the checkpoint, which is therefore
+    /// written after the last look at the validation split.
+    fn conclude_watched(
+        &mut self,
+        trainer: &mut Trainer<'_>,
+    ) -> Result<Option<RunExit>, TaskError> {
+        let step = trainer.step();
+        if !trainer.is_evaluated() {
+            let scored = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
+            let Some(evaluation) = scored else { return Ok(None) };
+            if trainer.observe(&evaluation)? == Verdict::Diverged {
+                self.wait()?;
+                return Ok(Some(RunExit::Diverged { step }));
+            }
+        }
+        self.save(trainer.snapshot()?)?;
+        self.wait()?;
+        self.flush(step)?;
+        let Some(best) = trainer.best().cloned() else {
+            return Ok(Some(RunExit::Diverged { step }));
+        };
+        let evaluation = best.evaluation;
+        self.outbox.report(if trainer.gives_up() {
+            RunReport::EarlyStopped { step, best_step: best.step, evaluation }
+        } else {
+            RunReport::Evaluated { step, evaluation }
+        });
+        Ok(Some(RunExit::Completed))
+    }
+
+    fn flush(&self, step: u64) -> Result<(), TaskError> {
+        let flushed = self.metrics.flush();
+        flushed.map_err(|error| TaskError::Metrics { step, reason: error.to_string() })
     }
 }
 
-impl Host for Session {
+impl Host for Session<'_> {
     fn directive(&mut self) -> Option<Directive> {
         self.directives.of(self.generation)
     }
@@ -164,6 +219,27 @@ impl Host for Session {
 
     fn progress(&mut self, progress: RunProgress) {
         self.outbox.progress(progress);
+    }
+
+    fn evaluate(
+        &mut self,
+        step: u64,
+        model: &Classifier,
+    ) -> Result<Option<Evaluation>, ModelError> {
+        let scoring = Scoring::alone(self.precision);
+        let (directives, generation) = (self.directives.clone(), self.generation);
+        let go_on = || match directives.of(generation) {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        };
+        let Some(tally) = evaluate(model, self.validation, scoring, go_on)? else {
+            return Ok(None);
+        };
+        let evaluation = tally.evaluation(model.labels().len());
+        for (metric, value) in evaluation.values(self.is_ordered) {
+            self.record(step, MetricName::validation(metric), value);
+        }
+        Ok(Some(evaluation))
     }
 
     fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError> {

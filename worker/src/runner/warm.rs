@@ -10,9 +10,9 @@ use muster_common::manifest::TrainingObjective;
 use muster_common::run::RunSpec;
 use muster_common::seed::Seed;
 use muster_common::storage::Store;
+use tch::Device;
 use tokio::runtime::Handle;
 
-use super::SLOT_DEVICE;
 use super::task::TaskError;
 use crate::data::{self, Dataset};
 use crate::model::{Adaptation, Classifier, Pretrained, PretrainedStamp};
@@ -22,8 +22,9 @@ use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Things that many runs need and that no run changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Warm {
+    device: Device,
     data: Vec<(DataStamp, Rc<Dataset>)>,
     pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
@@ -39,6 +40,11 @@ struct DataStamp {
 }
 
 impl Warm {
+    /// Nothing yet; models will lie on `device`.
+    pub fn new(device: Device) -> Self {
+        Self { device, data: Vec::new(), pretrained: None, prefix: None }
+    }
+
     /// The dataset of the experiment with sequences of at most `max_length` tokens, read once.
     pub(super) fn data(
         &mut self,
@@ -119,7 +125,7 @@ impl Warm {
         }
         let pretrained = self.pretrained(&settings.pretrained)?;
         let (labels, adaptation) = (data.summary.labels.clone(), Adaptation::from(settings));
-        let model = Classifier::to_train(&pretrained, labels, adaptation, seed, SLOT_DEVICE)?;
+        let model = Classifier::to_train(&pretrained, labels, adaptation, seed, self.device)?;
         Ok((pretrained, model))
     }
 }

@@ -1,67 +1,154 @@
-//! Scoring a split: counts and sums, so that parts can be added up.
+//! Scoring a split: what the model says about every example, once, and what that comes to.
 
 use std::ops::ControlFlow;
 
-use muster_common::evaluation::Evaluation;
-use tch::{Kind, Reduction, Tensor};
+use muster_common::evaluation::prediction::Prediction;
+use muster_common::evaluation::{Evaluation, roc_auc};
+use muster_common::manifest::Precision;
+use tch::{Kind, Tensor};
 
 use super::batch::Examples;
+use super::precision::autocast;
 use crate::model::{Classifier, Dropout, ModelError};
 
 /// Examples per forward.
 const EVALUATION_BATCH: usize = 64;
 
-/// Target value that `cross_entropy_loss` leaves out; no class has it.
-pub(super) const IGNORE_NOTHING: i64 = -100;
+/// How a split is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scoring {
+    /// Number format of matrix products.
+    pub precision: Precision,
+    /// This process among those that share the work, from 0.
+    pub rank: u32,
+    /// How many share it, one at least. Each example is scored by exactly one of them.
+    pub num_ranks: u32,
+}
 
-/// Scores every example. `None`: `go_on`, asked between batches, said to stop.
+impl Scoring {
+    /// One process scores everything.
+    pub fn alone(precision: Precision) -> Self {
+        Self { precision, rank: 0, num_ranks: 1 }
+    }
+}
+
+/// What was found out about a split or a part of it. Parts can be merged.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tally {
+    /// Sum of the cross-entropies, nats.
+    pub loss_sum: f64,
+    /// One per example, in no particular order.
+    pub predictions: Vec<Prediction>,
+}
+
+impl Tally {
+    /// Takes in what another process found out about other examples.
+    pub fn merge(&mut self, other: Self) {
+        self.loss_sum += other.loss_sum;
+        self.predictions.extend(other.predictions);
+    }
+
+    /// Counts and figures.
+    pub fn evaluation(&self, num_classes: usize) -> Evaluation {
+        let mut confusion = vec![vec![0u64; num_classes]; num_classes];
+        let mut labels = Vec::with_capacity(self.predictions.len());
+        let mut rows = Vec::with_capacity(self.predictions.len());
+        for prediction in &self.predictions {
+            let row = confusion.get_mut(prediction.label as usize);
+            if let Some(cell) = row.and_then(|row| row.get_mut(prediction.class())) {
+                *cell += 1;
+            }
+            labels.push(prediction.label);
+            rows.push(prediction.probabilities.clone());
+        }
+        let loss = self.loss_sum / self.predictions.len().max(1) as f64;
+        Evaluation { loss, confusion, auc: roc_auc(&labels, &rows) }
+    }
+
+    /// The predictions in the order of the split.
+    pub fn into_rows(mut self) -> Vec<Prediction> {
+        self.predictions.sort_by_key(|prediction| prediction.row);
+        self.predictions
+    }
+}
+
+/// Scores this process's share of the examples. `None`: `go_on`, asked between batches, said to stop.
 ///
-/// The result does not depend on the order of the examples in the split: batches are cut from the
-/// examples sorted by (length, index).
+/// What comes out does not depend on the order of the examples in the split: batches are cut from the
+/// examples sorted by (length, index), and dealt out to the ranks one by one.
 pub fn evaluate(
     model: &Classifier,
     examples: Examples<'_>,
+    scoring: Scoring,
     mut go_on: impl FnMut() -> ControlFlow<()>,
-) -> Result<Option<Evaluation>, ModelError> {
-    let num_classes = model.labels().len();
-    let mut confusion = vec![vec![0u64; num_classes]; num_classes];
-    let mut loss_sum = 0.0;
+) -> Result<Option<Tally>, ModelError> {
     let lengths = examples.lengths();
     let mut order: Vec<u32> = (0..).take(lengths.len()).collect();
     order.sort_by_key(|index| (lengths.get(*index as usize).copied(), *index));
-    for indices in order.chunks(EVALUATION_BATCH) {
+    let mut scored: Vec<(&[u32], Tensor)> = Vec::new();
+    let ranks = (0..scoring.num_ranks.max(1)).cycle();
+    for (indices, rank) in order.chunks(EVALUATION_BATCH).zip(ranks) {
+        if rank != scoring.rank {
+            continue;
+        }
         if go_on().is_break() {
             return Ok(None);
         }
-        let (guesses, loss) = tch::no_grad(|| score(model, examples, indices))?;
-        loss_sum += loss;
-        for (index, guess) in indices.iter().zip(guesses) {
-            let row = confusion.get_mut(examples.label(*index) as usize);
-            let cell = row.zip(usize::try_from(guess).ok());
-            if let Some(cell) = cell.and_then(|(row, guess)| row.get_mut(guess)) {
-                *cell += 1;
-            }
+        let logits = tch::no_grad(|| {
+            let _precision = autocast(scoring.precision, model.device())?;
+            examples.logits(model, indices, Dropout::NONE) // [B, C]
+        })?;
+        scored.push((indices, logits));
+    }
+    // Read back only now: nothing waits for the device in between.
+    let mut tally = Tally::default();
+    for (indices, logits) in scored {
+        let (_, num_classes) = logits.size2()?;
+        let flat = Vec::<f64>::try_from(logits.f_to_kind(Kind::Double)?.f_view([-1])?)?;
+        let width = usize::try_from(num_classes).unwrap_or(1).max(1);
+        for (index, logits) in indices.iter().zip(flat.chunks(width)) {
+            let label = examples.label(*index);
+            let (probabilities, loss) = softmax(logits, label);
+            tally.loss_sum += loss;
+            tally.predictions.push(Prediction { row: u64::from(*index), label, probabilities });
         }
     }
-    let loss = loss_sum / order.len().max(1) as f64;
-    Ok(Some(Evaluation { loss, confusion }))
+    Ok(Some(tally))
 }
 
-/// Predicted classes and the sum of the losses of a batch.
-fn score(
-    model: &Classifier,
-    examples: Examples<'_>,
-    indices: &[u32],
-) -> Result<(Vec<i64>, f64), ModelError> {
-    let logits = examples.logits(model, indices, Dropout::NONE)?; // [B, C]
-    let labels = examples.labels(indices, model.device())?;
-    let loss = logits.f_cross_entropy_loss(
-        &labels,
-        None::<Tensor>,
-        Reduction::Sum,
-        IGNORE_NOTHING,
-        0.0,
-    )?;
-    let guesses = Vec::<i64>::try_from(logits.f_argmax(-1, false)?.f_to_kind(Kind::Int64)?)?;
-    Ok((guesses, loss.f_double_value(&[])?))
+/// Probabilities of one example and its cross-entropy in nats.
+fn softmax(logits: &[f64], label: u32) -> (Vec<f64>, f64) {
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| (logit - highest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    let own = logits.get(label as usize).copied().unwrap_or(f64::NAN);
+    (powers.into_iter().map(|power| power / sum).collect(), sum.ln() + highest - own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_and_losses_follow_from_logits() {
+        let (probabilities, loss) = softmax(&[1000.0, 1000.0 + 3f64.ln()], 1);
+        assert!((probabilities[0] - 0.25).abs() < 1e-12 && (probabilities[1] - 0.75).abs() < 1e-12);
+        assert!((loss + 0.75f64.ln()).abs() < 1e-12);
+        assert!(softmax(&[f64::NAN, 0.0], 0).1.is_nan());
+        assert!(softmax(&[f64::INFINITY, 0.0], 1).1.is_nan());
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let prediction =
+            |row, label, p: f64| Prediction { row, label, probabilities: vec![1.0 - p, p] };
+        let (rows, losses) = ([prediction(1, 1, 0.9), prediction(0, 0, 0.6)], [0.5, 1.5]);
+        let part = |i: usize| Tally { loss_sum: losses[i], predictions: vec![rows[i].clone()] };
+        let mut tally = part(0);
+        tally.merge(part(1));
+        let evaluation = tally.evaluation(2);
+        assert_eq!(evaluation.confusion, [[0, 1], [0, 1]]);
+        assert_eq!((evaluation.loss.to_bits(), evaluation.auc), (1.0f64.to_bits(), Some(1.0)));
+        assert_eq!(tally.into_rows().iter().map(|p| p.row).collect::<Vec<_>>(), [0, 1]);
+    }
 }

@@ -1,24 +1,32 @@
 //! Training one trial: the loop, and what it is made of.
 
+mod average;
 mod batch;
 mod evaluate;
+mod loss;
 mod optimizer;
+mod precision;
 mod schedule;
 mod step;
+mod stopping;
+mod unfreeze;
 
+pub use average::evaluated_weights;
 pub use batch::Examples;
-pub use evaluate::evaluate;
-pub use optimizer::Optimizer;
+pub use evaluate::{Scoring, Tally, evaluate};
+pub use loss::Loss;
 pub use schedule::Schedule;
 pub use step::{StepOutcome, Trainer, TrialPlan};
+pub use stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
 
 use std::time::{Duration, Instant};
 
+use muster_common::evaluation::Evaluation;
 use muster_common::metric::MetricName;
 use muster_common::run::{Directive, RunProgress};
 
 use crate::checkpoint::{SaveError, Snapshot};
-use crate::model::ModelError;
+use crate::model::{Classifier, ModelError};
 
 /// Losses are read back from the device after so many steps: reading waits for the device.
 const READ_BACK_STEPS: usize = 10;
@@ -45,6 +53,27 @@ pub enum TrainError {
         /// In the checkpoint.
         found: String,
     },
+    /// The manifest weighs other classes than the data has.
+    #[error(
+        "training.class_weights names {given}, but the classes are {classes}; give every class a weight"
+    )]
+    ClassWeights {
+        /// Names in the manifest.
+        given: String,
+        /// Names in the data.
+        classes: String,
+    },
+    /// The averages in the checkpoint are not understood.
+    #[error("the checkpoint's average part holds `{name}`, which is of no step")]
+    Average {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// Half precision was asked for on a CPU.
+    #[error(
+        "training.precision: float16 cannot be trained on a CPU; write bfloat16 or float32, or use a GPU"
+    )]
+    Float16,
 }
 
 impl From<tch::TchError> for TrainError {
@@ -59,7 +88,10 @@ impl TrainError {
         match self {
             Self::Model(error) => error.is_permanent(),
             Self::Save(_) => false,
-            Self::OtherTrial { .. } => true,
+            Self::OtherTrial { .. }
+            | Self::ClassWeights { .. }
+            | Self::Average { .. }
+            | Self::Float16 => true,
         }
     }
 }
@@ -73,6 +105,10 @@ pub trait Host {
     fn record(&mut self, step: u64, name: MetricName, value: f64);
     /// A sign of life, thinned.
     fn progress(&mut self, progress: RunProgress);
+    /// Scores the validation split with `model`, whose trial has done `step` updates, and keeps the
+    /// scores. `None`: it was told to leave in the middle.
+    fn evaluate(&mut self, step: u64, model: &Classifier)
+    -> Result<Option<Evaluation>, ModelError>;
     /// A checkpoint to write.
     fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError>;
 }
@@ -84,14 +120,17 @@ pub enum Outcome {
     Reached,
     /// The coordinator wants the run to leave; the last step is not saved yet.
     Told(Directive),
-    /// The loss of this step is not finite.
+    /// The validation metric has not improved for as long as is allowed; not saved yet.
+    GaveUp,
+    /// The loss of this step, or the validation metric after it, is not finite.
     Diverged {
         /// The step.
         step: u64,
     },
 }
 
-/// Trains up to `target_step`. Saves every `save_every` steps on the way, but not at its end.
+/// Trains up to `target_step`. Saves every `save_every` steps on the way, but not at its end; scores
+/// the validation split as often as the trial's plan says.
 pub fn train_until(
     trainer: &mut Trainer<'_>,
     target_step: u64,
@@ -103,6 +142,10 @@ pub fn train_until(
         if let Some(directive) = host.directive() {
             return Ok(ledger.read_back(host)?.unwrap_or(Outcome::Told(directive)));
         }
+        // A trial may have been told to leave before it was scored.
+        if let Some(outcome) = look(trainer, &mut ledger, host)? {
+            return Ok(outcome);
+        }
         ledger.pending.push(trainer.train_step()?);
         let step = trainer.step();
         let save = step < target_step
@@ -113,12 +156,39 @@ pub fn train_until(
         {
             return Ok(diverged);
         }
+        if let Some(outcome) = look(trainer, &mut ledger, host)? {
+            return Ok(outcome);
+        }
         ledger.show_progress(step, host);
         if save {
             host.save(trainer.snapshot()?)?;
         }
     }
     Ok(ledger.read_back(host)?.unwrap_or(Outcome::Reached))
+}
+
+/// Scores the validation split if that is due. `Some`: the loop is over.
+fn look(
+    trainer: &mut Trainer<'_>,
+    ledger: &mut Ledger,
+    host: &mut dyn Host,
+) -> Result<Option<Outcome>, TrainError> {
+    if !trainer.evaluation_is_due() {
+        return Ok(None);
+    }
+    if let Some(diverged) = ledger.read_back(host)? {
+        return Ok(Some(diverged));
+    }
+    let step = trainer.step();
+    let scored = trainer.with_evaluated_weights(|model| host.evaluate(step, model))??;
+    ledger.since = Instant::now();
+    let Some(evaluation) = scored else {
+        return Ok(host.directive().map(Outcome::Told));
+    };
+    if trainer.observe(&evaluation)? == Verdict::Diverged {
+        return Ok(Some(Outcome::Diverged { step }));
+    }
+    Ok(trainer.gives_up().then_some(Outcome::GaveUp))
 }
 
 /// Steps whose losses have not been read back, and what is known of those before.
@@ -145,7 +215,7 @@ impl Ledger {
 
     /// Reads the pending losses, here and nowhere else, and records them.
     fn read_back(&mut self, host: &mut dyn Host) -> Result<Option<Outcome>, ModelError> {
-        let (mut examples, mut tokens, mut positions) = (0, 0, 0);
+        let (mut examples, mut tokens) = (0, 0);
         let Some(last) = self.pending.last().map(|outcome| outcome.step) else { return Ok(None) };
         for outcome in self.pending.drain(..) {
             let (step, loss) = (outcome.step, outcome.loss.f_double_value(&[])?);
@@ -158,15 +228,12 @@ impl Ledger {
             self.loss = Some(loss);
             examples += outcome.num_examples;
             tokens += outcome.num_tokens;
-            positions += outcome.num_positions;
         }
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         self.since = Instant::now();
         self.examples_per_second = examples as f64 / seconds;
         host.record(last, MetricName::EXAMPLES_PER_SECOND, self.examples_per_second);
         host.record(last, MetricName::TOKENS_PER_SECOND, tokens as f64 / seconds);
-        let padding = 1.0 - tokens as f64 / positions.max(1) as f64;
-        host.record(last, MetricName::PAD_FRACTION, padding);
         Ok(None)
     }
 

@@ -1,61 +1,121 @@
 //! AdamW over flat lists of parameters, sorted by name.
 
-use muster_common::manifest::TrialSettings;
-use tch::Tensor;
+use std::collections::BTreeMap;
 
-use crate::ffi::{self, AdamW};
-use crate::model::{Classifier, ModelError, NameList, NamedTensors, duplicate, is_layer_norm};
+use muster_common::manifest::TrialSettings;
+use tch::{Kind, Tensor};
+
+use super::precision::LossScale;
+use super::unfreeze::Stages;
+use crate::ffi::{self, AdamW, Overflow};
+use crate::model::{
+    Classifier, Depth, ModelError, NameList, NamedTensors, duplicate, is_layer_norm,
+};
 
 const FIRST_MOMENT: &str = "exp_avg";
 const SECOND_MOMENT: &str = "exp_avg_sq";
+const SKIPPED: &str = "skipped";
 
-/// Parameters that share their weight decay.
+/// Parameters that are updated alike.
 #[derive(Debug)]
 struct Group {
     weight_decay: f64,
+    /// Its learning rate is that of the schedule times this.
+    rate: f64,
+    /// Updates of the trial before its own first one.
+    begins_after: u64,
     names: Vec<String>,
     parameters: Vec<Tensor>,
     first_moments: Vec<Tensor>,
     second_moments: Vec<Tensor>,
+    /// Updates left out because of overflows, 0-d.
+    skipped: Tensor,
+}
+
+impl Group {
+    /// An empty one for parameters that lie where `beside` lies.
+    fn new(
+        weight_decay: f64,
+        rate: f64,
+        begins_after: u64,
+        beside: &Tensor,
+    ) -> Result<Self, ModelError> {
+        Ok(Self {
+            weight_decay,
+            rate,
+            begins_after,
+            names: Vec::new(),
+            parameters: Vec::new(),
+            first_moments: Vec::new(),
+            second_moments: Vec::new(),
+            skipped: Tensor::f_zeros([0i64; 0], (Kind::Float, beside.device()))?,
+        })
+    }
+
+    /// Adds a parameter with moments of zero.
+    fn push(&mut self, name: &str, parameter: &Tensor) -> Result<(), ModelError> {
+        let zeros = || Tensor::f_zeros(parameter.size(), (parameter.kind(), parameter.device()));
+        self.names.push(name.to_owned());
+        self.parameters.push(parameter.shallow_clone());
+        self.first_moments.push(zeros()?);
+        self.second_moments.push(zeros()?);
+        Ok(())
+    }
 }
 
 /// The optimizer of one trial.
 #[derive(Debug)]
-pub struct Optimizer {
-    /// Matrices decay, biases and LayerNorm do not.
-    groups: [Group; 2],
-    parameters: Vec<Tensor>,
+pub(super) struct Optimizer {
+    /// In the order of [`GroupKey`].
+    groups: Vec<Group>,
     update: AdamW,
     max_grad_norm: Option<f64>,
+    loss_scale: Option<LossScale>,
+    /// Parameters of the groups that have begun, and after how many updates that was so.
+    active: Vec<Tensor>,
+    active_groups: Option<usize>,
 }
 
-/// Whether weight decay applies to the parameter called `name`.
+/// When a group begins, how many places it lies below the head (0 where that changes nothing), and
+/// whether it decays.
+type GroupKey = (u64, usize, bool);
+
+/// Whether weight decay applies to the parameter called `name`: to matrices, in every family; not to
+/// biases and the normalizations of layers, as in the Trainer of transformers.
 fn decays(name: &str) -> bool {
     name.rsplit('.').next() != Some("bias") && !is_layer_norm(name)
 }
 
 impl Optimizer {
     /// For the trained parameters of `model`, with moments of zero.
-    pub fn new(model: &Classifier, settings: &TrialSettings) -> Result<Self, ModelError> {
-        let mut groups = [settings.weight_decay, 0.0].map(|weight_decay| Group {
-            weight_decay,
-            names: Vec::new(),
-            parameters: Vec::new(),
-            first_moments: Vec::new(),
-            second_moments: Vec::new(),
-        });
-        let mut parameters = Vec::new();
-        let [decaying, plain] = &mut groups;
+    pub(super) fn new(
+        model: &Classifier,
+        settings: &TrialSettings,
+        stages: &Stages,
+        loss_scale: Option<LossScale>,
+    ) -> Result<Self, ModelError> {
+        let num_layers = num_layers(model);
+        let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
         for (name, parameter) in model.trained() {
-            let group = if decays(name) { &mut *decaying } else { &mut *plain };
-            group.names.push(name.to_owned());
-            group.parameters.push(parameter.shallow_clone());
-            let zeros =
-                || Tensor::f_zeros(parameter.size(), (parameter.kind(), parameter.device()));
-            group.first_moments.push(zeros()?);
-            group.second_moments.push(zeros()?);
-            parameters.push(parameter.shallow_clone());
+            let depth = Depth::of(name);
+            let begins_after = stages.begins_after(depth);
+            let places = if settings.layer_decay < 1.0 { depth.below_head(num_layers) } else { 0 };
+            let key = (begins_after, places, decays(name));
+            let exponent = i32::try_from(places).unwrap_or(i32::MAX);
+            let weight_decay = if key.2 { settings.weight_decay } else { 0.0 };
+            let empty = Group::new(
+                weight_decay,
+                settings.layer_decay.powi(exponent),
+                begins_after,
+                parameter,
+            )?;
+            groups.entry(key).or_insert(empty).push(name, parameter)?;
         }
+        let groups = groups.into_values().collect();
+        Ok(Self::over(groups, settings, loss_scale))
+    }
+
+    fn over(groups: Vec<Group>, settings: &TrialSettings, loss_scale: Option<LossScale>) -> Self {
         let update = AdamW {
             step: 0,
             learning_rate: 0.0,
@@ -64,29 +124,72 @@ impl Optimizer {
             weight_decay: 0.0,
             epsilon: settings.adam_epsilon,
         };
-        Ok(Self { groups, parameters, update, max_grad_norm: settings.max_grad_norm })
+        let max_grad_norm = settings.max_grad_norm;
+        Self { groups, update, max_grad_norm, loss_scale, active: Vec::new(), active_groups: None }
     }
 
-    /// Clips, updates and clears the gradients. `step` counts from 1. Returns the norm of the
-    /// gradients before clipping, a 0-d tensor that has not been waited for.
-    pub fn step(&self, step: u64, learning_rate: f64) -> Result<Tensor, ModelError> {
-        let norm = ffi::clip_gradients(&self.parameters, self.max_grad_norm)?;
-        for group in &self.groups {
-            let weight_decay = group.weight_decay;
-            let update = AdamW { step, learning_rate, weight_decay, ..self.update };
-            ffi::adamw(&group.parameters, &group.first_moments, &group.second_moments, &update)?;
+    /// Lets exactly the parameters that update `step` trains have gradients; nothing is computed
+    /// backwards below the lowest of them.
+    pub(super) fn unlock(&mut self, step: u64) -> Result<(), ModelError> {
+        let begun = |group: &&Group| group.begins_after < step;
+        let count = self.groups.iter().filter(begun).count();
+        if self.active_groups == Some(count) {
+            return Ok(());
         }
-        ffi::clear_gradients(&self.parameters)?;
+        self.active.clear();
+        for group in &self.groups {
+            let is_active = begun(&group);
+            for parameter in &group.parameters {
+                let parameter = parameter.f_set_requires_grad(is_active)?;
+                if is_active {
+                    self.active.push(parameter);
+                }
+            }
+        }
+        self.active_groups = Some(count);
+        Ok(())
+    }
+
+    /// What backward starts from: the loss, scaled where the number format needs it.
+    pub(super) fn scaled(&self, loss: &Tensor) -> Result<Tensor, ModelError> {
+        self.loss_scale.as_ref().map_or_else(|| Ok(loss.shallow_clone()), |scale| scale.apply(loss))
+    }
+
+    /// Clips, updates and clears the gradients. `step` counts from 1; [`Optimizer::unlock`] was called
+    /// for it. Returns the norm of the gradients before clipping, a 0-d tensor that has not been
+    /// waited for.
+    pub(super) fn step(&self, step: u64, learning_rate: f64) -> Result<Tensor, ModelError> {
+        if let Some(scale) = &self.loss_scale {
+            scale.unscale(&self.active)?;
+        }
+        let norm = ffi::clip_gradients(&self.active, self.max_grad_norm)?;
+        for group in self.groups.iter().filter(|group| group.begins_after < step) {
+            let update = AdamW {
+                step: step - group.begins_after,
+                learning_rate: learning_rate * group.rate,
+                weight_decay: group.weight_decay,
+                ..self.update
+            };
+            let Group { parameters, first_moments, second_moments, skipped, .. } = group;
+            let overflow =
+                self.loss_scale.as_ref().map(|scale| Overflow { found: &scale.overflow, skipped });
+            ffi::adamw(parameters, first_moments, second_moments, &update, overflow)?;
+        }
+        if let Some(scale) = &self.loss_scale {
+            scale.update()?;
+        }
+        ffi::clear_gradients(&self.active)?;
         Ok(norm)
     }
 
-    /// Copies of both moments, named `exp_avg.PARAMETER` and `exp_avg_sq.PARAMETER`.
-    pub fn moments(&self) -> Result<NamedTensors, ModelError> {
+    /// Copies of its state: both moments, named `exp_avg.PARAMETER` and `exp_avg_sq.PARAMETER`, and
+    /// under loss scaling the scale and the updates left out.
+    pub(super) fn state(&self) -> Result<NamedTensors, ModelError> {
         self.named().map(|(name, tensor)| Ok((name, duplicate(tensor)?))).collect()
     }
 
-    /// Overwrites both moments; `values` must hold exactly those of [`Optimizer::moments`].
-    pub fn restore(&mut self, mut values: NamedTensors) -> Result<(), ModelError> {
+    /// Overwrites its state; `values` must hold exactly what [`Optimizer::state`] gives.
+    pub(super) fn restore(&mut self, mut values: NamedTensors) -> Result<(), ModelError> {
         let mut missing = Vec::new();
         for (name, tensor) in self.named() {
             let Some(value) = values.remove(&name) else {
@@ -110,28 +213,157 @@ impl Optimizer {
     }
 
     fn named(&self) -> impl Iterator<Item = (String, &Tensor)> {
-        self.groups.iter().flat_map(|group| {
+        let moments = self.groups.iter().flat_map(|group| {
             let named = |moment: &'static str, tensors| {
                 let both = group.names.iter().zip(tensors);
                 both.map(move |(name, tensor)| (format!("{moment}.{name}"), tensor))
             };
             named(FIRST_MOMENT, &group.first_moments)
                 .chain(named(SECOND_MOMENT, &group.second_moments))
-        })
+        });
+        let scale = self.loss_scale.iter().flat_map(|scale| {
+            let skipped = (0..).zip(&self.groups);
+            let skipped = skipped
+                .map(|(number, group): (u32, _)| (format!("{SKIPPED}.{number}"), &group.skipped));
+            scale.named().into_iter().chain(skipped)
+        });
+        moments.chain(scale)
     }
+}
+
+/// Encoder layers of a model, by the names of its parameters.
+pub(super) fn num_layers(model: &Classifier) -> usize {
+    let number = |name: &String| match Depth::of(name) {
+        Depth::Layer(number) => Some(number + 1),
+        _ => None,
+    };
+    model.parameters().keys().filter_map(number).max().unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::decays;
+    use super::*;
+    use muster_common::manifest::{Assignment, SearchSpace};
+    use serde::Deserialize;
+
+    /// Made by `tests/golden/train/generate.py`.
+    const ADAMW: &str = include_str!("../../../tests/golden/train/adamw.json");
+    const NAMES: &str = include_str!("../../../tests/golden/train/names.json");
+
+    type Flat = BTreeMap<String, Vec<f32>>;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        max_norm: f64,
+        epsilon: f64,
+        betas: [f64; 2],
+        weight_decay: f64,
+        learning_rate: f64,
+        rates: BTreeMap<String, f64>,
+        late: u64,
+        shapes: BTreeMap<String, Vec<i64>>,
+        start: Flat,
+        steps: Vec<Step>,
+        parameters: Flat,
+        first_moments: Flat,
+        second_moments: Flat,
+    }
+
+    #[derive(Deserialize)]
+    struct Step {
+        gradients: Flat,
+        norm: f64,
+    }
+
+    #[derive(Deserialize)]
+    struct Names {
+        parameters: Vec<Named>,
+    }
+
+    #[derive(Deserialize)]
+    struct Named {
+        layers: usize,
+        name: String,
+        decays: bool,
+    }
+
+    fn assert_close(what: &str, found: &Tensor, wanted: &[f32]) {
+        let found = Vec::<f32>::try_from(found.detach().view([-1])).unwrap();
+        assert_eq!(found.len(), wanted.len());
+        for (found, wanted) in found.iter().zip(wanted) {
+            let limit = 2e-6 * wanted.abs().max(1.0);
+            assert!((found - wanted).abs() < limit, "{what}: {found} instead of {wanted}");
+        }
+    }
 
     #[test]
-    fn biases_and_layer_norms_do_not_decay() {
-        assert!(decays("bert.encoder.layer.0.output.dense.weight"));
-        assert!(decays("classifier.weight"));
-        assert!(!decays("classifier.bias"));
-        assert!(!decays("bert.encoder.layer.0.output.LayerNorm.weight"));
-        assert!(!decays("distilbert.transformer.layer.0.sa_layer_norm.weight"));
-        assert!(!decays("lm_head.layer_norm.weight"));
+    fn twenty_steps_equal_those_of_torch() {
+        let golden: Golden = serde_json::from_str(ADAMW).unwrap();
+        assert_eq!(golden.cases.len(), 3);
+        for case in golden.cases {
+            let settings = TrialSettings {
+                max_grad_norm: Some(case.max_norm).filter(|norm| *norm > 0.0),
+                adam_beta1: case.betas[0],
+                adam_beta2: case.betas[1],
+                adam_epsilon: case.epsilon,
+                ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
+            };
+            let mut groups = Vec::new();
+            for (name, shape) in &case.shapes {
+                let parameter = Tensor::from_slice(&case.start[name]).view(shape.as_slice());
+                let decay = if decays(name) { case.weight_decay } else { 0.0 };
+                let begins_after = if name == "b.weight" { case.late } else { 0 };
+                let mut group =
+                    Group::new(decay, case.rates[name], begins_after, &parameter).unwrap();
+                group.push(name, &parameter).unwrap();
+                groups.push(group);
+            }
+            let mut optimizer = Optimizer::over(groups, &settings, None);
+            for (step, wanted) in (1..).zip(&case.steps) {
+                optimizer.unlock(step).unwrap();
+                for group in &optimizer.groups {
+                    let Some(gradient) = wanted.gradients.get(&group.names[0]) else {
+                        assert!(!group.parameters[0].requires_grad());
+                        continue;
+                    };
+                    let gradient = Tensor::from_slice(gradient).view_as(&group.parameters[0]);
+                    (&group.parameters[0] * gradient).sum(Kind::Float).backward();
+                }
+                let norm = optimizer.step(step, case.learning_rate).unwrap().double_value(&[]);
+                assert!((norm - wanted.norm).abs() < 1e-5 * wanted.norm, "{norm}");
+            }
+            for group in &optimizer.groups {
+                let name = &group.names[0];
+                assert_close(name, &group.parameters[0], &case.parameters[name]);
+                assert_close("first moment", &group.first_moments[0], &case.first_moments[name]);
+                assert_close("second moment", &group.second_moments[0], &case.second_moments[name]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_decays_is_what_the_trainer_of_transformers_decays() {
+        let golden: Names = serde_json::from_str(NAMES).unwrap();
+        assert!(golden.parameters.len() > 300);
+        for Named { name, decays: wanted, .. } in golden.parameters {
+            assert_eq!(decays(&name), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_parameter_of_every_family_has_a_depth_its_name_says() {
+        let golden: Names = serde_json::from_str(NAMES).unwrap();
+        for Named { name, layers, .. } in golden.parameters {
+            let depth = Depth::of(&name);
+            let inside = name.contains(".layer.");
+            assert_eq!(matches!(depth, Depth::Layer(n) if n < layers), inside, "{name}");
+            assert_eq!(depth == Depth::Embeddings, name.contains(".embeddings."), "{name}");
+            assert_eq!(depth == Depth::Pooler, name.contains(".pooler."), "{name}");
+        }
     }
 }

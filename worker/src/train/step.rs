@@ -1,24 +1,35 @@
 //! One optimizer update: forward, backward, clip, update.
 
-use muster_common::manifest::TrialSettings;
+use muster_common::evaluation::Evaluation;
+use muster_common::manifest::{Budget, TrainingSettings, TrialSettings, WeightAverage};
+use muster_common::objective::Objective;
 use muster_common::seed::Seed;
+use serde::Serialize;
 use serde_json::Value;
-use tch::{Reduction, Tensor};
+use tch::Tensor;
 
 use super::TrainError;
+use super::average::{Average, copies};
 use super::batch::Examples;
-use super::evaluate::IGNORE_NOTHING;
-use super::optimizer::Optimizer;
+use super::loss::Loss;
+use super::optimizer::{Optimizer, num_layers};
+use super::precision::{self, LossScale};
 use super::schedule::Schedule;
+use super::stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
+use super::unfreeze::Stages;
 use crate::checkpoint::{Progress, Snapshot};
 use crate::data::BatchOrder;
-use crate::model::{Classifier, ModelError, duplicate};
+use crate::model::{Classifier, ModelError, NamedTensors};
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialPlan {
     /// Its hyperparameters.
     pub settings: TrialSettings,
+    /// How it trains otherwise.
+    pub training: TrainingSettings,
+    /// What early stopping watches; absent: nothing.
+    pub stopping_objective: Option<Objective>,
     /// Root of its random choices: order of the examples, dropout.
     pub seed: Seed,
     /// Steps of its whole budget.
@@ -34,7 +45,8 @@ pub struct TrialPlan {
 pub struct StepOutcome {
     /// Its number, from 1.
     pub step: u64,
-    /// Mean cross-entropy over the examples of the global batch, nats.
+    /// Mean loss over the examples of the global batch, nats: cross-entropy with class weights and
+    /// label smoothing where there are any.
     pub loss: Tensor,
     /// Norm of the gradients before clipping.
     pub grad_norm: Tensor,
@@ -44,8 +56,6 @@ pub struct StepOutcome {
     pub num_examples: u64,
     /// Their tokens.
     pub num_tokens: u64,
-    /// Token positions computed: tokens and padding.
-    pub num_positions: u64,
 }
 
 /// A trial in training.
@@ -53,11 +63,18 @@ pub struct Trainer<'a> {
     plan: TrialPlan,
     schedule: Schedule,
     model: Classifier,
+    loss: Loss,
     optimizer: Optimizer,
+    average: Average,
     order: BatchOrder,
     examples: Examples<'a>,
     lengths: Vec<u32>,
     step: u64,
+    evaluate_every: Option<u64>,
+    evaluated_step: u64,
+    stopping: Option<StoppingRule>,
+    stopping_state: StoppingState,
+    best: NamedTensors,
 }
 
 impl<'a> Trainer<'a> {
@@ -67,14 +84,49 @@ impl<'a> Trainer<'a> {
         model: Classifier,
         examples: Examples<'a>,
     ) -> Result<Self, TrainError> {
-        let settings = &plan.settings;
-        let schedule =
-            Schedule::new(settings.learning_rate, settings.warmup_ratio, plan.total_steps);
-        let optimizer = Optimizer::new(&model, settings)?;
+        let (settings, training) = (&plan.settings, &plan.training);
+        precision::check(training.precision, model.device())?;
+        let steps =
+            |budget: Budget| budget.steps(settings.global_batch_size, examples.len() as u64);
+        let schedule = Schedule::new(settings, training.schedule, plan.total_steps);
+        let mut counts = vec![0u64; model.labels().len()];
+        for index in (0..).take(examples.len()) {
+            if let Some(count) = counts.get_mut(examples.label(index) as usize) {
+                *count += 1;
+            }
+        }
+        let (weights, smoothing) = (&training.class_weights, settings.label_smoothing);
+        let loss = Loss::new(weights, smoothing, model.labels(), &counts, model.device())?;
+        let stage_steps = training.unfreeze.map_or(0, |unfreezing| steps(unfreezing.every));
+        let layers = num_layers(&model);
+        let stages = Stages::new(training.unfreeze, stage_steps, layers, model.frozen());
+        let loss_scale = LossScale::new(training.precision, model.device())?;
+        let optimizer = Optimizer::new(&model, settings, &stages, loss_scale)?;
+        let moments = match training.average {
+            WeightAverage::Checkpoints { every, .. } => steps(every),
+            WeightAverage::Off | WeightAverage::Ema { .. } => 1,
+        };
         let lengths = examples.lengths();
         let order_seed = plan.seed.child("order", 0);
         let order = BatchOrder::new(order_seed, lengths.clone(), settings.global_batch_size);
-        Ok(Self { plan, schedule, model, optimizer, order, examples, lengths, step: 0 })
+        let rule = |(settings, objective)| StoppingRule { settings, objective };
+        Ok(Self {
+            schedule,
+            loss,
+            optimizer,
+            average: Average::new(training.average, moments),
+            order,
+            examples,
+            lengths,
+            step: 0,
+            evaluate_every: training.evaluate_every.map(steps),
+            evaluated_step: 0,
+            stopping: training.early_stopping.zip(plan.stopping_objective).map(rule),
+            stopping_state: StoppingState::default(),
+            best: NamedTensors::new(),
+            plan,
+            model,
+        })
     }
 
     /// Updates done.
@@ -87,68 +139,159 @@ impl<'a> Trainer<'a> {
         &self.model
     }
 
-    /// One update. Losses of micro-batches are sums, divided once by the number of examples of the
-    /// global batch, so that how the batch is cut does not change the result.
+    /// One update on the next batch in the order of the trial.
     pub fn train_step(&mut self) -> Result<StepOutcome, TrainError> {
-        let step = self.step + 1;
         let batch = self.order.batch(self.step).to_vec();
-        let share = (batch.len().max(1) as f64).recip();
+        self.train_on(&batch)
+    }
+
+    /// One update on these examples. Losses of micro-batches are sums, divided once by what the
+    /// examples of the global batch count together, so that how the batch is cut does not change the
+    /// result.
+    pub fn train_on(&mut self, batch: &[u32]) -> Result<StepOutcome, TrainError> {
+        let step = self.step + 1;
+        let normalizer = self.normalizer(batch);
+        let loss = self.accumulate(step, batch, normalizer)?;
+        let learning_rate = self.schedule.learning_rate(step);
+        let grad_norm = self.optimizer.step(step, learning_rate)?;
+        self.average.observe(step, &self.model)?;
+        self.step = step;
+        Ok(StepOutcome {
+            step,
+            loss,
+            grad_norm,
+            learning_rate,
+            num_examples: batch.len() as u64,
+            num_tokens: batch.iter().map(|index| self.length(*index)).sum(),
+        })
+    }
+
+    /// What these examples count together in the loss.
+    pub fn normalizer(&self, examples: &[u32]) -> f64 {
+        let labels = examples.iter().map(|index| self.examples.label(*index));
+        self.loss.normalizer(labels)
+    }
+
+    /// Adds the gradients of these examples to those of the parameters, in micro-batches, for update
+    /// `step` (from 1). `normalizer` is what all examples of the step count together, those of other
+    /// ranks included. Returns this share of the step's loss, 0-d.
+    pub fn accumulate(
+        &mut self,
+        step: u64,
+        examples: &[u32],
+        normalizer: f64,
+    ) -> Result<Tensor, TrainError> {
+        self.optimizer.unlock(step)?;
+        let share = if normalizer > 0.0 { normalizer.recip() } else { 0.0 };
         let micro_batch_size =
             usize::try_from(self.plan.settings.micro_batch_size).unwrap_or(usize::MAX).max(1);
         let mut loss: Option<Tensor> = None;
-        let mut num_positions = 0;
-        for (micro_step, indices) in (0..).zip(batch.chunks(micro_batch_size)) {
+        for (micro_step, indices) in (0..).zip(examples.chunks(micro_batch_size)) {
             self.reseed(step, micro_step);
             let part = self.micro_batch_loss(indices)?.f_mul_scalar(share)?;
-            part.f_backward()?;
+            self.optimizer.scaled(&part)?.f_backward()?;
             let part = part.f_detach()?;
             loss = Some(match loss {
                 Some(sum) => sum.f_add(&part)?,
                 None => part,
             });
-            let longest = indices.iter().map(|index| self.length(*index)).max().unwrap_or(0);
-            num_positions += longest * indices.len() as u64;
         }
-        let learning_rate = self.schedule.learning_rate(step);
-        let grad_norm = self.optimizer.step(step, learning_rate)?;
-        self.step = step;
-        Ok(StepOutcome {
-            step,
-            loss: loss.unwrap_or_default(),
-            grad_norm,
-            learning_rate,
-            num_examples: batch.len() as u64,
-            num_tokens: batch.iter().map(|index| self.length(*index)).sum(),
-            num_positions,
-        })
+        Ok(loss.unwrap_or_default())
+    }
+
+    /// Whether the validation split is to be scored now and has not been.
+    pub fn evaluation_is_due(&self) -> bool {
+        let every = self.evaluate_every.unwrap_or(0);
+        self.step > 0 && self.step.is_multiple_of(every) && self.evaluated_step != self.step
+    }
+
+    /// Whether the last evaluation is one of the weights as they are now.
+    pub fn is_evaluated(&self) -> bool {
+        self.step > 0 && self.evaluated_step == self.step
+    }
+
+    /// Calls `body` with the weights that count: their average, where there is one.
+    pub fn with_evaluated_weights<T>(
+        &mut self,
+        body: impl FnOnce(&Classifier) -> T,
+    ) -> Result<T, TrainError> {
+        let Some(average) = self.average.weights()? else { return Ok(body(&self.model)) };
+        let current = copies(&self.model)?;
+        self.model.restore(&average)?;
+        let result = body(&self.model);
+        self.model.restore(&current)?;
+        Ok(result)
+    }
+
+    /// Counts an evaluation of the weights that [`Trainer::with_evaluated_weights`] gives.
+    pub fn observe(&mut self, evaluation: &Evaluation) -> Result<Verdict, TrainError> {
+        self.evaluated_step = self.step;
+        let Some(rule) = self.stopping else {
+            let is_finite = evaluation.loss.is_finite();
+            return Ok(if is_finite { Verdict::Stale } else { Verdict::Diverged });
+        };
+        let verdict = rule.observe(&mut self.stopping_state, self.step, evaluation);
+        if verdict == Verdict::Better {
+            self.best = match self.average.weights()? {
+                Some(average) => average,
+                None => copies(&self.model)?,
+            };
+        }
+        Ok(verdict)
+    }
+
+    /// Whether the trial watches for improvements.
+    pub fn watches(&self) -> bool {
+        self.stopping.is_some()
+    }
+
+    /// Whether there has been no improvement for as long as is allowed.
+    pub fn gives_up(&self) -> bool {
+        self.stopping.is_some_and(|rule| rule.gives_up(&self.stopping_state))
+    }
+
+    /// The best evaluation so far, of a trial that watches for improvements.
+    pub fn best(&self) -> Option<&BestEvaluation> {
+        self.stopping_state.best.as_ref()
     }
 
     /// Everything needed to continue exactly, copied: training may go on while it is written.
     pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
-        let model = self.model.trained();
-        let model = model.map(|(name, tensor)| Ok((name.to_owned(), duplicate(tensor)?)));
+        let best = self.best.iter();
+        let best = best.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
         Ok(Snapshot {
             progress: self.progress(),
-            model: model.collect::<Result<_, ModelError>>()?,
-            optimizer: self.optimizer.moments()?,
+            model: copies(&self.model)?,
+            optimizer: self.optimizer.state()?,
+            average: self.average.state()?,
+            // Replaced as a whole and never written to: it can be shared.
+            best: best.collect(),
         })
     }
 
     /// Continues from a snapshot of the same trial.
     pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        let Snapshot { progress, model, optimizer } = snapshot;
+        let Snapshot { progress, model, optimizer, average, best } = snapshot;
         let own = self.progress();
         differ("seed", &own.seed.0, &progress.seed.0)?;
         differ("budget in steps", &own.total_steps, &progress.total_steps)?;
         differ("data", &own.data, &progress.data)?;
-        let own = named_settings(&own.settings);
-        for (name, found) in named_settings(&progress.settings) {
-            let wanted = own.get(&name).cloned().unwrap_or_default();
-            differ(&name, &wanted, &found)?;
+        for (own, found) in [
+            (fields(&own.settings), fields(&progress.settings)),
+            (fields(&own.training), fields(&progress.training)),
+        ] {
+            for (name, found) in found {
+                let wanted = own.get(&name).cloned().unwrap_or_default();
+                differ(&name, &wanted, &found)?;
+            }
         }
         self.model.restore(&model)?;
         self.optimizer.restore(optimizer)?;
+        self.average.restore(&average, &self.model)?;
+        self.best = best;
         self.step = progress.step;
+        self.evaluated_step = progress.evaluated_step;
+        self.stopping_state = progress.stopping;
         Ok(())
     }
 
@@ -162,6 +305,9 @@ impl<'a> Trainer<'a> {
             total_steps: self.plan.total_steps,
             data: self.plan.data.clone(),
             settings: self.plan.settings.clone(),
+            training: self.plan.training.clone(),
+            evaluated_step: self.evaluated_step,
+            stopping: self.stopping_state.clone(),
         }
     }
 
@@ -174,11 +320,13 @@ impl<'a> Trainer<'a> {
     }
 
     fn micro_batch_loss(&self, indices: &[u32]) -> Result<Tensor, ModelError> {
+        let device = self.model.device();
         let rates = self.model.config().dropout.or_all(self.plan.settings.dropout);
-        let logits = self.examples.logits(&self.model, indices, rates)?;
-        let labels = self.examples.labels(indices, self.model.device())?;
-        let none = None::<Tensor>;
-        Ok(logits.f_cross_entropy_loss(&labels, none, Reduction::Sum, IGNORE_NOTHING, 0.0)?)
+        let logits = {
+            let _precision = precision::autocast(self.plan.training.precision, device)?;
+            self.examples.logits(&self.model, indices, rates)?
+        };
+        self.loss.sum(&logits, &self.examples.labels(indices, device)?)
     }
 
     fn length(&self, index: u32) -> u64 {
@@ -186,8 +334,8 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Hyperparameters by name, to say which one differs.
-fn named_settings(settings: &TrialSettings) -> serde_json::Map<String, Value> {
+/// Settings by name, to say which one differs.
+fn fields(settings: &impl Serialize) -> serde_json::Map<String, Value> {
     match serde_json::to_value(settings) {
         Ok(Value::Object(fields)) => fields,
         _ => serde_json::Map::new(),

@@ -15,23 +15,12 @@ use super::axis::Axis;
 const FULL_WEIGHT: usize = 25;
 /// Weight of the wide kernel, in observations.
 const PRIOR_WEIGHT: f64 = 1.0;
-/// Width of a kernel in several dimensions, in intervals, before it shrinks with their number.
-const JOINT_WIDTH: f64 = 0.2;
 /// No kernel is narrower than the interval over this.
 const NARROWEST: f64 = 100.0;
 /// Beyond so many widths a kernel adds nothing that a float could hold.
 const REACH: f64 = 9.0;
 /// A draw that misses the interval so often is put at its mean.
 const MISSES_MAX: u32 = 200;
-
-/// How the widths of the kernels are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Widths {
-    /// By the distance to the neighbours: for one dimension.
-    Neighbours,
-    /// The same for all, by the number of observations and dimensions (Scott 1992).
-    Joint,
-}
 
 /// One dimension of all kernels.
 #[derive(Debug)]
@@ -52,7 +41,7 @@ pub(super) struct Parzen {
 
 impl Parzen {
     /// From the positions of observations on each axis, oldest first.
-    pub(super) fn new(axes: &[&Axis], observations: &[Vec<f64>], widths: Widths) -> Self {
+    pub(super) fn new(axes: &[&Axis], observations: &[Vec<f64>]) -> Self {
         let num = observations.len();
         let weight = weights(num);
         let total: f64 = weight.iter().sum();
@@ -70,7 +59,7 @@ impl Parzen {
             .map(|(dimension, axis)| {
                 let at = |observation: &Vec<f64>| observation.get(dimension).copied();
                 let positions: Vec<f64> = observations.iter().filter_map(at).collect();
-                Kernels::new(axis, &positions, widths, axes.len())
+                Kernels::new(axis, &positions)
             })
             .collect();
         Self { log_weight, cumulated, dimensions }
@@ -96,30 +85,27 @@ impl Parzen {
 }
 
 impl Kernels {
-    fn new(axis: &Axis, positions: &[f64], widths: Widths, num_axes: usize) -> Self {
+    fn new(axis: &Axis, positions: &[f64]) -> Self {
         match axis {
             Axis::Interval { low, high, .. } => {
                 let range = high - low;
-                let mut mu = positions.to_vec();
-                mu.push(f64::midpoint(*low, *high));
-                let mut sigma = match widths {
-                    Widths::Neighbours => neighbour_distances(&mu, *low, *high),
-                    Widths::Joint => {
-                        let num = positions.len().max(1) as f64;
-                        let width = JOINT_WIDTH * num.powf(-1.0 / (num_axes as f64 + 4.0)) * range;
-                        vec![width; mu.len()]
-                    }
-                };
-                let narrowest = range / NARROWEST.min(1.0 + mu.len() as f64);
+                // The wide kernel counts among the kernels, not among the neighbours.
+                let narrowest = range / NARROWEST.min(2.0 + positions.len() as f64);
+                let mut sigma = neighbour_distances(positions, *low, *high);
                 for width in &mut sigma {
                     *width = width.clamp(narrowest, range);
                 }
-                if let Some(prior) = sigma.last_mut() {
-                    *prior = range;
-                }
+                let mut mu = positions.to_vec();
+                mu.push(f64::midpoint(*low, *high));
+                sigma.push(range);
                 let scale = |(mu, sigma): (&f64, &f64)| {
-                    let inside =
-                        normal_below((high - mu) / sigma) - normal_below((low - mu) / sigma);
+                    let (left, right) = ((low - mu) / sigma, (high - mu) / sigma);
+                    // Most kernels are narrow and lie well inside: nothing of them is cut off.
+                    let inside = if -left > REACH && right > REACH {
+                        1.0
+                    } else {
+                        normal_below(right) - normal_below(left)
+                    };
                     -(sigma * (2.0 * PI).sqrt() * inside.max(f64::MIN_POSITIVE)).ln()
                 };
                 let log_scale = mu.iter().zip(&sigma).map(scale).collect();
@@ -207,19 +193,19 @@ fn weights(num: usize) -> Vec<f64> {
 
 /// The larger of the distances to the neighbours on both sides; the outermost know one side only.
 fn neighbour_distances(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..mu.len()).collect();
-    order.sort_by(|a, b| mu[*a].total_cmp(&mu[*b]).then(a.cmp(b)));
+    let mut order: Vec<(f64, usize)> = mu.iter().copied().zip(0..).collect();
+    order.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
     let mut widths = vec![high - low; mu.len()];
-    for (place, index) in order.iter().enumerate() {
-        let here = mu[*index];
-        let left =
-            place.checked_sub(1).and_then(|place| order.get(place)).map(|other| here - mu[*other]);
-        let right = order.get(place + 1).map(|other| mu[*other] - here);
-        widths[*index] = match (left, right) {
-            (Some(left), Some(right)) => left.max(right),
-            (Some(only), None) | (None, Some(only)) => only,
-            (None, None) => high - low,
-        };
+    let mut before = None;
+    for (place, (here, index)) in order.iter().enumerate() {
+        let left = before.map(|other| here - other);
+        let right = order.get(place + 1).map(|(other, _)| other - here);
+        if let Some(width) = left.into_iter().chain(right).reduce(f64::max)
+            && let Some(slot) = widths.get_mut(*index)
+        {
+            *slot = width;
+        }
+        before = Some(*here);
     }
     widths
 }
@@ -267,12 +253,11 @@ mod tests {
     proptest! {
         #[test]
         fn a_density_has_mass_one(
-            positions in prop::collection::vec(-1.0f64..3.0, 0..40), joint: bool,
+            positions in prop::collection::vec(-1.0f64..3.0, 0..40),
         ) {
             let axis = interval();
             let observations: Vec<Vec<f64>> = positions.iter().map(|x| vec![*x]).collect();
-            let widths = if joint { Widths::Joint } else { Widths::Neighbours };
-            let parzen = Parzen::new(&[&axis], &observations, widths);
+            let parzen = Parzen::new(&[&axis], &observations);
             let mut scratch = Vec::new();
             let cells = 4000;
             let width = 4.0 / f64::from(cells);
@@ -291,14 +276,14 @@ mod tests {
             let (choice, interval) = (Axis::of(&Domain::Values(values)), interval());
             let observations: Vec<Vec<f64>> =
                 seen.iter().map(|index| vec![*index as f64, 0.5]).collect();
-            let parzen = Parzen::new(&[&choice, &interval], &observations, Widths::Joint);
+            let parzen = Parzen::new(&[&choice, &interval], &observations);
             let mut draws = Seed(seed).draws();
             for _ in 0..20 {
                 let point = parzen.draw(&mut draws);
                 prop_assert!([0.0, 1.0, 2.0].contains(&point[0]));
                 prop_assert!((-1.0..=3.0).contains(&point[1]));
             }
-            let alone = Parzen::new(&[&choice], &observations, Widths::Joint);
+            let alone = Parzen::new(&[&choice], &observations);
             let mut scratch = Vec::new();
             let mass: f64 =
                 (0..3).map(|c| alone.log_density(&[f64::from(c)], &mut scratch).exp()).sum();

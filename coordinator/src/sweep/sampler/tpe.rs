@@ -6,11 +6,11 @@
 //! is tried. With a pruner this is BOHB's model (Falkner, Klein, Hutter 2018): the highest rung
 //! that has enough results decides.
 
-use muster_common::manifest::{Assignment, TpeSettings};
+use muster_common::manifest::{Assignment, ParameterValue, TpeSettings};
 use muster_common::objective::Objective;
 
 use super::axis::Axis;
-use super::parzen::{Parzen, Widths};
+use super::parzen::Parzen;
 use super::{Observation, Proposal, is_taken, random, searched};
 
 /// Share of the observations that are the good ones, and most of them.
@@ -27,10 +27,15 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     };
     let (good, other) = split(history, rung, objective);
     let positions = |observations: &[&Observation<'_>]| -> Vec<Vec<f64>> {
+        // Both sides are sorted by name: no look-ups.
         let of = |observation: &&Observation<'_>| {
-            axes.iter()
-                .map(|(name, axis)| axis.position(*observation.assignment.get(*name)?))
-                .collect::<Option<Vec<f64>>>()
+            let values = observation.assignment.iter();
+            let same =
+                |((name, axis), (other, value)): (&(&String, Axis), (&String, &ParameterValue))| {
+                    (*name == other).then(|| axis.position(*value)).flatten()
+                };
+            let found: Option<Vec<f64>> = axes.iter().zip(values).map(same).collect();
+            found.filter(|positions| positions.len() == axes.len())
         };
         observations.iter().filter_map(of).collect()
     };
@@ -38,7 +43,7 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     let seed = seed.child("tpe", u64::from(number));
     let candidates = if settings.multivariate {
         let all: Vec<&Axis> = axes.iter().map(|(_, axis)| axis).collect();
-        ranked(&all, (&good, &other), Widths::Joint, settings, seed.child("all", 0))
+        ranked(&all, (&good, &other), settings, seed.child("all", 0))
     } else {
         univariate(&axes, (&good, &other), settings, seed)
     };
@@ -66,7 +71,7 @@ fn univariate(
         };
         let (good, other) = (column(good), column(other));
         let seed = seed.child(name, 0);
-        let ranked = ranked(&[axis], (&good, &other), Widths::Neighbours, settings, seed);
+        let ranked = ranked(&[axis], (&good, &other), settings, seed);
         for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
             row.push(*position);
         }
@@ -78,12 +83,11 @@ fn univariate(
 fn ranked(
     axes: &[&Axis],
     (good, other): (&[Vec<f64>], &[Vec<f64>]),
-    widths: Widths,
     settings: &TpeSettings,
     seed: muster_common::seed::Seed,
 ) -> Vec<Vec<f64>> {
-    let l = Parzen::new(axes, good, widths);
-    let g = Parzen::new(axes, other, widths);
+    let l = Parzen::new(axes, good);
+    let g = Parzen::new(axes, other);
     let mut draws = seed.draws();
     let mut scratch = Vec::new();
     let mut scored: Vec<(f64, Vec<f64>)> = (0..settings.candidates.max(1))

@@ -14,11 +14,13 @@ use object_store::path::Path as Key;
 use tokio::task::spawn_blocking;
 
 use super::columns::Table;
+use super::hub;
 use super::delimited::Fields;
 use super::json_lines::Objects;
 use super::lines::{Texts, whole};
 use super::{Mistake, Rows, Wanted};
 use crate::data::DataError;
+use crate::model::HubSettings;
 
 /// What a split is for; folders of data sets have a part for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +89,16 @@ pub(in crate::data) async fn find(
     unlabeled: bool,
 ) -> Result<Vec<SourceFile>, DataError> {
     let mut files = Vec::new();
+    if let Some(set) = &source.hub {
+        let paths = hub::files(set, role, &HubSettings::from_environment()).await?;
+        let open = move || {
+            let contents = || Contents::Rows(SourceFormat::Parquet);
+            paths.into_iter().map(|path| SourceFile::of_path(path, contents())).collect()
+        };
+        let opened: Result<Vec<_>, DataError> =
+            spawn_blocking(open).await.map_err(|error| DataError::cut_off(&error))?;
+        files.extend(opened?);
+    }
     for path in &source.paths {
         if Source::is_url(path) && !path.starts_with("file://") {
             objects(path, source, role, &mut files).await?;
@@ -203,10 +215,21 @@ async fn objects(
     if folder.ends_with(['/', ':']) || name.is_empty() {
         return Err(DataError::refused(url, "write s3://CONTAINER/FOLDER/FILE"));
     }
-    let store = Store::open(folder)?;
+    objects_of(&Store::open(folder)?, name, &source.format, role, files).await
+}
+
+/// The objects of `store` that `name`, which may be a pattern, stands for.
+async fn objects_of(
+    store: &Store,
+    name: &str,
+    format: &SourceFormat,
+    role: Role,
+    files: &mut Vec<SourceFile>,
+) -> Result<(), DataError> {
+    let url = store.url();
     let refused = |message: String| DataError::refused(role.place(), message);
     let keys = if Source::is_pattern(name) {
-        let pattern = Pattern::new(name).map_err(|error| refused(format!("{url}: {error}")))?;
+        let pattern = Pattern::new(name).map_err(|error| refused(format!("{name}: {error}")))?;
         let options = MatchOptions { require_literal_separator: true, ..MatchOptions::default() };
         let mut keys = store.list(&Key::default()).await?;
         keys.retain(|key| pattern.matches_with(key.as_ref(), options));
@@ -215,14 +238,14 @@ async fn objects(
         vec![Key::from(name)]
     };
     if keys.is_empty() {
-        return Err(DataError::refused(url, "no object matches the pattern"));
+        return Err(refused(format!("no object in {url} matches the pattern `{name}`")));
     }
     for key in keys {
         let shown = store.display(&key);
         let note = store.note(&key).await?;
         let identity = format!("{shown} {} {:?}", note.bytes, note.e_tag);
         let place = Place::Object { store: store.clone(), key };
-        let contents = Contents::Rows(source.format.clone());
+        let contents = Contents::Rows(format.clone());
         let compression = Compression::of(&shown);
         let identity = ContentHash::of(identity.as_bytes());
         let mut file = SourceFile { shown, identity, place, contents, compression, stamp: None };
@@ -343,6 +366,17 @@ fn stamp(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     Ok((metadata.len(), metadata.modified().ok()))
+}
+
+#[cfg(test)]
+pub(super) async fn objects_for_tests(
+    store: &Store,
+    name: &str,
+    format: &SourceFormat,
+) -> Result<Vec<SourceFile>, DataError> {
+    let mut files = Vec::new();
+    objects_of(store, name, format, Role::Train, &mut files).await?;
+    Ok(files)
 }
 
 #[cfg(test)]

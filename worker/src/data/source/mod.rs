@@ -4,6 +4,7 @@
 mod columns;
 mod delimited;
 mod files;
+mod hub;
 mod json_lines;
 mod lines;
 

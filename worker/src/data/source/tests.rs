@@ -8,10 +8,13 @@ use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray}
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
 use muster_common::manifest::{Delimiter, Source, SourceFormat};
+use muster_common::storage::Store;
+use object_store::path::Path as Key;
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
 
 use super::delimited::Fields;
+use super::files::objects_for_tests;
 use super::*;
 
 /// What the tests look at.
@@ -231,7 +234,7 @@ async fn names(
     unlabeled: bool,
 ) -> Result<Vec<String>, String> {
     let paths = paths.iter().map(|path| path.display().to_string()).collect();
-    let found = find(&Source { paths, format }, role, unlabeled).await;
+    let found = find(&Source { paths, hub: None, format }, role, unlabeled).await;
     let name = |file: SourceFile| {
         let path = Path::new(&file.shown);
         path.file_name().unwrap().to_str().unwrap().to_owned()
@@ -288,9 +291,7 @@ async fn folders_of_data_sets_have_a_part_for_each_split() {
     assert_eq!(imdb(Role::Train, true).await.unwrap().len(), 4);
     assert!(imdb(Role::Validation, false).await.unwrap_err().contains("fraction"));
     assert!(imdb(Role::Test, false).await.unwrap_err().contains("neg"), "test/neg is missing");
-    let source = Source {
-        paths: vec![path("aclImdb").display().to_string()],
-        format: SourceFormat::AclImdb,
+    let source = Source { paths: vec![path("aclImdb").display().to_string()], hub: None, format: SourceFormat::AclImdb,
     };
     let files = find(&source, Role::Train, false).await.unwrap();
     let row = read_file(&files[0], &wanted()).unwrap().list.remove(0);
@@ -310,17 +311,45 @@ async fn names_of(
 async fn objects_of_a_store_are_found_and_fetched() {
     let refused = |url: &'static str| async move {
         let format = SourceFormat::JsonLines;
-        let source = Source { paths: vec![url.to_owned()], format };
+        let source = Source { paths: vec![url.to_owned()], hub: None, format };
         find(&source, Role::Train, false).await.unwrap_err().to_string()
     };
     assert!(refused("s3://container").await.contains("s3://CONTAINER/FOLDER/FILE"));
     assert!(refused("s3://container/").await.contains("s3://CONTAINER/FOLDER/FILE"));
     assert!(refused("nothing://host/a/b.jsonl").await.contains("no object store"));
+    let store = Store::in_memory();
+    for name in ["part-2.jsonl", "part-1.jsonl", "other.jsonl", "deep/part-3.jsonl"] {
+        let row = format!("{{\"text\": \"{name}\", \"label\": 1}}\n");
+        store.put(&Key::from(name), row.into_bytes()).await.unwrap();
+    }
+    let format = SourceFormat::JsonLines;
+    let mut files = objects_for_tests(&store, "part-*.jsonl", &format).await.unwrap();
+    let texts = |files: &[SourceFile]| -> Vec<String> {
+        files.iter().map(|file| read_file(file, &wanted()).unwrap().list.remove(0).1).collect()
+    };
+    assert!(files[0].rows(&wanted()).is_err(), "it has not been fetched");
+    for file in &mut files {
+        file.fetch(&std::env::temp_dir()).await.unwrap();
+    }
+    // Twice: a file is read in two passes.
+    assert_eq!(texts(&files), ["part-1.jsonl", "part-2.jsonl"]);
+    assert_eq!(texts(&files), ["part-1.jsonl", "part-2.jsonl"]);
+    let identity = files[0].identity.clone();
+    let again = objects_for_tests(&store, "part-1.jsonl", &format).await.unwrap();
+    assert_eq!(again[0].identity, identity);
+    store.put(&Key::from("part-1.jsonl"), "{}").await.unwrap();
+    let changed = objects_for_tests(&store, "part-1.jsonl", &format).await.unwrap();
+    assert_ne!(changed[0].identity, identity);
+    let none = objects_for_tests(&store, "x-*", &format).await.unwrap_err().to_string();
+    assert!(none.contains("no object in memory:///"), "{none}");
+    let missing = objects_for_tests(&store, "lost.jsonl", &format).await.unwrap_err();
+    assert!(missing.is_permanent() && missing.to_string().contains("lost.jsonl"), "{missing}");
+
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.jsonl");
     write(&file, "{\"text\": \"a\", \"label\": 1}\n");
     let paths = vec![format!("file://{}", file.display())];
-    let source = Source { paths, format: SourceFormat::JsonLines };
+    let source = Source { paths, hub: None, format: SourceFormat::JsonLines };
     let files = find(&source, Role::Train, false).await.unwrap();
     assert_eq!(read_file(&files[0], &wanted()).unwrap().list.len(), 1);
     files[0].check_unchanged().unwrap();

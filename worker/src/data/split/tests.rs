@@ -35,7 +35,7 @@ fn divided(
 ) -> Result<(Census, Division), DataError> {
     let census = census(tables, hygiene)?;
     let has_test = tables.iter().any(|(role, ..)| *role == Role::Test);
-    let file = muster_common::manifest::Source { paths: Vec::new(), format: SourceFormat::Text };
+    let file = muster_common::manifest::Source { paths: Vec::new(), hub: None, format: SourceFormat::Text };
     let test = if has_test { Holdout::Source(file) } else { Holdout::Absent };
     let held_out = HeldOut { validation, test: &test };
     let division = divide(&census, held_out, hygiene, Seed(1))?;
@@ -48,7 +48,7 @@ fn cut_only(rows: &[(&str, &str)], count: u64) -> Result<(Census, Division), Dat
 
 fn file() -> Holdout {
     let format = SourceFormat::Text;
-    Holdout::Source(muster_common::manifest::Source { paths: Vec::new(), format })
+    Holdout::Source(muster_common::manifest::Source { paths: Vec::new(), hub: None, format })
 }
 
 /// Rows of a role, by number.

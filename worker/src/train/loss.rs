@@ -1,0 +1,172 @@
+//! What training minimizes: cross-entropy with class weights and label smoothing.
+
+use std::collections::BTreeSet;
+
+use muster_common::manifest::ClassWeights;
+use tch::{Device, Kind, Reduction, Tensor};
+
+use super::TrainError;
+use crate::model::ModelError;
+
+/// Target value that `cross_entropy_loss` leaves out; no class has it.
+const IGNORE_NOTHING: i64 = -100;
+
+/// The loss of a trial.
+#[derive(Debug)]
+pub struct Loss {
+    smoothing: f64,
+    /// What an example of each class counts; empty: all the same.
+    weights: Vec<f64>,
+    /// The same on the device, `[C]`.
+    table: Option<Tensor>,
+}
+
+impl Loss {
+    /// For classes called `names`, of which `counts` training examples exist each. `smoothing` is the
+    /// share of the target spread evenly over all classes.
+    pub fn new(
+        choice: &ClassWeights,
+        smoothing: f64,
+        names: &[String],
+        counts: &[u64],
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        let weights = match choice {
+            ClassWeights::Equal => Vec::new(),
+            ClassWeights::Balanced => balanced(counts),
+            ClassWeights::Given(given) => {
+                let known: BTreeSet<&String> = names.iter().collect();
+                if given.keys().collect::<BTreeSet<_>>() != known {
+                    let list = |names: Vec<&String>| {
+                        names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>()
+                    };
+                    let (given, classes) =
+                        (list(given.keys().collect()), list(names.iter().collect()));
+                    let (given, classes) = (given.join(", "), classes.join(", "));
+                    return Err(TrainError::ClassWeights { given, classes });
+                }
+                names.iter().filter_map(|name| given.get(name).copied()).collect()
+            }
+        };
+        let table = if weights.is_empty() {
+            None
+        } else {
+            Some(Tensor::f_from_slice(&weights)?.f_to_kind(Kind::Float)?.f_to_device(device)?)
+        };
+        Ok(Self { smoothing, weights, table })
+    }
+
+    /// What the examples with these classes count together; the mean loss of a step is the sum of its
+    /// losses divided by this.
+    pub fn normalizer(&self, labels: impl Iterator<Item = u32>) -> f64 {
+        let weight = |label: u32| self.weights.get(label as usize).copied().unwrap_or(1.0);
+        labels.map(weight).sum()
+    }
+
+    /// Sum over a batch, 0-d, 32-bit: `logits` are `[B, C]`, `labels` are `[B]`.
+    pub fn sum(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, ModelError> {
+        let logits = logits.f_to_kind(Kind::Float)?;
+        let (table, smoothing) = (self.table.as_ref(), self.smoothing);
+        Ok(logits.f_cross_entropy_loss(labels, table, Reduction::Sum, IGNORE_NOTHING, smoothing)?)
+    }
+}
+
+/// `n / (c * k)` for a class with `k` of `n` examples of `c` classes, as `compute_class_weight` of
+/// scikit-learn; 1 for a class without examples.
+fn balanced(counts: &[u64]) -> Vec<f64> {
+    let total: u64 = counts.iter().sum();
+    let even = total as f64 / counts.len().max(1) as f64;
+    counts.iter().map(|count| if *count == 0 { 1.0 } else { even / *count as f64 }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    /// Made by `tests/golden/train/generate.py`.
+    const LOSSES: &str = include_str!("../../../tests/golden/train/losses.json");
+    /// Made by `tests/golden/sklearn/generate.py`.
+    const WEIGHTS: &str = include_str!("../../../tests/golden/sklearn/scores.json");
+
+    #[derive(Deserialize)]
+    struct Losses {
+        cases: Vec<LossCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct LossCase {
+        logits: Vec<Vec<f32>>,
+        labels: Vec<i64>,
+        weights: Option<Vec<f64>>,
+        smoothing: f64,
+        loss: f64,
+        gradient: Vec<Vec<f64>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Weights {
+        weights: Vec<WeightCase>,
+    }
+
+    #[derive(Deserialize)]
+    struct WeightCase {
+        counts: Vec<u64>,
+        balanced: Vec<f64>,
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (0..count).map(|class| format!("class {class}")).collect()
+    }
+
+    #[test]
+    fn losses_and_gradients_equal_those_of_torch() {
+        let golden: Losses = serde_json::from_str(LOSSES).unwrap();
+        assert_eq!(golden.cases.len(), 6);
+        for case in golden.cases {
+            let names = names(3);
+            let choice = case.weights.map_or(ClassWeights::Equal, |weights| {
+                ClassWeights::Given(names.iter().cloned().zip(weights).collect())
+            });
+            let loss = Loss::new(&choice, case.smoothing, &names, &[0; 3], Device::Cpu).unwrap();
+            let flat = case.logits.concat();
+            let logits = Tensor::from_slice(&flat).view([-1, 3]).set_requires_grad(true);
+            // In two parts of unequal size: the sum over both, divided once.
+            let labels: Vec<u32> = case.labels.iter().map(|l| u32::try_from(*l).unwrap()).collect();
+            let share = loss.normalizer(labels.into_iter()).recip();
+            let mut total = 0.0;
+            for (start, count) in [(0, 5), (5, 2)] {
+                let labels = Tensor::from_slice(&case.labels).narrow(0, start, count);
+                let part = loss.sum(&logits.narrow(0, start, count), &labels).unwrap() * share;
+                part.backward();
+                total += part.double_value(&[]);
+            }
+            assert!((total - case.loss).abs() < 1e-6, "{total} instead of {}", case.loss);
+            let found = Vec::<f32>::try_from(logits.grad().view([-1])).unwrap();
+            for (found, wanted) in found.into_iter().zip(case.gradient.concat()) {
+                assert!((f64::from(found) - wanted).abs() < 1e-6, "{found} instead of {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn balanced_weights_equal_those_of_scikit_learn() {
+        let golden: Weights = serde_json::from_str(WEIGHTS).unwrap();
+        assert!(!golden.weights.is_empty());
+        for WeightCase { counts, balanced: wanted } in golden.weights {
+            for (found, wanted) in balanced(&counts).into_iter().zip(wanted) {
+                assert!((found - wanted).abs() < 1e-12, "{found} instead of {wanted}");
+            }
+        }
+        assert_eq!(balanced(&[4, 0]), [0.5, 1.0]);
+    }
+
+    #[test]
+    fn weights_that_do_not_fit_the_classes_are_refused() {
+        let given = BTreeMap::from([("class 0".to_owned(), 1.0), ("klass 1".to_owned(), 2.0)]);
+        let choice = ClassWeights::Given(given);
+        let error = Loss::new(&choice, 0.0, &names(2), &[1, 1], Device::Cpu).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains("`klass 1`"), "{error}");
+    }
+}
