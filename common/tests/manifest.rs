@@ -14,74 +14,7 @@ use muster_common::seed::Seed;
 use proptest::prelude::*;
 
 /// Every key once.
-const FULL: &str = "\
-version: 1
-name: sweep-7
-description: every key once
-seed: 42
-model:
-  pretrained: models/minilm
-  max_length: 64
-  freeze:
-    embeddings: true
-    layers: 3
-data:
-  train:
-    path: train.tsv
-    format: tsv
-    columns: [id, rating, text]
-  validation: {examples: 1000}
-  test:
-    path: test.csv
-  text: text
-  label:
-    column: rating
-    ranges:
-      - {name: negative, below: -0.5}
-      - {name: positive, above: 0.5}
-hyperparameters:
-  learning_rate: {min: 1e-5, max: 1e-3, scale: log}
-  global_batch_size: {values: [16, 32]}
-  micro_batch_size: 16
-  dropout: {min: 0, max: 0.3}
-  weight_decay: 0.05
-  warmup_ratio: 0.1
-  warmup_steps: 40
-  layer_decay: 0.95
-  label_smoothing: 0.1
-  max_grad_norm: 0
-  adam_beta1: 0.8
-  adam_beta2: 0.99
-  adam_epsilon: 1e-6
-searcher:
-  metric: macro_f1
-  mode: max
-  max_trials: 16
-  max_concurrent: 4
-  sampler: random
-  pruner:
-    type: asha
-    reduction_factor: 3
-    min_budget: {examples: 3_000}
-budget:
-  examples: 27000
-checkpoint:
-  every_steps: 100
-  keep_last: 5
-resources:
-  slots: 1
-max_restarts: 0
-training:
-  schedule: {type: polynomial, power: 2, end_learning_rate: 1e-6}
-  unfreeze: {every: {epochs: 0.5}, layers: 2}
-  class_weights: {negative: 2, positive: 1}
-  average: {type: ema, decay: 0.99}
-  evaluate_every: {examples: 3_000}
-  early_stopping: {metric: mcc, patience: 3, min_change: 0.001}
-  precision: bfloat16
-evaluation:
-  ordered: false
-";
+const FULL: &str = include_str!("full.yaml");
 
 /// Nothing that has a default.
 const MINIMAL: &str = "\
