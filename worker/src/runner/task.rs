@@ -22,7 +22,7 @@ use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, Classifier, HubError, HubSettings, ModelError};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
-use crate::train::{Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
+use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +138,7 @@ impl Bench<'_> {
     fn prepare(&mut self, part: u32, num_parts: u32) -> Result<RunExit, TaskError> {
         let data = self.warm.data(self.spec, &self.store, self.runtime)?;
         let (pretrained, model) = self.warm.model(self.spec, &data, self.spec.manifest.seed)?;
+        train::check(&self.spec.manifest.training, &data.summary.labels, model.device())?;
         if let Some(prefix) = Prefix::find(&self.store, &pretrained, &model, &data)? {
             let go_on = self.watch_prefix();
             if !prefix.compute(self.runtime, &model, &data, (part, num_parts), go_on)? {
