@@ -3,6 +3,7 @@
 mod batch;
 mod classifier;
 mod config;
+mod depth;
 mod dropout;
 mod encoder;
 mod family;
@@ -18,9 +19,10 @@ mod tensors;
 pub use batch::TokenBatch;
 pub use classifier::Classifier;
 pub use config::ModelConfig;
+pub use depth::Depth;
 pub use dropout::Dropout;
 pub use encoder::Hidden;
-pub use family::{Family, Place};
+pub use family::Family;
 pub use freeze::{Adaptation, Frozen};
 pub use hub::{HubError, HubSettings, fetch};
 pub use language::{
