@@ -8,10 +8,9 @@
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_amp_update_scale.h>
 #include <ATen/ops/_foreach_lerp.h>
-#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/clamp_max.h>
+#include <ATen/ops/clamp_min.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
@@ -52,11 +51,13 @@ extern "C" {
 
 // One AdamW update in place. `step` counts from 1 and is the exponent of the bias correction. With
 // `overflow` (0-d, else null) nothing is updated where it is 1, and `skipped` (0-d) counts that; what
-// it has counted is taken off `step`.
+// it has counted is taken off `step`. With `max_norm` > 0, gradients are scaled on their way into the
+// update as if their norm, `norm` (0-d), had been clipped to it: that saves a pass over all of them.
 int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments,
                  at::Tensor* const* second_moments, size_t count, double step, double learning_rate,
                  double beta1, double beta2, double weight_decay, double epsilon,
-                 const at::Tensor* overflow, at::Tensor* skipped) {
+                 const at::Tensor* norm, double max_norm, const at::Tensor* overflow,
+                 at::Tensor* skipped) {
   return guarded([&] {
     if (count == 0) return;
     at::NoGradGuard no_grad;
@@ -71,25 +72,22 @@ int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments
       skipped->add_(*overflow);
       found_overflow = *overflow;
     }
+    std::optional<at::Tensor> divisor;
+    if (max_norm > 0) divisor = at::clamp_min(norm->add(1e-6).div(max_norm), 1.0);
     std::vector<at::Tensor> steps(count, counter);
     at::_fused_adamw_(values, grads, first, second, /*max_exp_avg_sqs=*/{}, steps, learning_rate,
                       beta1, beta2, weight_decay, epsilon, /*amsgrad=*/false, /*maximize=*/false,
-                      /*grad_scale=*/{}, found_overflow);
+                      divisor, found_overflow);
   });
 }
 
-// Writes the 2-norm over all gradients to `norm` (0-d) and, if max_norm > 0, scales them so that
-// it is at most max_norm. Nothing is read back from the device.
-int muster_clip_gradients(at::Tensor* const* parameters, size_t count, double max_norm,
-                          at::Tensor* norm) {
+// Writes the 2-norm over all gradients to `norm` (0-d). Nothing is read back from the device.
+int muster_gradient_norm(at::Tensor* const* parameters, size_t count, at::Tensor* norm) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     std::vector<at::Tensor> grads = gradients(parameters, count);
     if (grads.empty()) throw std::runtime_error("the list of parameters is empty");
-    at::Tensor total = at::linalg_vector_norm(at::stack(at::_foreach_norm(grads, 2.0)), 2.0);
-    if (max_norm > 0)
-      at::_foreach_mul_(grads, at::clamp_max(total.add(1e-6).reciprocal().mul(max_norm), 1.0));
-    norm->copy_(total);
+    norm->copy_(at::linalg_vector_norm(at::stack(at::_foreach_norm(grads, 2.0)), 2.0));
   });
 }
 

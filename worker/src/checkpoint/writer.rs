@@ -73,7 +73,7 @@ impl Writer {
         let (runtime, store) = (self.runtime.clone(), self.store.clone());
         let (origin, before_commit) = (self.origin.clone(), Arc::clone(&self.before_commit));
         let write = move || {
-            let written = commit(&runtime, &store, &origin, &key, &snapshot, &before_commit);
+            let written = commit(&runtime, &store, &origin, &key, snapshot, &before_commit);
             // Nobody listens any more when the run has ended in the meantime.
             let _unheard = sender.send(written);
         };
@@ -124,15 +124,15 @@ fn commit(
     store: &Store,
     origin: &Origin,
     checkpoint: &CheckpointKey,
-    snapshot: &Snapshot,
+    snapshot: Snapshot,
     before_commit: &BeforeCommit,
 ) -> Result<(), SaveError> {
     let overdue = |_| SaveError::Overdue { checkpoint: checkpoint.clone() };
     let refused = |source| SaveError::Store { checkpoint: checkpoint.clone(), source };
-    let contents = part::encode(snapshot)
-        .map_err(|source| SaveError::Model { checkpoint: checkpoint.clone(), source })?;
-    let mut parts = Vec::with_capacity(contents.len());
-    for (name, bytes) in contents {
+    let broken = |source| SaveError::Model { checkpoint: checkpoint.clone(), source };
+    let mut parts = Vec::new();
+    for content in part::encode(snapshot).map_err(broken)? {
+        let (name, bytes) = content.map_err(broken)?;
         let sha256 = ContentHash::of(&bytes);
         parts.push(CheckpointPart { name: name.to_owned(), bytes: bytes.len() as u64, sha256 });
         let key = checkpoint.part(name);

@@ -65,15 +65,12 @@ unsafe extern "C" {
         beta2: f64,
         weight_decay: f64,
         epsilon: f64,
+        norm: RawTensor,
+        max_norm: f64,
         overflow: RawTensor,
         skipped: RawTensor,
     ) -> c_int;
-    fn muster_clip_gradients(
-        parameters: *const RawTensor,
-        count: usize,
-        max_norm: f64,
-        norm: RawTensor,
-    ) -> c_int;
+    fn muster_gradient_norm(parameters: *const RawTensor, count: usize, norm: RawTensor) -> c_int;
     fn muster_lerp(
         averages: *const RawTensor,
         values: *const RawTensor,
@@ -104,8 +101,18 @@ pub struct Overflow<'a> {
     pub skipped: &'a Tensor,
 }
 
-/// Updates `parameters` in place from their gradients; the moments are updated too. With an
-/// `overflow` that was found, nothing is updated and one more is counted as skipped.
+/// A limit of the gradients' norm.
+#[derive(Debug, Clone, Copy)]
+pub struct Clip<'a> {
+    /// Their norm, 0-d; nobody waits for it.
+    pub norm: &'a Tensor,
+    /// What it may be at most.
+    pub max_norm: f64,
+}
+
+/// Updates `parameters` in place from their gradients; the moments are updated too. With a `clip` the
+/// gradients are scaled so that their norm is at most that. With an `overflow` that was found,
+/// nothing is updated and one more is counted as skipped.
 ///
 /// The three lists run in parallel. Fails when a parameter has no gradient.
 pub fn adamw(
@@ -113,6 +120,7 @@ pub fn adamw(
     first_moments: &[Tensor],
     second_moments: &[Tensor],
     update: &AdamW,
+    clip: Option<Clip<'_>>,
     overflow: Option<Overflow<'_>>,
 ) -> Result<(), ShimError> {
     let operation = "the AdamW update";
@@ -124,7 +132,7 @@ pub fn adamw(
     let pointer = |tensor: &Tensor| -> RawTensor { tensor.as_ptr().cast() };
     let none = std::ptr::null();
     // SAFETY: the pointers are live tensors borrowed for the call, three lists of `count` entries;
-    // the last two are both null or both not.
+    // `norm` is read where its limit is above 0; the last two are both null or both not.
     let status = unsafe {
         muster_adamw(
             values.as_ptr(),
@@ -137,6 +145,8 @@ pub fn adamw(
             update.beta2,
             update.weight_decay,
             update.epsilon,
+            clip.map_or(none, |clip| pointer(clip.norm)),
+            clip.map_or(0.0, |clip| clip.max_norm),
             overflow.map_or(none, |overflow| pointer(overflow.found)),
             overflow.map_or(none, |overflow| pointer(overflow.skipped)),
         )
@@ -144,22 +154,14 @@ pub fn adamw(
     checked(status, operation)
 }
 
-/// The 2-norm over the gradients of `parameters`, a 0-d tensor that nobody has waited for. With
-/// `max_norm` the gradients are scaled so that their norm is at most that; what is returned is the
-/// norm before scaling.
-pub fn clip_gradients(parameters: &[Tensor], max_norm: Option<f64>) -> Result<Tensor, ShimError> {
+/// The 2-norm over the gradients of `parameters`, a 0-d tensor that nobody has waited for.
+pub fn gradient_norm(parameters: &[Tensor]) -> Result<Tensor, ShimError> {
     let device = parameters.first().map_or(tch::Device::Cpu, Tensor::device);
     let norm = Tensor::f_zeros([0i64; 0], (Kind::Float, device))?;
     let values = raw(parameters);
     // SAFETY: the pointers are live tensors borrowed for the call; `norm` is not shared yet.
-    let status = unsafe {
-        muster_clip_gradients(
-            values.as_ptr(),
-            values.len(),
-            max_norm.unwrap_or(0.0),
-            norm.as_ptr().cast(),
-        )
-    };
+    let status =
+        unsafe { muster_gradient_norm(values.as_ptr(), values.len(), norm.as_ptr().cast()) };
     checked(status, "the gradient norm").map(|()| norm)
 }
 
@@ -267,7 +269,7 @@ mod tests {
             epsilon: 1e-8,
         };
         let list = [weight.shallow_clone()];
-        adamw(&list, &[first.shallow_clone()], &[second], &update, None).unwrap();
+        adamw(&list, &[first.shallow_clone()], &[second], &update, None, None).unwrap();
         // After one step both corrected moments are g and g^2, so the update is lr * sign(g).
         let expected = [0.999 - 0.1, -1.998 - 0.1];
         for (i, wanted) in expected.into_iter().enumerate() {
@@ -280,13 +282,28 @@ mod tests {
     }
 
     #[test]
-    fn clipping_scales_to_the_limit_and_reports_the_norm_before() {
+    fn clipping_scales_to_the_limit() {
         let list = [parameter(&[0.0], &[3.0]), parameter(&[0.0], &[4.0])];
-        let norm = clip_gradients(&list, Some(1.0)).unwrap();
+        let norm = gradient_norm(&list).unwrap();
         assert!((norm.double_value(&[]) - 5.0).abs() < 1e-6);
-        assert!((list[1].grad().double_value(&[0]) - 0.8).abs() < 1e-5);
-        let after = clip_gradients(&list, None).unwrap();
-        assert!((after.double_value(&[]) - 1.0).abs() < 1e-5);
+        let zeros = || [(); 2].map(|()| Tensor::zeros([1], (Kind::Float, Device::Cpu)));
+        let update = AdamW {
+            step: 1,
+            learning_rate: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+            epsilon: 1e-8,
+        };
+        // The first moment after one step is a tenth of the gradient.
+        for (max_norm, wanted) in [(1.0, 0.08), (10.0, 0.4)] {
+            let list = [parameter(&[0.0], &[3.0]), parameter(&[0.0], &[4.0])];
+            let (first, second) = (zeros(), zeros());
+            let clip = Clip { norm: &norm, max_norm };
+            adamw(&list, &first, &second, &update, Some(clip), None).unwrap();
+            let found = first[1].double_value(&[0]);
+            assert!((found - wanted).abs() < 1e-6, "{found} instead of {wanted}");
+        }
     }
 
     #[test]
@@ -313,7 +330,7 @@ mod tests {
     #[test]
     fn errors_of_cpp_come_back_as_errors() {
         let no_gradient = [Tensor::from_slice(&[1.0f32])];
-        let error = clip_gradients(&no_gradient, None).unwrap_err();
+        let error = gradient_norm(&no_gradient).unwrap_err();
         assert!(error.to_string().contains("no gradient"), "{error}");
     }
 }

@@ -112,7 +112,7 @@ mod tests {
                 epsilon: 1e-8,
             };
             let found = Overflow { found: &overflow, skipped: &skipped };
-            adamw(&list, &first, &second, &update, Some(found)).unwrap();
+            adamw(&list, &first, &second, &update, None, Some(found)).unwrap();
             update_scale(&scale, &streak, &overflow, 2).unwrap();
             crate::ffi::clear_gradients(&list).unwrap();
             weights.push(weight.double_value(&[0]));

@@ -5,7 +5,7 @@ use tch::{Device, Tensor};
 use super::ModelError;
 use super::packing::Frame;
 
-/// The tokens of a batch, one sequence behind the other: `T` in all.
+/// The tokens of a batch, one sequence behind the other: `T` rows, see [`Frame`].
 #[derive(Debug)]
 pub struct TokenBatch {
     /// Token ids, `[T]`, 64-bit.
@@ -68,13 +68,13 @@ fn positions(sequence: &[u32], skipped: Option<i64>) -> Vec<u32> {
     sequence.iter().scan(skipped, count).collect()
 }
 
-/// One value per token in the order of a frame, `[T]`, 64-bit.
+/// One value per token in the order of a frame, 0 in rows without one, `[T]`, 64-bit.
 fn laid_down(
     rows: &[impl AsRef<[u32]>],
     frame: &Frame,
     device: Device,
 ) -> Result<Tensor, ModelError> {
-    let mut values = vec![0i64; usize::try_from(frame.num_tokens()).unwrap_or(0)];
+    let mut values = vec![0i64; usize::try_from(frame.num_rows()).unwrap_or(0)];
     for (index, row) in rows.iter().enumerate() {
         let start = usize::try_from(frame.start(index)).unwrap_or(usize::MAX);
         for (value, source) in values.iter_mut().skip(start).zip(row.as_ref()) {

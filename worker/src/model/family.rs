@@ -16,19 +16,6 @@ pub enum Family {
     Roberta,
 }
 
-/// Where in a model a parameter stands, from the input to the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// The embeddings and their LayerNorm.
-    Embeddings,
-    /// The encoder layer of this number, from 0.
-    Layer(usize),
-    /// BERT's pooler, which belongs to the encoder's files but stands above its layers.
-    Pooler,
-    /// The head.
-    Head,
-}
-
 /// Names of the modules of one encoder layer, below the layer.
 #[derive(Debug)]
 pub(crate) struct LayerNames {
@@ -256,22 +243,6 @@ impl Family {
         format!("{}For{task}", self.description().class)
     }
 
-    /// Where the parameter called `name` stands.
-    pub fn place(self, name: &str) -> Place {
-        let Description { encoder, stack, .. } = self.description();
-        let inside = name.strip_prefix(encoder).and_then(|rest| rest.strip_prefix('.'));
-        let Some(inside) = inside else { return Place::Head };
-        if inside.starts_with("embeddings.") {
-            return Place::Embeddings;
-        }
-        let number = inside
-            .strip_prefix(stack)
-            .and_then(|rest| rest.strip_prefix('.'))
-            .and_then(|rest| rest.split('.').next())
-            .and_then(|number| number.parse().ok());
-        number.map_or(Place::Pooler, Place::Layer)
-    }
-
     /// Names of the parameters of the embeddings.
     pub(crate) fn embedding_names(self) -> impl Iterator<Item = String> {
         let Description { encoder, token_types, .. } = self.description();
@@ -315,31 +286,17 @@ pub(crate) fn leaves(module: &str) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Depth;
 
     #[test]
-    fn places_are_ordered_from_input_to_output() {
-        let places = |family: Family, names: [&str; 4]| names.map(|name| family.place(name));
-        let bert = places(
-            Family::Bert,
-            [
-                "bert.embeddings.LayerNorm.bias",
-                "bert.encoder.layer.11.output.dense.weight",
-                "bert.pooler.dense.bias",
-                "classifier.weight",
-            ],
-        );
-        assert_eq!(bert, [Place::Embeddings, Place::Layer(11), Place::Pooler, Place::Head]);
-        assert!(bert.is_sorted());
-        let distilbert = places(
-            Family::DistilBert,
-            [
-                "distilbert.embeddings.word_embeddings.weight",
-                "distilbert.transformer.layer.5.ffn.lin1.bias",
-                "pre_classifier.weight",
-                "vocab_projector.bias",
-            ],
-        );
-        assert_eq!(distilbert, [Place::Embeddings, Place::Layer(5), Place::Head, Place::Head]);
+    fn names_of_every_family_have_their_depth() {
+        for family in Family::ALL {
+            assert!(family.embedding_names().all(|name| Depth::of(&name) == Depth::Embeddings));
+            assert!(family.layer_names(7).all(|name| Depth::of(&name) == Depth::Layer(7)));
+            assert!(family.pooler_names().all(|name| Depth::of(&name) == Depth::Pooler));
+            assert_eq!(Depth::of(family.description().masked.dense), Depth::Head);
+            assert_eq!(Depth::of(family.description().classification.output), Depth::Head);
+        }
     }
 
     #[test]

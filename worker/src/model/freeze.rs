@@ -8,7 +8,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
 use super::config::ModelConfig;
-use super::family::{Place, is_layer_norm, leaves};
+use super::depth::Depth;
+use super::family::{is_layer_norm, leaves};
 use super::load::Pretrained;
 use super::parameters::{NamedTensors, ParameterSet, duplicate, normal};
 
@@ -28,11 +29,11 @@ impl Frozen {
         self.embeddings.then_some(self.layers)
     }
 
-    fn covers(self, place: Place) -> bool {
-        match place {
-            Place::Embeddings => self.embeddings,
-            Place::Layer(number) => number < self.layers,
-            Place::Pooler | Place::Head => false,
+    fn covers(self, depth: Depth) -> bool {
+        match depth {
+            Depth::Embeddings => self.embeddings,
+            Depth::Layer(number) => number < self.layers,
+            Depth::Pooler | Depth::Head => false,
         }
     }
 
@@ -121,16 +122,16 @@ impl Adaptation {
         self.check_layers(config)?;
         let mut drawing = Drawing { seed, deviation: config.initializer_range, device };
         let first_new = config.num_hidden_layers - self.reinitialize_layers;
-        let is_new = |name: &str| match config.family.place(name) {
-            Place::Layer(number) => number >= first_new,
-            Place::Pooler => self.reinitialize_layers > 0,
-            Place::Embeddings | Place::Head => false,
+        let is_new = |name: &str| match Depth::of(name) {
+            Depth::Layer(number) => number >= first_new,
+            Depth::Pooler => self.reinitialize_layers > 0,
+            Depth::Embeddings | Depth::Head => false,
         };
         let wanted: BTreeSet<String> = head.iter().flat_map(NewModule::names).collect();
         let mut drawn = NamedTensors::new();
         let mut kept = NamedTensors::new();
         for (name, tensor) in pretrained.weights.iter().chain(given) {
-            let in_layers = config.family.place(name) < Place::Pooler;
+            let in_layers = Depth::of(name) < Depth::Pooler;
             if is_new(name) && in_layers {
                 drawn.insert(name.clone(), drawing.parameter(name, &tensor.size())?);
             } else if !is_new(name) && (in_layers || wanted.contains(name)) {
@@ -142,7 +143,7 @@ impl Adaptation {
                 drawing.module(module, &mut drawn)?;
             }
         }
-        let frozen = self.frozen_names(config, &kept, &drawn)?;
+        let frozen = self.frozen_names(&kept, &drawn)?;
         let mut tensors = drawn;
         for (name, tensor) in kept {
             let own = if frozen.contains(&name) { tensor } else { duplicate(&tensor)? };
@@ -173,11 +174,10 @@ impl Adaptation {
     /// Names of what is not trained, all of them out of `kept`: what is drawn anew is always trained.
     fn frozen_names(
         &self,
-        config: &ModelConfig,
         kept: &NamedTensors,
         drawn: &NamedTensors,
     ) -> Result<BTreeSet<String>, ModelError> {
-        let covers = |name: &&String| self.frozen.covers(config.family.place(name));
+        let covers = |name: &&String| self.frozen.covers(Depth::of(name));
         if let Some(name) = drawn.keys().find(covers) {
             return Err(ModelError::FrozenNoise { name: name.clone() });
         }
@@ -361,7 +361,7 @@ mod tests {
             for (name, tensor) in model.parameters() {
                 assert_eq!(tensor, &again.parameters()[name], "{name}");
                 let Some(old) = pretrained.weights.get(name) else { continue };
-                let is_new = matches!(family.place(name), Place::Layer(1) | Place::Pooler);
+                let is_new = matches!(Depth::of(name), Depth::Layer(1) | Depth::Pooler);
                 assert_eq!(tensor != old, is_new, "{name}");
                 let random = is_new && tensor.dim() == 2;
                 assert_eq!(tensor != &other.parameters()[name], random, "{name}");

@@ -1,6 +1,6 @@
 //! Blocks shared by encoder layers.
 //!
-//! Shapes: `T` tokens of all sequences, `D` hidden, `H` heads, `K` head width (`D = H * K`), `F`
+//! Shapes: `T` rows of all sequences, `D` hidden, `H` heads, `K` head width (`D = H * K`), `F`
 //! feed-forward, `Q` query tokens of all sequences: `T`, or one per sequence where only the first is
 //! read. Of a run: `B` sequences of `L` tokens, of which `P` are queries (`L` or 1).
 
@@ -162,7 +162,13 @@ impl Layer {
             let width = queries.size2()?.1;
             Ok(context.f_transpose(1, 2)?.f_reshape([run.count * num_queries, width])?)
         };
-        let contexts = frame.runs().iter().map(within).collect::<Result<Vec<_>, ModelError>>()?;
+        let mut contexts =
+            frame.runs().iter().map(within).collect::<Result<Vec<_>, ModelError>>()?;
+        let unused = frame.num_rows() - frame.num_tokens();
+        if wanted == Wanted::All && unused > 0 {
+            let (_, width) = queries.size2()?;
+            contexts.push(Tensor::f_zeros([unused, width], (query.kind(), query.device()))?);
+        }
         match contexts.as_slice() {
             [only] => Ok(only.shallow_clone()),
             several => Ok(Tensor::f_cat(several, 0)?),

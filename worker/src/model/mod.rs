@@ -23,7 +23,7 @@ pub use config::ModelConfig;
 pub use depth::Depth;
 pub use dropout::Dropout;
 pub use encoder::Hidden;
-pub use family::{Family, Place};
+pub use family::Family;
 pub use freeze::{Adaptation, Frozen};
 pub use hub::{HubError, HubSettings, fetch};
 pub(crate) use hub::verify;

@@ -6,7 +6,12 @@
 //! needs no mask. (Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination",
 //! arXiv 2107.02027, has the idea of packing; runs of equal length are ours.)
 //!
-//! Shapes: `B` sequences, `T` tokens of all of them, `D` hidden.
+//! The number of rows is rounded up a little, to one of few: oneDNN compiles its kernels for every
+//! shape that it meets, and a batch of sentences hardly ever has as many tokens as another. With
+//! every shape its own, MiniLM spent a third of a step on compiling. Rows beyond the tokens belong to
+//! no sequence: nothing reads them, and no gradient reaches them.
+//!
+//! Shapes: `B` sequences, `T` rows, those of all tokens and a few more, `D` hidden.
 
 use tch::{Device, Tensor};
 
@@ -34,6 +39,7 @@ pub struct Frame {
     /// Row of the first token of each sequence, by index.
     starts: Vec<i64>,
     num_tokens: i64,
+    num_rows: i64,
     /// The same, `[B]`, by place, and by index.
     first_rows: Tensor,
     first_rows_by_index: Tensor,
@@ -68,7 +74,21 @@ impl Frame {
         let places = if places.is_sorted() { None } else { Some(on_device(&places)?) };
         let first_rows_by_index = on_device(&starts)?;
         let first_rows = on_device(&first_rows)?;
-        Ok(Self { runs, starts, num_tokens: row, first_rows, first_rows_by_index, places })
+        let num_rows = rounded(row);
+        Ok(Self {
+            runs,
+            starts,
+            num_tokens: row,
+            num_rows,
+            first_rows,
+            first_rows_by_index,
+            places,
+        })
+    }
+
+    /// Rows of the matrix, `T`: the tokens and what is rounded up.
+    pub fn num_rows(&self) -> i64 {
+        self.num_rows
     }
 
     /// Tokens of all sequences.
@@ -109,11 +129,23 @@ impl Frame {
             runs: self.runs.clone(),
             starts: self.starts.clone(),
             num_tokens: self.num_tokens,
+            num_rows: self.num_rows,
             first_rows: self.first_rows.shallow_clone(),
             first_rows_by_index: self.first_rows_by_index.shallow_clone(),
             places: self.places.as_ref().map(Tensor::shallow_clone),
         }
     }
+}
+
+/// Rows for so many tokens: a multiple of 16, of 32 where that adds little; few tokens stay as they
+/// are.
+fn rounded(num_tokens: i64) -> i64 {
+    let block = match num_tokens {
+        ..64 => 1,
+        64..512 => 16,
+        _ => 32,
+    };
+    num_tokens.saturating_add(block - 1) / block * block
 }
 
 #[cfg(test)]
@@ -151,6 +183,7 @@ mod tests {
             prop_assert!(owners.iter().all(Option::is_some));
             let covered: i64 = frame.runs().iter().map(|run| run.count * run.length).sum();
             prop_assert_eq!(covered, frame.num_tokens());
+            prop_assert!((0..32).contains(&(frame.num_rows() - frame.num_tokens())));
             prop_assert!(frame.runs().is_sorted_by(|a, b| a.length < b.length));
             let rows = Tensor::arange(frame.num_tokens(), (tch::Kind::Int64, Device::Cpu));
             let rows = rows.view([-1, 1]);

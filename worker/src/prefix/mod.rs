@@ -311,8 +311,11 @@ impl PrefixCache {
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = locations.iter().map(|location| location.rows).collect();
         let frame = Frame::new(&lengths, device)?;
-        let shape = [frame.num_tokens(), self.prefix.width];
+        let shape = [frame.num_rows(), self.prefix.width];
         let states = Tensor::f_empty(shape, (Kind::Float, Device::Cpu))?;
+        let _zeroed = states
+            .f_narrow(0, frame.num_tokens(), frame.num_rows() - frame.num_tokens())?
+            .f_zero_()?;
         for ((place, location), index) in locations.iter().enumerate().zip(indices) {
             let block = self.blocks.get(location.block).ok_or(missing(*index))?;
             let rows = extent(location.rows);

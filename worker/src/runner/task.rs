@@ -22,7 +22,7 @@ use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, Classifier, HubError, HubSettings, ModelError};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
-use crate::train::{Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
+use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,8 @@ impl Bench<'_> {
         Ok(RunExit::Completed)
     }
 
-    /// Computes a part of the frozen layers' activations. `false`: a directive said to leave.
+    /// Checks what only model and data show, and computes a part of the frozen layers' activations.
+    /// `false`: a directive said to leave.
     fn prepare_prefix(
         &mut self,
         data: &Dataset,
@@ -167,6 +168,7 @@ impl Bench<'_> {
         num_parts: u32,
     ) -> Result<bool, TaskError> {
         let (pretrained, model) = self.warm.model(self.spec, data, self.spec.manifest.seed)?;
+        train::check(&self.spec.manifest.training, &data.summary.labels, model.device())?;
         let Some(prefix) = Prefix::find(&self.store, &pretrained, &model, data)? else {
             return Ok(true);
         };

@@ -82,6 +82,7 @@ fn balanced(counts: &[u64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_common::manifest::TrainingSettings;
     use serde::Deserialize;
     use std::collections::BTreeMap;
 
@@ -168,5 +169,9 @@ mod tests {
         let choice = ClassWeights::Given(given);
         let error = Loss::new(&choice, 0.0, &names(2), &[1, 1], Device::Cpu).unwrap_err();
         assert!(error.is_permanent() && error.to_string().contains("`klass 1`"), "{error}");
+        let training = TrainingSettings { class_weights: choice, ..TrainingSettings::default() };
+        assert!(crate::train::check(&training, &names(2), Device::Cpu).is_err());
+        let training = TrainingSettings::default();
+        assert!(crate::train::check(&training, &names(2), Device::Cpu).is_ok());
     }
 }

