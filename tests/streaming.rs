@@ -16,10 +16,10 @@ use muster_common::storage::Store;
 use muster_worker::data::{BatchOrder, load};
 
 /// Rows of the smaller and the larger file.
-const ROWS: [u64; 2] = [20_000, 120_000];
-/// Most that memory may grow by for a row more: what is remembered of a row while the cache is made,
-/// twice, for a list that grows is copied.
-const ROW_BYTES_MAX: u64 = 200;
+const ROWS: [u64; 2] = [60_000, 260_000];
+/// Most that memory may grow by for a row more: about 100 bytes are remembered while the cache is made,
+/// and lists of few rows have room for twice as many.
+const ROW_BYTES_MAX: u64 = 300;
 const WORDS: [&str; 16] = [
     "good", "film", "book", "warm", "funny", "acted", "best", "again", "see", "cheap", "names",
     "tokens", "tabs", "lines", "mixed", "English",

@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use muster_common::manifest::{
-    AshaSettings, Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain, EarlyStopping, EvaluationSettings, Holdout, Hygiene, HyperparameterKind, HYPERPARAMETERS, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision, PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearcherSettings, SearchSpace, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation, Unfreezing, WeightAverage,
+    AshaSettings, Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain,
+    EarlyStopping, EvaluationSettings, HYPERPARAMETERS, Holdout, Hygiene, HyperparameterKind,
+    LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision, PrunerSettings,
+    Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace, SearcherSettings, Source,
+    SourceFormat, TrainingObjective, TrainingSettings, Truncation, Unfreezing, WeightAverage,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;

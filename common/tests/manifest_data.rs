@@ -1,4 +1,5 @@
 //! The `data` section of a manifest from outside: what every way of naming data comes to.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
@@ -32,7 +33,11 @@ fn files_are_named_alone_in_lists_by_patterns_and_by_urls() {
     for (text, paths, format) in [
         ("{path: a.CSV.gz}", vec!["a.CSV.gz"], CSV),
         ("{path: [b.jsonl, a.jsonl.zst]}", vec!["b.jsonl", "a.jsonl.zst"], SourceFormat::JsonLines),
-        ("{path: 's3://c/f/part-*.parquet'}", vec!["s3://c/f/part-*.parquet"], SourceFormat::Parquet),
+        (
+            "{path: 's3://c/f/part-*.parquet'}",
+            vec!["s3://c/f/part-*.parquet"],
+            SourceFormat::Parquet,
+        ),
         ("{path: notes, format: csv}", vec!["notes"], CSV),
         ("{path: SST-2, format: glue}", vec!["SST-2"], SourceFormat::Glue),
         ("{path: aclImdb, format: aclimdb}", vec!["aclImdb"], SourceFormat::AclImdb),
@@ -120,7 +125,12 @@ fn paths_of_this_machine_become_absolute_and_are_looked_for() {
 fn a_length_that_is_searched_is_known_before_trials_begin() {
     let rest = "  train: {path: a.csv}\n  validation: {fraction: 0.1}\n  text: text\n  label: {column: label}\n";
     let space = |lengths: &str| {
-        manifest(&format!("hyperparameters: {{max_length: {lengths}}}\nsearcher: {{metric: loss, max_trials: 2}}\n"), rest)
+        manifest(
+            &format!(
+                "hyperparameters: {{max_length: {lengths}}}\nsearcher: {{metric: loss, max_trials: 2}}\n"
+            ),
+            rest,
+        )
     };
     let searched = space("{values: [64, 32]}");
     assert_eq!(searched.max_lengths(), [64, 32]);

@@ -102,14 +102,18 @@ fn read_hub(section: &Section<'_>, hub: &Field<'_>) -> Option<Source> {
     let split = optional(section.get("split"), |field| Some(Some(field.text()?.to_owned())));
     for key in ["path", "format", "columns"] {
         if let Some(field) = section.get(key) {
-            let mend = "remove it: the files of a data set on a hub are Parquet, with names of their own";
+            let mend =
+                "remove it: the files of a data set on a hub are Parquet, with names of their own";
             field.refuse_mend("stands beside `hub`", mend);
             return None;
         }
     }
     let text = text?;
     let Some(name) = HubName::parse(text) else {
-        hub.refuse_mend(format!("`{text}` is no name on a hub"), "write for example stanfordnlp/sst2");
+        hub.refuse_mend(
+            format!("`{text}` is no name on a hub"),
+            "write for example stanfordnlp/sst2",
+        );
         return None;
     };
     let hub = Some(HubSet { name, config: config?, split: split? });

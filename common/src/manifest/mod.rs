@@ -24,8 +24,8 @@ pub use reader::{Issue, ManifestError};
 pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
-    DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates, Policy,
-    Source, SourceFormat,
+    DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates,
+    Policy, Source, SourceFormat,
 };
 pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
 pub use training::{

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::reader::Field;
-use super::section::optional;
 use super::settings::lookup;
 use super::{Assignment, Domain, Manifest, ParameterValue};
 
@@ -79,11 +78,9 @@ pub(super) fn read_truncation(field: &Field<'_>, length_max: u32) -> Option<Trun
         ]);
     }
     let section = field.section()?;
-    let head = optional(Some(section.require("head", "128")?), |field| {
-        field.whole_u32(1, length_max).map(Some)
-    });
+    let head = section.require("head", "128").and_then(|field| field.whole_u32(1, length_max));
     section.finish();
-    Some(Truncation::HeadTail { head: head? })
+    Some(Truncation::HeadTail { head: Some(head?) })
 }
 
 #[cfg(test)]

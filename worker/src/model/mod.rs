@@ -25,8 +25,8 @@ pub use dropout::Dropout;
 pub use encoder::Hidden;
 pub use family::Family;
 pub use freeze::{Adaptation, Frozen};
-pub use hub::{HubError, HubSettings, fetch};
 pub(crate) use hub::verify;
+pub use hub::{HubError, HubSettings, fetch};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLoss, LanguageModel, LanguageObjective, LossSum,
 };

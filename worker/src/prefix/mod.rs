@@ -333,14 +333,11 @@ pub(crate) fn token_batch(
 ) -> Result<TokenBatch, ModelError> {
     let sequences: Vec<&[u32]> =
         examples.iter().map(|(split, index)| split.tokens(*index)).collect();
-    let segments: Option<Vec<Vec<u32>>> =
-        examples.iter().map(|(split, index)| split.segments(*index)).collect();
-    match segments {
+    let first_segments: Option<Vec<usize>> =
+        examples.iter().map(|(split, index)| split.first_segment(*index)).collect();
+    match first_segments {
         None => model.batch(&sequences),
-        Some(segments) => {
-            let segments: Vec<&[u32]> = segments.iter().map(Vec::as_slice).collect();
-            model.batch_of_pairs(&sequences, &segments)
-        }
+        Some(first_segments) => model.batch_of_pairs(&sequences, &first_segments),
     }
 }
 

@@ -14,8 +14,8 @@ use object_store::path::Path as Key;
 use tokio::task::spawn_blocking;
 
 use super::columns::Table;
-use super::hub;
 use super::delimited::Fields;
+use super::hub;
 use super::json_lines::Objects;
 use super::lines::{Texts, whole};
 use super::{Mistake, Rows, Wanted};
@@ -90,7 +90,8 @@ pub(in crate::data) async fn find(
 ) -> Result<Vec<SourceFile>, DataError> {
     let mut files = Vec::new();
     if let Some(set) = &source.hub {
-        let paths = hub::files(set, role, &HubSettings::from_environment()).await?;
+        let settings = HubSettings::from_environment();
+        let paths = Box::pin(hub::files(set, role, &settings)).await?;
         let open = move || {
             let contents = || Contents::Rows(SourceFormat::Parquet);
             paths.into_iter().map(|path| SourceFile::of_path(path, contents())).collect()
@@ -101,7 +102,7 @@ pub(in crate::data) async fn find(
     }
     for path in &source.paths {
         if Source::is_url(path) && !path.starts_with("file://") {
-            objects(path, source, role, &mut files).await?;
+            Box::pin(objects(path, source, role, &mut files)).await?;
         } else {
             let (path, format) = (path.clone(), source.format.clone());
             let found = spawn_blocking(move || local(&path, &format, role, unlabeled)).await;

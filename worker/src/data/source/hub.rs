@@ -153,8 +153,9 @@ impl<'a> Hub<'a> {
         let commit = info.sha.ok_or_else(|| self.failed("the hub names no commit".to_owned()))?;
         let listed: Vec<String> =
             info.siblings.into_iter().flatten().map(|sibling| sibling.rfilename).collect();
-        let names = choose(&listed, self.set.config.as_deref(), self.split)
-            .map_err(|why| self.refused(format!("`{}` at {}: {why}", self.set.name, self.client.endpoint())))?;
+        let names = choose(&listed, self.set.config.as_deref(), self.split).map_err(|why| {
+            self.refused(format!("`{}` at {}: {why}", self.set.name, self.client.endpoint()))
+        })?;
         let mut paths = Vec::with_capacity(names.len());
         for name in names {
             paths.push(self.file(&commit, &name).await?);
@@ -265,11 +266,7 @@ fn read_name(name: &str) -> Option<(&str, &str, Option<usize>)> {
 }
 
 /// Names of the files of a split, in order; the error says what there is instead.
-fn choose(
-    listed: &[String],
-    config: Option<&str>,
-    split: &str,
-) -> Result<Vec<String>, String> {
+fn choose(listed: &[String], config: Option<&str>, split: &str) -> Result<Vec<String>, String> {
     type Files<'a> = Vec<(&'a str, Option<usize>)>;
     let mut found: BTreeMap<&str, BTreeMap<&str, Files<'_>>> = BTreeMap::new();
     for name in listed {
@@ -331,24 +328,39 @@ mod tests {
 
     #[test]
     fn splits_are_found_in_every_layout() {
-        let sst2 = ["README.md", "data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"];
+        let sst2 =
+            ["README.md", "data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"];
         assert_eq!(choice(&sst2, None, "train").unwrap(), ["data/train-00000-of-00001.parquet"]);
         let told = choice(&sst2, None, "validation").unwrap_err();
         assert!(told.contains("there are `test`, `train`"), "{told}");
-        let imdb = ["plain_text/train-00001-of-00002.parquet", "plain_text/train-00000-of-00002.parquet"];
+        let imdb =
+            ["plain_text/train-00001-of-00002.parquet", "plain_text/train-00000-of-00002.parquet"];
         let found = choice(&imdb, None, "train").unwrap();
-        assert_eq!(found, ["plain_text/train-00000-of-00002.parquet", "plain_text/train-00001-of-00002.parquet"]);
+        assert_eq!(
+            found,
+            ["plain_text/train-00000-of-00002.parquet", "plain_text/train-00001-of-00002.parquet"]
+        );
         assert!(choice(&imdb[..1], None, "train").unwrap_err().contains("1 of 2 files"));
         let glue = ["cola/train-00000-of-00001.parquet", "sst2/train-00000-of-00001.parquet"];
-        assert!(choice(&glue, None, "train").unwrap_err().contains("`cola`, `sst2`: add `config:`"));
+        assert!(
+            choice(&glue, None, "train").unwrap_err().contains("`cola`, `sst2`: add `config:`")
+        );
         assert_eq!(choice(&glue, Some("sst2"), "train").unwrap(), [glue[1]]);
-        assert!(choice(&glue, Some("sst"), "train").unwrap_err().contains("no configuration `sst`"));
-        let converted = ["default/train/0001.parquet", "default/train/0000.parquet", "default/test/0000.parquet"];
+        assert!(
+            choice(&glue, Some("sst"), "train").unwrap_err().contains("no configuration `sst`")
+        );
+        let converted = [
+            "default/train/0001.parquet",
+            "default/train/0000.parquet",
+            "default/test/0000.parquet",
+        ];
         assert_eq!(choice(&converted, None, "train").unwrap(), [converted[1], converted[0]]);
         assert_eq!(choice(&["train.parquet"], None, "train").unwrap(), ["train.parquet"]);
         let hashed = ["data/train-00000-of-00001-0123abc.parquet"];
         assert_eq!(choice(&hashed, None, "train").unwrap(), hashed);
-        assert!(choice(&["train.csv", "a-b-c.parquet"], None, "train").unwrap_err().contains("convert"));
+        assert!(
+            choice(&["train.csv", "a-b-c.parquet"], None, "train").unwrap_err().contains("convert")
+        );
     }
 
     proptest! {
@@ -423,7 +435,8 @@ mod tests {
             format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n", body.len())
         };
         if path.starts_with("/api/datasets/org/set/revision/") {
-            let names: Vec<_> = state.files.keys().map(|name| json!({ "rfilename": name })).collect();
+            let names: Vec<_> =
+                state.files.keys().map(|name| json!({ "rfilename": name })).collect();
             let body = json!({ "id": "org/set", "sha": COMMIT, "siblings": names });
             let body = body.to_string().into_bytes();
             return (head("200 OK", "", &body), body);
@@ -467,12 +480,18 @@ mod tests {
         let found = files(&set, Role::Train, &settings).await.unwrap();
         assert_eq!(read(found), ["first", "second"]);
         let error = files(&set, Role::Validation, &settings).await.unwrap_err();
-        assert!(error.is_permanent() && error.to_string().contains("no split `validation`"), "{error}");
+        assert!(
+            error.is_permanent() && error.to_string().contains("no split `validation`"),
+            "{error}"
+        );
         settings.offline = true;
         let found = files(&set, Role::Train, &settings).await.unwrap();
         assert_eq!(read(found), ["first", "second"]);
         let error = files(&set, Role::Test, &settings).await.unwrap_err().to_string();
-        assert!(error.starts_with("data.test.hub: ") && error.contains("HF_HUB_OFFLINE"), "{error}");
+        assert!(
+            error.starts_with("data.test.hub: ") && error.contains("HF_HUB_OFFLINE"),
+            "{error}"
+        );
         let sent: Vec<usize> = state.lock().unwrap().sent.values().copied().collect();
         assert_eq!(sent, [2, 1], "the first came damaged once");
     }
@@ -481,7 +500,10 @@ mod tests {
     async fn what_the_hub_does_not_have_is_told() {
         let (settings, _state, _cache) = serve(&[("data/train.parquet", b"x")]);
         let error = files(&set("org/other"), Role::Train, &settings).await.unwrap_err();
-        assert!(error.is_permanent() && error.to_string().contains("no data set `org/other`"), "{error}");
+        assert!(
+            error.is_permanent() && error.to_string().contains("no data set `org/other`"),
+            "{error}"
+        );
         let nobody = HubSettings { endpoint: Some("http://127.0.0.1:1".to_owned()), ..settings };
         let error = files(&set("org/set"), Role::Train, &nobody).await.unwrap_err();
         assert!(!error.is_permanent(), "{error}");

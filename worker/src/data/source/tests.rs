@@ -291,7 +291,10 @@ async fn folders_of_data_sets_have_a_part_for_each_split() {
     assert_eq!(imdb(Role::Train, true).await.unwrap().len(), 4);
     assert!(imdb(Role::Validation, false).await.unwrap_err().contains("fraction"));
     assert!(imdb(Role::Test, false).await.unwrap_err().contains("neg"), "test/neg is missing");
-    let source = Source { paths: vec![path("aclImdb").display().to_string()], hub: None, format: SourceFormat::AclImdb,
+    let source = Source {
+        paths: vec![path("aclImdb").display().to_string()],
+        hub: None,
+        format: SourceFormat::AclImdb,
     };
     let files = find(&source, Role::Train, false).await.unwrap();
     let row = read_file(&files[0], &wanted()).unwrap().list.remove(0);

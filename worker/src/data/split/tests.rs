@@ -35,7 +35,11 @@ fn divided(
 ) -> Result<(Census, Division), DataError> {
     let census = census(tables, hygiene)?;
     let has_test = tables.iter().any(|(role, ..)| *role == Role::Test);
-    let file = muster_common::manifest::Source { paths: Vec::new(), hub: None, format: SourceFormat::Text };
+    let file = muster_common::manifest::Source {
+        paths: Vec::new(),
+        hub: None,
+        format: SourceFormat::Text,
+    };
     let test = if has_test { Holdout::Source(file) } else { Holdout::Absent };
     let held_out = HeldOut { validation, test: &test };
     let division = divide(&census, held_out, hygiene, Seed(1))?;
