@@ -4,6 +4,9 @@ use std::env;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+/// Files of the shim.
+const SHIM: [&str; 6] = ["attention", "autocast", "dropout", "guard", "linear", "optimizer"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
     println!("cargo::rerun-if-changed=shim");
@@ -26,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Headers of others are not ours to warn about.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .files(["autocast", "guard", "linear", "optimizer"].map(|name| format!("shim/{name}.cpp")))
+        .files(SHIM.map(|name| format!("shim/{name}.cpp")))
         .try_compile("muster_shim")?;
     let runtime = runtime_directory(&libtorch)?;
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", runtime.display());

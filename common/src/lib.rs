@@ -4,6 +4,7 @@
 //! This crate knows no gRPC and no tensors.
 
 pub mod columnar;
+pub mod compute;
 pub mod digest;
 pub mod evaluation;
 pub mod id;

@@ -103,7 +103,8 @@ fn classify(arguments: PredictArguments) -> anyhow::Result<()> {
     let PredictArguments { model, texts, file, json } = arguments;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let num_threads = runner::threads_of_slot()?.map_or(Ok(cores), usize::try_from)?;
-    let predictor = Predictor::open(&predict::directory_of(&model)?, num_threads)?;
+    let device = runner::device_of_slot()?;
+    let predictor = Predictor::open(&predict::directory_of(&model)?, num_threads, device)?;
     let texts: Box<dyn Iterator<Item = anyhow::Result<Text>>> = match file {
         Some(file) => Box::new(predict::texts_of_file(&file)?),
         None if texts.is_empty() => Box::new(predict::texts_of_lines(std::io::stdin().lock())),

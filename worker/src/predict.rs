@@ -139,7 +139,7 @@ pub fn directory_of(model: &str) -> anyhow::Result<PathBuf> {
     fetched.context("the download was stopped")
 }
 
-/// A fine-tuned model with its tokenizer, on the CPU.
+/// A fine-tuned model with its tokenizer.
 #[derive(Debug)]
 pub struct Predictor {
     model: Classifier,
@@ -148,10 +148,11 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Reads a Hugging Face directory. `num_threads` compute, in all of this process.
-    pub fn open(directory: &Path, num_threads: usize) -> anyhow::Result<Self> {
+    /// Reads a Hugging Face directory; the model will lie on `device`. `num_threads` compute, in all of
+    /// this process.
+    pub fn open(directory: &Path, num_threads: usize, device: Device) -> anyhow::Result<Self> {
         tch::set_num_threads(i32::try_from(num_threads)?);
-        let model = Classifier::from_directory(directory, Device::Cpu)
+        let model = Classifier::from_directory(directory, device)
             .with_context(|| format!("no model in {}", directory.display()))?;
         let problem = model.config().raw.get("problem_type").and_then(|value| value.as_str());
         if let Some(problem) = problem.filter(|problem| *problem != "single_label_classification") {
@@ -254,7 +255,8 @@ pub fn unless_unread(written: std::io::Result<()>) -> anyhow::Result<ControlFlow
 /// `[B, C]` to `B` lists.
 fn rows(logits: &Tensor) -> anyhow::Result<Vec<Vec<f32>>> {
     let num_classes = usize::try_from(logits.size2()?.1)?;
-    let flat = logits.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
+    let flat =
+        logits.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?;
     let flat = Vec::<f32>::try_from(&flat)?;
     Ok(flat.chunks(num_classes.max(1)).map(<[f32]>::to_vec).collect())
 }

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::Context;
+use muster_common::compute;
 use tokio::process::Command;
 
 use super::args::PredictArguments;
@@ -21,6 +22,7 @@ pub(super) async fn predict(arguments: PredictArguments) -> anyhow::Result<Exit>
     }
     command.arg("--").arg(&arguments.model).args(&arguments.texts);
     let status = command
+        .envs(compute::environment())
         .stdin(Stdio::inherit())
         .kill_on_drop(true)
         .status()

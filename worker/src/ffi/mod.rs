@@ -2,11 +2,15 @@
 //! does not bind. Every function is safe to call; errors of C++ come back as [`ShimError`].
 #![expect(unsafe_code, reason = "calls into the C++ shim; each call states why it is sound")]
 
+mod attention;
 mod device;
+mod dropout;
 mod mapped;
 mod precision;
 
+pub use attention::{Spans, flash_attention, has_flash_attention};
 pub use device::{DeviceError, open_device};
+pub use dropout::dropout;
 pub use mapped::MappedFile;
 pub use precision::{Autocast, update_scale};
 

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::ModelError;
+use crate::ffi;
 
 /// Probabilities with which values are dropped, 0 to 1; all zero in evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,5 +35,5 @@ impl From<f64> for Dropout {
 
 /// Dropout with probability `p`; the same tensor where `p` is zero.
 pub(crate) fn dropout(x: Tensor, p: f64) -> Result<Tensor, ModelError> {
-    if p > 0.0 { Ok(x.f_dropout(p, true)?) } else { Ok(x) }
+    if p > 0.0 { Ok(ffi::dropout(&x, p)?) } else { Ok(x) }
 }

@@ -150,29 +150,59 @@ impl Layer {
     ) -> Result<Tensor, ModelError> {
         let query = self.query.forward(queries)?; // [Q, D]
         let (key, value) = (self.key.forward(hidden)?, self.value.forward(hidden)?); // [T, D]
-        let within = |run: &Run| {
-            let (first_query, num_queries) = match wanted {
-                Wanted::All => (run.first_row, run.length),
-                Wanted::First => (run.first_place, 1),
-            };
-            let query = self.heads(&query, first_query, run.count, num_queries)?; // [B, H, P, K]
-            let key = self.heads(&key, run.first_row, run.count, run.length)?; // [B, H, L, K]
-            let value = self.heads(&value, run.first_row, run.count, run.length)?;
-            let context = context_of(&query, &key, &value, p)?; // [B, H, P, K]
-            let width = queries.size2()?.1;
-            Ok(context.f_transpose(1, 2)?.f_reshape([run.count * num_queries, width])?)
+        let (num_queries, width) = query.size2()?;
+        let unused = match wanted {
+            Wanted::All => frame.num_rows() - frame.num_tokens(),
+            Wanted::First => 0,
         };
-        let mut contexts =
-            frame.runs().iter().map(within).collect::<Result<Vec<_>, ModelError>>()?;
-        let unused = frame.num_rows() - frame.num_tokens();
-        if wanted == Wanted::All && unused > 0 {
-            let (_, width) = queries.size2()?;
+        let head_width = width / self.num_heads;
+        let mut contexts = match frame.spans() {
+            Some(spans) if ffi::has_flash_attention(query.device(), query.kind(), head_width) => {
+                let heads = |x: &Tensor, rows: i64| {
+                    x.f_narrow(0, 0, rows)?.f_view([rows, self.num_heads, head_width])
+                };
+                let (queries, rows) = match wanted {
+                    Wanted::All => (&spans.tokens, frame.num_tokens()),
+                    Wanted::First => (&spans.firsts, num_queries),
+                };
+                let query = heads(&query, rows)?; // [Q, H, K]
+                let key = heads(&key, frame.num_tokens())?; // [T, H, K]
+                let value = heads(&value, frame.num_tokens())?;
+                let (query, key) = ((&query, queries), (&key, &spans.tokens));
+                vec![ffi::flash_attention(query, key, &value, p)?.f_reshape([rows, width])?]
+            }
+            _ => self.attend_by_length([&query, &key, &value], frame, wanted, p)?,
+        };
+        if unused > 0 {
             contexts.push(Tensor::f_zeros([unused, width], (query.kind(), query.device()))?);
         }
         match contexts.as_slice() {
             [only] => Ok(only.shallow_clone()),
             several => Ok(Tensor::f_cat(several, 0)?),
         }
+    }
+
+    /// Attention run by run, `[Q', D]` of each; the query is `[Q, D]`, key and value are `[T, D]`.
+    fn attend_by_length(
+        &self,
+        [query, key, value]: [&Tensor; 3],
+        frame: &Frame,
+        wanted: Wanted,
+        p: f64,
+    ) -> Result<Vec<Tensor>, ModelError> {
+        let width = query.size2()?.1;
+        let within = |run: &Run| {
+            let (first_query, num_queries) = match wanted {
+                Wanted::All => (run.first_row, run.length),
+                Wanted::First => (run.first_place, 1),
+            };
+            let query = self.heads(query, first_query, run.count, num_queries)?; // [B, H, P, K]
+            let key = self.heads(key, run.first_row, run.count, run.length)?; // [B, H, L, K]
+            let value = self.heads(value, run.first_row, run.count, run.length)?;
+            let context = context_of(&query, &key, &value, p)?; // [B, H, P, K]
+            Ok(context.f_transpose(1, 2)?.f_reshape([run.count * num_queries, width])?)
+        };
+        frame.runs().iter().map(within).collect()
     }
 
     /// `count` blocks of `length` rows of `x` from row `first` on, as `[count, H, length, K]`.

@@ -17,6 +17,7 @@ use tch::{Device, Tensor};
 
 use super::ModelError;
 use super::batch::extent;
+use crate::ffi::Spans;
 
 /// Sequences of equal length that lie behind each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,40 @@ pub struct Frame {
     first_rows_by_index: Tensor,
     /// Place of each sequence, `[B]`, by index; absent where places and indices are the same.
     places: Option<Tensor>,
+    spans: Option<FrameSpans>,
+}
+
+/// Where sequences lie, for attention that takes sequences of different lengths; on GPUs only.
+#[derive(Debug)]
+pub(crate) struct FrameSpans {
+    /// Of all tokens.
+    pub(crate) tokens: Spans,
+    /// Of first tokens alone: one row per sequence.
+    pub(crate) firsts: Spans,
+}
+
+impl FrameSpans {
+    fn new(
+        first_rows: &[i64],
+        num_tokens: i64,
+        longest: i64,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let narrow = |row: i64| i32::try_from(row).unwrap_or(i32::MAX);
+        let on_device = |values: &[i32]| Tensor::f_from_slice(values)?.f_to_device(device);
+        let tokens: Vec<i32> = first_rows.iter().copied().chain([num_tokens]).map(narrow).collect();
+        let firsts: Vec<i32> = (0..).take(tokens.len()).collect();
+        Ok(Self {
+            tokens: Spans { starts: on_device(&tokens)?, longest },
+            firsts: Spans { starts: on_device(&firsts)?, longest: 1 },
+        })
+    }
+
+    fn share(&self) -> Self {
+        let share =
+            |spans: &Spans| Spans { starts: spans.starts.shallow_clone(), longest: spans.longest };
+        Self { tokens: share(&self.tokens), firsts: share(&self.firsts) }
+    }
 }
 
 impl Frame {
@@ -73,6 +108,12 @@ impl Frame {
         let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(device);
         let places = if places.is_sorted() { None } else { Some(on_device(&places)?) };
         let first_rows_by_index = on_device(&starts)?;
+        let longest = runs.last().map_or(0, |run| run.length);
+        let spans = if device.is_cuda() {
+            Some(FrameSpans::new(&first_rows, row, longest, device)?)
+        } else {
+            None
+        };
         let first_rows = on_device(&first_rows)?;
         let num_rows = rounded(row);
         Ok(Self {
@@ -83,6 +124,7 @@ impl Frame {
             first_rows,
             first_rows_by_index,
             places,
+            spans,
         })
     }
 
@@ -98,6 +140,11 @@ impl Frame {
 
     pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    /// For attention that takes sequences of different lengths; absent on a CPU.
+    pub(crate) fn spans(&self) -> Option<&FrameSpans> {
+        self.spans.as_ref()
     }
 
     /// Row of the first token of the sequence at `index`, which must be one of the batch.
@@ -133,6 +180,7 @@ impl Frame {
             first_rows: self.first_rows.shallow_clone(),
             first_rows_by_index: self.first_rows_by_index.shallow_clone(),
             places: self.places.as_ref().map(Tensor::shallow_clone),
+            spans: self.spans.as_ref().map(FrameSpans::share),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Directives {
 pub fn run() -> anyhow::Result<()> {
     let threads = threads()?;
     // Before anything else of libtorch: its CUDA part must be there when it looks for it.
-    let device = device()?;
+    let device = device_of_slot()?;
     tch::set_num_threads(threads);
     tch::set_num_interop_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -124,7 +124,8 @@ fn listen(starts: &Sender<Box<RunSpec>>, directives: &Directives) {
     crate::ffi::leave_process(0);
 }
 
-fn device() -> anyhow::Result<Device> {
+/// The device of this process, opened: before anything else of libtorch.
+pub fn device_of_slot() -> anyhow::Result<Device> {
     let name = std::env::var(DEVICE_VARIABLE).unwrap_or_else(|_| "cpu".to_owned());
     crate::ffi::open_device(&name).context(DEVICE_VARIABLE)
 }

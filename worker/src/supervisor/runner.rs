@@ -3,15 +3,11 @@
 use std::io;
 use std::process::Stdio;
 
+use muster_common::compute;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::pipe::{FromRunner, ToRunner};
-
-/// How many compiled kernels oneDNN keeps, and what it is told unless the user says otherwise: each
-/// shape of a linear layer takes some, and its default of 1024 throws out what is needed again.
-const KERNELS_VARIABLE: &str = "ONEDNN_PRIMITIVE_CACHE_CAPACITY";
-const KERNELS_KEPT: &str = "8192";
 
 /// What a runner does.
 #[derive(Debug)]
@@ -36,9 +32,8 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn spawn() -> io::Result<Self> {
-        let kernels = std::env::var(KERNELS_VARIABLE).unwrap_or_else(|_| KERNELS_KEPT.to_owned());
         let mut child = Command::new(std::env::current_exe()?)
-            .env(KERNELS_VARIABLE, kernels)
+            .envs(compute::environment())
             .arg("runner")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

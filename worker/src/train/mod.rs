@@ -162,8 +162,9 @@ pub fn train_until(
         let step = trainer.step();
         let save = step < target_step
             && save_every.is_some_and(|every| every > 0 && step.is_multiple_of(every));
-        // A step whose loss was never looked at must not be saved.
-        if (save || ledger.pending.len() >= READ_BACK_STEPS)
+        // A step whose loss was never looked at must not be saved; the first one of a run is looked at
+        // at once, so that it shows, and shows when it was done.
+        if (save || ledger.is_new() || ledger.pending.len() >= READ_BACK_STEPS)
             && let Some(diverged) = ledger.read_back(host)?
         {
             return Ok(diverged);
@@ -176,7 +177,9 @@ pub fn train_until(
             host.save(trainer.snapshot()?)?;
         }
     }
-    Ok(ledger.read_back(host)?.unwrap_or(Outcome::Reached))
+    let outcome = ledger.read_back(host)?.unwrap_or(Outcome::Reached);
+    ledger.log_speed(trainer.step());
+    Ok(outcome)
 }
 
 /// Scores the validation split if that is due. `Some`: the loop is over.
@@ -211,6 +214,8 @@ struct Ledger {
     shown: Option<Instant>,
     loss: Option<f64>,
     examples_per_second: f64,
+    /// Tokens per second between two reads.
+    speeds: Vec<f64>,
 }
 
 impl Ledger {
@@ -222,7 +227,13 @@ impl Ledger {
             shown: None,
             loss: None,
             examples_per_second: 0.0,
+            speeds: Vec::new(),
         }
+    }
+
+    /// No loss was read back so far.
+    fn is_new(&self) -> bool {
+        self.loss.is_none()
     }
 
     /// Reads the pending losses, here and nowhere else, and records them.
@@ -245,8 +256,18 @@ impl Ledger {
         self.since = Instant::now();
         self.examples_per_second = examples as f64 / seconds;
         host.record(last, MetricName::EXAMPLES_PER_SECOND, self.examples_per_second);
-        host.record(last, MetricName::TOKENS_PER_SECOND, tokens as f64 / seconds);
+        let tokens_per_second = tokens as f64 / seconds;
+        host.record(last, MetricName::TOKENS_PER_SECOND, tokens_per_second);
+        self.speeds.push(tokens_per_second);
         Ok(None)
+    }
+
+    /// Writes to the log how fast it went: the median, which the first steps do not slow down.
+    fn log_speed(&mut self, step: u64) {
+        self.speeds.sort_by(f64::total_cmp);
+        if let Some(median) = self.speeds.get(self.speeds.len() / 2) {
+            tracing::info!(step, tokens_per_second = median.round(), "trained");
+        }
     }
 
     fn show_progress(&mut self, step: u64, host: &mut dyn Host) {

@@ -1,0 +1,267 @@
+"""Checks Muster on a GPU: numbers against the CPU's, a short run of BERT-base shapes on reviews of up to 512 tokens, its
+speed, arithmetic and memory, and HF Trainer on the same rows where transformers is installed.
+
+Writes one JSON object (--out) and prints it as a table. Exit code 1: a number is wrong, or a run failed.
+"""
+import argparse
+import datetime
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import shape
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Dense bfloat16 operations per second by what the data sheets say, and a part of the name nvidia-smi gives.
+PEAKS = [("H200", 989e12), ("H100", 989e12), ("A100", 312e12), ("L40S", 362e12), ("A10", 125e12), ("4090", 165e12)]
+WORDS = "the a film of and story with plot acting was is not very great dull long short good bad music scene end".split()
+
+
+class Failed(Exception):
+    """A check went wrong; the message says how."""
+
+
+class GpuMemory(threading.Thread):
+    """The most memory, MiB, that was in use on the GPU beyond what was in use before."""
+
+    def __init__(self, device):
+        super().__init__(daemon=True)
+        self.number = device.partition(":")[2]
+        self.before, self.peak, self.ended = self.used(), 0, threading.Event()
+
+    def used(self):
+        return smi("memory.used", self.number)
+
+    def run(self):
+        while not self.ended.wait(0.2):
+            self.peak = max(self.peak, (self.used() or 0) - (self.before or 0))
+
+    def stop(self):
+        self.ended.set()
+        self.join()
+        return self.peak if self.before is not None else None
+
+
+def smi(field, number):
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits", "-i", number]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return int(text) if text.isdigit() else text
+
+
+def environment(device):
+    """Of Muster's processes: which GPU, and where libtorch with its CUDA part lies."""
+    variables = {**os.environ, "MUSTER_SLOT_DEVICE": device}
+    found = importlib.util.find_spec("torch")
+    if found is not None and found.submodule_search_locations:
+        folder = pathlib.Path(list(found.submodule_search_locations)[0]) / "lib"
+        variables["LD_LIBRARY_PATH"] = ":".join(filter(None, [str(folder), os.environ.get("LD_LIBRARY_PATH")]))
+    return variables
+
+
+def binary(name):
+    for folder in (HERE, HERE.parent.parent / "target/release"):
+        if (folder / name).exists():
+            return folder / name
+    raise Failed(f"{name} is not beside this script: make the package with deploy/gpu-check/pack.sh")
+
+
+def reviews(folder, count, longest):
+    """Rows to train on: the packed reviews, or made-up ones with lengths like theirs."""
+    packed, path = HERE / "reviews.jsonl", folder / "train.jsonl"
+    if packed.exists():
+        lines = packed.read_text(encoding="utf-8").splitlines()[:count]
+    else:
+        draw = random.Random(1)
+        lines = []
+        for number in range(count):
+            words = draw.choices(WORDS, k=min(longest, max(8, int(draw.lognormvariate(5.2, 0.6)))))
+            lines.append(json.dumps({"text": f"{number} " + " ".join(words), "label": number % 2}))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def train(folder, model, rows, device, **settings):
+    """One trial by `muster run`; returns its losses, speed and memory."""
+    folder.mkdir(parents=True)
+    manifest = f"""version: 1
+name: gpu-check
+seed: 42
+model: {{pretrained: {model}, max_length: {settings['max_length']}}}
+data:
+  train: {{path: {rows}}}
+  validation: {{examples: 64}}
+  text: text
+  label: {{column: label}}
+hyperparameters:
+  learning_rate: 5e-5
+  global_batch_size: {settings['batch']}
+  dropout: {settings['dropout']}
+training: {{precision: {settings['precision']}}}
+budget: {{steps: {settings['steps']}}}
+"""
+    (folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
+    command = [binary("muster"), "run", "manifest.yaml", "--slots", "1", "--summary", "summary.json"]
+    memory = GpuMemory(device) if device != "cpu" else None
+    if memory:
+        memory.start()
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=folder, env=environment(device), capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=1800, check=False)
+    seconds, peak = time.monotonic() - started, memory.stop() if memory else None
+    logs = "".join(file.read_text(encoding="utf-8") for file in (folder / "muster-data").glob("coordinator/logs/*.log"))
+    if done.returncode != 0:
+        raise Failed(f"muster run on {device}, {settings['precision']}: {(done.stderr or done.stdout)[-1500:]}{logs[-1500:]}")
+    speed = re.findall(r"tokens_per_second=([\d.]+)", logs)
+    if not speed:
+        raise Failed("the log does not tell the speed of training")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {"seconds": seconds, "tokens_per_second": float(speed[-1]), "peak_mib": peak,
+            "loss": summary["best"]["validation"]["loss"]}
+
+
+def predict(model, texts, device):
+    command = [binary("muster"), "predict", model, "--file", texts, "--json"]
+    done = subprocess.run(command, env=environment(device), capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode != 0:
+        raise Failed(f"muster predict on {device}: {done.stderr[-1500:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def numbers(work, model, rows, device):
+    """The same weights and rows on GPU and CPU: logits in float32, and where short trainings end up."""
+    texts = some_texts(work, rows)
+    here, there = ([row["logits"] for row in predict(model, texts, where)] for where in (device, "cpu"))
+    worst = max(abs(a - b) for one, other in zip(here, there) for a, b in zip(one, other))
+    largest = max(abs(value) for row in there for value in row)
+    yield "predict_gpu_vs_cpu", worst / largest, "relative", 1e-3
+    settings = {"steps": 20, "batch": 16, "max_length": 128, "dropout": 0.0}
+    on_cpu = train(work / "cpu", model, rows, "cpu", precision="float32", **settings)["loss"]
+    for precision, limit in (("float32", 1e-3), ("bfloat16", 3e-2)):
+        loss = train(work / precision, model, rows, device, precision=precision, **settings)["loss"]
+        yield f"loss_after_20_steps_{precision}_vs_cpu", abs(loss - on_cpu) / on_cpu, "relative", limit
+
+
+def some_texts(work, rows):
+    path = work / "texts.jsonl"
+    lines = [json.dumps({"text": json.loads(line)["text"]}) for line in rows.read_text(encoding="utf-8").splitlines()[:64]]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def tokens_seen(work, model, rows):
+    """How many tokens a token attends to, on average: those of its own text."""
+    lengths = [len(row["token_ids"]) for row in predict(model, some_texts(work, rows), "cpu")]
+    return sum(length * length for length in lengths) / sum(lengths)
+
+
+def operations_per_token(counts, tokens):
+    """Of forward and backward, with every product counted once as two operations; attention over `tokens`."""
+    return 3 * (2 * counts["weights"] + 4 * counts["layers"] * counts["hidden"] * tokens)
+
+
+def peer(work, model, rows, device, steps, batch):
+    """HF Trainer in its best setting here, or why there is none."""
+    if importlib.util.find_spec("transformers") is None:
+        return {"skipped": "transformers is not installed"}
+    out = work / "peer.json"
+    command = [sys.executable, HERE / "hf_trainer.py", "--model", model, "--rows", rows, "--steps", steps, "--batch", batch,
+               "--device", device, "--out", out]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)
+    if done.returncode != 0:
+        return {"skipped": f"hf_trainer.py failed: {done.stderr.strip().splitlines()[-1:]}"}
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def check(arguments, work, results):
+    small, device = arguments.small, arguments.device
+    name = "tiny" if small else "bert-base"
+    rows = reviews(work, 1000 if small else 6000, 512)
+    tokenizer = HERE / "model"
+    if not tokenizer.exists():
+        tokenizer = HERE.parent.parent / ".cache/demo/minilm"
+    keep = work / "tokenizer"
+    keep.mkdir()
+    for file in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        if (tokenizer / file).exists():
+            (keep / file).write_bytes((tokenizer / file).read_bytes())
+    model = work / name
+    counts = shape.write(model, name, keep)
+    tiny = work / "tiny"
+    if not small:
+        shape.write(tiny, "tiny", keep)
+    for row in numbers(work, tiny, rows, device):
+        record(results, row[0], row[1], row[2], limit=row[3])
+    steps, batch = arguments.steps or (15 if small else 150), 8 if small else 32
+    precision = "bfloat16" if device != "cpu" else "float32"
+    ours = train(work / "speed", model, rows, device, steps=steps, batch=batch, max_length=512, dropout=0.1,
+                 precision=precision)
+    record(results, "tokens_per_second", ours["tokens_per_second"], "real tokens/s",
+           note=f"{name} shapes, {precision}, batches of {batch}, at most 512 tokens, {steps} steps")
+    peak = next((peak for part, peak in PEAKS if part in str(results["gpu"])), None)
+    if peak:
+        share = ours["tokens_per_second"] * operations_per_token(counts, tokens_seen(work, tiny, rows)) / peak
+        record(results, "mfu_real_tokens", share, "share", note=f"of {peak / 1e12:.0f} TFLOPS dense bfloat16")
+    if ours["peak_mib"] is not None:
+        record(results, "peak_gpu_memory", ours["peak_mib"], "MiB")
+    theirs = peer(work, model, rows, device, steps, batch) if not arguments.no_peer else {"skipped": "--no-peer"}
+    if "skipped" in theirs:
+        results["rows"].append({"name": "tokens_per_second_vs_hf", "skipped": theirs["skipped"]})
+    else:
+        ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
+        note = f"HF Trainer {theirs['tokens_per_second']:.0f} real tokens/s, {theirs['setting']}"
+        record(results, "tokens_per_second_vs_hf", ratio, "ratio", note=note)
+
+
+def record(results, name, value, unit, limit=None, note=""):
+    row = {"name": name, "value": value, "unit": unit, "note": note}
+    if limit is not None:
+        row["limit"], row["failed"] = limit, not value <= limit
+    results["rows"].append(row)
+    verdict = "" if limit is None else (f"  above {limit:g}: WRONG" if row["failed"] else f"  at most {limit:g}: right")
+    print(f"{name:40} {value:12.4g} {unit}{verdict}  {note}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda:0", help="cuda:0 and so on, or cpu to try the script itself")
+    parser.add_argument("--small", action="store_true", help="a model of two narrow layers, a few steps")
+    parser.add_argument("--steps", type=int, help="of the run that is timed")
+    parser.add_argument("--no-peer", action="store_true", help="without HF Trainer")
+    parser.add_argument("--out", default="gpu-check.json")
+    arguments = parser.parse_args()
+    number = arguments.device.partition(":")[2]
+    gpu = smi("name", number) if arguments.device != "cpu" else None
+    if arguments.device != "cpu" and gpu is None:
+        sys.exit(f"error: nvidia-smi knows no GPU {number}; name another with --device")
+    results = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "device": arguments.device,
+        "gpu": gpu, "driver": smi("driver_version", number) if gpu else None, "machine": platform.platform(), "rows": [],
+    }
+    print(f"{results['date']}  {gpu or 'cpu'}", flush=True)
+    failure = None
+    with tempfile.TemporaryDirectory(prefix="muster-gpu-check-") as work:
+        try:
+            check(arguments, pathlib.Path(work), results)
+        except (Failed, subprocess.TimeoutExpired) as error:
+            failure = str(error)
+    results["failure"] = failure
+    pathlib.Path(arguments.out).write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if failure:
+        sys.exit(f"error: {failure}")
+    sys.exit(1 if any(row.get("failed") for row in results["rows"]) else 0)
+
+
+if __name__ == "__main__":
+    main()
