@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use muster_common::evaluation::prediction::{self, Prediction};
 use muster_common::id::{Attempt, TrialId};
 use muster_common::metric::{self, EFFECTIVE_SQL, METRIC_FORMAT_KEY, MetricName, MetricPoint};
 use muster_common::seed::Seed;
@@ -176,4 +177,47 @@ fn any_history_of_attempts_is_read_alike_by_everybody() {
         assert!(!ours.is_empty());
         assert_same(&bench.theirs(&python), &ours);
     }
+}
+
+#[test]
+fn predictions_are_read_alike_by_everybody() {
+    let Some(python) = python() else {
+        return skipped("predictions_are_read_alike_by_everybody");
+    };
+    let labels = ["bad", "so-so", "gut, \"naja\""].map(str::to_owned);
+    let mut draws = Seed(1).draws();
+    let predictions: Vec<Prediction> = (0..100)
+        .map(|row| {
+            let raw: Vec<f64> = labels.iter().map(|_| draws.unit()).collect();
+            let sum: f64 = raw.iter().sum();
+            let probabilities = raw.iter().map(|value| value / sum).collect();
+            Prediction { row, label: (row % 3) as u32, probabilities }
+        })
+        .collect();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("predictions.parquet");
+    std::fs::write(&file, prediction::encode(&predictions, &labels).unwrap()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("predictions_readable.py");
+    let output = std::process::Command::new(python).arg(script).arg(&file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let columns = json!([
+        ["row", "uint64"],
+        ["label", "string"],
+        ["prediction", "string"],
+        ["probabilities", "list<item: double not null>"]
+    ]);
+    assert_eq!(found["columns"], columns);
+    assert_eq!(found["metadata"][prediction::PREDICTION_FORMAT_KEY], "1");
+    assert_eq!(found["metadata"][prediction::LABELS_KEY], json!(labels).to_string());
+    let rows: Vec<Value> = predictions
+        .iter()
+        .map(|one| {
+            let bits = one.probabilities.iter().map(|value| format!("{:016x}", value.to_bits()));
+            let bits: Vec<String> = bits.collect();
+            json!([one.row, labels[one.label as usize], labels[one.class()], bits])
+        })
+        .collect();
+    assert_eq!(found["pyarrow"], json!(rows));
+    assert_eq!(found["duckdb"], json!(rows));
 }

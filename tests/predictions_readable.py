@@ -1,0 +1,43 @@
+"""Reads a file of predictions as pyarrow and DuckDB see it.
+
+usage: predictions_readable.py FILE
+
+Prints one JSON object: `columns` (name and Arrow type), `metadata` (key-value metadata) and the rows in the order of
+the file, once from each reader. Numbers are written as the 16 hexadecimal digits of their bits.
+"""
+
+import json
+import struct
+import sys
+
+import duckdb
+import pyarrow.parquet as pq
+
+
+def row(number, label, prediction, probabilities):
+    return [number, label, prediction, [struct.pack(">d", value).hex() for value in probabilities]]
+
+
+def main():
+    (file,) = sys.argv[1:]
+    table = pq.read_table(file)
+    metadata = pq.read_metadata(file).metadata
+    query = f"SELECT row, label, prediction, probabilities FROM read_parquet('{file}') ORDER BY row"
+    print(
+        json.dumps(
+            {
+                "columns": [[field.name, str(field.type)] for field in table.schema],
+                "metadata": {
+                    key.decode(): value.decode()
+                    for key, value in metadata.items()
+                    if key.startswith(b"muster.")
+                },
+                "pyarrow": [row(*values.values()) for values in table.to_pylist()],
+                "duckdb": [row(*values) for values in duckdb.connect().sql(query).fetchall()],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
