@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, WorkerId};
 use muster_common::manifest::Manifest;
-use muster_common::run::{DataFlaws, DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
+use muster_common::run::{
+    DataFlaws, DataSummary, FailureClass, RunExit, RunReport, RunSpec, Task, TrainTask,
+};
 use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
@@ -163,6 +165,7 @@ impl Simulation {
             0 | 1 => RunExit::Failed {
                 message: "broken".to_owned(),
                 permanent: kind == 1 && self.draws.below(8) == 0,
+                class: FailureClass::Other,
             },
             2 => RunExit::Diverged { step: 3 },
             3 => RunExit::Preempted,

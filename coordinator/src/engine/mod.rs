@@ -117,6 +117,7 @@ impl Engine {
             task: run.task.clone(),
             manifest: experiment.manifest.clone(),
             store: experiment.store.clone(),
+            gang: None,
         })
     }
 

@@ -196,7 +196,7 @@ impl Experiment {
                     TrialState::Pending
                 }
             }
-            RunExit::Failed { message, permanent } => {
+            RunExit::Failed { message, permanent, .. } => {
                 note = Some(format!("run {generation} failed: {message}"));
                 if permanent || trial.restarts >= max_restarts {
                     TrialState::Failed { message }
@@ -244,7 +244,7 @@ impl Experiment {
 
     /// Ends the experiment when work that is not a trial's failed for good or too often.
     fn note_failure(&mut self, now: Timestamp, what: &str, exit: RunExit) {
-        let RunExit::Failed { message, permanent } = exit else { return };
+        let RunExit::Failed { message, permanent, .. } = exit else { return };
         self.failures += 1;
         let message = format!("{what}: {message}");
         if permanent || self.failures > self.manifest.max_restarts {

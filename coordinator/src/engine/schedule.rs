@@ -67,6 +67,7 @@ impl Engine {
             task: task.clone(),
             manifest: experiment.manifest.clone(),
             store: experiment.store.clone(),
+            gang: None,
         };
         let run = Run {
             worker: worker.clone(),
