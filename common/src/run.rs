@@ -22,6 +22,22 @@ pub struct RunSpec {
     pub manifest: Manifest,
     /// URL of the object store, for example `file:///data/muster` or `s3://container/prefix`.
     pub store: String,
+    /// Its place among the processes that train one trial together; absent: it trains alone.
+    #[serde(default)]
+    pub gang: Option<Gang>,
+}
+
+/// One process's place in a gang: the processes, one per slot, that do one run together. They share
+/// the run's generation and are told apart by their ranks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gang {
+    /// Its number, from 0.
+    pub rank: u32,
+    /// How many there are, at least 2.
+    pub world_size: u32,
+    /// Where rank 0 waits for the others (`host:port`); absent for rank 0 itself, which says it by
+    /// [`RunReport::RendezvousOpened`].
+    pub rendezvous: Option<String>,
 }
 
 /// What a run does.
@@ -111,7 +127,13 @@ pub enum RunReport {
         /// URL or path of the Hugging Face directory.
         model: String,
     },
-    /// The run is over; nothing follows.
+    /// Rank 0 of a gang waits for the others; its first report.
+    RendezvousOpened {
+        /// Where, as `host:port` that the others can reach.
+        address: String,
+    },
+    /// The run is over; nothing follows. Every rank of a gang says it; of the other reports all but
+    /// this one are rank 0's.
     Ended {
         /// How.
         exit: RunExit,
@@ -139,12 +161,68 @@ pub enum RunExit {
         message: String,
         /// Trying again cannot help: the input itself is wrong.
         permanent: bool,
+        /// What kind of failure; decides whether and when it is tried again.
+        #[serde(default)]
+        class: FailureClass,
     },
     /// Nobody knows: the lease of its worker expired or the worker went away.
     Lost {
         /// For people.
         reason: String,
     },
+}
+
+/// Kinds of failure, each with a rule of its own for trying again.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// Memory ran out, of the host or of the device.
+    OutOfMemory,
+    /// A process or the way to it is gone.
+    Lost,
+    /// A process stood still for longer than its deadline.
+    Hang,
+    /// A loss or a gradient is not finite.
+    Diverged,
+    /// The input itself is wrong: data, model or settings.
+    BadData,
+    /// Somebody else needs the slot.
+    Preempted,
+    /// A disk or the object store has no room left.
+    DiskFull,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+impl FailureClass {
+    /// Every class.
+    pub const ALL: [Self; 8] = [
+        Self::OutOfMemory,
+        Self::Lost,
+        Self::Hang,
+        Self::Diverged,
+        Self::BadData,
+        Self::Preempted,
+        Self::DiskFull,
+        Self::Other,
+    ];
+
+    /// The words for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "out of memory",
+            Self::Lost => "lost",
+            Self::Hang => "hang",
+            Self::Diverged => "diverged",
+            Self::BadData => "bad data",
+            Self::Preempted => "preempted",
+            Self::DiskFull => "disk full",
+            Self::Other => "error",
+        }
+    }
 }
 
 /// What the data turned out to be.

@@ -9,7 +9,7 @@
 pub mod convert;
 
 /// Version of the worker session, compared at Hello.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Messages and services of package `muster.v1`.
 #[allow(

@@ -1,7 +1,7 @@
 //! Reports: what a run says and how it ends.
 
 use muster_common::evaluation::Evaluation;
-use muster_common::run::{DataFlaws, DataSummary, RunExit, RunProgress, RunReport};
+use muster_common::run::{DataFlaws, DataSummary, FailureClass, RunExit, RunProgress, RunReport};
 
 use super::{ConvertError, required};
 use crate::v1;
@@ -106,9 +106,11 @@ impl From<&RunExit> for v1::RunExit {
             RunExit::Canceled => Exit::Canceled(wire::Canceled {}),
             RunExit::Preempted => Exit::Preempted(wire::Preempted {}),
             RunExit::Diverged { step } => Exit::Diverged(wire::Diverged { step: *step }),
-            RunExit::Failed { message, permanent } => {
-                Exit::Failed(wire::Failed { message: message.clone(), permanent: *permanent })
-            }
+            RunExit::Failed { message, permanent, class } => Exit::Failed(wire::Failed {
+                message: message.clone(),
+                permanent: *permanent,
+                class: v1::FailureClass::from(*class).into(),
+            }),
             RunExit::Lost { reason } => Exit::Lost(wire::Lost { reason: reason.clone() }),
         };
         Self { exit: Some(exit) }
@@ -124,9 +126,43 @@ impl TryFrom<v1::RunExit> for RunExit {
             Exit::Canceled(_) => Self::Canceled,
             Exit::Preempted(_) => Self::Preempted,
             Exit::Diverged(wire) => Self::Diverged { step: wire.step },
-            Exit::Failed(wire) => Self::Failed { message: wire.message, permanent: wire.permanent },
+            Exit::Failed(wire) => Self::Failed {
+                class: wire.class().into(),
+                message: wire.message,
+                permanent: wire.permanent,
+            },
             Exit::Lost(wire) => Self::Lost { reason: wire.reason },
         })
+    }
+}
+
+impl From<FailureClass> for v1::FailureClass {
+    fn from(class: FailureClass) -> Self {
+        match class {
+            FailureClass::OutOfMemory => Self::OutOfMemory,
+            FailureClass::Lost => Self::Lost,
+            FailureClass::Hang => Self::Hang,
+            FailureClass::Diverged => Self::Diverged,
+            FailureClass::BadData => Self::BadData,
+            FailureClass::Preempted => Self::Preempted,
+            FailureClass::DiskFull => Self::DiskFull,
+            FailureClass::Other => Self::Other,
+        }
+    }
+}
+
+impl From<v1::FailureClass> for FailureClass {
+    fn from(wire: v1::FailureClass) -> Self {
+        match wire {
+            v1::FailureClass::OutOfMemory => Self::OutOfMemory,
+            v1::FailureClass::Lost => Self::Lost,
+            v1::FailureClass::Hang => Self::Hang,
+            v1::FailureClass::Diverged => Self::Diverged,
+            v1::FailureClass::BadData => Self::BadData,
+            v1::FailureClass::Preempted => Self::Preempted,
+            v1::FailureClass::DiskFull => Self::DiskFull,
+            v1::FailureClass::Other | v1::FailureClass::Unspecified => Self::Other,
+        }
     }
 }
 
@@ -153,6 +189,9 @@ impl From<&RunReport> for v1::RunReport {
                 test: test.as_ref().map(Into::into),
                 model: model.clone(),
             }),
+            RunReport::RendezvousOpened { address } => {
+                Report::RendezvousOpened(v1::RendezvousOpened { address: address.clone() })
+            }
             RunReport::Ended { exit } => Report::Ended(exit.into()),
         };
         Self { report: Some(report) }
@@ -181,6 +220,10 @@ impl TryFrom<v1::RunReport> for RunReport {
                 test: wire.test.map(TryInto::try_into).transpose()?,
                 model: wire.model,
             },
+            Report::RendezvousOpened(wire) if wire.address.is_empty() => {
+                return Err(ConvertError::Missing { field: "rendezvous_opened.address" });
+            }
+            Report::RendezvousOpened(wire) => Self::RendezvousOpened { address: wire.address },
             Report::Ended(exit) => Self::Ended { exit: exit.try_into()? },
         })
     }

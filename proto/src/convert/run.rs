@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use muster_common::id::{Attempt, Generation};
 use muster_common::manifest::{Assignment, ParameterValue};
-use muster_common::run::{Directive, RunSpec, Task, TrainTask};
+use muster_common::run::{Directive, Gang, RunSpec, Task, TrainTask};
 use muster_common::storage::CheckpointKey;
 
 use super::{ConvertError, required};
@@ -99,6 +99,29 @@ impl TryFrom<v1::run_spec::Task> for Task {
     }
 }
 
+impl From<&Gang> for v1::Gang {
+    fn from(gang: &Gang) -> Self {
+        let rendezvous = gang.rendezvous.clone();
+        Self { rank: gang.rank, world_size: gang.world_size, rendezvous }
+    }
+}
+
+impl TryFrom<v1::Gang> for Gang {
+    type Error = ConvertError;
+    fn try_from(wire: v1::Gang) -> Result<Self, ConvertError> {
+        let (rank, world_size) = (wire.rank, wire.world_size);
+        if world_size < 2 || rank >= world_size {
+            let reason = format!("rank {rank} of {world_size}");
+            return Err(ConvertError::Illegal { field: "gang", reason });
+        }
+        if (rank == 0) != wire.rendezvous.is_none() {
+            let reason = format!("rank {rank} has {:?}", wire.rendezvous);
+            return Err(ConvertError::Illegal { field: "gang.rendezvous", reason });
+        }
+        Ok(Self { rank, world_size, rendezvous: wire.rendezvous })
+    }
+}
+
 impl TryFrom<&RunSpec> for v1::RunSpec {
     type Error = ConvertError;
     fn try_from(spec: &RunSpec) -> Result<Self, ConvertError> {
@@ -111,6 +134,7 @@ impl TryFrom<&RunSpec> for v1::RunSpec {
             manifest_json,
             store: spec.store.clone(),
             task: Some((&spec.task).into()),
+            gang: spec.gang.as_ref().map(Into::into),
         })
     }
 }
@@ -127,6 +151,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             task: required(wire.task, "task")?.try_into()?,
             manifest,
             store: wire.store,
+            gang: wire.gang.map(TryInto::try_into).transpose()?,
         })
     }
 }

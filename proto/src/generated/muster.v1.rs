@@ -13,6 +13,9 @@ pub struct RunSpec {
     /// URL of the object store.
     #[prost(string, tag = "4")]
     pub store: ::prost::alloc::string::String,
+    /// Absent: it trains alone.
+    #[prost(message, optional, tag = "8")]
+    pub gang: ::core::option::Option<Gang>,
     #[prost(oneof = "run_spec::Task", tags = "5, 6, 7")]
     pub task: ::core::option::Option<run_spec::Task>,
 }
@@ -27,6 +30,17 @@ pub mod run_spec {
         #[prost(message, tag = "7")]
         Finish(super::FinishTask),
     }
+}
+/// One process's place among those that do one run together.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gang {
+    #[prost(uint32, tag = "1")]
+    pub rank: u32,
+    #[prost(uint32, tag = "2")]
+    pub world_size: u32,
+    /// Where rank 0 waits for the others (host:port); absent for rank 0 itself.
+    #[prost(string, optional, tag = "3")]
+    pub rendezvous: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Tokenize the data and compute one part of the frozen layers' activations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -96,7 +110,7 @@ pub struct Checkpoint {
 /// What must not be lost: delivered at least once, in order, counted once.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunReport {
-    #[prost(oneof = "run_report::Report", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "run_report::Report", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub report: ::core::option::Option<run_report::Report>,
 }
 /// Nested message and enum types in `RunReport`.
@@ -115,7 +129,15 @@ pub mod run_report {
         Ended(super::RunExit),
         #[prost(message, tag = "6")]
         EarlyStopped(super::EarlyStopped),
+        #[prost(message, tag = "7")]
+        RendezvousOpened(super::RendezvousOpened),
     }
+}
+/// Rank 0 of a gang waits for the others.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RendezvousOpened {
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DataSummary {
@@ -222,6 +244,9 @@ pub mod run_exit {
         /// Trying again cannot help.
         #[prost(bool, tag = "2")]
         pub permanent: bool,
+        /// What kind of failure; unspecified is the same as other.
+        #[prost(enumeration = "super::FailureClass", tag = "3")]
+        pub class: i32,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Lost {
@@ -255,6 +280,53 @@ pub struct RunProgress {
     pub examples_per_second: f64,
     #[prost(double, optional, tag = "4")]
     pub loss: ::core::option::Option<f64>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FailureClass {
+    Unspecified = 0,
+    OutOfMemory = 1,
+    Lost = 2,
+    Hang = 3,
+    Diverged = 4,
+    BadData = 5,
+    Preempted = 6,
+    DiskFull = 7,
+    Other = 8,
+}
+impl FailureClass {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FAILURE_CLASS_UNSPECIFIED",
+            Self::OutOfMemory => "FAILURE_CLASS_OUT_OF_MEMORY",
+            Self::Lost => "FAILURE_CLASS_LOST",
+            Self::Hang => "FAILURE_CLASS_HANG",
+            Self::Diverged => "FAILURE_CLASS_DIVERGED",
+            Self::BadData => "FAILURE_CLASS_BAD_DATA",
+            Self::Preempted => "FAILURE_CLASS_PREEMPTED",
+            Self::DiskFull => "FAILURE_CLASS_DISK_FULL",
+            Self::Other => "FAILURE_CLASS_OTHER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FAILURE_CLASS_UNSPECIFIED" => Some(Self::Unspecified),
+            "FAILURE_CLASS_OUT_OF_MEMORY" => Some(Self::OutOfMemory),
+            "FAILURE_CLASS_LOST" => Some(Self::Lost),
+            "FAILURE_CLASS_HANG" => Some(Self::Hang),
+            "FAILURE_CLASS_DIVERGED" => Some(Self::Diverged),
+            "FAILURE_CLASS_BAD_DATA" => Some(Self::BadData),
+            "FAILURE_CLASS_PREEMPTED" => Some(Self::Preempted),
+            "FAILURE_CLASS_DISK_FULL" => Some(Self::DiskFull),
+            "FAILURE_CLASS_OTHER" => Some(Self::Other),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionRequest {
@@ -734,6 +806,9 @@ pub struct ListExperimentsRequest {}
 pub struct ListExperimentsResponse {
     #[prost(message, repeated, tag = "1")]
     pub experiments: ::prost::alloc::vec::Vec<ExperimentView>,
+    /// Machines that get no new runs for a while, for people.
+    #[prost(string, repeated, tag = "2")]
+    pub hosts_aside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchExperimentRequest {
@@ -870,6 +945,9 @@ pub struct TrialView {
     pub rungs_passed: u32,
     #[prost(double, tag = "12")]
     pub examples_per_second: f64,
+    /// The ranks of its run, for people; empty when it does not run.
+    #[prost(string, repeated, tag = "20")]
+    pub ranks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Best {

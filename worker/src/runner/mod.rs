@@ -15,7 +15,7 @@ use std::thread;
 
 use anyhow::Context;
 use muster_common::id::Generation;
-use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
+use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
 use tch::Device;
 
 use crate::pipe::{FromRunner, ToRunner};
@@ -94,9 +94,10 @@ fn serve(
             Ok(exit) => exit,
             Err(error) => {
                 let permanent = error.is_permanent();
+                let class = if permanent { FailureClass::BadData } else { FailureClass::Other };
                 let message = format!("{:#}", anyhow::Error::new(error));
                 tracing::error!(%generation, permanent, "{message}");
-                RunExit::Failed { message, permanent }
+                RunExit::Failed { message, permanent, class }
             }
         };
         tracing::info!(%generation, "run {exit}");

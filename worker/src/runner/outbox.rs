@@ -5,7 +5,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_common::id::Generation;
-use muster_common::run::{RunExit, RunProgress, RunReport};
+use muster_common::run::{FailureClass, RunExit, RunProgress, RunReport};
 
 use crate::pipe::FromRunner;
 
@@ -57,7 +57,8 @@ impl Outbox {
             let message = format!("the runner has an error in itself: {info}");
             // `try_lock`: the panicking thread may hold the lock.
             if let Some(generation) = outbox.generation.try_lock().ok().and_then(|held| *held) {
-                let exit = RunExit::Failed { message, permanent: false };
+                let exit =
+                    RunExit::Failed { message, permanent: false, class: FailureClass::Other };
                 let report = RunReport::Ended { exit };
                 send(&FromRunner::Report { generation, report });
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use muster_common::id::{Generation, WorkerId};
-use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
+use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -207,7 +207,11 @@ impl Supervisor {
             let exit = match run.directive {
                 Some(Directive::Cancel) => RunExit::Canceled,
                 Some(Directive::Preempt) => RunExit::Preempted,
-                None => RunExit::Failed { message: self.book.obituary(&how), permanent: false },
+                None => RunExit::Failed {
+                    message: self.book.obituary(&how),
+                    permanent: false,
+                    class: FailureClass::Lost,
+                },
             };
             self.report(run.generation, RunReport::Ended { exit }).await;
         }

@@ -1,0 +1,96 @@
+//! What goes over the wire comes back as it was, and what is not legal is refused by the field's name.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use muster_common::id::{Attempt, Generation};
+use muster_common::manifest::{Assignment, Manifest};
+use muster_common::run::{FailureClass, Gang, RunExit, RunReport, RunSpec, Task, TrainTask};
+use muster_proto::convert::ConvertError;
+use muster_proto::v1;
+use proptest::prelude::*;
+
+const MANIFEST: &str = "version: 1
+name: wire
+model: {pretrained: m}
+data:
+  train: {path: d.csv}
+  validation: {fraction: 0.1}
+  text: text
+  label: {column: label}
+budget: {steps: 10}
+";
+
+fn spec(gang: Option<Gang>) -> RunSpec {
+    RunSpec {
+        generation: Generation(7),
+        experiment: "wire-1".parse().unwrap(),
+        task: Task::Train(TrainTask {
+            trial: "wire-1/t1".parse().unwrap(),
+            attempt: Attempt(2),
+            assignment: Assignment::new(),
+            target_step: 5,
+            total_steps: 10,
+            resume_from: None,
+        }),
+        manifest: Manifest::parse(MANIFEST).unwrap(),
+        store: "file:///store".to_owned(),
+        gang,
+    }
+}
+
+#[test]
+fn every_place_in_a_gang_comes_back() {
+    let first = Gang { rank: 0, world_size: 3, rendezvous: None };
+    let last = Gang { rank: 2, world_size: 3, rendezvous: Some("10.0.0.1:4711".to_owned()) };
+    for gang in [None, Some(first), Some(last)] {
+        let spec = spec(gang);
+        let wire = v1::RunSpec::try_from(&spec).unwrap();
+        assert_eq!(RunSpec::try_from(wire).unwrap(), spec);
+    }
+}
+
+#[test]
+fn places_that_cannot_be_are_refused() {
+    let mut wire = v1::RunSpec::try_from(&spec(None)).unwrap();
+    let at = |rank, world_size, rendezvous: Option<&str>| v1::Gang {
+        rank,
+        world_size,
+        rendezvous: rendezvous.map(str::to_owned),
+    };
+    let wrong = [at(2, 2, Some("a:1")), at(0, 1, None), at(1, 2, None), at(0, 2, Some("a:1"))];
+    for gang in wrong {
+        wire.gang = Some(gang.clone());
+        let error = RunSpec::try_from(wire.clone()).unwrap_err();
+        assert!(error.to_string().contains("gang"), "{gang:?}: {error}");
+    }
+    let empty = v1::RendezvousOpened { address: String::new() };
+    let report = v1::RunReport { report: Some(v1::run_report::Report::RendezvousOpened(empty)) };
+    let refused = RunReport::try_from(report);
+    assert!(matches!(refused, Err(ConvertError::Missing { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_failure_without_a_class_is_an_error_of_any_kind() {
+    let failed = v1::run_exit::Failed { message: "m".to_owned(), permanent: false, class: 0 };
+    let wire = v1::RunExit { exit: Some(v1::run_exit::Exit::Failed(failed)) };
+    let exit = RunExit::try_from(wire).unwrap();
+    assert!(matches!(exit, RunExit::Failed { class: FailureClass::Other, .. }), "{exit:?}");
+    // A journal of a build that had no classes.
+    let old = r#"{"failed":{"message":"m","permanent":false}}"#;
+    assert_eq!(serde_json::from_str::<RunExit>(old).unwrap(), exit);
+}
+
+proptest! {
+    #[test]
+    fn ends_and_addresses_come_back(
+        message in ".{0,40}",
+        address in ".{1,40}",
+        permanent: bool,
+        class in prop::sample::select(FailureClass::ALL.to_vec()),
+    ) {
+        let exit = RunExit::Failed { message, permanent, class };
+        for report in [RunReport::Ended { exit }, RunReport::RendezvousOpened { address }] {
+            let wire = v1::RunReport::from(&report);
+            prop_assert_eq!(RunReport::try_from(wire).unwrap(), report);
+        }
+    }
+}
