@@ -26,7 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Headers of others are not ours to warn about.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .files(["autocast", "guard", "linear", "optimizer"].map(|name| format!("shim/{name}.cpp")))
+        .include("shim/include")
+        .files(
+            ["autocast", "collective", "guard", "linear", "optimizer"]
+                .map(|name| format!("shim/{name}.cpp")),
+        )
         .try_compile("muster_shim")?;
     let runtime = runtime_directory(&libtorch)?;
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", runtime.display());

@@ -2,10 +2,14 @@
 //! does not bind. Every function is safe to call; errors of C++ come back as [`ShimError`].
 #![expect(unsafe_code, reason = "calls into the C++ shim; each call states why it is sound")]
 
+mod collective;
 mod device;
 mod mapped;
 mod precision;
 
+pub use collective::{
+    GradientReducer, PendingReduction, Place, ProcessGroup, Reduction, ReductionTimes, Store,
+};
 pub use device::{DeviceError, open_device};
 pub use mapped::MappedFile;
 pub use precision::{Autocast, update_scale};

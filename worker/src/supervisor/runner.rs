@@ -1,11 +1,14 @@
 //! The runner as the supervisor sees it: a child in a process group of its own, lines in, lines out.
 
 use std::io;
+use std::net::IpAddr;
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
+use crate::collective::ADDRESS_VARIABLE;
 use crate::pipe::{FromRunner, ToRunner};
 
 /// How many compiled kernels oneDNN keeps, and what it is told unless the user says otherwise: each
@@ -35,10 +38,14 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn spawn() -> io::Result<Self> {
+    /// `host` is the address of this host for the other ranks of a gang, unless the environment names
+    /// one.
+    pub(super) fn spawn(host: Option<IpAddr>) -> io::Result<Self> {
         let kernels = std::env::var(KERNELS_VARIABLE).unwrap_or_else(|_| KERNELS_KEPT.to_owned());
+        let host = host.filter(|_| std::env::var_os(ADDRESS_VARIABLE).is_none());
         let mut child = Command::new(std::env::current_exe()?)
             .env(KERNELS_VARIABLE, kernels)
+            .envs(host.map(|host| (ADDRESS_VARIABLE, host.to_string())))
             .arg("runner")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -92,10 +99,17 @@ impl Runner {
         }
     }
 
-    /// Kills it and waits for its end; nothing is heard of it any more.
+    /// Kills it and all it has started, and waits for its end; nothing is heard of it any more.
     pub(super) async fn kill(&mut self) {
         self.is_dead = true;
         self.stdin = None;
+        // It leads a group of its own.
+        let group = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group
+            && let Err(error) = kill_process_group(group, Signal::KILL)
+        {
+            tracing::warn!(%error, "the runner's processes cannot be killed");
+        }
         if let Err(error) = self.child.kill().await {
             tracing::warn!(%error, "the runner cannot be killed");
         }
