@@ -20,11 +20,11 @@ use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::run::{Directive, RunProgress};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Store};
-use muster_worker::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
+use muster_worker::checkpoint::{self, Origin, Snapshot, Writer};
 use muster_worker::data::Split;
 use muster_worker::model::{Classifier, Frozen, ModelError, NamedTensors, Pretrained};
 use muster_worker::train::{
-    Examples, Host, Outcome, Scoring, Trainer, TrialPlan, evaluate, train_until,
+    Examples, Host, Outcome, Scoring, TrainError, Trainer, TrialPlan, evaluate, train_until,
 };
 use tch::{Device, Kind};
 use tokio::runtime::Runtime;
@@ -186,8 +186,8 @@ impl Host for Recorder<'_> {
         let tally = evaluate(model, examples, scoring, || ControlFlow::Continue(()))?;
         Ok(tally.map(|tally| tally.evaluation(3)))
     }
-    fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError> {
-        self.committed.extend(self.writer.begin(snapshot)?);
+    fn save(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
+        self.committed.extend(self.writer.begin(trainer.snapshot()?)?);
         Ok(())
     }
 }

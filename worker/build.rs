@@ -5,7 +5,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Files of the shim.
-const SHIM: [&str; 6] = ["attention", "autocast", "dropout", "guard", "linear", "optimizer"];
+const SHIM: [&str; 7] =
+    ["attention", "autocast", "collective", "dropout", "guard", "linear", "optimizer"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Headers of others are not ours to warn about.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        .include("shim/include")
         .files(SHIM.map(|name| format!("shim/{name}.cpp")))
         .try_compile("muster_shim")?;
     let runtime = runtime_directory(&libtorch)?;

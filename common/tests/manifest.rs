@@ -4,10 +4,11 @@ use std::path::Path;
 
 use muster_common::manifest::{
     AshaSettings, Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain,
-    EarlyStopping, EvaluationSettings, HYPERPARAMETERS, Holdout, Hygiene, HyperparameterKind,
-    LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision, PrunerSettings,
-    Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace, SearcherSettings, Slots, Source,
-    SourceFormat, TrainingObjective, TrainingSettings, Truncation, Unfreezing, WeightAverage,
+    EarlyStopping, EvaluationSettings, GradientCompression, HYPERPARAMETERS, Holdout, Hygiene,
+    HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision,
+    PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
+    SearcherSettings, Slots, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation,
+    Unfreezing, WeightAverage,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -84,6 +85,8 @@ fn full_training() -> TrainingSettings {
             min_change: 0.001,
         }),
         precision: Precision::Bfloat16,
+        gradient_compression: GradientCompression::Float16,
+        step_deadline_s: Some(30),
     }
 }
 

@@ -13,10 +13,11 @@ import subprocess
 import sys
 
 import accuracy
+import ddp
 import search
 import train
 
-PARTS = {"accuracy": accuracy.rows, "search": search.rows, "train": train.rows}
+PARTS = {"accuracy": accuracy.rows, "ddp": ddp.rows, "search": search.rows, "train": train.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]

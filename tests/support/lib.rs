@@ -1,6 +1,7 @@
 //! Shared by the system tests: real processes in temporary directories, and how a test that cannot
 //! run says so.
 
+pub mod gang;
 pub mod process;
 pub mod sample;
 

@@ -31,8 +31,8 @@ pub use source::{
 };
 pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
 pub use training::{
-    ClassWeights, EarlyStopping, EvaluationSettings, Precision, ScheduleShape, TrainingSettings,
-    Unfreezing, WeightAverage,
+    ClassWeights, EarlyStopping, EvaluationSettings, GradientCompression, Precision, ScheduleShape,
+    TrainingSettings, Unfreezing, WeightAverage,
 };
 pub use truncation::Truncation;
 

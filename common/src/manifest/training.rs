@@ -2,6 +2,7 @@
 //! What is a number and worth searching is a hyperparameter instead.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,20 @@ pub struct TrainingSettings {
     pub early_stopping: Option<EarlyStopping>,
     /// Number format of matrix products.
     pub precision: Precision,
+    /// What gradients are sent in between the ranks of a trial.
+    pub gradient_compression: GradientCompression,
+    /// Seconds that a rank may keep the others waiting in a step; absent: 120.
+    pub step_deadline_s: Option<u32>,
+}
+
+/// Seconds of a step's deadline where the manifest says nothing.
+const STEP_DEADLINE_S: u32 = 120;
+
+impl TrainingSettings {
+    /// How long a rank may keep the others waiting in a step.
+    pub fn step_deadline(&self) -> Duration {
+        Duration::from_secs(u64::from(self.step_deadline_s.unwrap_or(STEP_DEADLINE_S)))
+    }
 }
 
 /// Shape of the learning rate behind the warmup, which is always linear.
@@ -130,6 +145,19 @@ pub enum Precision {
     Float16,
 }
 
+/// Number format of gradients on their way between ranks; they are added up in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GradientCompression {
+    /// Their own: single precision.
+    #[default]
+    Off,
+    /// Half the bytes, the range of single precision, 8 bits of significand.
+    Bfloat16,
+    /// Half the bytes, 11 bits of significand, values up to 65504.
+    Float16,
+}
+
 /// How results are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -186,6 +214,16 @@ pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
             ("float16", Precision::Float16),
         ])
     });
+    let gradient_compression =
+        optional_or(section.get("gradient_compression"), GradientCompression::Off, |field| {
+            field.choice(&[
+                ("none", GradientCompression::Off),
+                ("bfloat16", GradientCompression::Bfloat16),
+                ("float16", GradientCompression::Float16),
+            ])
+        });
+    let step_deadline_s =
+        optional(section.get("step_deadline_s"), |field| field.whole_u32(1, 86_400).map(Some));
     section.finish();
     let (evaluate_every, early_stopping) = (evaluate_every?, early_stopping?);
     if early_stopping.is_some() && evaluate_every.is_none() {
@@ -201,6 +239,8 @@ pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
         evaluate_every,
         early_stopping,
         precision: precision?,
+        gradient_compression: gradient_compression?,
+        step_deadline_s: step_deadline_s?,
     })
 }
 

@@ -3,12 +3,16 @@
 #![expect(unsafe_code, reason = "calls into the C++ shim; each call states why it is sound")]
 
 mod attention;
+mod collective;
 mod device;
 mod dropout;
 mod mapped;
 mod precision;
 
 pub use attention::{Spans, flash_attention, has_flash_attention};
+pub use collective::{
+    GradientReducer, PendingReduction, Place, ProcessGroup, Reduction, ReductionTimes, Store,
+};
 pub use device::{DeviceError, open_device};
 pub use dropout::dropout;
 pub use mapped::MappedFile;

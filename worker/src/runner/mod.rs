@@ -1,6 +1,7 @@
 //! The process that owns a device and trains: reads [`ToRunner`] lines, writes [`FromRunner`]
 //! lines, and keeps weights, data and activations between runs. Logs go to standard error.
 
+mod failure;
 mod outbox;
 mod task;
 mod trial;
@@ -15,7 +16,7 @@ use std::thread;
 
 use anyhow::Context;
 use muster_common::id::Generation;
-use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
+use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
 use tch::Device;
 
 use crate::pipe::{FromRunner, ToRunner};
@@ -93,16 +94,20 @@ fn serve(
         let exit = match task::execute(&spec, &mut warm, outbox, directives, runtime) {
             Ok(exit) => exit,
             Err(error) => {
-                let permanent = error.is_permanent();
-                let class = if permanent { FailureClass::BadData } else { FailureClass::Other };
+                let (permanent, class) = (error.is_permanent(), failure::class_of(&error));
                 let message = format!("{:#}", anyhow::Error::new(error));
                 tracing::error!(%generation, permanent, "{message}");
                 RunExit::Failed { message, permanent, class }
             }
         };
         tracing::info!(%generation, "run {exit}");
+        // What ranks have in flight together when one fails cannot be called back.
+        let is_spent = spec.gang.is_some() && matches!(exit, RunExit::Failed { .. });
         outbox.report(RunReport::Ended { exit });
         outbox.end();
+        if is_spent {
+            crate::ffi::leave_process(1);
+        }
     }
 }
 

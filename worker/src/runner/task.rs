@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
+use crate::collective::RendezvousError;
 use crate::data::{DataError, Dataset};
 use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
@@ -46,6 +47,8 @@ pub(super) enum TaskError {
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]
+    Rendezvous(#[from] RendezvousError),
+    #[error(transparent)]
     Export(#[from] ExportError),
     #[error("objective: this build reads data for `{name}`, but trains `classification` only")]
     Objective { name: &'static str },
@@ -66,6 +69,7 @@ impl TaskError {
             Self::Model(error) | Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
+            Self::Rendezvous(RendezvousError::Peer(failure)) => failure.permanent,
             Self::Store(StoreError::Url { .. }) | Self::Objective { .. } => true,
             _ => false,
         }

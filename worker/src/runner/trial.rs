@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::manifest::{Precision, TrialSettings};
@@ -10,21 +11,64 @@ use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
 use muster_common::storage::CheckpointKey;
 
-use super::Directives;
 use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
-use crate::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
+use super::{Directives, failure};
+use crate::checkpoint::{self, Origin, SaveError, Writer};
+use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::metrics::{MetricOrigin, MetricSink};
 use crate::model::{Classifier, ModelError};
 use crate::prefix::{Prefix, PrefixSplit};
 use crate::train::{
-    Examples, Host, Outcome, Scoring, Trainer, TrialPlan, Verdict, evaluate, train_until,
+    Examples, Host, Outcome, Scoring, TrainError, Trainer, TrialPlan, Verdict, evaluate, gather,
+    train_until,
 };
 
-/// Ranks of a run are 0, 1, ...; a run has one for now.
-const RANK: u32 = 0;
+/// Longest wait of the other ranks for rank 0 while it hands over a checkpoint: the one before may
+/// still be on its way to a slow store.
+const SAVE_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, TaskError> {
+    let Some(gang) = bench.spec.gang.clone() else { return train_as_rank(bench, task, None) };
+    let membership = Membership {
+        generation: bench.spec.generation,
+        gang,
+        step_deadline: bench.spec.manifest.training.step_deadline(),
+    };
+    let is_first = membership.gang.rank == 0;
+    let outbox = bench.outbox.clone();
+    let on_failure = move |failed: &RankFailure| failure::end_with_rank(&outbox, failed);
+    let rendezvous = Rendezvous::open(membership, on_failure)?;
+    if is_first {
+        let address = rendezvous.address().to_string();
+        bench.outbox.report(RunReport::RendezvousOpened { address });
+    }
+    match train_as_rank(bench, task, Some(&rendezvous)) {
+        Ok(exit) => {
+            rendezvous.leave();
+            Ok(exit)
+        }
+        Err(error) => {
+            let class = failure::class_of(&error);
+            failure::await_word(class);
+            let mut message = error.to_string();
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                message.push_str(": ");
+                message.push_str(&error.to_string());
+                cause = error.source();
+            }
+            rendezvous.fail(class, message, error.is_permanent());
+            Err(error)
+        }
+    }
+}
+
+fn train_as_rank(
+    bench: &mut Bench<'_>,
+    task: &TrainTask,
+    rendezvous: Option<&Rendezvous>,
+) -> Result<RunExit, TaskError> {
     let manifest = &bench.spec.manifest;
     let seed = bench.trial_seed(&task.trial);
     let max_length = manifest.max_length(&task.assignment);
@@ -49,7 +93,7 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         seed,
         total_steps: task.total_steps,
         data: data.summary.cache.clone(),
-        rank: RANK,
+        rank: bench.spec.gang.as_ref().map_or(0, |gang| gang.rank),
     };
     for warning in manifest.trial_warnings(&task.assignment, task.total_steps) {
         tracing::warn!(trial = %task.trial, "{warning}");
@@ -60,25 +104,60 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         trainer.restore(snapshot)?;
         tracing::info!(trial = %task.trial, attempt = %task.attempt, "resumed from {key}");
     }
+    let group = match rendezvous {
+        None => None,
+        Some(rendezvous) => {
+            let identity = trainer.identity(pretrained.sha256.short());
+            let device = trainer.model().device();
+            let Some(group) = rendezvous.join(identity, device, || bench.go_on())? else {
+                return Ok(bench.told());
+            };
+            trainer.join(group.clone())?;
+            Some(group)
+        }
+    };
     let (labels, sha256) = (&data.summary.labels, pretrained.sha256.clone());
-    let mut session = Session::new(bench, task, validation, labels, sha256);
-    let save_every = manifest.checkpoint.every_steps;
-    match train_until(&mut trainer, task.target_step, save_every, &mut session)? {
+    let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
+    let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
+    if group.is_some() {
+        let times = trainer.reduction_times()?;
+        let milliseconds = |ns: i64| ns as f64 / 1e6;
+        tracing::info!(
+            compute_ms = milliseconds(times.compute_ns),
+            communication_ms = milliseconds(times.communication_ns),
+            overlap_ms = milliseconds(times.overlap_ns),
+            "means of the backward passes that were looked at"
+        );
+    }
+    drop((trainer, session));
+    if let Some(group) = group {
+        group.close();
+    }
+    Ok(exit)
+}
+
+fn train_and_conclude(
+    bench: &Bench<'_>,
+    task: &TrainTask,
+    trainer: &mut Trainer<'_>,
+    session: &mut Session<'_>,
+) -> Result<RunExit, TaskError> {
+    let save_every = bench.spec.manifest.checkpoint.every_steps;
+    let told = |exit: Option<RunExit>| exit.unwrap_or_else(|| bench.told());
+    match train_until(trainer, task.target_step, save_every, session)? {
         Outcome::Diverged { step } => {
             session.wait()?;
             Ok(RunExit::Diverged { step })
         }
         Outcome::Told(Directive::Cancel) => Ok(RunExit::Canceled),
         Outcome::Told(Directive::Preempt) => {
-            session.save_now(&trainer)?;
+            session.save_now(trainer)?;
             Ok(RunExit::Preempted)
         }
         Outcome::Reached | Outcome::GaveUp if trainer.watches() => {
-            session.conclude_watched(&mut trainer).map(|exit| exit.unwrap_or_else(|| bench.told()))
+            session.conclude_watched(trainer).map(told)
         }
-        Outcome::Reached | Outcome::GaveUp => {
-            session.conclude(&mut trainer).map(|exit| exit.unwrap_or_else(|| bench.told()))
-        }
+        Outcome::Reached | Outcome::GaveUp => session.conclude(trainer).map(told),
     }
 }
 
@@ -93,6 +172,8 @@ struct Session<'a> {
     validation: Examples<'a>,
     precision: Precision,
     is_ordered: bool,
+    /// The ranks of the run; absent: this one alone.
+    group: Option<Group>,
 }
 
 impl<'a> Session<'a> {
@@ -102,11 +183,12 @@ impl<'a> Session<'a> {
         validation: Examples<'a>,
         labels: &[String],
         pretrained: muster_common::digest::ContentHash,
+        group: Option<Group>,
     ) -> Self {
         let origin = MetricOrigin {
             trial: task.trial.clone(),
             attempt: task.attempt,
-            rank: RANK,
+            rank: group.as_ref().map_or(0, Group::rank),
             resumed_from: task.resume_from.as_ref().map_or(0, |key| key.step),
         };
         let metrics = Arc::new(MetricSink::new(bench.store.clone(), origin, bench.runtime));
@@ -133,11 +215,23 @@ impl<'a> Session<'a> {
             precision: manifest.training.precision,
             is_ordered: manifest.evaluation.is_ordered(labels)
                 || searched.is_some_and(ObjectiveMetric::needs_order),
+            group,
+        }
+    }
+
+    /// Of all ranks the first one writes and reports.
+    fn is_first(&self) -> bool {
+        self.group.as_ref().is_none_or(|group| group.rank() == 0)
+    }
+
+    fn report(&self, report: RunReport) {
+        if self.is_first() {
+            self.outbox.report(report);
         }
     }
 
     fn committed(&self, checkpoint: CheckpointKey) {
-        self.outbox.report(RunReport::CheckpointCommitted { checkpoint });
+        self.report(RunReport::CheckpointCommitted { checkpoint });
     }
 
     /// Waits for the checkpoint on its way and reports it.
@@ -151,7 +245,7 @@ impl<'a> Session<'a> {
     /// Saves what has been trained since the last checkpoint and waits until it is committed.
     fn save_now(&mut self, trainer: &Trainer<'_>) -> Result<(), TaskError> {
         if trainer.step() > self.last_saved.unwrap_or(0) {
-            self.save(trainer.snapshot()?)?;
+            self.save(trainer)?;
         }
         Ok(self.wait()?)
     }
@@ -159,7 +253,7 @@ impl<'a> Session<'a> {
     /// The end of a run whose last weights count. `None`: told to leave in the middle.
     fn conclude(&mut self, trainer: &mut Trainer<'_>) -> Result<Option<RunExit>, TaskError> {
         // The checkpoint is written while the validation split is scored.
-        self.save(trainer.snapshot()?)?;
+        self.save(trainer)?;
         let step = trainer.step();
         let evaluation = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
         self.wait()?;
@@ -168,7 +262,7 @@ impl<'a> Session<'a> {
         if !evaluation.loss.is_finite() {
             return Ok(Some(RunExit::Diverged { step }));
         }
-        self.outbox.report(RunReport::Evaluated { step, evaluation });
+        self.report(RunReport::Evaluated { step, evaluation });
         Ok(Some(RunExit::Completed))
     }
 
@@ -187,14 +281,14 @@ impl<'a> Session<'a> {
                 return Ok(Some(RunExit::Diverged { step }));
             }
         }
-        self.save(trainer.snapshot()?)?;
+        self.save(trainer)?;
         self.wait()?;
         self.flush(step)?;
         let Some(best) = trainer.best().cloned() else {
             return Ok(Some(RunExit::Diverged { step }));
         };
         let evaluation = best.evaluation;
-        self.outbox.report(if trainer.gives_up() {
+        self.report(if trainer.gives_up() {
             RunReport::EarlyStopped { step, best_step: best.step, evaluation }
         } else {
             RunReport::Evaluated { step, evaluation }
@@ -214,11 +308,15 @@ impl Host for Session<'_> {
     }
 
     fn record(&mut self, step: u64, name: MetricName, value: f64) {
-        self.metrics.record(step, name, value);
+        if self.is_first() {
+            self.metrics.record(step, name, value);
+        }
     }
 
     fn progress(&mut self, progress: RunProgress) {
-        self.outbox.progress(progress);
+        if self.is_first() {
+            self.outbox.progress(progress);
+        }
     }
 
     fn evaluate(
@@ -226,26 +324,37 @@ impl Host for Session<'_> {
         step: u64,
         model: &Classifier,
     ) -> Result<Option<Evaluation>, ModelError> {
-        let scoring = Scoring::alone(self.precision);
+        let mut scoring = Scoring::alone(self.precision);
+        if let Some(group) = &self.group {
+            (scoring.rank, scoring.num_ranks) = (group.rank(), group.world_size());
+        }
         let (directives, generation) = (self.directives.clone(), self.generation);
         let go_on = || match directives.of(generation) {
             None => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         };
-        let Some(tally) = evaluate(model, self.validation, scoring, go_on)? else {
-            return Ok(None);
-        };
-        let evaluation = tally.evaluation(model.labels().len());
+        let num_classes = model.labels().len();
+        let mut scored = evaluate(model, self.validation, scoring, go_on)?;
+        if let Some(group) = &self.group {
+            scored = gather(group, scored, self.validation.len(), num_classes)?;
+        }
+        let Some(tally) = scored else { return Ok(None) };
+        let evaluation = tally.evaluation(num_classes);
         for (metric, value) in evaluation.values(self.is_ordered) {
             self.record(step, MetricName::validation(metric), value);
         }
         Ok(Some(evaluation))
     }
 
-    fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError> {
-        self.last_saved = Some(snapshot.progress.step);
-        if let Some(before) = self.writer.begin(snapshot)? {
+    fn save(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
+        self.last_saved = Some(trainer.step());
+        if self.is_first()
+            && let Some(before) = self.writer.begin(trainer.snapshot()?)?
+        {
             self.committed(before);
+        }
+        if let Some(group) = &self.group {
+            group.meet(SAVE_DEADLINE).map_err(ModelError::from)?;
         }
         Ok(())
     }

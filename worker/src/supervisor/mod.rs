@@ -2,9 +2,11 @@
 //! touches no tensor, so it stays responsive whatever the runner does, and kills what hangs.
 
 mod book;
+mod host;
 mod runner;
 mod session;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -47,10 +49,12 @@ pub struct SupervisorOptions {
 pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let host = host::address_towards(&options.coordinator);
     let link = Link::open(options.coordinator.clone(), options.worker.clone());
     let mut supervisor = Supervisor {
         link,
-        runner: Runner::spawn().context("the runner does not start")?,
+        runner: Runner::spawn(host).context("the runner does not start")?,
+        host,
         state: RunnerState::Starting { deadline: Instant::now() + READY_DEADLINE },
         waiting: None,
         current: None,
@@ -110,6 +114,8 @@ struct Current {
 
 struct Supervisor {
     link: Link,
+    /// Address of this host for other ranks.
+    host: Option<IpAddr>,
     runner: Runner,
     state: RunnerState,
     /// A run that waits for the runner to be ready.
@@ -147,7 +153,7 @@ impl Supervisor {
                 self.died(format!("it was not ready within {} s", READY_DEADLINE.as_secs())).await
             }
             RunnerState::Dead { again_at } if again_at <= now => {
-                self.runner = Runner::spawn().context("the runner does not start")?;
+                self.runner = Runner::spawn(self.host).context("the runner does not start")?;
                 self.state = RunnerState::Starting { deadline: now + READY_DEADLINE };
                 Ok(())
             }

@@ -1,12 +1,15 @@
 //! The runner as the supervisor sees it: a child in a process group of its own, lines in, lines out.
 
 use std::io;
+use std::net::IpAddr;
 use std::process::Stdio;
 
 use muster_common::compute;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
+use crate::collective::ADDRESS_VARIABLE;
 use crate::pipe::{FromRunner, ToRunner};
 
 /// What a runner does.
@@ -31,9 +34,13 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn spawn() -> io::Result<Self> {
+    /// `host` is the address of this host for the other ranks of a gang, unless the environment names
+    /// one.
+    pub(super) fn spawn(host: Option<IpAddr>) -> io::Result<Self> {
+        let host = host.filter(|_| std::env::var_os(ADDRESS_VARIABLE).is_none());
         let mut child = Command::new(std::env::current_exe()?)
             .envs(compute::environment())
+            .envs(host.map(|host| (ADDRESS_VARIABLE, host.to_string())))
             .arg("runner")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -87,10 +94,17 @@ impl Runner {
         }
     }
 
-    /// Kills it and waits for its end; nothing is heard of it any more.
+    /// Kills it and all it has started, and waits for its end; nothing is heard of it any more.
     pub(super) async fn kill(&mut self) {
         self.is_dead = true;
         self.stdin = None;
+        // It leads a group of its own.
+        let group = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(group) = group
+            && let Err(error) = kill_process_group(group, Signal::KILL)
+        {
+            tracing::warn!(%error, "the runner's processes cannot be killed");
+        }
         if let Err(error) = self.child.kill().await {
             tracing::warn!(%error, "the runner cannot be killed");
         }

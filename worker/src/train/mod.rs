@@ -6,6 +6,7 @@ mod evaluate;
 mod loss;
 mod optimizer;
 mod precision;
+mod ranks;
 mod schedule;
 mod step;
 mod stopping;
@@ -15,6 +16,7 @@ pub use average::evaluated_weights;
 pub use batch::Examples;
 pub use evaluate::{Scoring, Tally, evaluate};
 pub use loss::Loss;
+pub use ranks::gather;
 pub use schedule::Schedule;
 pub use step::{StepOutcome, Trainer, TrialPlan};
 pub use stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
@@ -27,7 +29,7 @@ use muster_common::metric::MetricName;
 use muster_common::run::{Directive, RunProgress};
 use tch::Device;
 
-use crate::checkpoint::{SaveError, Snapshot};
+use crate::checkpoint::SaveError;
 use crate::model::{Classifier, ModelError};
 
 /// Losses are read back from the device after so many steps: reading waits for the device.
@@ -108,8 +110,9 @@ pub fn check(
     Loss::new(&training.class_weights, 0.0, labels, &[], device).map(|_loss| ())
 }
 
-/// Whom the loop talks to. None of the calls may wait for the store or for a peer, except
-/// [`Host::save`] when the checkpoint before is still on its way.
+/// Whom the loop talks to. None of the calls may wait for the store, except [`Host::save`] when the
+/// checkpoint before is still on its way. Of several ranks all make the same calls to evaluate and to
+/// save, at the same steps.
 pub trait Host {
     /// What the coordinator wants of this run, if anything.
     fn directive(&mut self) -> Option<Directive>;
@@ -121,8 +124,8 @@ pub trait Host {
     /// scores. `None`: it was told to leave in the middle.
     fn evaluate(&mut self, step: u64, model: &Classifier)
     -> Result<Option<Evaluation>, ModelError>;
-    /// A checkpoint to write.
-    fn save(&mut self, snapshot: Snapshot) -> Result<(), SaveError>;
+    /// A checkpoint is to be written of `trainer` as it is now.
+    fn save(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError>;
 }
 
 /// Why the loop came back.
@@ -149,10 +152,21 @@ pub fn train_until(
     save_every: Option<u64>,
     host: &mut dyn Host,
 ) -> Result<Outcome, TrainError> {
+    let outcome = steps(trainer, target_step, save_every, host)?;
+    trainer.settle()?;
+    Ok(outcome)
+}
+
+fn steps(
+    trainer: &mut Trainer<'_>,
+    target_step: u64,
+    save_every: Option<u64>,
+    host: &mut dyn Host,
+) -> Result<Outcome, TrainError> {
     let mut ledger = Ledger::new(target_step);
     while trainer.step() < target_step {
-        if let Some(directive) = host.directive() {
-            return Ok(ledger.read_back(host)?.unwrap_or(Outcome::Told(directive)));
+        if let Some(directive) = trainer.agreed(host.directive())? {
+            return Ok(ledger.read_back(trainer, host)?.unwrap_or(Outcome::Told(directive)));
         }
         // A trial may have been told to leave before it was scored.
         if let Some(outcome) = look(trainer, &mut ledger, host)? {
@@ -165,7 +179,7 @@ pub fn train_until(
         // A step whose loss was never looked at must not be saved; the first one of a run is looked at
         // at once, so that it shows, and shows when it was done.
         if (save || ledger.is_new() || ledger.pending.len() >= READ_BACK_STEPS)
-            && let Some(diverged) = ledger.read_back(host)?
+            && let Some(diverged) = ledger.read_back(trainer, host)?
         {
             return Ok(diverged);
         }
@@ -174,10 +188,10 @@ pub fn train_until(
         }
         ledger.show_progress(step, host);
         if save {
-            host.save(trainer.snapshot()?)?;
+            host.save(trainer)?;
         }
     }
-    let outcome = ledger.read_back(host)?.unwrap_or(Outcome::Reached);
+    let outcome = ledger.read_back(trainer, host)?.unwrap_or(Outcome::Reached);
     ledger.log_speed(trainer.step());
     Ok(outcome)
 }
@@ -191,14 +205,14 @@ fn look(
     if !trainer.evaluation_is_due() {
         return Ok(None);
     }
-    if let Some(diverged) = ledger.read_back(host)? {
+    if let Some(diverged) = ledger.read_back(trainer, host)? {
         return Ok(Some(diverged));
     }
     let step = trainer.step();
     let scored = trainer.with_evaluated_weights(|model| host.evaluate(step, model))??;
     ledger.since = Instant::now();
     let Some(evaluation) = scored else {
-        return Ok(host.directive().map(Outcome::Told));
+        return Ok(trainer.agreed_now(host.directive())?.map(Outcome::Told));
     };
     if trainer.observe(&evaluation)? == Verdict::Diverged {
         return Ok(Some(Outcome::Diverged { step }));
@@ -237,11 +251,16 @@ impl Ledger {
     }
 
     /// Reads the pending losses, here and nowhere else, and records them.
-    fn read_back(&mut self, host: &mut dyn Host) -> Result<Option<Outcome>, ModelError> {
+    fn read_back(
+        &mut self,
+        trainer: &Trainer<'_>,
+        host: &mut dyn Host,
+    ) -> Result<Option<Outcome>, ModelError> {
         let (mut examples, mut tokens) = (0, 0);
         let Some(last) = self.pending.last().map(|outcome| outcome.step) else { return Ok(None) };
-        for outcome in self.pending.drain(..) {
-            let (step, loss) = (outcome.step, outcome.loss.f_double_value(&[])?);
+        let losses = trainer.losses(&self.pending)?;
+        for (outcome, loss) in self.pending.drain(..).zip(losses) {
+            let step = outcome.step;
             host.record(step, MetricName::TRAIN_LOSS, loss);
             host.record(step, MetricName::LEARNING_RATE, outcome.learning_rate);
             host.record(step, MetricName::GRAD_NORM, outcome.grad_norm.f_double_value(&[])?);

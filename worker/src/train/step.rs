@@ -3,6 +3,7 @@
 use muster_common::evaluation::Evaluation;
 use muster_common::manifest::{Budget, TrainingSettings, TrialSettings, WeightAverage};
 use muster_common::objective::Objective;
+use muster_common::run::Directive;
 use muster_common::seed::Seed;
 use serde::Serialize;
 use serde_json::Value;
@@ -14,11 +15,14 @@ use super::batch::Examples;
 use super::loss::Loss;
 use super::optimizer::{Optimizer, num_layers};
 use super::precision::{self, LossScale};
+use super::ranks::Ranks;
 use super::schedule::Schedule;
 use super::stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
 use super::unfreeze::Stages;
 use crate::checkpoint::{Progress, Snapshot};
+use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
+use crate::ffi::ReductionTimes;
 use crate::model::{Classifier, ModelError, NamedTensors};
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
@@ -46,7 +50,7 @@ pub struct StepOutcome {
     /// Its number, from 1.
     pub step: u64,
     /// Mean loss over the examples of the global batch, nats: cross-entropy with class weights and
-    /// label smoothing where there are any.
+    /// label smoothing where there are any. Of several ranks each has its share, which add up to it.
     pub loss: Tensor,
     /// Norm of the gradients before clipping.
     pub grad_norm: Tensor,
@@ -75,6 +79,8 @@ pub struct Trainer<'a> {
     stopping: Option<StoppingRule>,
     stopping_state: StoppingState,
     best: NamedTensors,
+    /// Others that train the same trial; absent: it trains alone.
+    ranks: Option<Ranks>,
 }
 
 impl<'a> Trainer<'a> {
@@ -124,9 +130,68 @@ impl<'a> Trainer<'a> {
             stopping: training.early_stopping.zip(plan.stopping_objective).map(rule),
             stopping_state: StoppingState::default(),
             best: NamedTensors::new(),
+            ranks: None,
             plan,
             model,
         })
+    }
+
+    /// What must be the same in all ranks that train this trial.
+    pub fn identity(&self, pretrained: &str) -> Identity {
+        let mut identity = Identity::default();
+        identity.fact("pretrained", &pretrained);
+        identity.fact("data", &self.plan.data);
+        identity.fact("seed", &self.plan.seed.0);
+        identity.fact("steps done", &self.step);
+        for (name, tensor) in self.model.trained() {
+            identity.parameter(name, tensor);
+        }
+        identity
+    }
+
+    /// Trains with others from here on; all of them call it, after what they restored.
+    pub fn join(&mut self, group: Group) -> Result<(), TrainError> {
+        let ranks = Ranks::new(group, self.plan.training.gradient_compression);
+        let trained: Vec<Tensor> =
+            self.model.trained().map(|(_, tensor)| tensor.shallow_clone()).collect();
+        ranks.equalize(&trained).map_err(ModelError::from)?;
+        self.ranks = Some(ranks);
+        Ok(())
+    }
+
+    /// The directive that all ranks follow now, given the one this rank has.
+    pub(super) fn agreed(
+        &mut self,
+        own: Option<Directive>,
+    ) -> Result<Option<Directive>, ModelError> {
+        self.ranks.as_mut().map_or(Ok(own), |ranks| Ok(ranks.agree(own)?))
+    }
+
+    /// The same, at a place that not every step has.
+    pub(super) fn agreed_now(
+        &self,
+        own: Option<Directive>,
+    ) -> Result<Option<Directive>, ModelError> {
+        self.ranks.as_ref().map_or(Ok(own), |ranks| Ok(ranks.agree_now(own)?))
+    }
+
+    /// No step follows.
+    pub(super) fn settle(&mut self) -> Result<(), ModelError> {
+        self.ranks.as_mut().map_or(Ok(()), |ranks| Ok(ranks.settle().map(|_| ())?))
+    }
+
+    /// The losses of these steps. Waits for the device and for the other ranks.
+    pub fn losses(&self, outcomes: &[StepOutcome]) -> Result<Vec<f64>, ModelError> {
+        let own = outcomes.iter().map(|outcome| Ok(outcome.loss.f_double_value(&[])?));
+        let own = own.collect::<Result<Vec<f64>, ModelError>>()?;
+        self.ranks.as_ref().map_or_else(|| Ok(own.clone()), |ranks| Ok(ranks.sums(&own)?))
+    }
+
+    /// Where the time of the backward passes went; zeros for one that trains alone.
+    pub fn reduction_times(&self) -> Result<ReductionTimes, ModelError> {
+        self.ranks
+            .as_ref()
+            .map_or_else(|| Ok(ReductionTimes::default()), |ranks| Ok(ranks.times()?))
     }
 
     /// Updates done.
@@ -151,7 +216,8 @@ impl<'a> Trainer<'a> {
     pub fn train_on(&mut self, batch: &[u32]) -> Result<StepOutcome, TrainError> {
         let step = self.step + 1;
         let normalizer = self.normalizer(batch);
-        let loss = self.accumulate(step, batch, normalizer)?;
+        let own = self.ranks.as_ref().map(|ranks| ranks.own(batch, |index| self.length(index)));
+        let loss = self.accumulate(step, own.as_deref().unwrap_or(batch), normalizer)?;
         let learning_rate = self.schedule.learning_rate(step);
         let grad_norm = self.optimizer.step(step, learning_rate)?;
         self.average.observe(step, &self.model)?;
@@ -181,14 +247,33 @@ impl<'a> Trainer<'a> {
         examples: &[u32],
         normalizer: f64,
     ) -> Result<Tensor, TrainError> {
-        self.optimizer.unlock(step)?;
-        let share = if normalizer > 0.0 { normalizer.recip() } else { 0.0 };
+        let is_changed = self.optimizer.unlock(step)?;
+        if let Some(ranks) = self.ranks.as_mut().filter(|ranks| is_changed || !ranks.is_covered()) {
+            let layers = num_layers(&self.model);
+            ranks.cover(&self.optimizer.trained_now(step, layers)).map_err(ModelError::from)?;
+        }
+        let mut share = if normalizer > 0.0 { normalizer.recip() } else { 0.0 };
         let micro_batch_size =
             usize::try_from(self.plan.settings.micro_batch_size).unwrap_or(usize::MAX).max(1);
+        let mut micro_batches: Vec<&[u32]> = examples.chunks(micro_batch_size).collect();
+        if micro_batches.is_empty() && self.ranks.is_some() {
+            // A rank without examples takes part in the sum with one that counts nothing.
+            micro_batches.push(&[0]);
+            share = 0.0;
+        }
+        let last = micro_batches.len().saturating_sub(1);
         let mut loss: Option<Tensor> = None;
-        for (micro_step, indices) in (0..).zip(examples.chunks(micro_batch_size)) {
-            self.reseed(step, micro_step);
+        for (micro_step, indices) in micro_batches.into_iter().enumerate() {
+            // Gradients add up locally until the last one, whose backward sums them over the ranks.
+            let reducing = self.ranks.as_ref().filter(|_| micro_step == last);
+            self.reseed(step, micro_step as u64);
+            if let Some(ranks) = reducing {
+                ranks.before_forward().map_err(ModelError::from)?;
+            }
             let part = self.micro_batch_loss(indices)?.f_mul_scalar(share)?;
+            if let Some(ranks) = reducing {
+                ranks.before_backward().map_err(ModelError::from)?;
+            }
             self.optimizer.scaled(&part)?.f_backward()?;
             let part = part.f_detach()?;
             loss = Some(match loss {
@@ -280,7 +365,7 @@ impl<'a> Trainer<'a> {
             (fields(&own.settings), fields(&progress.settings)),
             (fields(&own.training), fields(&progress.training)),
         ] {
-            for (name, found) in found {
+            for (name, found) in found.into_iter().filter(|(name, _)| name != DEADLINE) {
                 let wanted = own.get(&name).cloned().unwrap_or_default();
                 differ(&name, &wanted, &found)?;
             }
@@ -333,6 +418,9 @@ impl<'a> Trainer<'a> {
         self.lengths.get(index as usize).copied().map_or(0, u64::from)
     }
 }
+
+/// The one setting that does not decide any number.
+const DEADLINE: &str = "step_deadline_s";
 
 /// Settings by name, to say which one differs.
 fn fields(settings: &impl Serialize) -> serde_json::Map<String, Value> {

@@ -1,0 +1,360 @@
+//! One trial on several processes, with real ones over loopback: the numbers are those of one process,
+//! killed and resumed gangs end with the same bits, and nothing that happens to one rank hangs the
+//! others.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
+
+use muster_common::id::Generation;
+use muster_common::manifest::{Assignment, SearchSpace, TrainingSettings, TrialSettings};
+use muster_common::run::{Directive, FailureClass, Gang, RunExit, RunReport};
+use muster_common::seed::Seed;
+use muster_tests::gang::{Laboratory, Rank, committed, finish};
+use muster_tests::process::send_signal;
+use muster_tests::sample::repository;
+use muster_worker::checkpoint::Snapshot;
+use muster_worker::collective::{Membership, Rendezvous, share};
+use muster_worker::data::Split;
+use muster_worker::model::{Classifier, Frozen, NamedTensors, Pretrained};
+use muster_worker::train::{Examples, Trainer, TrialPlan};
+use tch::{Device, Tensor};
+
+const FAMILIES: [&str; 3] = ["bert", "distilbert", "roberta"];
+
+/// Dropout differs between ranks, so only without it are world sizes comparable.
+const EXACT: &str = "hyperparameters: {learning_rate: 3e-3, global_batch_size: 8, micro_batch_size: 3, dropout: 0.0}\n";
+
+fn model(family: &str) -> PathBuf {
+    repository().join("tests/golden/hf/families").join(format!("{family}-classification"))
+}
+
+fn bits(tensors: &NamedTensors) -> Vec<(String, Vec<u32>)> {
+    let flat = |tensor: &Tensor| Vec::<f32>::try_from(tensor.view([-1])).unwrap();
+    let bits = |tensor| flat(tensor).into_iter().map(f32::to_bits).collect();
+    tensors.iter().map(|(name, tensor)| (name.clone(), bits(tensor))).collect()
+}
+
+fn assert_same_bits(found: &Snapshot, wanted: &Snapshot) {
+    assert_eq!(found.progress.step, wanted.progress.step);
+    assert!(bits(&found.model) == bits(&wanted.model), "weights differ");
+    assert!(bits(&found.optimizer) == bits(&wanted.optimizer), "optimizer differs");
+}
+
+fn evaluation(reports: &[RunReport]) -> (f64, u64) {
+    let found = reports.iter().find_map(|report| match report {
+        RunReport::Evaluated { evaluation, .. } => Some(evaluation.clone()),
+        _ => None,
+    });
+    let found = found.unwrap();
+    (found.loss, found.confusion.iter().flatten().sum())
+}
+
+/// Trains 100 steps with 1 to 4 ranks; the curves must be one.
+fn assert_one_curve(model: &Path, settings: &str) {
+    // 33 examples in batches of 8: the last batch of an epoch has one example, for one of the ranks.
+    let mut alone = Laboratory::new(model, 43, settings).unwrap();
+    let (_, reports) = alone.train(1, 100).unwrap();
+    let (wanted, wanted_evaluation) = (alone.losses().unwrap(), evaluation(&reports));
+    assert_eq!((wanted.len(), wanted_evaluation.1), (100, 10));
+    assert!(wanted[99].1 < wanted[0].1, "nothing is learned: {wanted:?}");
+    for world_size in 2..=4 {
+        let mut laboratory = Laboratory::new(model, 43, settings).unwrap();
+        let (_, reports) = laboratory.train(world_size, 100).unwrap();
+        let found = laboratory.losses().unwrap();
+        assert_eq!(found.len(), wanted.len());
+        for ((step, found), (_, wanted)) in found.into_iter().zip(&wanted) {
+            let what = format!("{world_size} ranks, step {step}: {found} instead of {wanted}");
+            assert!((found - wanted).abs() < 2e-4 * wanted.abs().max(1.0), "{what}");
+        }
+        let (loss, count) = evaluation(&reports);
+        assert_eq!(count, 10, "every example once");
+        assert!((loss - wanted_evaluation.0).abs() < 2e-4, "{world_size} ranks: {loss}");
+    }
+}
+
+#[test]
+fn any_number_of_ranks_gives_the_curve_of_one() {
+    for family in FAMILIES {
+        assert_one_curve(&model(family), EXACT);
+    }
+}
+
+#[test]
+fn frozen_layers_and_late_ones_give_the_curve_of_one() {
+    // The model's section is the last of the manifest around it.
+    let frozen = format!("  freeze: {{embeddings: true, layers: 1}}\n{EXACT}");
+    assert_one_curve(&model("bert"), &frozen);
+    let late = format!(
+        "{EXACT}training:\n  unfreeze: {{every: {{steps: 7}}}}\n  class_weights: balanced\n  evaluate_every: {{steps: 20}}\n  early_stopping: {{patience: 100}}\n"
+    );
+    assert_one_curve(&model("bert"), &late);
+}
+
+const DROPOUT: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, micro_batch_size: 2, dropout: 0.2}
+checkpoint: {every_steps: 20}
+";
+
+#[test]
+fn three_killed_ranks_resume_with_the_bits_of_undisturbed_ones() {
+    let new = || Laboratory::new(&model("bert"), 60, DROPOUT).unwrap();
+    let mut quiet = new();
+    let (key, _) = quiet.train(3, 600).unwrap();
+    let (wanted, wanted_losses) = (quiet.load(&key).unwrap(), quiet.losses().unwrap());
+    let mut again = new();
+    let (key, _) = again.train(3, 600).unwrap();
+    assert_same_bits(&again.load(&key).unwrap(), &wanted);
+    assert_eq!(again.losses().unwrap(), wanted_losses);
+
+    let mut laboratory = new();
+    let mut resume_from = None;
+    for _ in 0..2 {
+        let mut ranks = laboratory.ranks(3).unwrap();
+        laboratory.start(&mut ranks, 600, resume_from.as_ref()).unwrap();
+        resume_from = Some(ranks[0].wait_for(committed).unwrap());
+        for rank in &ranks {
+            send_signal("KILL", rank.pid()).unwrap();
+        }
+    }
+    let mut ranks = laboratory.ranks(3).unwrap();
+    laboratory.start(&mut ranks, 600, resume_from.as_ref()).unwrap();
+    let (key, _) = finish(&mut ranks).unwrap();
+    assert_same_bits(&laboratory.load(&key).unwrap(), &wanted);
+    // Other ranks go on with the same examples in the same order, only dropout is another.
+    let mut ranks = laboratory.ranks(2).unwrap();
+    laboratory.start(&mut ranks, 600, resume_from.as_ref()).unwrap();
+    let (key, _) = finish(&mut ranks).unwrap();
+    let other = laboratory.load(&key).unwrap();
+    assert_eq!(other.progress.step_in_epoch, wanted.progress.step_in_epoch);
+}
+
+/// Starts ranks that train for very long, and waits until they do.
+fn busy(settings: &str, world_size: u32) -> (Laboratory, Vec<Rank>, Generation) {
+    let mut laboratory = Laboratory::new(&model("bert"), 60, settings).unwrap();
+    let mut ranks = laboratory.ranks(world_size).unwrap();
+    let generation = laboratory.start(&mut ranks, 1_000_000, None).unwrap();
+    ranks[0].wait_for(committed).unwrap();
+    (laboratory, ranks, generation)
+}
+
+fn assert_failed(rank: &mut Rank, wanted: FailureClass, word: &str) {
+    let (exit, _) = rank.end().unwrap();
+    let RunExit::Failed { message, class, permanent } = &exit else { panic!("{exit:?}") };
+    assert_eq!(*class, wanted, "{message}");
+    assert!(message.contains(word) && !permanent, "{message}");
+    rank.gone().unwrap();
+}
+
+#[test]
+fn the_others_learn_which_rank_was_killed() {
+    for victim in [2, 0] {
+        let (_laboratory, mut ranks, _) = busy(DROPOUT, 3);
+        send_signal("KILL", ranks[victim].pid()).unwrap();
+        for (number, rank) in ranks.iter_mut().enumerate() {
+            if number != victim {
+                assert_failed(rank, FailureClass::Lost, &format!("rank {victim}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rank_that_stands_still_is_given_up_at_the_deadline() {
+    let settings = format!("{DROPOUT}training: {{step_deadline_s: 2}}\n");
+    for victim in [1, 0] {
+        let (_laboratory, mut ranks, _) = busy(&settings, 3);
+        send_signal("STOP", ranks[victim].pid()).unwrap();
+        for (number, rank) in ranks.iter_mut().enumerate() {
+            if number != victim {
+                assert_failed(rank, FailureClass::Hang, "");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_leave_at_the_same_step_when_one_is_told_first() {
+    let (laboratory, mut ranks, generation) = busy(DROPOUT, 3);
+    ranks[1].direct(generation, Directive::Preempt).unwrap();
+    let mut last = None;
+    for rank in &mut ranks {
+        let (exit, reports) = rank.end().unwrap();
+        assert_eq!(exit, RunExit::Preempted);
+        last = last.or(reports.iter().rev().find_map(committed));
+    }
+    assert!(laboratory.load(&last.unwrap()).unwrap().progress.step > 20);
+    // They are as good as new.
+    let mut laboratory = laboratory;
+    laboratory.start(&mut ranks, 30, None).unwrap();
+    finish(&mut ranks).unwrap();
+    let generation = laboratory.start(&mut ranks, 1_000_000, None).unwrap();
+    ranks[0].direct(generation, Directive::Cancel).unwrap();
+    for rank in &mut ranks {
+        assert_eq!(rank.end().unwrap().0, RunExit::Canceled);
+    }
+}
+
+#[test]
+fn ranks_that_do_not_train_the_same_say_what_differs() {
+    let mut laboratory = Laboratory::new(&model("bert"), 60, DROPOUT).unwrap();
+    let mut other = laboratory.manifest.clone();
+    other.seed = Seed(77);
+    let manifests = [laboratory.manifest.clone(), other];
+    let mut ranks = laboratory.ranks(2).unwrap();
+    let generation = laboratory.next_generation();
+    laboratory.start_each(&mut ranks, generation, &manifests, 50, None).unwrap();
+    for rank in &mut ranks {
+        let (exit, _) = rank.end().unwrap();
+        let RunExit::Failed { message, .. } = &exit else { panic!("{exit:?}") };
+        assert!(message.contains("rank 1 does not train what rank 0 does"), "{message}");
+        assert!(message.contains("digest"), "{message}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_all_ranks_at_the_same_step() {
+    let sick = tempfile::tempdir().unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(model("bert").join(name), sick.path().join(name)).unwrap();
+    }
+    let weights = Tensor::read_safetensors(model("bert").join("model.safetensors")).unwrap();
+    for (name, tensor) in &weights {
+        if name.ends_with("word_embeddings.weight") {
+            // One word that only some examples, and so only some ranks, have.
+            let _filled = tensor.get(12).fill_(f64::NAN);
+        }
+    }
+    Tensor::write_safetensors(&weights, sick.path().join("model.safetensors")).unwrap();
+    let mut laboratory = Laboratory::new(sick.path(), 60, DROPOUT).unwrap();
+    let mut ranks = laboratory.ranks(3).unwrap();
+    laboratory.start(&mut ranks, 200, None).unwrap();
+    let exits: Vec<RunExit> = ranks.iter_mut().map(|rank| rank.end().unwrap().0).collect();
+    assert!(matches!(exits[0], RunExit::Diverged { .. }), "{exits:?}");
+    assert!(exits.iter().all(|exit| *exit == exits[0]), "{exits:?}");
+}
+
+#[test]
+fn short_gradients_stay_close_to_long_ones() {
+    let curve = |compression: &str| {
+        let settings = format!("{EXACT}training: {{gradient_compression: {compression}}}\n");
+        let mut laboratory = Laboratory::new(&model("bert"), 43, &settings).unwrap();
+        laboratory.train(2, 60).unwrap();
+        laboratory.losses().unwrap()
+    };
+    let wanted = curve("none");
+    for compression in ["bfloat16", "float16"] {
+        let found = curve(compression);
+        assert_ne!(found, wanted, "{compression} changes nothing");
+        for ((step, found), (_, wanted)) in found.iter().zip(&wanted) {
+            let off = (found - wanted).abs();
+            assert!(off < 0.05, "{compression}, step {step}: {found} instead of {wanted}");
+        }
+    }
+}
+
+/// Gradients of one step over 32 examples, by `world_size` ranks that are threads here, each with
+/// micro-batches of this size. All ranks must have the same bits.
+fn gradient(world_size: u32, micro_batch_size: u64) -> Vec<f32> {
+    let (sender, address) = std::sync::mpsc::channel();
+    let first =
+        std::thread::spawn(move || rank_gradient(0, world_size, micro_batch_size, Err(sender)));
+    let address = if world_size > 1 { address.recv().unwrap() } else { String::new() };
+    let others: Vec<_> = (1..world_size)
+        .map(|rank| {
+            let address = address.clone();
+            std::thread::spawn(move || {
+                rank_gradient(rank, world_size, micro_batch_size, Ok(address))
+            })
+        })
+        .collect();
+    let wanted = first.join().unwrap();
+    for other in others {
+        assert!(other.join().unwrap() == wanted, "ranks have other gradients");
+    }
+    wanted
+}
+
+fn rank_gradient(
+    rank: u32,
+    world_size: u32,
+    micro_batch_size: u64,
+    address: Result<String, Sender<String>>,
+) -> Vec<f32> {
+    tch::set_num_threads(1);
+    let mut draws = Seed(21).draws();
+    let tokens: Vec<Vec<u32>> = (0..32)
+        .map(|_| (0..9).map(|_| u32::try_from(3 + draws.below(80)).unwrap()).collect())
+        .collect();
+    let data = Split::new(tokens, (0..32).map(|index| index % 3).collect());
+    let settings = TrialSettings {
+        global_batch_size: 32,
+        micro_batch_size,
+        dropout: Some(0.0),
+        ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
+    };
+    let plan = TrialPlan {
+        settings,
+        training: TrainingSettings::default(),
+        stopping_objective: None,
+        seed: Seed(4),
+        total_steps: 40,
+        data: String::new(),
+        rank,
+    };
+    let pretrained = Pretrained::read(&repository().join("tests/golden/hf/tiny")).unwrap();
+    let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let model =
+        Classifier::to_train(&pretrained, labels, Frozen::default(), Seed(3), Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(plan, model, Examples::of_tokens(&data)).unwrap();
+    let batch: Vec<u32> = (0..32).collect();
+    let normalizer = trainer.normalizer(&batch);
+    let gradients = |trainer: &Trainer<'_>| {
+        let flat =
+            |(_, tensor): (&str, &Tensor)| Vec::<f32>::try_from(tensor.grad().view([-1])).unwrap();
+        trainer.model().trained().flat_map(flat).collect()
+    };
+    if world_size == 1 {
+        trainer.accumulate(1, &batch, normalizer).unwrap();
+        return gradients(&trainer);
+    }
+    let (rendezvous, sender) = match address {
+        Ok(address) => (Some(address), None),
+        Err(sender) => (None, Some(sender)),
+    };
+    let membership = Membership {
+        generation: Generation(1),
+        gang: Gang { rank, world_size, rendezvous },
+        step_deadline: std::time::Duration::from_secs(60),
+    };
+    let rendezvous = Rendezvous::open(membership, |failure| panic!("{failure:?}")).unwrap();
+    if let Some(sender) = sender {
+        sender.send(rendezvous.address().to_string()).unwrap();
+    }
+    let identity = trainer.identity("tiny");
+    let go_on = || ControlFlow::Continue(());
+    let group = rendezvous.join(identity, Device::Cpu, go_on).unwrap().unwrap();
+    trainer.join(group.clone()).unwrap();
+    let own = share(&batch, |_| 9, rank, world_size);
+    assert_eq!(own.len(), 32 / usize::try_from(world_size).unwrap());
+    trainer.accumulate(1, &own, normalizer).unwrap();
+    let found = gradients(&trainer);
+    drop(trainer);
+    group.close();
+    rendezvous.leave();
+    found
+}
+
+#[test]
+fn a_batch_of_32_is_four_of_8_and_two_ranks_of_16() {
+    let whole = gradient(1, 32);
+    let largest = whole.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (world_size, micro_batch_size) in [(1, 8), (2, 16), (2, 8), (4, 4)] {
+        let found = gradient(world_size, micro_batch_size);
+        let off = found.iter().zip(&whole).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(
+            off < 2e-6 * largest,
+            "{world_size} ranks in {micro_batch_size}: {off} of {largest}"
+        );
+    }
+}
