@@ -1,6 +1,9 @@
-//! The engine by seed: workers come, go and are lost, runs fail, reports arrive twice, users pause and
-//! cancel. After every event the invariants hold; at the end everything has ended, and a replay of the
-//! events, with snapshots taken at random places, gives the same state to the last bit.
+//! The engine by seed: workers of several hosts come, go and are lost, ranks of gangs fail before and
+//! after they have met, reports arrive twice or too late, users pause and cancel. After every event the
+//! invariants hold: a gang has all its slots or none, no slot is used twice, no trial has two
+//! generations alive, nothing that could be started waits on an idle cluster. At the end everything has
+//! ended, and a replay of the events, with snapshots taken at random places, gives the same state to
+//! the last bit.
 //!
 //! A failure prints its seed; `MUSTER_SEED=N cargo test --release -p muster-tests --test simulation`
 //! runs that one alone.
@@ -12,14 +15,15 @@ use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, WorkerId};
 use muster_common::manifest::Manifest;
 use muster_common::run::{
-    DataFlaws, DataSummary, FailureClass, RunExit, RunReport, RunSpec, Task, TrainTask,
+    DataFlaws, DataSummary, Directive, FailureClass, RunExit, RunReport, RunSpec, Task, TrainTask,
 };
 use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
+use muster_coordinator::engine::run::MemberState;
 use muster_coordinator::engine::trial::{StopReason, TrialState};
-use muster_coordinator::engine::{Action, Engine, Event, LossCause};
+use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES};
 
 const NUM_SEEDS: u64 = 300;
 /// Random events of one simulation before it is left in peace.
@@ -36,6 +40,12 @@ fn manifest(draws: &mut Draws) -> Manifest {
         0 => "{type: none}".to_owned(),
         _ => format!("{{type: asha, reduction_factor: {eta}, min_budget: {{steps: 5}}}}"),
     };
+    let slots = match draws.below(5) {
+        0 | 1 => "1".to_owned(),
+        2 => "2".to_owned(),
+        3 => "3".to_owned(),
+        _ => "{min: 2, max: 4, grace_seconds: 3}".to_owned(),
+    };
     let text = format!(
         "version: 1
 name: sim
@@ -51,6 +61,7 @@ hyperparameters:
 searcher: {{metric: accuracy, max_trials: {max_trials}, {limit}, pruner: {pruner}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 3, keep_last: {keep}}}
+resources: {{slots: {slots}}}
 max_restarts: {restarts}
 ",
         seed = draws.below(1000),
@@ -65,8 +76,12 @@ struct Simulation {
     now: u64,
     live: Engine,
     events: Vec<(Timestamp, Event)>,
-    /// What each run will still say, with the number of its next report.
-    scripts: BTreeMap<Generation, (u64, VecDeque<RunReport>)>,
+    /// What each rank of each run will still say, with the number of its next report.
+    scripts: BTreeMap<(Generation, u32), (u64, VecDeque<RunReport>)>,
+    /// How often something was seen that a simulation without it would say nothing about.
+    seen: BTreeMap<&'static str, u32>,
+    /// World size of each trial's last run.
+    sizes: BTreeMap<String, u32>,
     num_workers: u32,
     is_faulty: bool,
     /// Every checkpoint that was reported and not deleted.
@@ -81,6 +96,8 @@ impl Simulation {
             live: Engine::default(),
             events: Vec::new(),
             scripts: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             num_workers: 0,
             is_faulty: true,
             stored: Vec::new(),
@@ -95,7 +112,18 @@ impl Simulation {
         self.live.check_invariants().unwrap();
         for action in actions {
             match action {
-                Action::StartRun { spec, .. } => self.start(&spec),
+                Action::StartRun { spec, worker } => {
+                    let run = &self.live.runs()[&spec.generation];
+                    let rank = run.rank_of(&worker).unwrap();
+                    assert_eq!(spec.gang.as_ref().map_or(0, |gang| gang.rank), rank);
+                    self.start(&spec, rank);
+                }
+                Action::DirectRun { worker, generation, directive } => {
+                    let rank = self.live.runs().get(&generation).and_then(|r| r.rank_of(&worker));
+                    if let Some(rank) = rank {
+                        self.obey((generation, rank), directive);
+                    }
+                }
                 Action::DeleteCheckpoint { checkpoint, .. } => {
                     self.stored.retain(|stored| *stored != checkpoint);
                     // A crash may have eaten the effect; then it is outstanding.
@@ -103,15 +131,48 @@ impl Simulation {
                         self.apply(Event::CheckpointDeleted { checkpoint });
                     }
                 }
-                Action::Created { .. }
-                | Action::StoreManifest { .. }
-                | Action::DirectRun { .. }
-                | Action::Rejected { .. } => {}
+                Action::Created { .. } | Action::StoreManifest { .. } | Action::Rejected { .. } => {
+                }
             }
         }
     }
 
-    fn start(&mut self, spec: &RunSpec) {
+    /// A rank is told to leave. Most do so at once; some have just finished.
+    fn obey(&mut self, rank: (Generation, u32), directive: Directive) {
+        let Some((_, script)) = self.scripts.get_mut(&rank) else { return };
+        if self.draws.below(4) > 0 {
+            let exit = match directive {
+                Directive::Preempt => RunExit::Preempted,
+                Directive::Cancel => RunExit::Canceled,
+            };
+            *script = VecDeque::from([RunReport::Ended { exit }]);
+        }
+    }
+
+    fn see(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
+    }
+
+    fn note_size(&mut self, spec: &RunSpec) {
+        let (Task::Train(task), Some(gang)) = (&spec.task, &spec.gang) else { return };
+        self.see("gang");
+        let before = self.sizes.insert(task.trial.to_string(), gang.world_size);
+        match before.map(|before| before.cmp(&gang.world_size)) {
+            Some(std::cmp::Ordering::Less) => self.see("gang grew"),
+            Some(std::cmp::Ordering::Greater) => self.see("gang shrank"),
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, spec: &RunSpec, rank: u32) {
+        if rank > 0 {
+            assert!(spec.gang.as_ref().unwrap().rendezvous.is_some(), "called to nowhere");
+            let exit = self.exit(&mut VecDeque::new());
+            let script = VecDeque::from([RunReport::Ended { exit }]);
+            self.scripts.insert((spec.generation, rank), (1, script));
+            return;
+        }
+        self.note_size(spec);
         let mut script = match &spec.task {
             Task::Prepare { .. } => VecDeque::from([RunReport::Prepared(data())]),
             Task::Train(task) => self.training(task, spec.generation),
@@ -121,9 +182,13 @@ impl Simulation {
                 VecDeque::from([RunReport::Finished { test: None, model }])
             }
         };
+        if spec.gang.is_some() {
+            let address = "10.0.0.1:1".to_owned();
+            script.push_front(RunReport::RendezvousOpened { address });
+        }
         let exit = self.exit(&mut script);
         script.push_back(RunReport::Ended { exit });
-        self.scripts.insert(spec.generation, (1, script));
+        self.scripts.insert((spec.generation, 0), (1, script));
     }
 
     fn training(&mut self, task: &TrainTask, generation: Generation) -> VecDeque<RunReport> {
@@ -165,7 +230,7 @@ impl Simulation {
             0 | 1 => RunExit::Failed {
                 message: "broken".to_owned(),
                 permanent: kind == 1 && self.draws.below(8) == 0,
-                class: FailureClass::Other,
+                class: FailureClass::ALL[usize::try_from(self.draws.below(8)).unwrap()],
             },
             2 => RunExit::Diverged { step: 3 },
             3 => RunExit::Preempted,
@@ -181,16 +246,21 @@ impl Simulation {
 
     /// Delivers the next report of a random run.
     fn deliver(&mut self) -> bool {
-        let running: Vec<Generation> = self.live.runs().keys().copied().collect();
-        let Some(generation) = self.pick(&running) else { return false };
-        let (sequence, script) = self.scripts.get_mut(&generation).unwrap();
+        let members = self.live.runs().iter().flat_map(|(generation, run)| {
+            let ranks = (0..).zip(&run.members);
+            let working = ranks.filter(|(_, member)| member.state == MemberState::Working);
+            working.map(|(rank, _)| (*generation, rank))
+        });
+        let working: Vec<(Generation, u32)> = members.collect();
+        let Some((generation, rank)) = self.pick(&working) else { return false };
+        let (sequence, script) = self.scripts.get_mut(&(generation, rank)).unwrap();
         let Some(report) = script.pop_front() else { return false };
         let number = *sequence;
         *sequence += 1;
         if let RunReport::CheckpointCommitted { checkpoint } = &report {
             self.stored.push(checkpoint.clone());
         }
-        self.apply(Event::RunReported { generation, sequence: number, report });
+        self.apply(Event::RunReported { generation, rank, sequence: number, report });
         true
     }
 
@@ -203,7 +273,41 @@ impl Simulation {
     fn join(&mut self) {
         self.num_workers += 1;
         let worker: WorkerId = format!("w{}", self.num_workers).parse().unwrap();
-        self.apply(Event::WorkerJoined { worker, host: "here".to_owned() });
+        let host = format!("h{}", self.draws.below(3));
+        self.apply(Event::WorkerJoined { worker, host });
+    }
+
+    /// Lets time pass, up to a minute, or until what the engine waits for.
+    fn wait(&mut self) {
+        match self.live.next_timer().filter(|_| self.draws.below(2) == 0) {
+            Some(at) => self.now = self.now.max(at.0),
+            None => self.now += self.draws.below(60_000),
+        }
+        self.apply(Event::TimerFired);
+    }
+
+    /// A rank that is not part of the run any more says something.
+    fn say_too_late(&mut self) {
+        let late =
+            |(rank, (sequence, script)): (&(Generation, u32), &(u64, VecDeque<RunReport>))| {
+                Some((*rank, *sequence, script.front()?.clone()))
+            };
+        let all: Vec<_> = self.scripts.iter().filter_map(late).collect();
+        let Some(((generation, rank), sequence, report)) = self.pick(&all) else { return };
+        if self.live.admit(generation, rank, sequence) == Admission::Old {
+            self.see("late report");
+            self.stays_the_same(Event::RunReported { generation, rank, sequence, report });
+        }
+    }
+
+    /// Applies an event that must change nothing but the clock.
+    fn stays_the_same(&mut self, event: Event) {
+        // Brings the clock to where the event finds it, and does what is due.
+        self.apply(Event::TimerFired);
+        let (before, at) = (self.live.clone(), Timestamp(self.now));
+        self.events.push((at, event.clone()));
+        self.live.apply(at, event);
+        assert_eq!(before, self.live, "what was counted counts once");
     }
 
     fn fault(&mut self) {
@@ -214,7 +318,8 @@ impl Simulation {
             0..=2 => self.submit(),
             3..=8 => self.join(),
             9..=12 => {
-                let cause = match self.draws.below(3) {
+                let cause = match self.draws.below(4) {
+                    3 => LossCause::Died { reason: "signal 9".to_owned() },
                     0 => LossCause::LeaseExpired,
                     1 => LossCause::Left { reason: "left".to_owned() },
                     _ => LossCause::CoordinatorRestarted,
@@ -242,17 +347,16 @@ impl Simulation {
             }
             17..=20 => {
                 // Said twice, or by a run that is over.
-                if let Some((_, Event::RunReported { generation, sequence, report })) =
+                if let Some((_, event @ Event::RunReported { generation, rank, sequence, .. })) =
                     self.pick(&self.events.clone())
                 {
-                    let before = self.live.clone();
-                    let is_old = self.live.admit(generation, sequence)
-                        != muster_coordinator::engine::Admission::New;
-                    assert!(is_old, "what was counted is not new");
-                    self.apply(Event::RunReported { generation, sequence, report });
-                    assert_eq!(before, self.live, "a repeated report changes nothing");
+                    let admission = self.live.admit(generation, rank, sequence);
+                    assert_ne!(admission, Admission::New, "what was counted is not new");
+                    self.stays_the_same(event);
                 }
             }
+            21 | 22 => self.wait(),
+            23 | 24 => self.say_too_late(),
             _ => {
                 self.deliver();
             }
@@ -267,11 +371,20 @@ impl Simulation {
         for experiment in experiments {
             self.apply(Event::ExperimentResumed { experiment });
         }
-        self.join();
+        for _ in 0..4 {
+            self.join();
+        }
         for _ in 0..PEACE_MAX {
-            if !self.deliver() && self.live.experiments().all(Experiment::is_ended) {
+            if self.deliver() {
+                continue;
+            }
+            if self.live.experiments().all(Experiment::is_ended) && self.live.runs().is_empty() {
                 return;
             }
+            // Nobody has anything to say: time must bring what is missing.
+            let at = self.live.next_timer().expect("nothing is waited for, and nothing ends");
+            self.now = self.now.max(at.0);
+            self.apply(Event::TimerFired);
         }
         panic!("something never ends");
     }
@@ -305,8 +418,9 @@ fn data() -> DataSummary {
     }
 }
 
-fn simulate(seed: u64) -> Engine {
+fn simulate(seed: u64) -> Simulation {
     let mut simulation = Simulation::new(seed);
+    simulation.apply(Event::RulesAdopted { rules: RULES });
     simulation.submit();
     simulation.join();
     for _ in 0..NUM_FAULTY {
@@ -314,7 +428,7 @@ fn simulate(seed: u64) -> Engine {
     }
     simulation.make_peace();
     simulation.check_replay();
-    simulation.live
+    simulation
 }
 
 #[test]
@@ -324,10 +438,16 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| simulate(seed));
-        let Ok(engine) = outcome else {
+        let Ok(simulation) = outcome else {
             panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone")
         };
-        for experiment in engine.experiments() {
+        for (what, count) in &simulation.seen {
+            *ends.entry(what).or_default() += count;
+        }
+        for experiment in simulation.live.experiments() {
+            let said = |words: &str| experiment.decisions.iter().any(|d| d.text.contains(words));
+            *ends.entry("host set aside").or_default() += u32::from(said("is set aside"));
+            *ends.entry("gang waited").or_default() += u32::from(said("kept for it"));
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
                 Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
@@ -352,7 +472,10 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
     if only.is_none() {
         // A simulation that never gets anywhere would prove nothing.
         let named = ["completed", "canceled", "failed"];
-        for name in named.into_iter().chain(["trial stopped", "trial gave up", "trial failed"]) {
+        let trials = ["trial stopped", "trial gave up", "trial failed"];
+        let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
+        let others = ["host set aside", "late report"];
+        for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
             assert!(
                 ends.get(name).is_some_and(|count| *count > 10),
                 "{name} is hardly seen: {ends:?}"

@@ -7,7 +7,7 @@ use muster_common::manifest::{
     EarlyStopping, EvaluationSettings, GradientCompression, HYPERPARAMETERS, Holdout, Hygiene,
     HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision,
     PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
-    SearcherSettings, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation,
+    SearcherSettings, Slots, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation,
     Unfreezing, WeightAverage,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
@@ -139,7 +139,7 @@ fn every_key_arrives() {
         }),
         budget: Budget::Examples(27_000),
         checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
-        resources: Resources { slots: 1 },
+        resources: Resources { slots: Slots::Fixed(1) },
         max_restarts: 0,
         training: full_training(),
         evaluation: EvaluationSettings { ordered: Some(false) },
@@ -179,7 +179,7 @@ fn what_is_left_out_has_its_default() {
         searcher: None,
         budget: Budget::Epochs(2.5),
         checkpoint: CheckpointSettings { every_steps: None, keep_last: 2 },
-        resources: Resources { slots: 1 },
+        resources: Resources { slots: Slots::Fixed(1) },
         max_restarts: 3,
         training: TrainingSettings::default(),
         evaluation: EvaluationSettings::default(),

@@ -3,7 +3,7 @@
 
 use std::thread::JoinHandle;
 
-use muster_common::id::Generation;
+use muster_common::id::{Generation, WorkerId};
 use muster_common::run::RunReport;
 use muster_common::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +24,7 @@ enum Command {
         reply: oneshot::Sender<Vec<Action>>,
     },
     Report {
+        worker: WorkerId,
         generation: Generation,
         sequence: u64,
         report: RunReport,
@@ -88,15 +89,16 @@ impl Driver {
         answer.await.map_err(|_| Stopped)
     }
 
-    /// Applies a report if it is new. When this returns [`Admission::New`], it is durable.
+    /// Applies a worker's report if it is new. When this returns [`Admission::New`], it is durable.
     pub async fn report(
         &self,
+        worker: WorkerId,
         generation: Generation,
         sequence: u64,
         report: RunReport,
     ) -> Result<Admission, Stopped> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Report { generation, sequence, report, reply };
+        let command = Command::Report { worker, generation, sequence, report, reply };
         self.commands.send(command).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
@@ -165,10 +167,14 @@ impl Loop {
                     events.push((now, event.clone()));
                     answers.push(Answer::Actions(reply, self.engine.apply(now, event)));
                 }
-                Command::Report { generation, sequence, report, reply } => {
-                    let admission = self.engine.admit(generation, sequence);
-                    if admission == Admission::New {
-                        let event = Event::RunReported { generation, sequence, report };
+                Command::Report { worker, generation, sequence, report, reply } => {
+                    let run = self.engine.runs().get(&generation);
+                    let rank = run.and_then(|run| run.rank_of(&worker));
+                    let admission = rank.map_or(Admission::Old, |rank| {
+                        self.engine.admit(generation, rank, sequence)
+                    });
+                    if let Some(rank) = rank.filter(|_| admission == Admission::New) {
+                        let event = Event::RunReported { generation, rank, sequence, report };
                         events.push((now, event.clone()));
                         let actions = self.engine.apply(now, event);
                         let (unheard, _) = oneshot::channel();

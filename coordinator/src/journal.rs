@@ -13,8 +13,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::engine::{Engine, Event};
 
-/// Format of events, snapshots and tables.
-const FORMAT: i64 = 1;
+/// Format of events, snapshots and tables. 2: runs of several ranks; 1 is read too.
+const FORMAT: i64 = 2;
 /// Events between two snapshots: replaying so many takes a fraction of a second.
 const SNAPSHOT_EVERY: u64 = 1000;
 

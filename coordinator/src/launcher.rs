@@ -100,7 +100,7 @@ impl LocalLauncher {
             };
             tracing::warn!(%worker, reason, "local worker is gone");
             self.live.forget(&worker);
-            let event = Event::WorkerLost { worker, cause: LossCause::Left { reason } };
+            let event = Event::WorkerLost { worker, cause: LossCause::Died { reason } };
             if self.driver.apply(event).await.is_err() {
                 return;
             }

@@ -9,8 +9,8 @@ use crate::driver::Driver;
 use crate::engine::{Engine, Event, LossCause};
 use crate::live::Live;
 
-/// Looks at every lease, a few times per lease, until `shutdown`. After a restart of the coordinator
-/// every lease starts afresh.
+/// Looks at every lease, a few times per lease, until `shutdown`. Workers go on when the coordinator is
+/// away, so after a restart, or after this process stood still itself, every lease starts afresh.
 pub async fn watch_leases(
     driver: Driver,
     live: Live,
@@ -18,9 +18,15 @@ pub async fn watch_leases(
     shutdown: CancellationToken,
 ) {
     loop {
+        let asleep_at = Instant::now();
         tokio::select! {
             () = tokio::time::sleep(lease / 5) => {}
             () = shutdown.cancelled() => return,
+        }
+        if asleep_at.elapsed() > lease / 2 {
+            // What workers said in the meantime lies unread in the sockets.
+            tracing::warn!("this process stood still; every lease starts afresh");
+            live.renew_leases(Instant::now());
         }
         let names = |engine: &Engine| engine.workers().keys().cloned().collect::<Vec<WorkerId>>();
         let Ok(workers) = driver.read(names).await else { return };

@@ -1,10 +1,13 @@
 //! The coordinator, in the order in which things flow: a command line ([`cli`]) or a client ([`rpc`])
 //! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
-//! [`live`] and [`lease`] know who is there, [`launcher`] starts local workers, [`view`] shows it all.
+//! [`live`] and [`lease`] know who is there, [`alarm`] when something is due, [`capacity`] how large a
+//! gang may be, [`launcher`] starts local workers, [`view`] shows it all.
 //!
 //! Nothing here links libtorch.
 
+pub mod alarm;
+pub mod capacity;
 pub mod cli;
 pub mod driver;
 pub mod effect;

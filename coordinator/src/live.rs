@@ -92,6 +92,11 @@ impl Live {
         self.state().heard.insert(worker.clone(), now);
     }
 
+    /// Every worker counts as heard of now.
+    pub fn renew_leases(&self, now: Instant) {
+        self.state().heard.values_mut().for_each(|heard| *heard = now);
+    }
+
     /// Time since a worker was last heard of; the first question about it starts its lease.
     pub fn silence(&self, worker: &WorkerId, now: Instant) -> Duration {
         let mut state = self.state();

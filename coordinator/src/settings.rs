@@ -30,6 +30,9 @@ pub struct Settings {
     pub threads_per_slot: u32,
     /// The worker program; absent: beside this program, else on the PATH.
     pub worker_binary: Option<PathBuf>,
+    /// Slots there may be one day, remote workers included; 0: as many as are connected when a
+    /// manifest is submitted.
+    pub max_slots: u32,
     /// A worker silent for so long has lost its run, seconds.
     pub lease_seconds: f64,
     /// Log filter, for example `info` or `muster_coordinator=debug`.
@@ -83,13 +86,14 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "state",
     "store",
     "listen",
     "slots",
     "threads_per_slot",
     "worker_binary",
+    "max_slots",
     "lease_seconds",
     "log",
     "insecure",
@@ -115,6 +119,7 @@ impl Settings {
             ("listen", "127.0.0.1:7700"),
             ("slots", "0"),
             ("threads_per_slot", "0"),
+            ("max_slots", "0"),
             ("lease_seconds", "10"),
             ("log", "info"),
             ("insecure", "false"),

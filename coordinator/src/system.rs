@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use muster_common::id::{ExperimentId, WorkerId};
+use muster_common::manifest::Slots;
 use muster_common::storage::Store;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alarm::ring;
+use crate::capacity::Capacity;
 use crate::driver::{Driver, DriverThread};
 use crate::effect::perform_all;
-use crate::engine::{Engine, Event, LossCause};
+use crate::engine::{Engine, Event, LossCause, RULES};
 use crate::journal::Journal;
 use crate::launcher::{LOCAL_PREFIX, LocalLauncher, find_worker};
 use crate::lease::watch_leases;
@@ -35,6 +38,7 @@ pub struct System {
     pub unfinished: Vec<ExperimentId>,
     /// Set when the system is to stop.
     pub shutdown: CancellationToken,
+    capacity: Capacity,
     settings: Settings,
     logs: Logs,
     tasks: TaskTracker,
@@ -59,6 +63,9 @@ impl System {
         }
         let (driver, thread) =
             Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
+        if driver.read(Engine::rules).await? < RULES {
+            driver.apply(Event::RulesAdopted { rules: RULES }).await?;
+        }
         for worker in orphans {
             let cause = LossCause::CoordinatorRestarted;
             driver.apply(Event::WorkerLost { worker, cause }).await?;
@@ -66,6 +73,7 @@ impl System {
         let live = Live::default();
         let logs = Logs::new(state.join("logs"));
         let shutdown = CancellationToken::new();
+        let capacity = Capacity::new(settings.max_slots);
         let tasks = TaskTracker::new();
         let service = Service {
             driver: driver.clone(),
@@ -73,11 +81,13 @@ impl System {
             logs: logs.clone(),
             store: store.clone(),
             lease: settings.lease(),
+            capacity: capacity.clone(),
             shutdown: shutdown.clone(),
         };
         tasks.spawn(perform_all(inbox, driver.clone(), live.clone()));
         let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
         tasks.spawn(leases);
+        tasks.spawn(ring(driver.clone(), shutdown.clone()));
         let stop = shutdown.clone();
         tasks.spawn(async move {
             if let Err(error) = rpc::serve(listener, service).await {
@@ -93,6 +103,7 @@ impl System {
             address,
             unfinished,
             shutdown,
+            capacity,
             settings,
             logs,
             tasks,
@@ -100,11 +111,30 @@ impl System {
         })
     }
 
-    /// Starts the local workers; returns how many. Each keeps being started again until the end.
-    pub fn launch_local(&self) -> anyhow::Result<u32> {
+    /// Number of local workers that the settings come to, and the threads of each.
+    fn local_capacity(&self) -> (u32, u32) {
         let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
         let num_cores = u32::try_from(num_cores).unwrap_or(u32::MAX);
-        let (num_slots, threads_per_slot) = self.settings.local_capacity(num_cores);
+        self.settings.local_capacity(num_cores)
+    }
+
+    /// Refuses a manifest that wants more slots at once than there may ever be.
+    pub async fn check_slots(&self, slots: Slots) -> anyhow::Result<()> {
+        let num_workers = self.driver.read(|engine: &Engine| engine.workers().len()).await?;
+        Ok(self.capacity.check(slots, num_workers)?)
+    }
+
+    /// Local workers are going to be started; returns how many.
+    pub fn plan_local(&self) -> u32 {
+        let (num_slots, _) = self.local_capacity();
+        self.capacity.plan(num_slots);
+        num_slots
+    }
+
+    /// Starts the local workers; returns how many. Each keeps being started again until the end.
+    pub fn launch_local(&self) -> anyhow::Result<u32> {
+        let num_slots = self.plan_local();
+        let (_, threads_per_slot) = self.local_capacity();
         let launcher = LocalLauncher {
             worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
             coordinator: format!("http://{}", self.address),

@@ -7,6 +7,7 @@ mod document;
 mod hub;
 mod label;
 mod reader;
+mod resources;
 mod sampler;
 mod searcher;
 mod section;
@@ -21,6 +22,7 @@ mod warning;
 pub use budget::Budget;
 pub use hub::HubName;
 pub use reader::{Issue, ManifestError};
+pub use resources::{Resources, Slots};
 pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
@@ -154,11 +156,4 @@ pub struct CheckpointSettings {
     pub every_steps: Option<u64>,
     /// So many of the newest checkpoints of a trial are kept, at least one.
     pub keep_last: u32,
-}
-
-/// What one trial occupies while it runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    /// Slots of one run, granted together.
-    pub slots: u32,
 }

@@ -4,6 +4,7 @@
 use super::budget::Budget;
 use super::data::read_data;
 use super::reader::{Field, closest};
+use super::resources::read_resources;
 use super::sampler::read_sampler;
 use super::searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
@@ -11,7 +12,8 @@ use super::space::{Domain, ParameterValue, Scale, SearchSpace};
 use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::truncation::{Truncation, read_truncation};
 use super::{
-    CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, TrainingObjective,
+    CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, Slots,
+    TrainingObjective,
 };
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 use crate::seed::Seed;
@@ -51,9 +53,10 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     let checkpoint = optional_or(section.get("checkpoint"), default_checkpoint(), |field| {
         read_checkpoint(&field)
     });
-    let resources = optional_or(section.get("resources"), Resources { slots: 1 }, |field| {
-        read_resources(&field)
-    });
+    let resources =
+        optional_or(section.get("resources"), Resources { slots: Slots::Fixed(1) }, |field| {
+            read_resources(&field)
+        });
     let max_restarts =
         optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
     let training = optional_or(section.get("training"), TrainingSettings::default(), |field| {
@@ -273,20 +276,6 @@ fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
     let keep_last = optional_or(section.get("keep_last"), 2, |field| field.whole_u32(1, 1_000_000));
     section.finish();
     Some(CheckpointSettings { every_steps: every_steps?, keep_last: keep_last? })
-}
-
-fn read_resources(field: &Field<'_>) -> Option<Resources> {
-    let section = field.section()?;
-    let slots = optional_or(section.get("slots"), 1, |field| {
-        let slots = field.whole_u32(1, 1_000_000)?;
-        if slots == 1 {
-            return Some(slots);
-        }
-        field.refuse_mend("this build trains each trial on one slot", "write `slots: 1`");
-        None
-    });
-    section.finish();
-    Some(Resources { slots: slots? })
 }
 
 pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {

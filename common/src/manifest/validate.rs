@@ -204,6 +204,13 @@ impl Rules<'_> {
             let mend = "lower micro_batch_size, or remove it";
             self.refuse(&["hyperparameters", "micro_batch_size"], message, mend);
         }
+        let (global_min, _) = bounds("global_batch_size");
+        let ranks = manifest.resources.slots.max();
+        if f64::from(ranks) > global_min {
+            let message = format!("batches of {global_min} leave some of {ranks} ranks nothing");
+            let mend = "lower slots or raise global_batch_size";
+            self.refuse(&["resources", "slots"], message, mend);
+        }
         if let Budget::Examples(examples) = manifest.budget
             && (examples as f64) < global_max
         {

@@ -80,15 +80,19 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
     let mut client = connect(&arguments.client).await?;
     if let Some(experiment) = arguments.experiment {
         let view = once(&mut client, experiment).await?;
-        print!("{}", table::trials(&view));
+        if !view.reason.is_empty() {
+            println!("{}", view.reason);
+        }
+        print!("{}{}", table::trials(&view), table::ranks(&view));
         return Ok(Exit::Done);
     }
     let response = client
         .list_experiments(timed(v1::ListExperimentsRequest {}))
         .await
         .map_err(|status| said(&status))?;
+    let response = response.into_inner();
     let views: Result<Vec<ExperimentView>, _> =
-        response.into_inner().experiments.into_iter().map(experiment_from_wire).collect();
+        response.experiments.into_iter().map(experiment_from_wire).collect();
     let views = views?;
     if views.is_empty() {
         eprintln!("no experiments yet; `muster submit MANIFEST` makes one");
@@ -108,6 +112,12 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
             view.count(TrialStateName::Running),
             number::clock(view.elapsed_seconds()),
         );
+        if !view.reason.is_empty() && !view.state.is_ended() {
+            println!("    {}", view.reason);
+        }
+    }
+    for host in response.hosts_aside {
+        println!("{host}");
     }
     Ok(Exit::Done)
 }

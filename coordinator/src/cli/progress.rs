@@ -179,8 +179,12 @@ fn block(view: &ExperimentView) -> Vec<String> {
 fn running_line(trial: &TrialView) -> String {
     let done = trial.step as f64 / trial.target_step.max(1) as f64;
     let loss = trial.last_loss.map_or_else(String::new, |loss| format!("  loss {loss:.3}"));
+    let slots = match trial.ranks.len() {
+        0 | 1 => String::new(),
+        count => format!("  {count} slots"),
+    };
     format!(
-        "  t{:<7} {} step {} of {}{loss}  {:.0} examples/s  {}",
+        "  t{:<7} {} step {} of {}{loss}{slots}  {:.0} examples/s  {}",
         trial.id.number,
         bar(done),
         trial.step,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use muster_common::id::ExperimentId;
+use muster_common::manifest::Slots;
 use muster_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,6 +53,8 @@ async fn attend(
         let again = resume_command(arguments, other);
         eprintln!("note: {other} has not ended and is paused; `{again}` goes on with it");
     }
+    system.plan_local();
+    system.check_slots(slots_of(system, wanted.as_ref(), submission.as_ref()).await?).await?;
     let num_slots = system.launch_local()?;
     wait_for_workers(system, num_slots).await?;
     let id = match (wanted, submission) {
@@ -84,6 +87,20 @@ async fn attend(
     }
     print!("{}", table::render(&view));
     Ok(exit_of(view.state))
+}
+
+/// Slots that a trial of what is to be run trains on.
+async fn slots_of(
+    system: &System,
+    wanted: Option<&ExperimentId>,
+    submission: Option<&Submission>,
+) -> anyhow::Result<Slots> {
+    let submitted = submission.map(|submission| submission.manifest.resources.slots);
+    let Some(id) = wanted.cloned() else { return Ok(submitted.unwrap_or(Slots::Fixed(1))) };
+    let slots = move |engine: &Engine| {
+        engine.experiment(&id).map(|experiment| experiment.manifest.resources.slots)
+    };
+    Ok(system.driver.read(slots).await?.unwrap_or(Slots::Fixed(1)))
 }
 
 pub(super) fn exit_of(state: ExperimentState) -> Exit {

@@ -68,6 +68,17 @@ fn data(view: &ExperimentView) -> String {
     text
 }
 
+/// Where the ranks of running gangs are, one line for each.
+pub(super) fn ranks(view: &ExperimentView) -> String {
+    let mut text = String::new();
+    for trial in view.trials.iter().filter(|trial| trial.ranks.len() > 1) {
+        for rank in &trial.ranks {
+            line(&mut text, format!("t{}  {rank}", trial.id.number));
+        }
+    }
+    text
+}
+
 /// The ranked table of trials.
 pub(super) fn trials(view: &ExperimentView) -> String {
     let ranked = view.ranked();

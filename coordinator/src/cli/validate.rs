@@ -82,6 +82,10 @@ fn describe(manifest: &Manifest) -> String {
             }
         }
     }
+    let slots = manifest.resources.slots;
+    if slots.max() > 1 {
+        lines.push(format!("  each on {slots} at once"));
+    }
     let searched = manifest.hyperparameters.iter().filter(|(_, domain)| domain.is_searched());
     let names: Vec<&str> = searched.map(|(name, _)| name.as_str()).collect();
     if !names.is_empty() {

@@ -53,7 +53,10 @@ pub enum Event {
     RunReported {
         /// Which run.
         generation: Generation,
-        /// Number of the report within the run, from 1.
+        /// Which of its ranks.
+        #[serde(default)]
+        rank: u32,
+        /// Number of the report within the rank's part of the run, from 1.
         sequence: u64,
         /// What it said.
         report: RunReport,
@@ -63,6 +66,14 @@ pub enum Event {
         /// Which.
         checkpoint: CheckpointKey,
     },
+    /// A build with other rules took over. What was decided before stays decided by the rules of then,
+    /// in every replay.
+    RulesAdopted {
+        /// Number of the rules; see [`RULES`](super::RULES).
+        rules: u32,
+    },
+    /// Something is due; see [`Engine::next_timer`](super::Engine::next_timer).
+    TimerFired,
 }
 
 /// Why a worker is gone.
@@ -71,9 +82,14 @@ pub enum Event {
 pub enum LossCause {
     /// Nothing was heard of it for a whole lease.
     LeaseExpired,
-    /// It said goodbye.
+    /// It said goodbye. Never counted against a trial.
     Left {
         /// What it said.
+        reason: String,
+    },
+    /// Its process ended without a goodbye.
+    Died {
+        /// How, for people.
         reason: String,
     },
     /// It was a child of a coordinator that is gone. Never counted against a trial.

@@ -55,6 +55,9 @@ pub struct Experiment {
     pub failures: u32,
     /// The outcome.
     pub best: Option<Best>,
+    /// Since when free slots are kept for its next run, which needs more of them.
+    #[serde(default)]
+    pub waiting_since: Option<Timestamp>,
 }
 
 /// Where an experiment is.
@@ -161,6 +164,7 @@ impl Experiment {
             decisions: Vec::new(),
             failures: 0,
             best: None,
+            waiting_since: None,
         }
     }
 

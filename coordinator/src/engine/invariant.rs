@@ -2,32 +2,20 @@
 
 use std::collections::BTreeSet;
 
+use muster_common::manifest::Slots;
+use muster_common::run::Task;
+
 use super::Engine;
 use super::experiment::{Part, Phase};
+use super::run::MemberState;
 use super::trial::TrialState;
 
 impl Engine {
     /// The first broken rule, in words.
     pub fn check_invariants(&self) -> Result<(), String> {
-        for (id, worker) in &self.workers {
-            if let Some(generation) = worker.run {
-                let run = self.runs.get(&generation);
-                if run.is_none_or(|run| run.worker != *id) {
-                    return Err(format!(
-                        "worker {id} claims run {generation}, which is not its own"
-                    ));
-                }
-            }
-        }
-        for (generation, run) in &self.runs {
-            let worker = self.workers.get(&run.worker);
-            if worker.is_none_or(|worker| worker.run != Some(*generation)) {
-                return Err(format!("run {generation} has no worker"));
-            }
-            if generation.0 > self.last_generation {
-                return Err(format!("run {generation} is newer than the counter"));
-            }
-        }
+        self.check_slots()?;
+        self.check_gangs()?;
+        self.check_line()?;
         self.experiments().try_for_each(|experiment| {
             let mut claimed = BTreeSet::new();
             for trial in experiment.trials.values() {
@@ -66,5 +54,89 @@ impl Engine {
             }
             Ok(())
         })
+    }
+
+    /// A slot is used by one rank of one run, and both sides say so.
+    fn check_slots(&self) -> Result<(), String> {
+        for (id, worker) in &self.workers {
+            if let Some(generation) = worker.run {
+                let run = self.runs.get(&generation);
+                let member = run.and_then(|run| run.member(run.rank_of(id)?));
+                if member.is_none_or(|m| matches!(m.state, MemberState::Ended { .. })) {
+                    return Err(format!(
+                        "worker {id} claims run {generation}, which is not its own"
+                    ));
+                }
+            }
+        }
+        for (generation, run) in &self.runs {
+            for (rank, member) in run.members.iter().enumerate() {
+                let claims = self.workers.get(&member.worker).map(|worker| worker.run);
+                let is_over = matches!(member.state, MemberState::Ended { .. });
+                if is_over == (claims == Some(Some(*generation))) {
+                    let state = if is_over { "has ended and keeps" } else { "lacks" };
+                    return Err(format!("rank {rank} of run {generation} {state} its slot"));
+                }
+            }
+            if generation.0 > self.last_generation {
+                return Err(format!("run {generation} is newer than the counter"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A gang is whole, and a trial has one generation alive.
+    fn check_gangs(&self) -> Result<(), String> {
+        let mut alive = BTreeSet::new();
+        for (generation, run) in &self.runs {
+            let experiment = self.experiments.get(&run.experiment);
+            let slots = experiment.map(|experiment| experiment.manifest.resources.slots);
+            let is_training = matches!(run.task, Task::Train(_));
+            let (least, most) = match slots.filter(|_| is_training) {
+                Some(slots) => (slots.min(), slots.max()),
+                None => (1, 1),
+            };
+            if !(least..=most).contains(&run.world_size()) {
+                return Err(format!("run {generation} has {} ranks", run.world_size()));
+            }
+            let workers: BTreeSet<_> = run.members.iter().map(|m| &m.worker).collect();
+            if workers.len() != run.members.len() {
+                return Err(format!("run {generation} has a slot twice"));
+            }
+            if run.is_over() {
+                return Err(format!("run {generation} is over and in the books"));
+            }
+            let called = run.members.iter().skip(1).any(|m| m.state == MemberState::Working);
+            if called && run.rendezvous.is_none() {
+                return Err(format!("run {generation} was called to no rendezvous"));
+            }
+            if run.is_broken() && run.directive.is_none() {
+                return Err(format!("run {generation} has lost a rank and goes on"));
+            }
+            if let Some(trial) = run.task.trial().filter(|_| is_training)
+                && !alive.insert(trial)
+            {
+                return Err(format!("{trial} has two generations alive"));
+            }
+        }
+        Ok(())
+    }
+
+    /// An idle cluster has nothing that could be started on it, unless a lost worker is waited for.
+    fn check_line(&self) -> Result<(), String> {
+        let Some(now) = self.clock.filter(|_| self.runs.is_empty()) else { return Ok(()) };
+        let num_usable = self.num_usable();
+        let wanted = self.experiments().filter_map(|e| Some((e, e.slots_wanted(now)?)));
+        let startable: Vec<_> = wanted.filter(|(_, slots)| slots.min() <= num_usable).collect();
+        let is_graceful =
+            |slots: Slots| self.last_loss.is_some_and(|at| at.after(slots.grace()) > now);
+        match startable.first() {
+            Some((experiment, slots))
+                if !startable.iter().any(|(_, slots)| is_graceful(*slots)) =>
+            {
+                Err(format!("{} waits for {slots} of an idle cluster", experiment.id))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -1,22 +1,29 @@
 //! The pure core: events in, actions out. It reads no clock, no file, no environment and draws no
 //! random numbers but those of the seed tree, so a replay of the journal gives the same state.
 //!
-//! Reading order: [`event`], [`action`], [`experiment`], [`trial`], `schedule` (who gets a free slot),
-//! `report` (what a run's words change).
+//! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], `schedule` (who gets a free
+//! slot) with `placement`, `gang` (what happens to the ranks of a run), `report` (what a run's words
+//! change), `failure` and [`host`] (what failures mean), `timer` (what is waited for).
 
 pub mod action;
 pub mod event;
 pub mod experiment;
+mod failure;
+mod gang;
+pub mod host;
 mod invariant;
+mod placement;
 mod report;
+pub mod run;
 mod schedule;
+mod timer;
 pub mod trial;
 
 use std::collections::BTreeMap;
 
 use muster_common::id::{ExperimentId, ExperimentName, Generation, WorkerId};
 use muster_common::manifest::Manifest;
-use muster_common::run::{Directive, RunExit, RunSpec, Task};
+use muster_common::run::{Directive, RunSpec};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -24,6 +31,9 @@ use serde::{Deserialize, Serialize};
 pub use action::Action;
 pub use event::{Event, LossCause};
 use experiment::{Experiment, ExperimentEnd};
+use host::HostRecord;
+use run::MemberState;
+pub use run::Run;
 use trial::TrialState;
 
 /// All durable state of a coordinator.
@@ -37,7 +47,23 @@ pub struct Engine {
     workers: BTreeMap<WorkerId, Worker>,
     runs: BTreeMap<Generation, Run>,
     last_generation: u64,
+    /// Machines that have failed lately.
+    #[serde(default)]
+    hosts: BTreeMap<String, HostRecord>,
+    /// When a worker was last lost: another may come in its place.
+    #[serde(default)]
+    last_loss: Option<Timestamp>,
+    /// Time of the last event.
+    #[serde(default)]
+    clock: Option<Timestamp>,
+    /// Which rules are in force; see [`Event::RulesAdopted`].
+    #[serde(default)]
+    rules: u32,
 }
+
+/// The rules of this build. 0: as before there were gangs. 1: failures have classes with a rule each,
+/// and machines that fail again and again are set aside.
+pub const RULES: u32 = 1;
 
 /// A worker that offers its slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,23 +72,6 @@ pub struct Worker {
     pub host: String,
     /// What it does.
     pub run: Option<Generation>,
-}
-
-/// A run that has not ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Run {
-    /// Who does it.
-    pub worker: WorkerId,
-    /// For which experiment.
-    pub experiment: ExperimentId,
-    /// What.
-    pub task: Task,
-    /// Number of the next report to count.
-    pub next_sequence: u64,
-    /// When it was assigned.
-    pub started_at: Timestamp,
-    /// What it was told.
-    pub directive: Option<Directive>,
 }
 
 /// What becomes of a report.
@@ -97,27 +106,40 @@ impl Engine {
         &self.runs
     }
 
-    /// Whether a report is to be journaled.
-    pub fn admit(&self, generation: Generation, sequence: u64) -> Admission {
-        match self.runs.get(&generation) {
+    /// Which rules are in force.
+    pub fn rules(&self) -> u32 {
+        self.rules
+    }
+
+    /// Whether failures have classes.
+    fn has_classes(&self) -> bool {
+        self.rules >= 1
+    }
+
+    /// Whether a report of a rank is to be journaled.
+    pub fn admit(&self, generation: Generation, rank: u32, sequence: u64) -> Admission {
+        match self.runs.get(&generation).and_then(|run| run.member(rank)) {
+            Some(member) if member.state != MemberState::Working => Admission::Old,
             None => Admission::Old,
-            Some(run) if sequence < run.next_sequence => Admission::Old,
-            Some(run) if sequence == run.next_sequence => Admission::New,
+            Some(member) if sequence < member.next_sequence => Admission::Old,
+            Some(member) if sequence == member.next_sequence => Admission::New,
             Some(_) => Admission::Gap,
         }
     }
 
-    /// What a worker has to be told about a run it should be doing.
-    pub fn spec(&self, generation: Generation) -> Option<RunSpec> {
+    /// What a worker has to be told about a run it should be doing; `None`: nothing yet.
+    pub fn spec(&self, generation: Generation, worker: &WorkerId) -> Option<RunSpec> {
         let run = self.runs.get(&generation)?;
-        let experiment = self.experiments.get(&run.experiment)?;
+        let rank = run.rank_of(worker)?;
+        let is_working = run.member(rank)?.state == MemberState::Working;
+        let experiment = self.experiments.get(&run.experiment).filter(|_| is_working)?;
         Some(RunSpec {
             generation,
             experiment: run.experiment.clone(),
             task: run.task.clone(),
             manifest: experiment.manifest.clone(),
             store: experiment.store.clone(),
-            gang: None,
+            gang: run.gang(rank),
         })
     }
 
@@ -145,6 +167,9 @@ impl Engine {
     /// The one way in. Same state, time and event give the same state and actions.
     pub fn apply(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        // A wall clock may be set back; what is due stays due.
+        let now = self.clock.map_or(now, |clock| clock.max(now));
+        self.clock = Some(now);
         match event {
             Event::ExperimentSubmitted { manifest, text, store } => {
                 self.submit(now, *manifest, text, store, &mut actions);
@@ -159,17 +184,23 @@ impl Engine {
             Event::WorkerJoined { worker, host } => {
                 self.workers.entry(worker).or_insert(Worker { host, run: None });
             }
-            Event::WorkerLost { worker, cause } => self.lose(now, &worker, &cause),
-            Event::RunReported { generation, sequence, report } => {
-                if self.admit(generation, sequence) == Admission::New {
-                    self.report(now, generation, report, &mut actions);
+            Event::WorkerLost { worker, cause } => self.lose(now, &worker, &cause, &mut actions),
+            Event::RunReported { generation, rank, sequence, report } => {
+                if self.admit(generation, rank, sequence) == Admission::New {
+                    self.report(now, (generation, rank), report, &mut actions);
                 } else {
-                    let reason = format!("report {sequence} of run {generation} does not count");
+                    let reason = format!(
+                        "report {sequence} of rank {rank} of run {generation} does not count"
+                    );
                     actions.push(Action::Rejected { reason });
                 }
             }
             Event::CheckpointDeleted { checkpoint } => self.forget_checkpoint(&checkpoint),
+            Event::RulesAdopted { rules } => self.rules = rules,
+            Event::TimerFired => {}
         }
+        self.end_overdue_gangs(now, &mut actions);
+        self.take_back_hosts(now);
         self.schedule(now, &mut actions);
         actions
     }
@@ -218,7 +249,7 @@ impl Engine {
             experiment.paused = true;
             experiment.decide(now, None, "paused".to_owned());
         }
-        self.direct_runs(id, Directive::Preempt, actions);
+        self.direct_runs(now, id, Directive::Preempt, actions);
     }
 
     fn resume(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {
@@ -241,28 +272,7 @@ impl Engine {
             trial.state = TrialState::Canceled;
         }
         experiment.end(now, ExperimentEnd::Canceled);
-        self.direct_runs(id, Directive::Cancel, actions);
-    }
-
-    /// Tells every run of an experiment to leave its slot.
-    fn direct_runs(&mut self, id: &ExperimentId, directive: Directive, actions: &mut Vec<Action>) {
-        for (generation, run) in self.runs.iter_mut().filter(|(_, run)| run.experiment == *id) {
-            run.directive = Some(directive);
-            let (worker, generation) = (run.worker.clone(), *generation);
-            actions.push(Action::DirectRun { worker, generation, directive });
-        }
-    }
-
-    fn lose(&mut self, now: Timestamp, id: &WorkerId, cause: &LossCause) {
-        let Some(worker) = self.workers.remove(id) else { return };
-        let Some(generation) = worker.run else { return };
-        let (reason, counts) = match cause {
-            LossCause::LeaseExpired => ("nothing was heard of its worker".to_owned(), true),
-            LossCause::Left { reason } => (reason.clone(), true),
-            LossCause::CoordinatorRestarted => ("the coordinator restarted".to_owned(), false),
-        };
-        let Some(run) = self.runs.remove(&generation) else { return };
-        self.end_run(now, generation, &run, RunExit::Lost { reason }, counts);
+        self.direct_runs(now, id, Directive::Cancel, actions);
     }
 
     fn forget_checkpoint(&mut self, checkpoint: &CheckpointKey) {

@@ -1,17 +1,22 @@
 //! What a run's words change.
 
+use std::time::Duration;
+
 use muster_common::evaluation::Evaluation;
 use muster_common::id::Generation;
 use muster_common::objective::ObjectiveMetric;
-use muster_common::run::{RunExit, RunReport, Task};
+use muster_common::run::{FailureClass, RunExit, RunReport, Task};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Part, Phase};
+use super::failure::{Retry, class_of, retry};
+use super::run::Ending;
 use super::trial::{RungResult, StopReason, Trial, TrialState};
 use super::{Action, Engine, Run};
 
-/// Runs of one trial that may be lost with their workers before the trial itself is suspected.
+/// Runs of one trial that may be lost with their workers before the trial itself is suspected, under
+/// the rules of before there were classes.
 const LOSSES_MAX: u32 = 16;
 
 impl Engine {
@@ -19,27 +24,49 @@ impl Engine {
     pub(super) fn report(
         &mut self,
         now: Timestamp,
-        generation: Generation,
+        (generation, rank): (Generation, u32),
         report: RunReport,
         actions: &mut Vec<Action>,
     ) {
         let Some(run) = self.runs.get_mut(&generation) else { return };
-        run.next_sequence += 1;
-        if let RunReport::Ended { exit } = report {
-            let Some(run) = self.runs.remove(&generation) else { return };
-            if let Some(worker) = self.workers.get_mut(&run.worker) {
-                worker.run = None;
+        let Some(member) = run.member_mut(rank) else { return };
+        member.next_sequence += 1;
+        match report {
+            RunReport::Ended { exit } => {
+                return self.end_member(now, (generation, rank), exit, actions);
             }
-            return self.end_run(now, generation, &run, exit, true);
+            report if rank > 0 => {
+                let reason =
+                    format!("rank {rank} of run {generation} has no business to report {report:?}");
+                return actions.push(Action::Rejected { reason });
+            }
+            RunReport::RendezvousOpened { address } => {
+                return self.open_rendezvous(generation, address, actions);
+            }
+            report => self.count(now, generation, report, actions),
         }
+    }
+
+    /// Counts what rank 0 says of the work itself.
+    fn count(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        report: RunReport,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(run) = self.runs.get(&generation) else { return };
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
         match (&run.task, report) {
             (Task::Prepare { .. }, RunReport::Prepared(data)) => {
                 experiment.data.get_or_insert(data);
             }
             (Task::Train(task), RunReport::CheckpointCommitted { checkpoint }) => {
-                let number = task.trial.number;
-                experiment.commit(number, checkpoint, actions);
+                let is_last = checkpoint.step >= task.target_step;
+                experiment.commit(task.trial.number, checkpoint, actions);
+                if !is_last {
+                    self.grow(now, generation, actions);
+                }
             }
             (Task::Train(task), RunReport::Evaluated { step, evaluation }) => {
                 experiment.evaluated(now, task.trial.number, step, evaluation);
@@ -61,25 +88,37 @@ impl Engine {
         }
     }
 
-    /// Ends a run that has been taken out of the books. `counts`: a loss counts against the trial.
-    pub(super) fn end_run(
-        &mut self,
-        now: Timestamp,
-        generation: Generation,
-        run: &Run,
-        exit: RunExit,
-        counts: bool,
-    ) {
+    /// Ends a run that has been taken out of the books.
+    pub(super) fn end_run(&mut self, now: Timestamp, generation: Generation, run: &Run) {
+        let has_classes = self.has_classes();
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
+        let ending = run.ending();
         match &run.task {
             Task::Prepare { part, .. } => {
-                experiment.end_part(now, *part as usize, generation, exit);
+                experiment.end_part(now, *part as usize, generation, ending, has_classes);
             }
             Task::Train(task) => {
-                experiment.end_training(now, task.trial.number, generation, exit, counts);
+                let number = task.trial.number;
+                experiment.end_training(now, number, generation, ending, has_classes);
+                // The slots of a gang that goes on at once do not go to somebody else.
+                let goes_on = |trial: &Trial| {
+                    trial.state == TrialState::Pending && trial.not_before.is_none()
+                };
+                if run.members.len() > 1 && experiment.trials.get(&number).is_some_and(goes_on) {
+                    experiment.waiting_since.get_or_insert(now);
+                }
             }
-            Task::Finish { .. } => experiment.end_finish(now, generation, exit),
+            Task::Finish { .. } => experiment.end_finish(now, generation, ending, has_classes),
         }
+    }
+}
+
+/// What a failure says of itself.
+fn words(exit: RunExit) -> String {
+    match exit {
+        RunExit::Failed { message, .. } => message,
+        RunExit::Lost { reason } => reason,
+        other => other.to_string(),
     }
 }
 
@@ -159,10 +198,9 @@ impl Experiment {
         now: Timestamp,
         number: u32,
         generation: Generation,
-        exit: RunExit,
-        counts: bool,
+        ending: Ending,
+        has_classes: bool,
     ) {
-        let max_restarts = self.manifest.max_restarts;
         let ladder_length = self.ladder.len();
         let Some(trial) = self.trials.get_mut(&number) else { return };
         if trial.state != (TrialState::Running { generation }) {
@@ -172,7 +210,7 @@ impl Experiment {
             result.checkpoint.generation == generation && trial.results.len() == trial.rungs_passed
         });
         let mut note = None;
-        trial.state = match exit {
+        trial.state = match ending.exit {
             // The result is in, so the run's work is done however its process ended.
             _ if passed && trial.early_stop.is_some() => {
                 let best_step = trial.early_stop.unwrap_or_default();
@@ -186,24 +224,9 @@ impl Experiment {
             }
             RunExit::Preempted => TrialState::Pending,
             RunExit::Canceled => TrialState::Canceled,
-            RunExit::Lost { reason } => {
-                trial.losses += u32::from(counts);
-                note = Some(format!("run {generation} lost: {reason}"));
-                if trial.losses > LOSSES_MAX {
-                    let message = format!("{} runs were lost, the last: {reason}", trial.losses);
-                    TrialState::Failed { message }
-                } else {
-                    TrialState::Pending
-                }
-            }
-            RunExit::Failed { message, permanent, .. } => {
-                note = Some(format!("run {generation} failed: {message}"));
-                if permanent || trial.restarts >= max_restarts {
-                    TrialState::Failed { message }
-                } else {
-                    trial.restarts += 1;
-                    TrialState::Pending
-                }
+            exit @ (RunExit::Lost { .. } | RunExit::Failed { .. }) => {
+                let ending = Ending { exit, counts: ending.counts };
+                return self.fail_training(now, number, generation, ending, has_classes);
             }
             RunExit::Completed => {
                 let message = "the run ended without a result".to_owned();
@@ -216,21 +239,93 @@ impl Experiment {
         }
     }
 
-    fn end_part(&mut self, now: Timestamp, index: usize, generation: Generation, exit: RunExit) {
+    /// A trial's run failed or was lost: the rule of its class says what follows.
+    fn fail_training(
+        &mut self,
+        now: Timestamp,
+        number: u32,
+        generation: Generation,
+        ending: Ending,
+        has_classes: bool,
+    ) {
+        let (max_restarts, slots) = (self.manifest.max_restarts, self.manifest.resources.slots);
+        let Some(trial) = self.trials.get_mut(&number) else { return };
+        let class = class_of(&ending.exit).unwrap_or_default();
+        let verdict = match (&ending.exit, has_classes) {
+            (RunExit::Lost { .. }, _) if !ending.counts => Retry::Free,
+            (RunExit::Lost { .. }, false) if trial.losses >= LOSSES_MAX => Retry::Never,
+            (RunExit::Lost { .. }, false) => Retry::Free,
+            (RunExit::Failed { permanent: true, .. }, false) => Retry::Never,
+            (_, false) if trial.restarts >= max_restarts => Retry::Never,
+            (_, false) => Retry::After(Duration::ZERO),
+            (_, true) => retry(class, trial, max_restarts, slots.is_elastic()),
+        };
+        let message = words(ending.exit);
+        let kind = class.name();
+        let what = match class {
+            FailureClass::Other => format!("run {generation} failed: {message}"),
+            _ => format!("run {generation} failed ({kind}): {message}"),
+        };
+        trial.losses += u32::from(verdict == Retry::Free && ending.counts);
+        trial.memory_failures += u32::from(class == FailureClass::OutOfMemory);
+        let text = match verdict {
+            Retry::Free => {
+                trial.state = TrialState::Pending;
+                format!("{what}; it goes on, which costs no restart")
+            }
+            Retry::After(wait) => {
+                trial.restarts += 1;
+                trial.state = TrialState::Pending;
+                trial.not_before = (!wait.is_zero()).then(|| now.after(wait));
+                let when = match wait.as_secs() {
+                    0 => "at once".to_owned(),
+                    seconds => format!("in {seconds} s"),
+                };
+                format!("{what}; restart {} of {max_restarts} {when}", trial.restarts)
+            }
+            Retry::Never => {
+                let message = match (class, trial.restarts) {
+                    (FailureClass::BadData | FailureClass::Other, 0) => message,
+                    (_, 0) => format!("{kind}: {message}"),
+                    (_, restarts) => {
+                        format!("{kind}, given up after {restarts} restarts: {message}")
+                    }
+                };
+                trial.state = TrialState::Failed { message };
+                format!("{what}; given up")
+            }
+        };
+        self.decide(now, Some(number), text);
+    }
+
+    fn end_part(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        generation: Generation,
+        ending: Ending,
+        has_classes: bool,
+    ) {
         let Phase::Preparing { parts } = &mut self.phase else { return };
         let Some(part) = parts.get_mut(index).filter(|part| **part == Part::Running(generation))
         else {
             return;
         };
-        *part = if exit == RunExit::Completed && self.data.is_some() {
+        *part = if ending.exit == RunExit::Completed && self.data.is_some() {
             Part::Done
         } else {
             Part::Waiting
         };
-        self.note_failure(now, "preparing the data", exit);
+        self.note_failure(now, "preparing the data", ending, has_classes);
     }
 
-    fn end_finish(&mut self, now: Timestamp, generation: Generation, exit: RunExit) {
+    fn end_finish(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        ending: Ending,
+        has_classes: bool,
+    ) {
         if self.phase != (Phase::Finishing { run: Some(generation) }) {
             return;
         }
@@ -239,14 +334,21 @@ impl Experiment {
             return self.end(now, ExperimentEnd::Completed);
         }
         self.phase = Phase::Finishing { run: None };
-        self.note_failure(now, "writing the best model", exit);
+        self.note_failure(now, "writing the best model", ending, has_classes);
     }
 
     /// Ends the experiment when work that is not a trial's failed for good or too often.
-    fn note_failure(&mut self, now: Timestamp, what: &str, exit: RunExit) {
-        let RunExit::Failed { message, permanent, .. } = exit else { return };
+    fn note_failure(&mut self, now: Timestamp, what: &str, ending: Ending, has_classes: bool) {
+        let permanent = match &ending.exit {
+            RunExit::Failed { class: FailureClass::Preempted, .. } if has_classes => return,
+            RunExit::Failed { permanent, class, .. } => {
+                *permanent || (has_classes && *class == FailureClass::BadData)
+            }
+            RunExit::Lost { .. } if has_classes && ending.counts => false,
+            _ => return,
+        };
         self.failures += 1;
-        let message = format!("{what}: {message}");
+        let message = format!("{what}: {}", words(ending.exit));
         if permanent || self.failures > self.manifest.max_restarts {
             for trial in self.trials.values_mut().filter(|trial| !trial.is_terminal()) {
                 trial.state = TrialState::Canceled;

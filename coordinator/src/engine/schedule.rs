@@ -1,19 +1,32 @@
-//! Who gets a free slot. Experiments are served in the order of submission; within one, work is
-//! chosen in this order: a part of the preparation, a trial whose run was cut short (lowest number
-//! first), a promotion (highest rung first), a new trial, the finish.
+//! Who gets free slots. Experiments are served in the order of submission; within one, work is chosen
+//! in this order: a part of the preparation, a trial whose run was cut short (lowest number first), a
+//! promotion (highest rung first), a new trial, the finish.
+//!
+//! Gangs. A run gets all its slots in one step or none, so no run holds slots while it waits for others,
+//! and gangs cannot block each other. The first in the line that has too few free slots keeps those that
+//! are free: nothing behind it is started until it is, and its place in the line is kept (by
+//! [`Experiment::waiting_since`]), so it waits for no run that begins after its turn came. Nothing
+//! smaller fills the gap meanwhile: nobody knows when a run will end, so of none can be known that it
+//! would not delay the gang. A gang that needs more slots than there are keeps nothing, because it
+//! could not be started on an idle cluster either.
+//!
+//! Elastic gangs take what is free between their bounds. They wait for more only while another worker
+//! may come for one that was lost, and grow at a checkpoint when slots are free that nobody wants.
 
 use muster_common::id::{Attempt, ExperimentId, Generation, WorkerId};
-use muster_common::manifest::{Assignment, PrunerSettings};
-use muster_common::run::{RunSpec, Task, TrainTask};
+use muster_common::manifest::{Assignment, PrunerSettings, Slots};
+use muster_common::run::{Directive, Task, TrainTask};
 use muster_common::time::Timestamp;
 
 use super::experiment::{Best, Experiment, ExperimentEnd, Part, Phase};
+use super::placement::place;
+use super::run::Run;
 use super::trial::{StopReason, Trial, TrialState};
-use super::{Action, Engine, Run};
+use super::{Action, Engine};
 use crate::sweep::asha::{Promotion, order, promotion};
 use crate::sweep::sampler::{Observation, Proposal, propose};
 
-/// Work that a slot could do now.
+/// Work that slots could do now.
 enum Work {
     Part(usize),
     Resume(u32),
@@ -22,34 +35,117 @@ enum Work {
     Finish,
 }
 
+/// What to do about the first in the line.
+enum Turn {
+    /// Start it on these workers, each with its host.
+    Begin(ExperimentId, Work, Vec<(WorkerId, String)>),
+    /// Keep the free slots for it.
+    Keep(ExperimentId),
+}
+
 impl Engine {
-    /// Gives every idle worker something to do, until there is nothing or nobody left.
+    /// Gives free slots something to do, until there is nothing or nobody left.
     pub(super) fn schedule(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        for id in self.order.clone() {
-            if let Some(experiment) = self.experiments.get_mut(&id) {
-                experiment.advance(now);
+        for experiment in self.experiments.values_mut() {
+            experiment.advance(now);
+            if experiment.waiting_since.is_some() && experiment.next_work(now).is_none() {
+                experiment.waiting_since = None;
             }
         }
-        let idle: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.run.is_none())
-            .map(|(id, _)| id.clone())
-            .collect();
-        for worker in idle {
-            let next = self.order.iter().find_map(|id| {
-                let experiment = self.experiments.get(id)?;
-                experiment.next_work().map(|work| (id.clone(), work))
-            });
-            let Some((id, work)) = next else { return };
-            self.assign(now, worker, &id, &work, actions);
+        loop {
+            match self.next_turn(now) {
+                None => return,
+                Some(Turn::Begin(id, work, workers)) => {
+                    self.begin_run(now, workers, &id, &work, actions);
+                }
+                Some(Turn::Keep(id)) => {
+                    let num_free = self.free_workers().len();
+                    let Some(experiment) = self.experiments.get_mut(&id) else { return };
+                    if experiment.waiting_since.is_none() {
+                        experiment.waiting_since = Some(now);
+                        let slots = experiment.manifest.resources.slots;
+                        let text = format!("waits for {slots}; {num_free} free, kept for it");
+                        experiment.decide(now, None, text);
+                    }
+                    return;
+                }
+            }
         }
     }
 
-    fn assign(
+    /// Workers that can be given a run, each with its host.
+    pub(super) fn free_workers(&self) -> Vec<(WorkerId, String)> {
+        let usable = self.workers.iter().filter(|(_, worker)| !self.is_aside(&worker.host));
+        let free = usable.filter(|(_, worker)| worker.run.is_none());
+        free.map(|(id, worker)| (id.clone(), worker.host.clone())).collect()
+    }
+
+    /// Workers that have a run or can be given one.
+    pub fn num_usable(&self) -> u32 {
+        let usable = self.workers.values().filter(|worker| !self.is_aside(&worker.host));
+        u32::try_from(usable.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Slots that gangs on their way out come back to: a gang that broke to as many as it had, one that
+    /// grows to all it may have. Nobody else gets them between its last rank's end and the next run.
+    fn num_promised(&self) -> usize {
+        let promised = |run: &Run| {
+            let experiment = self.experiments.get(&run.experiment)?;
+            let comes_back = !experiment.is_ended() && !experiment.paused;
+            let size = match run.grows {
+                true => experiment.manifest.resources.slots.max(),
+                false if run.is_broken() => run.world_size(),
+                false => 0,
+            };
+            comes_back.then(|| (size as usize).saturating_sub(run.num_working()))
+        };
+        self.runs.values().filter_map(promised).sum()
+    }
+
+    /// Experiments in the order in which they are served.
+    fn line(&self) -> Vec<&Experiment> {
+        let mut line: Vec<&Experiment> = self.experiments().collect();
+        // Stable: those that keep slots come first, the oldest first, then the order of submission.
+        line.sort_by_key(|experiment| {
+            (experiment.waiting_since.is_none(), experiment.waiting_since)
+        });
+        line
+    }
+
+    fn next_turn(&self, now: Timestamp) -> Option<Turn> {
+        let free = self.free_workers();
+        let num_free = free.len().saturating_sub(self.num_promised());
+        if num_free == 0 {
+            return None;
+        }
+        let num_usable = self.num_usable();
+        for experiment in self.line() {
+            let Some(work) = experiment.next_work(now) else { continue };
+            let slots = experiment.slots_of(&work);
+            if slots.min() > num_usable {
+                continue;
+            }
+            let count = num_free.min(slots.max() as usize);
+            let is_full = count == slots.max() as usize;
+            let is_enough = count >= slots.min() as usize;
+            if is_full || (is_enough && !self.may_get_more(now, slots)) {
+                let workers = place(&free, count)?;
+                return Some(Turn::Begin(experiment.id.clone(), work, workers));
+            }
+            return Some(Turn::Keep(experiment.id.clone()));
+        }
+        None
+    }
+
+    /// Whether a worker may come for one that was lost.
+    fn may_get_more(&self, now: Timestamp, slots: Slots) -> bool {
+        slots.is_elastic() && self.last_loss.is_some_and(|at| at.after(slots.grace()) > now)
+    }
+
+    fn begin_run(
         &mut self,
         now: Timestamp,
-        worker: WorkerId,
+        workers: Vec<(WorkerId, String)>,
         id: &ExperimentId,
         work: &Work,
         actions: &mut Vec<Action>,
@@ -57,33 +153,65 @@ impl Engine {
         let generation = Generation(self.last_generation + 1);
         let Some(experiment) = self.experiments.get_mut(id) else { return };
         let Some(task) = experiment.begin(now, work, generation) else { return };
+        experiment.waiting_since = None;
         self.last_generation = generation.0;
-        if let Some(entry) = self.workers.get_mut(&worker) {
-            entry.run = Some(generation);
+        let run = Run::new(now, id.clone(), task, workers);
+        for member in &run.members {
+            if let Some(entry) = self.workers.get_mut(&member.worker) {
+                entry.run = Some(generation);
+            }
         }
-        let spec = RunSpec {
-            generation,
-            experiment: id.clone(),
-            task: task.clone(),
-            manifest: experiment.manifest.clone(),
-            store: experiment.store.clone(),
-            gang: None,
-        };
-        let run = Run {
-            worker: worker.clone(),
-            experiment: id.clone(),
-            task,
-            next_sequence: 1,
-            started_at: now,
-            directive: None,
-        };
+        let first = run.members.first().map(|member| member.worker.clone());
         self.runs.insert(generation, run);
-        actions.push(Action::StartRun { worker, spec: Box::new(spec) });
+        if let Some(worker) = first
+            && let Some(spec) = self.spec(generation, &worker)
+        {
+            actions.push(Action::StartRun { worker, spec: Box::new(spec) });
+        }
+    }
+
+    /// An elastic gang that has just saved itself leaves its slots when more are free that nobody
+    /// wants: its next run takes them too.
+    pub(super) fn grow(
+        &mut self,
+        now: Timestamp,
+        generation: Generation,
+        actions: &mut Vec<Action>,
+    ) {
+        let num_free = self.free_workers().len().saturating_sub(self.num_promised());
+        let is_kept = self.experiments.values().any(|other| other.waiting_since.is_some());
+        let Some(run) = self.runs.get_mut(&generation) else { return };
+        let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
+        let slots = experiment.manifest.resources.slots;
+        let world_size = run.world_size();
+        let is_small = slots.is_elastic() && world_size < slots.max();
+        if !is_small || num_free == 0 || is_kept || experiment.paused || run.directive.is_some() {
+            return;
+        }
+        run.grows = true;
+        let number = run.task.trial().map(|trial| trial.number);
+        let text =
+            format!("run {generation} on {world_size} slots ends to grow: {num_free} more free");
+        experiment.decide(now, number, text);
+        self.direct(now, generation, Directive::Preempt, actions);
     }
 }
 
 impl Experiment {
-    fn next_work(&self) -> Option<Work> {
+    /// Slots of some work: trials train on what the manifest says, everything else on one.
+    fn slots_of(&self, work: &Work) -> Slots {
+        match work {
+            Work::Part(_) | Work::Finish => Slots::Fixed(1),
+            Work::Resume(_) | Work::Promote(_) | Work::Create => self.manifest.resources.slots,
+        }
+    }
+
+    /// Slots of the work it could do now.
+    pub fn slots_wanted(&self, now: Timestamp) -> Option<Slots> {
+        self.next_work(now).map(|work| self.slots_of(&work))
+    }
+
+    fn next_work(&self, now: Timestamp) -> Option<Work> {
         if self.paused {
             return None;
         }
@@ -91,21 +219,23 @@ impl Experiment {
             Phase::Preparing { parts } => {
                 parts.iter().position(|part| *part == Part::Waiting).map(Work::Part)
             }
-            Phase::Searching => self.next_trial(),
+            Phase::Searching => self.next_trial(now),
             Phase::Finishing { run: None } => Some(Work::Finish),
             Phase::Finishing { run: Some(_) } | Phase::Ended { .. } => None,
         }
     }
 
-    fn next_trial(&self) -> Option<Work> {
+    fn next_trial(&self, now: Timestamp) -> Option<Work> {
         let is_running = |trial: &&Trial| matches!(trial.state, TrialState::Running { .. });
         let num_running = self.trials.values().filter(is_running).count();
         let limit = self.manifest.searcher.as_ref().and_then(|searcher| searcher.max_concurrent);
         if limit.is_some_and(|limit| num_running >= limit as usize) {
             return None;
         }
-        let pending = self.trials.values().find(|trial| trial.state == TrialState::Pending);
-        if let Some(trial) = pending {
+        let is_due = |trial: &&Trial| {
+            trial.state == TrialState::Pending && trial.not_before.is_none_or(|at| at <= now)
+        };
+        if let Some(trial) = self.trials.values().find(is_due) {
             return Some(Work::Resume(trial.number));
         }
         if let Some(promotion) = self.next_promotion() {
@@ -191,6 +321,7 @@ impl Experiment {
         let trial = self.trials.get_mut(&number)?;
         trial.attempts += 1;
         trial.state = TrialState::Running { generation };
+        trial.not_before = None;
         Some(Task::Train(TrainTask {
             trial: id,
             attempt: Attempt(trial.attempts),

@@ -11,6 +11,7 @@ use muster_common::id::Generation;
 use muster_common::manifest::Assignment;
 use muster_common::objective::Objective;
 use muster_common::storage::CheckpointKey;
+use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// One assignment of hyperparameters.
@@ -34,11 +35,17 @@ pub struct Trial {
     pub attempts: u32,
     /// Runs that failed and were followed by another.
     pub restarts: u32,
-    /// Runs lost with their worker.
+    /// Runs lost with their worker that cost no restart.
     pub losses: u32,
     /// Its last run stopped early, with the best weights after so many updates.
     #[serde(default)]
     pub early_stop: Option<u64>,
+    /// Not started again before then.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
+    /// Runs for which memory was too small.
+    #[serde(default)]
+    pub memory_failures: u32,
 }
 
 /// Where a trial is.
@@ -118,6 +125,8 @@ impl Trial {
             restarts: 0,
             losses: 0,
             early_stop: None,
+            not_before: None,
+            memory_failures: 0,
         }
     }
 

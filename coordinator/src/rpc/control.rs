@@ -17,7 +17,7 @@ use super::view::experiment_to_wire;
 use crate::driver::Stopped;
 use crate::engine::{Action, Engine, Event};
 use crate::logs::Position;
-use crate::view::{ExperimentView, project};
+use crate::view::{ExperimentView, hosts_aside, project};
 
 /// Views or log blocks that may wait for a slow client.
 const STREAM_MAX: usize = 4;
@@ -83,6 +83,12 @@ impl ControlService for Control {
         let mut manifest = Manifest::parse(&request.manifest)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         manifest.rebase(Path::new(&request.base_directory));
+        let num_workers = self.service.driver.read(|engine| engine.workers().len()).await;
+        let num_workers = num_workers.map_err(stopping)?;
+        self.service
+            .capacity
+            .check(manifest.resources.slots, num_workers)
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
         let event = Event::ExperimentSubmitted {
             manifest: Box::new(manifest),
             text: request.manifest,
@@ -105,10 +111,10 @@ impl ControlService for Control {
         let list = move |engine: &Engine| {
             let now = Timestamp::now();
             let view = |experiment| experiment_to_wire(&project(engine, experiment, &live, now));
-            engine.experiments().map(view).collect()
+            (engine.experiments().map(view).collect(), hosts_aside(engine, now))
         };
-        let experiments = self.service.driver.read(list).await.map_err(stopping)?;
-        Ok(Response::new(v1::ListExperimentsResponse { experiments }))
+        let (experiments, hosts_aside) = self.service.driver.read(list).await.map_err(stopping)?;
+        Ok(Response::new(v1::ListExperimentsResponse { experiments, hosts_aside }))
     }
 
     type WatchExperimentStream = StreamOf<v1::WatchExperimentResponse>;

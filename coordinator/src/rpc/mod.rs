@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::capacity::Capacity;
 use crate::driver::Driver;
 use crate::live::Live;
 use crate::logs::Logs;
@@ -33,6 +34,8 @@ pub struct Service {
     pub store: String,
     /// How long a worker may be silent.
     pub lease: Duration,
+    /// How large a gang may be.
+    pub capacity: Capacity,
     /// Stops open streams.
     pub shutdown: CancellationToken,
 }

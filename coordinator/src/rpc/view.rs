@@ -125,6 +125,7 @@ fn trial_to_wire(view: &TrialView) -> v1::TrialView {
         restarts: view.restarts,
         rungs_passed: view.rungs_passed,
         examples_per_second: view.examples_per_second,
+        ranks: view.ranks.clone(),
     }
 }
 
@@ -143,6 +144,7 @@ fn trial_from_wire(wire: v1::TrialView) -> Result<TrialView, ConvertError> {
         restarts: wire.restarts,
         rungs_passed: wire.rungs_passed,
         examples_per_second: wire.examples_per_second,
+        ranks: wire.ranks,
     })
 }
 

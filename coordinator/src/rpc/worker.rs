@@ -91,17 +91,23 @@ struct Session {
     number: u64,
     outgoing: mpsc::Sender<Result<SessionResponse, Status>>,
     /// Whose run was assigned last: its last lines come when the engine has forgotten the run.
-    owner: Mutex<Option<(Generation, Owner)>>,
+    owner: Mutex<Option<Owner>>,
 }
 
-type Owner = (ExperimentId, Option<TrialId>);
+/// For whom a worker works.
+#[derive(Debug, Clone)]
+struct Owner {
+    generation: Generation,
+    rank: u32,
+    subject: (ExperimentId, Option<TrialId>),
+}
 
 fn stopping(error: crate::driver::Stopped) -> Status {
     Status::unavailable(error.to_string())
 }
 
 impl Session {
-    fn owner(&self) -> MutexGuard<'_, Option<(Generation, Owner)>> {
+    fn owner(&self) -> MutexGuard<'_, Option<Owner>> {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,8 +148,17 @@ impl Session {
         let worker = self.worker.clone();
         let look = move |engine: &Engine| {
             let known = engine.workers().get(&worker)?;
-            let spec = known.run.filter(|run| Some(*run) != held);
-            Some((known.run, spec.and_then(|generation| engine.spec(generation))))
+            let Some(generation) = known.run else { return Some((None, None)) };
+            let message = if Some(generation) == held {
+                // It may have been said while the worker was away.
+                let run = engine.runs().get(&generation)?;
+                run.directive_for_ranks()
+                    .map(|directive| ToWorker::Direct { generation, directive })
+            } else {
+                let spec = engine.spec(generation, &worker);
+                spec.map(|spec| ToWorker::Assign(Box::new(spec)))
+            };
+            Some((Some(generation), message))
         };
         let known = self.service.driver.read(look).await.map_err(stopping)?;
         let due = known.as_ref().and_then(|(run, _)| *run);
@@ -155,7 +170,7 @@ impl Session {
                 let event = Event::WorkerJoined { worker: self.worker.clone(), host };
                 self.service.driver.apply(event).await.map_err(stopping)?;
             }
-            Some((_, Some(spec))) => self.forward(ToWorker::Assign(Box::new(spec))).await?,
+            Some((_, Some(message))) => self.forward(message).await?,
             Some((_, None)) => {}
         }
         Ok(())
@@ -164,8 +179,9 @@ impl Session {
     async fn forward(&self, message: ToWorker) -> Result<(), Status> {
         let message = match message {
             ToWorker::Assign(spec) => {
-                let owner = (spec.experiment.clone(), spec.task.trial().cloned());
-                *self.owner() = Some((spec.generation, owner));
+                let rank = spec.gang.as_ref().map_or(0, |gang| gang.rank);
+                let subject = (spec.experiment.clone(), spec.task.trial().cloned());
+                *self.owner() = Some(Owner { generation: spec.generation, rank, subject });
                 let spec = v1::RunSpec::try_from(&*spec)
                     .map_err(|error| Status::internal(error.to_string()))?;
                 Response::Assign(spec)
@@ -189,8 +205,10 @@ impl Session {
         match request.message {
             Some(Request::Report(report)) => self.take_report(report).await,
             Some(Request::Progress(wire)) => {
-                if let Some(progress) = wire.progress {
-                    let generation = Generation(wire.generation);
+                let generation = Generation(wire.generation);
+                let owner = self.owner_of(generation).await?;
+                // What rank 0 says is said for all.
+                if let Some(progress) = wire.progress.filter(|_| is_first(owner.as_ref())) {
                     self.service.live.set_progress(generation, progress.into(), Instant::now());
                 }
                 Ok(())
@@ -222,7 +240,7 @@ impl Session {
         let admission = self
             .service
             .driver
-            .report(generation, wire.sequence, report)
+            .report(self.worker.clone(), generation, wire.sequence, report)
             .await
             .map_err(stopping)?;
         if admission == Admission::Gap {
@@ -231,7 +249,7 @@ impl Session {
                 wire.sequence
             )));
         }
-        if is_end {
+        if is_end && is_first(self.owner_of(generation).await?.as_ref()) {
             self.service.live.end_run(generation);
         }
         self.forward(ToWorker::Acknowledge { generation, sequence: wire.sequence }).await
@@ -243,20 +261,42 @@ impl Session {
         generation: Option<Generation>,
         lines: Vec<String>,
     ) -> Result<(), Status> {
-        let assigned = self.owner().clone();
-        let owner = match (generation, assigned) {
-            (None, _) => None,
-            (Some(generation), Some((of, owner))) if of == generation => Some(owner),
-            // The run was assigned in an earlier session.
-            (Some(generation), _) => {
-                let find = move |engine: &Engine| {
-                    let run = engine.runs().get(&generation)?;
-                    Some((run.experiment.clone(), run.task.trial().cloned()))
-                };
-                self.service.driver.read(find).await.map_err(stopping)?
-            }
+        let owner = match generation {
+            Some(generation) => self.owner_of(generation).await?,
+            None => None,
         };
-        self.service.logs.append(&self.worker, owner.as_ref(), &lines);
+        let lines = match owner.as_ref().map_or(0, |owner| owner.rank) {
+            0 => lines,
+            rank => lines.into_iter().map(|line| format!("rank {rank}: {line}")).collect(),
+        };
+        let subject = owner.as_ref().map(|owner| &owner.subject);
+        self.service.logs.append(&self.worker, subject, &lines);
         Ok(())
     }
+
+    /// For whom the worker does run `generation`.
+    async fn owner_of(&self, generation: Generation) -> Result<Option<Owner>, Status> {
+        let assigned = self.owner().clone().filter(|owner| owner.generation == generation);
+        if assigned.is_some() {
+            return Ok(assigned);
+        }
+        // The run was assigned in an earlier session.
+        let worker = self.worker.clone();
+        let find = move |engine: &Engine| {
+            let run = engine.runs().get(&generation)?;
+            let rank = run.rank_of(&worker)?;
+            let subject = (run.experiment.clone(), run.task.trial().cloned());
+            Some(Owner { generation, rank, subject })
+        };
+        let found = self.service.driver.read(find).await.map_err(stopping)?;
+        if found.is_some() {
+            self.owner().clone_from(&found);
+        }
+        Ok(found)
+    }
+}
+
+/// Whether it is rank 0, or nobody knows any more.
+fn is_first(owner: Option<&Owner>) -> bool {
+    owner.is_none_or(|owner| owner.rank == 0)
 }

@@ -3,8 +3,10 @@
 
 mod project;
 pub mod remaining;
+mod waiting;
 
 pub use project::project;
+pub use waiting::hosts_aside;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, TrialId};
@@ -127,6 +129,8 @@ pub struct TrialView {
     pub rungs_passed: u32,
     /// Training speed.
     pub examples_per_second: f64,
+    /// The ranks of its run, for people; empty when it does not run.
+    pub ranks: Vec<String>,
 }
 
 /// State of a trial without its data.

@@ -5,9 +5,11 @@ use muster_common::storage::Layout;
 use muster_common::time::Timestamp;
 
 use super::remaining::examples_left;
+use super::waiting::waiting;
 use super::{BestView, DecisionView, ExperimentState, ExperimentView, TrialStateName, TrialView};
 use crate::engine::Engine;
 use crate::engine::experiment::{Experiment, ExperimentEnd, Part, Phase};
+use crate::engine::run::{Member, MemberState};
 use crate::engine::trial::{StopReason, Trial, TrialState};
 use crate::live::Live;
 
@@ -20,8 +22,11 @@ pub fn project(
 ) -> ExperimentView {
     let (state, reason) = state_of(experiment);
     let objective = experiment.objective();
-    let trials: Vec<TrialView> =
-        experiment.trials.values().map(|trial| trial_view(experiment, trial, live)).collect();
+    let trials: Vec<TrialView> = experiment
+        .trials
+        .values()
+        .map(|trial| trial_view(engine, experiment, trial, live))
+        .collect();
     let (parts_done, num_parts) = match &experiment.phase {
         Phase::Preparing { parts } => {
             (parts.iter().filter(|part| **part == Part::Done).count(), parts.len())
@@ -32,8 +37,11 @@ pub fn project(
     let is_searching = state == ExperimentState::Searching && !experiment.paused;
     let seconds_left = (is_searching && examples_per_second > 0.0)
         .then(|| examples_left(experiment, live) / examples_per_second);
-    let reason =
-        if reason.is_empty() && !state.is_ended() { waiting(engine, experiment) } else { reason };
+    let reason = if reason.is_empty() && !state.is_ended() {
+        waiting(engine, experiment, now)
+    } else {
+        reason
+    };
     ExperimentView {
         id: experiment.id.clone(),
         description: experiment.manifest.description.clone().unwrap_or_default(),
@@ -91,21 +99,6 @@ fn state_of(experiment: &Experiment) -> (ExperimentState, String) {
     }
 }
 
-/// Why nothing runs, if nothing runs.
-fn waiting(engine: &Engine, experiment: &Experiment) -> String {
-    if engine.runs().values().any(|run| run.experiment == experiment.id) {
-        return String::new();
-    }
-    if experiment.paused {
-        return format!("paused; `muster resume {}` lets it go on", experiment.id);
-    }
-    if engine.workers().is_empty() {
-        return "waiting for workers: none is connected".to_owned();
-    }
-    let busy = engine.workers().values().filter(|worker| worker.run.is_some()).count();
-    format!("waiting for a slot: {busy} of {} are busy", engine.workers().len())
-}
-
 /// Where the experiment's files are, as a person would type it.
 fn location(experiment: &Experiment) -> String {
     let key = Layout::experiment(&experiment.id);
@@ -139,7 +132,7 @@ fn best_of(experiment: &Experiment) -> Option<BestView> {
     })
 }
 
-fn trial_view(experiment: &Experiment, trial: &Trial, live: &Live) -> TrialView {
+fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Live) -> TrialView {
     let objective = experiment.objective();
     let progress: Option<RunProgress> = match trial.state {
         TrialState::Running { generation } => live.progress(generation),
@@ -175,7 +168,24 @@ fn trial_view(experiment: &Experiment, trial: &Trial, live: &Live) -> TrialView 
         restarts: trial.restarts,
         rungs_passed: small(trial.rungs_passed),
         examples_per_second: progress.map_or(0.0, |progress| progress.examples_per_second),
+        ranks: ranks(engine, trial),
     }
+}
+
+/// Where the ranks of a running trial are.
+fn ranks(engine: &Engine, trial: &Trial) -> Vec<String> {
+    let TrialState::Running { generation } = trial.state else { return Vec::new() };
+    let run = engine.runs().get(&generation);
+    let members = run.into_iter().flat_map(|run| &run.members).enumerate();
+    let text = |(rank, member): (usize, &Member)| {
+        let state = match &member.state {
+            MemberState::Waiting => " waits for rank 0".to_owned(),
+            MemberState::Working => String::new(),
+            MemberState::Ended { exit, .. } => format!(" {exit}"),
+        };
+        format!("rank {rank} on {} ({}){state}", member.host, member.worker)
+    };
+    members.map(text).collect()
 }
 
 fn stop_reason(reason: &StopReason) -> String {

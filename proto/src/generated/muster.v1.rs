@@ -806,6 +806,9 @@ pub struct ListExperimentsRequest {}
 pub struct ListExperimentsResponse {
     #[prost(message, repeated, tag = "1")]
     pub experiments: ::prost::alloc::vec::Vec<ExperimentView>,
+    /// Machines that get no new runs for a while, for people.
+    #[prost(string, repeated, tag = "2")]
+    pub hosts_aside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchExperimentRequest {
@@ -942,6 +945,9 @@ pub struct TrialView {
     pub rungs_passed: u32,
     #[prost(double, tag = "12")]
     pub examples_per_second: f64,
+    /// The ranks of its run, for people; empty when it does not run.
+    #[prost(string, repeated, tag = "20")]
+    pub ranks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Best {

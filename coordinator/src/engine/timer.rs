@@ -1,0 +1,57 @@
+//! What the engine waits for besides events: it reads no clock, so whoever drives it asks when to wake
+//! it, and any event that comes later than that finds what is due.
+
+use std::time::Duration;
+
+use muster_common::run::{FailureClass, RunExit};
+use muster_common::time::Timestamp;
+
+use super::experiment::Phase;
+use super::run::MemberState;
+use super::trial::TrialState;
+use super::{Action, Engine};
+
+/// Time for rank 0 to open the rendezvous: longer than a runner may take to load libtorch from a cold
+/// disk and to fetch its data.
+const RENDEZVOUS_DEADLINE: Duration = Duration::from_secs(600);
+
+impl Engine {
+    /// When something is due next, if no event comes before: wake it with
+    /// [`Event::TimerFired`](super::Event::TimerFired) then. Always later than the last event.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        let gathering = self.runs.values().filter(|run| run.gathers() && run.directive.is_none());
+        let rendezvous = gathering.map(|run| run.started_at.after(RENDEZVOUS_DEADLINE));
+        let hosts = self.hosts.values().filter_map(|record| record.aside_until);
+        let awake = self.experiments().filter(|e| e.phase == Phase::Searching && !e.paused);
+        let trials = awake.flat_map(|experiment| {
+            let slots = experiment.manifest.resources.slots;
+            let pending: Vec<_> =
+                experiment.trials.values().filter(|t| t.state == TrialState::Pending).collect();
+            let grace = self.last_loss.map(|at| at.after(slots.grace()));
+            let waits = slots.is_elastic() && experiment.waiting_since.is_some();
+            let backoffs = pending.into_iter().filter_map(|trial| trial.not_before);
+            grace.filter(|_| waits).into_iter().chain(backoffs).collect::<Vec<_>>()
+        });
+        let times = rendezvous.chain(hosts).chain(trials);
+        times.filter(|at| self.clock.is_none_or(|clock| *at > clock)).min()
+    }
+
+    /// Ends gangs whose rank 0 never opened the rendezvous.
+    pub(super) fn end_overdue_gangs(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let overdue: Vec<_> = self
+            .runs
+            .iter()
+            .filter(|(_, run)| run.gathers() && run.directive.is_none())
+            .filter(|(_, run)| run.started_at.after(RENDEZVOUS_DEADLINE) <= now)
+            .map(|(generation, _)| *generation)
+            .collect();
+        for generation in overdue {
+            let message =
+                format!("rank 0 opened no rendezvous in {} s", RENDEZVOUS_DEADLINE.as_secs());
+            let exit = RunExit::Failed { message, permanent: false, class: FailureClass::Hang };
+            let ended = MemberState::Ended { exit, counts: true };
+            self.break_gang(generation, &ended, actions);
+            self.settle(now, generation, actions);
+        }
+    }
+}
