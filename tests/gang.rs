@@ -189,7 +189,9 @@ fn ranks_leave_at_the_same_step_when_one_is_told_first() {
     laboratory.start(&mut ranks, 30, None).unwrap();
     finish(&mut ranks).unwrap();
     let generation = laboratory.start(&mut ranks, 1_000_000, None).unwrap();
-    ranks[0].direct(generation, Directive::Cancel).unwrap();
+    for rank in &mut ranks {
+        rank.direct(generation, Directive::Cancel).unwrap();
+    }
     for rank in &mut ranks {
         assert_eq!(rank.end().unwrap().0, RunExit::Canceled);
     }
@@ -206,7 +208,8 @@ fn ranks_that_do_not_train_the_same_say_what_differs() {
     laboratory.start_each(&mut ranks, generation, &manifests, 50, None).unwrap();
     for rank in &mut ranks {
         let (exit, _) = rank.end().unwrap();
-        let RunExit::Failed { message, .. } = &exit else { panic!("{exit:?}") };
+        let RunExit::Failed { message, class, permanent } = &exit else { panic!("{exit:?}") };
+        assert!(*permanent && *class == FailureClass::BadData, "{exit:?}");
         assert!(message.contains("rank 1 does not train what rank 0 does"), "{message}");
         assert!(message.contains("digest"), "{message}");
     }
@@ -315,7 +318,7 @@ fn rank_gradient(
         trainer.model().trained().flat_map(flat).collect()
     };
     if world_size == 1 {
-        trainer.accumulate(1, &batch, normalizer).unwrap();
+        let _loss = trainer.accumulate(1, &batch, normalizer).unwrap();
         return gradients(&trainer);
     }
     let (rendezvous, sender) = match address {
@@ -337,7 +340,7 @@ fn rank_gradient(
     trainer.join(group.clone()).unwrap();
     let own = share(&batch, |_| 9, rank, world_size);
     assert_eq!(own.len(), 32 / usize::try_from(world_size).unwrap());
-    trainer.accumulate(1, &own, normalizer).unwrap();
+    let _loss = trainer.accumulate(1, &own, normalizer).unwrap();
     let found = gradients(&trainer);
     drop(trainer);
     group.close();

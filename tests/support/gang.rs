@@ -149,6 +149,8 @@ pub struct Laboratory {
     pub directory: tempfile::TempDir,
     /// Of every run.
     pub manifest: Manifest,
+    /// Its text.
+    pub text: String,
     generation: u64,
 }
 
@@ -196,7 +198,7 @@ model:
             model = model.display(),
         );
         let manifest = Manifest::parse(&text)?;
-        Ok(Self { directory, manifest, generation: 0 })
+        Ok(Self { directory, manifest, text, generation: 0 })
     }
 
     /// The one trial.

@@ -60,7 +60,7 @@ pub enum RendezvousError {
         #[source]
         source: std::io::Error,
     },
-    /// Rank 0 does not want this rank, or this rank not another.
+    /// The ranks do not train the same, or are not of the same run.
     #[error("{reason}")]
     Refused {
         /// Why.
@@ -232,8 +232,12 @@ impl Rendezvous {
             if let Some((rank, _)) = state.peers.iter().find(|(_, peer)| peer.has_left)
                 && left_at.get_or_insert_with(Instant::now).elapsed() > WORD_DEADLINE
             {
-                let reason = format!("rank {rank} left before it was ready");
-                return Err(RendezvousError::Refused { reason });
+                return Err(RendezvousError::Peer(RankFailure {
+                    rank: *rank,
+                    class: FailureClass::Lost,
+                    message: "it left before it was ready".to_owned(),
+                    permanent: false,
+                }));
             }
             if begun.elapsed() > READY_DEADLINE {
                 return Err(RendezvousError::Overdue { missing: self.missing(&state) });

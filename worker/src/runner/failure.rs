@@ -12,7 +12,7 @@ use crate::collective::{RankFailure, RendezvousError};
 
 /// Words of libtorch, of Gloo and of operating systems, in lower case, and what they mean. Their types
 /// do not tell.
-const WORDS: [(&str, FailureClass); 13] = [
+const WORDS: [(&str, FailureClass); 14] = [
     ("no space left on device", FailureClass::DiskFull),
     ("disk quota exceeded", FailureClass::DiskFull),
     ("storage full", FailureClass::DiskFull),
@@ -21,6 +21,7 @@ const WORDS: [(&str, FailureClass); 13] = [
     ("can't allocate memory", FailureClass::OutOfMemory),
     ("cannot allocate memory", FailureClass::OutOfMemory),
     ("timed out waiting", FailureClass::Hang),
+    ("application timeout", FailureClass::Hang),
     ("connection closed by peer", FailureClass::Lost),
     ("connection reset by peer", FailureClass::Lost),
     ("broken pipe", FailureClass::Lost),
@@ -92,6 +93,7 @@ mod tests {
         let cases = [
             (shim(gloo), FailureClass::Lost),
             (shim(hang), FailureClass::Hang),
+            (shim("Application timeout caused pair closure"), FailureClass::Hang),
             (shim(memory), FailureClass::OutOfMemory),
             (shim("CUDA out of memory. Tried to allocate"), FailureClass::OutOfMemory),
             (shim("shapes do not fit"), FailureClass::Other),

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use muster_common::digest::ContentHash;
 use muster_common::evaluation::Evaluation;
 use muster_common::manifest::{Precision, TrialSettings};
 use muster_common::metric::MetricName;
@@ -106,15 +107,10 @@ fn train_as_rank(
     }
     let group = match rendezvous {
         None => None,
-        Some(rendezvous) => {
-            let identity = trainer.identity(pretrained.sha256.short());
-            let device = trainer.model().device();
-            let Some(group) = rendezvous.join(identity, device, || bench.go_on())? else {
-                return Ok(bench.told());
-            };
-            trainer.join(group.clone())?;
-            Some(group)
-        }
+        Some(rendezvous) => match join(bench, rendezvous, &mut trainer, &pretrained.sha256)? {
+            None => return Ok(bench.told()),
+            group => group,
+        },
     };
     let (labels, sha256) = (&data.summary.labels, pretrained.sha256.clone());
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
@@ -134,6 +130,22 @@ fn train_as_rank(
         group.close();
     }
     Ok(exit)
+}
+
+/// Brings the trainers of all ranks together. `None`: told to leave before.
+fn join(
+    bench: &Bench<'_>,
+    rendezvous: &Rendezvous,
+    trainer: &mut Trainer<'_>,
+    pretrained: &ContentHash,
+) -> Result<Option<Group>, TaskError> {
+    let identity = trainer.identity(pretrained.short());
+    let device = trainer.model().device();
+    let group = rendezvous.join(identity, device, || bench.go_on())?;
+    if let Some(group) = &group {
+        trainer.join(group.clone())?;
+    }
+    Ok(group)
 }
 
 fn train_and_conclude(
@@ -182,7 +194,7 @@ impl<'a> Session<'a> {
         task: &TrainTask,
         validation: Examples<'a>,
         labels: &[String],
-        pretrained: muster_common::digest::ContentHash,
+        pretrained: ContentHash,
         group: Option<Group>,
     ) -> Self {
         let origin = MetricOrigin {

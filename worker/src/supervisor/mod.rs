@@ -109,7 +109,15 @@ enum RunnerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Current {
     generation: Generation,
+    /// Other ranks take part.
+    is_gang: bool,
     directive: Option<Directive>,
+}
+
+impl Current {
+    fn of(spec: &RunSpec) -> Self {
+        Self { generation: spec.generation, is_gang: spec.gang.is_some(), directive: None }
+    }
 }
 
 struct Supervisor {
@@ -173,12 +181,27 @@ impl Supervisor {
                     return Ok(());
                 }
                 let is_end = matches!(report, RunReport::Ended { .. });
+                let is_failure =
+                    matches!(report, RunReport::Ended { exit: RunExit::Failed { .. } });
+                let is_spent = is_failure && self.current.is_some_and(|run| run.is_gang);
+                if is_spent {
+                    // It may wait for ranks that are gone. The slot is free when it is gone too.
+                    self.runner.kill().await;
+                    for line in self.runner.last_lines().await {
+                        self.book.note_line(&line);
+                        self.link.log(Some(generation), line);
+                    }
+                }
                 self.report(generation, report).await;
                 if is_end {
                     self.deaths = 0;
                     self.current = None;
                     self.kill_at = None;
-                    self.state = RunnerState::Ready;
+                    self.state = if is_spent {
+                        RunnerState::Dead { again_at: Instant::now() }
+                    } else {
+                        RunnerState::Ready
+                    };
                     return self.start_waiting().await;
                 }
                 Ok(())
@@ -205,10 +228,7 @@ impl Supervisor {
         tracing::warn!(how, "the runner is gone");
         let interrupted = self.current.take();
         // A run that waits for a runner that cannot start fails like one that was running.
-        let waiting = self
-            .waiting
-            .take()
-            .map(|spec| Current { generation: spec.generation, directive: None });
+        let waiting = self.waiting.take().map(|spec| Current::of(&spec));
         if let Some(run) = interrupted.or(waiting) {
             let exit = match run.directive {
                 Some(Directive::Cancel) => RunExit::Canceled,
@@ -235,7 +255,7 @@ impl Supervisor {
             return Ok(());
         }
         let Some(spec) = self.waiting.take() else { return Ok(()) };
-        self.current = Some(Current { generation: spec.generation, directive: None });
+        self.current = Some(Current::of(&spec));
         self.state = RunnerState::Busy;
         // A runner that cannot be written to is dead, which its own event tells.
         if let Err(error) = self.runner.tell(&ToRunner::Start(spec)).await {

@@ -3,14 +3,19 @@
 use std::io;
 use std::net::IpAddr;
 use std::process::Stdio;
+use std::time::Duration;
 
 use muster_common::compute;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
 
 use crate::collective::ADDRESS_VARIABLE;
 use crate::pipe::{FromRunner, ToRunner};
+
+/// Longest wait for a line of a runner that is gone: its pipe may be held by what it started.
+const LAST_LINES: Duration = Duration::from_millis(100);
 
 /// What a runner does.
 #[derive(Debug)]
@@ -108,6 +113,15 @@ impl Runner {
         if let Err(error) = self.child.kill().await {
             tracing::warn!(%error, "the runner cannot be killed");
         }
+    }
+
+    /// What it had logged before it was killed and nobody has read.
+    pub(super) async fn last_lines(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Ok(Some(line)) = timeout(LAST_LINES, next_line(&mut self.stderr)).await {
+            lines.push(line);
+        }
+        lines
     }
 }
 
