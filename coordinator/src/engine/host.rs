@@ -48,7 +48,7 @@ impl Engine {
             let record = self.hosts.entry(host.clone()).or_default();
             record.failures.retain(|at| now.since(*at) < WINDOW);
             record.failures.push(now);
-            record.last = reason.to_owned();
+            reason.clone_into(&mut record.last);
             let is_enough = record.failures.len() >= FAILURES_MAX;
             if is_enough && !self.is_aside(&host) && self.has_other_host(&host) {
                 let until = now.after(ASIDE);
