@@ -84,6 +84,7 @@ fn full_training() -> TrainingSettings {
             min_change: 0.001,
         }),
         precision: Precision::Bfloat16,
+        masking: None,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use super::budget::Budget;
+use super::objective::{MaskingSettings, read_masking};
 use super::reader::Field;
 use super::section::{optional, optional_or, read_budget};
 use super::settings::written;
@@ -30,6 +31,8 @@ pub struct TrainingSettings {
     pub early_stopping: Option<EarlyStopping>,
     /// Number format of matrix products.
     pub precision: Precision,
+    /// How tokens are hidden, for objectives that hide some; absent: as BERT's authors did it.
+    pub masking: Option<MaskingSettings>,
 }
 
 /// Shape of the learning rate behind the warmup, which is always linear.
@@ -186,6 +189,7 @@ pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
             ("float16", Precision::Float16),
         ])
     });
+    let masking = optional(section.get("masking"), |field| read_masking(&field).map(Some));
     section.finish();
     let (evaluate_every, early_stopping) = (evaluate_every?, early_stopping?);
     if early_stopping.is_some() && evaluate_every.is_none() {
@@ -201,6 +205,7 @@ pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
         evaluate_every,
         early_stopping,
         precision: precision?,
+        masking: masking?,
     })
 }
 
@@ -212,7 +217,7 @@ pub(super) fn read_evaluation(field: &Field<'_>) -> Option<EvaluationSettings> {
 }
 
 /// A number in `min..=max`.
-fn number_within(field: &Field<'_>, min: f64, max: f64) -> Option<f64> {
+pub(super) fn number_within(field: &Field<'_>, min: f64, max: f64) -> Option<f64> {
     let number = field.number()?;
     if (min..=max).contains(&number) {
         return Some(number);

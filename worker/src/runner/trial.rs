@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
 use crate::checkpoint::{self, Origin, SaveError, Snapshot, Writer};
 use crate::metrics::{MetricOrigin, MetricSink};
-use crate::model::{Classifier, ModelError};
+use crate::model::{ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixSplit};
 use crate::train::{
     Examples, Host, Outcome, Scoring, Trainer, TrialPlan, Verdict, evaluate, train_until,
@@ -30,17 +30,27 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
     let max_length = manifest.max_length(&task.assignment);
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
-    let prefix = Prefix::find(&bench.store, &pretrained, &model, &data)?;
-    let go_on = bench.watch_prefix();
-    let Some(cache) = bench.warm.prefix(prefix, &model, &data, bench.runtime, go_on)? else {
-        return Ok(bench.told());
+    let cache = match &model {
+        TaskModel::Classifier(model) => {
+            let prefix = Prefix::find(&bench.store, &pretrained, model, &data)?;
+            let go_on = bench.watch_prefix();
+            bench.warm.prefix(prefix, model, &data, bench.runtime, go_on)?
+        }
+        // What a language model reads is different each time.
+        TaskModel::Language(_) => Some(None),
     };
-    let (training, validation) = match &cache {
-        Some(cache) => (
+    let Some(cache) = cache else { return Ok(bench.told()) };
+    let masking = bench.warm.masking(bench.spec, &model)?;
+    let (training, validation) = match (&cache, &masking) {
+        (Some(cache), _) => (
             Examples::of_prefix(&data.train, cache, PrefixSplit::Train),
             Examples::of_prefix(&data.validation, cache, PrefixSplit::Validation),
         ),
-        None => (Examples::of_tokens(&data.train), Examples::of_tokens(&data.validation)),
+        (None, Some(masking)) => (
+            Examples::of_masked(&data.train, masking),
+            Examples::of_masked(&data.validation, masking),
+        ),
+        (None, None) => (Examples::of_tokens(&data.train), Examples::of_tokens(&data.validation)),
     };
     let plan = TrialPlan {
         settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
@@ -221,11 +231,7 @@ impl Host for Session<'_> {
         self.outbox.progress(progress);
     }
 
-    fn evaluate(
-        &mut self,
-        step: u64,
-        model: &Classifier,
-    ) -> Result<Option<Evaluation>, ModelError> {
+    fn evaluate(&mut self, step: u64, model: &TaskModel) -> Result<Option<Evaluation>, ModelError> {
         let scoring = Scoring::alone(self.precision);
         let (directives, generation) = (self.directives.clone(), self.generation);
         let go_on = || match directives.of(generation) {
@@ -235,7 +241,7 @@ impl Host for Session<'_> {
         let Some(tally) = evaluate(model, self.validation, scoring, go_on)? else {
             return Ok(None);
         };
-        let evaluation = tally.evaluation(model.labels().len());
+        let evaluation = tally.evaluation(model.num_classes());
         for (metric, value) in evaluation.values(self.is_ordered) {
             self.record(step, MetricName::validation(metric), value);
         }
