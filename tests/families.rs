@@ -256,11 +256,11 @@ fn language_models_agree() {
                 let what = format!("{family:?}, {task}, {name}");
                 let batch = language_batch(&model, &family_golden["cases"][name]);
                 let wanted = &family_golden["tasks"][task][name];
-                let (masked, next) = model.logits(&batch, Dropout::NONE).unwrap();
-                if let Some(masked) = masked {
+                let logits = model.logits(&batch, Dropout::NONE).unwrap();
+                if let Some(masked) = logits.masked().unwrap() {
                     assert_close(&what, &masked, &wanted["masked_logits"]);
                 }
-                if let Some(next) = next {
+                if let Some(next) = logits.next_sentence {
                     assert_close(&what, &next, &wanted["logits"]);
                 }
                 let loss = model.loss(&batch, Dropout::NONE).unwrap().mean().unwrap();

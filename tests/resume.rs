@@ -22,7 +22,7 @@ use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Store};
 use muster_worker::checkpoint::{self, Origin, Snapshot, Writer};
 use muster_worker::data::Split;
-use muster_worker::model::{Classifier, Frozen, ModelError, NamedTensors, Pretrained};
+use muster_worker::model::{Classifier, Frozen, ModelError, NamedTensors, Pretrained, TaskModel};
 use muster_worker::train::{
     Examples, Host, Outcome, Scoring, TrainError, Trainer, TrialPlan, evaluate, train_until,
 };
@@ -180,7 +180,7 @@ impl Host for Recorder<'_> {
         }
     }
     fn progress(&mut self, _: RunProgress) {}
-    fn evaluate(&mut self, _: u64, model: &Classifier) -> Result<Option<Evaluation>, ModelError> {
+    fn evaluate(&mut self, _: u64, model: &TaskModel) -> Result<Option<Evaluation>, ModelError> {
         let scoring = Scoring::alone(muster_common::manifest::Precision::Float32);
         let examples = Examples::of_tokens(self.data);
         let tally = evaluate(model, examples, scoring, || ControlFlow::Continue(()))?;
@@ -265,9 +265,10 @@ fn dropout_is_on_and_differs_between_steps_and_seeds() {
     let laboratory = Laboratory::new();
     let end = |seed| with_deaths(&laboratory, Seed(seed), &Case::default(), 100, &[]).0;
     assert!(bits(&end(1).model) != bits(&end(2).model));
-    let model = laboratory.trainer(Seed(1), &Case::default());
-    let batch = model.model().batch(&[&[5, 6, 7, 8]]).unwrap();
-    let logits = |p| model.model().forward(&batch, p).unwrap();
+    let trainer = laboratory.trainer(Seed(1), &Case::default());
+    let TaskModel::Classifier(model) = trainer.model() else { panic!("it classifies") };
+    let batch = model.batch(&[&[5, 6, 7, 8]]).unwrap();
+    let logits = |p| model.forward(&batch, p).unwrap();
     tch::manual_seed(1);
     let (first, second) = (logits(0.5), logits(0.5));
     assert!(first != second && logits(0.0) == logits(0.0));

@@ -210,7 +210,7 @@ impl Simulation {
             .collect();
         let right = (talent + task.target_step.min(40)).min(100);
         let confusion = vec![vec![right, 100 - right], vec![0, 0]];
-        let evaluation = Evaluation { loss: 1.0, confusion, auc: None };
+        let evaluation = Evaluation { loss: 1.0, confusion, ..Evaluation::default() };
         script.push_back(if gives_up {
             RunReport::EarlyStopped { step: end, best_step: end / 2, evaluation }
         } else {

@@ -13,7 +13,7 @@ use muster_common::manifest::{
 };
 use muster_common::seed::Seed;
 use muster_worker::data::Split;
-use muster_worker::model::{Classifier, Depth, Frozen, NamedTensors, Pretrained};
+use muster_worker::model::{Classifier, Depth, Frozen, NamedTensors, Pretrained, TaskModel};
 use muster_worker::train::{
     Examples, Scoring, Tally, TrainError, Trainer, TrialPlan, evaluate, evaluated_weights,
 };
@@ -105,7 +105,7 @@ fn gradient(setup: &Setup, data: &Split, shards: &[&[u32]]) -> (NamedTensors, f6
     let whole = shards.concat();
     for shard in shards {
         let mut trainer = setup.trainer(data);
-        let normalizer = trainer.normalizer(&whole);
+        let normalizer = trainer.normalizer(1, &whole);
         let loss = trainer.accumulate(1, shard, normalizer).unwrap();
         let loss = loss.double_value(&[]);
         let own = copied(trainer.model().trained().map(|(name, tensor)| (name, tensor.grad())));
@@ -176,7 +176,7 @@ fn layers_join_from_the_top_and_what_has_not_joined_gets_nothing() {
     let num_layers = trainer.model().config().num_hidden_layers;
     for step in 1..=2 * (num_layers as u64 + 2) {
         let before = weights(&trainer);
-        let normalizer = trainer.normalizer(&[0, 1, 2]);
+        let normalizer = trainer.normalizer(1, &[0, 1, 2]);
         let _loss = trainer.accumulate(step, &[0, 1, 2], normalizer).unwrap();
         let num_groups = usize::try_from((step - 1) / 2).unwrap();
         let lowest = num_layers.saturating_sub(num_groups);
@@ -265,7 +265,7 @@ fn averages_are_what_is_scored_and_exported() {
     }
 }
 
-fn tally(model: &Classifier, data: &Split, scoring: Scoring) -> Tally {
+fn tally(model: &TaskModel, data: &Split, scoring: Scoring) -> Tally {
     let go_on = || ControlFlow::Continue(());
     evaluate(model, Examples::of_tokens(data), scoring, go_on).unwrap().unwrap()
 }

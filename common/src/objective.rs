@@ -41,13 +41,20 @@ pub enum ObjectiveMetric {
     MeanAbsoluteError,
     /// Cohen's kappa with squared distances, -1 to 1.
     QuadraticKappa,
-    /// Mean cross-entropy per example, nats.
+    /// What training minimizes, without weights and smoothing: mean cross-entropy per example, per
+    /// hidden token, or the sum of both, nats.
     Loss,
+    /// Mean cross-entropy per hidden token, nats.
+    MaskedLoss,
+    /// Exponential of [`ObjectiveMetric::MaskedLoss`], 1 at least.
+    Perplexity,
+    /// Share of hidden tokens guessed correctly, 0 to 1.
+    MaskedAccuracy,
 }
 
 impl ObjectiveMetric {
     /// Every metric, in the order the documentation lists them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Accuracy,
         Self::MacroF1,
         Self::WeightedF1,
@@ -60,6 +67,9 @@ impl ObjectiveMetric {
         Self::MeanAbsoluteError,
         Self::QuadraticKappa,
         Self::Loss,
+        Self::MaskedLoss,
+        Self::Perplexity,
+        Self::MaskedAccuracy,
     ];
 
     /// The name in manifests, metrics and reports.
@@ -77,13 +87,16 @@ impl ObjectiveMetric {
             Self::MeanAbsoluteError => "mean_absolute_error",
             Self::QuadraticKappa => "quadratic_kappa",
             Self::Loss => "loss",
+            Self::MaskedLoss => "masked_loss",
+            Self::Perplexity => "perplexity",
+            Self::MaskedAccuracy => "masked_accuracy",
         }
     }
 
     /// The direction that is better unless the manifest says otherwise.
     pub fn natural_mode(self) -> Mode {
         match self {
-            Self::Loss | Self::MeanAbsoluteError => Mode::Min,
+            Self::Loss | Self::MeanAbsoluteError | Self::MaskedLoss | Self::Perplexity => Mode::Min,
             _ => Mode::Max,
         }
     }
@@ -91,6 +104,16 @@ impl ObjectiveMetric {
     /// Whether it means something only where classes are in an order.
     pub fn needs_order(self) -> bool {
         matches!(self, Self::OffByOneAccuracy | Self::MeanAbsoluteError | Self::QuadraticKappa)
+    }
+
+    /// Whether it is about guesses of hidden tokens.
+    pub fn needs_masks(self) -> bool {
+        matches!(self, Self::MaskedLoss | Self::Perplexity | Self::MaskedAccuracy)
+    }
+
+    /// Whether it is about classes of examples.
+    pub fn needs_classes(self) -> bool {
+        self != Self::Loss && !self.needs_masks()
     }
 }
 

@@ -87,6 +87,7 @@ fn full_training() -> TrainingSettings {
         precision: Precision::Bfloat16,
         gradient_compression: GradientCompression::Float16,
         step_deadline_s: Some(30),
+        masking: None,
     }
 }
 

@@ -1,9 +1,10 @@
-"""Makes small random models of the three families, and a manifest for each that fine-tunes it.
+"""Makes small random models of the three families, and manifests for each that train it.
 
 usage: families.py SENTENCES DIRECTORY
 
 DIRECTORY/FAMILY is a Hugging Face directory as transformers writes it, with a tokenizer trained on SENTENCES;
-DIRECTORY/FAMILY.yaml fine-tunes it on DIRECTORY/rows.csv for a few steps.
+DIRECTORY/FAMILY.yaml fine-tunes it on DIRECTORY/rows.csv for a few steps; DIRECTORY/FAMILY-OBJECTIVE.yaml teaches it
+hidden tokens, next sentences or both on DIRECTORY/documents.txt.
 """
 
 import csv
@@ -30,6 +31,21 @@ data:
 hyperparameters: {{learning_rate: 1e-3, global_batch_size: 16}}
 budget: {{epochs: 2}}
 """
+
+LANGUAGE_MANIFEST = """\
+version: 1
+name: parity-{family}-{slug}
+objective: {objective}
+model: {{pretrained: {directory}/{family}, max_length: 64}}
+data:
+  train: {{path: {directory}/documents.txt}}
+  validation: {{fraction: 0.2}}
+  text: text
+hyperparameters: {{learning_rate: 3e-3, global_batch_size: 8, dropout: 0}}
+budget: {{steps: 150}}
+"""
+OBJECTIVES = {
+    "bert": ["masked_lm", "next_sentence", "pretraining"], "distilbert": ["masked_lm"], "roberta": ["masked_lm"]}
 
 
 def word_piece(sentences):
@@ -83,14 +99,22 @@ def main():
         tokenizer.save_pretrained(directory / family)
         manifest = MANIFEST.format(family=family, directory=directory)
         (directory / f"{family}.yaml").write_text(manifest, encoding="utf-8")
+        for objective in OBJECTIVES[family]:
+            manifest = LANGUAGE_MANIFEST.format(
+                family=family, directory=directory, objective=objective, slug=objective.replace("_", "-"))
+            (directory / f"{family}-{objective}.yaml").write_text(manifest, encoding="utf-8")
     lines = sentences.read_text(encoding="utf-8").splitlines()
     with open(directory / "rows.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["text", "label"])
+        documents = []
         for number in range(200):
             words = " ".join((lines[number % len(lines)], lines[(number * 7 + 1) % len(lines)])).split()
             turned = number % len(words)
-            writer.writerow([" ".join(words[turned:] + words[:turned]), "no" if number % 3 else "yes"])
+            text = " ".join(words[turned:] + words[:turned])
+            writer.writerow([text, "no" if number % 3 else "yes"])
+            documents.append(text if number % 5 else "\n" + text)
+    (directory / "documents.txt").write_text("\n".join(documents) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -29,14 +29,25 @@ if [ "$#" -gt 0 ]; then
 fi
 rm -rf target/parity
 HF_HUB_OFFLINE=1 timeout 300 "$python" tests/parity/families.py "$sentences" target/parity
-for family in bert distilbert roberta; do
-    echo "fine-tuning a small $family"
-    timeout 600 target/release/muster run "target/parity/$family.yaml" --slots 1 \
-        --state target/parity/coordinator --store target/parity/store >"target/parity/$family.log" 2>&1 || {
-        tail -n 20 "target/parity/$family.log" >&2
+
+train() {
+    timeout 600 target/release/muster run "target/parity/$1.yaml" --slots 1 \
+        --state target/parity/coordinator --store target/parity/store >"target/parity/$1.log" 2>&1 || {
+        tail -n 20 "target/parity/$1.log" >&2
         exit 1
     }
+}
+
+for family in bert distilbert roberta; do
+    echo "fine-tuning a small $family"
+    train "$family"
     compare "target/parity/store/experiments/parity-$family-1/best"
+done
+for adapted in bert-masked_lm bert-next_sentence bert-pretraining distilbert-masked_lm roberta-masked_lm; do
+    echo "teaching a small ${adapted%-*}: ${adapted#*-}"
+    train "$adapted"
+    HF_HUB_OFFLINE=1 timeout 300 "$python" tests/parity/check_language.py \
+        "target/parity/store/experiments/parity-${adapted//_/-}-1/best" "target/parity/${adapted%-*}" "$sentences"
 done
 newest=$(find muster-data -path '*/best/config.json' -printf '%T@ %h\n' 2>/dev/null | sort -rn | head -n 1)
 if [ -n "$newest" ]; then

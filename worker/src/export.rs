@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::deadline::{Overdue, within};
 use crate::model::{
-    CONFIG_FILE, Classifier, LanguageModel, ModelConfig, ModelError, NamedTensors, WEIGHTS_FILE,
+    CONFIG_FILE, Classifier, LanguageModel, ModelConfig, ModelError, TaskModel, WEIGHTS_FILE,
     serialize_tensors,
 };
 
@@ -79,42 +79,28 @@ pub struct Provenance<'a> {
     pub test: Option<&'a Evaluation>,
 }
 
-/// Writes `model` to the experiment's `best` directory and returns where that is. `pretrained` is
-/// the directory whose tokenizer it uses; `dropout` is the hyperparameter it was trained with.
+/// Writes `model` with its heads to the experiment's `best` directory and returns where that is.
+/// `pretrained` is the directory whose tokenizer it uses; `dropout` is the hyperparameter it was
+/// trained with. Classifiers of the family start from a language model like from any pretrained one.
 pub fn export(
     runtime: &Handle,
     store: &Store,
-    model: &Classifier,
+    model: &TaskModel,
     pretrained: &Path,
     dropout: Option<f64>,
     provenance: &Provenance<'_>,
 ) -> Result<String, ExportError> {
     let directory = Layout::best(&provenance.trial.experiment);
     let target = Target { runtime, store, directory };
-    target.put_model(pretrained, model.parameters(), &classifier_config(model, dropout))?;
-    let ordered = provenance.manifest.evaluation.is_ordered(model.labels());
+    let (config, ordered) = match model {
+        TaskModel::Classifier(model) => {
+            let ordered = provenance.manifest.evaluation.is_ordered(model.labels());
+            (classifier_config(model, dropout), ordered)
+        }
+        TaskModel::Language(model) => (language_config(model, dropout), false),
+    };
+    target.put_model(pretrained, model, &config)?;
     target.put_json(PROVENANCE_FILE, &describe(provenance, ordered))?;
-    Ok(store.display(&target.directory))
-}
-
-/// Writes a language model, with its heads, to `directory` of the store and returns where that is.
-/// Classifiers of the family start from it like from any pretrained model. `pretrained` and
-/// `dropout` as in [`export`].
-pub fn export_language_model(
-    runtime: &Handle,
-    store: &Store,
-    directory: StorePath,
-    model: &LanguageModel,
-    pretrained: &Path,
-    dropout: Option<f64>,
-) -> Result<String, ExportError> {
-    let target = Target { runtime, store, directory };
-    // The rate of the classification head stays what it was: there is none here.
-    let [hidden, attention, _] = model.config().dropout_fields();
-    let rates = dropout.map(|rate| [hidden, attention].map(|field| (field, json!(rate))));
-    let architecture = [("architectures", json!([model.class_name()]))];
-    let fields = architecture.into_iter().chain(rates.into_iter().flatten());
-    target.put_model(pretrained, model.parameters(), &config(model.config(), fields))?;
     Ok(store.display(&target.directory))
 }
 
@@ -141,7 +127,7 @@ impl Target<'_> {
     fn put_model(
         &self,
         pretrained: &Path,
-        parameters: &NamedTensors,
+        model: &TaskModel,
         config: &Value,
     ) -> Result<(), ExportError> {
         for name in TOKENIZER_FILES {
@@ -154,7 +140,7 @@ impl Target<'_> {
                 }
             }
         }
-        let parameters = parameters.iter().map(|(name, tensor)| (name.clone(), tensor));
+        let parameters = model.parameters().iter().map(|(name, tensor)| (name.clone(), tensor));
         // transformers refuses a file that does not say which framework wrote it.
         let texts = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         self.put(WEIGHTS_FILE, serialize_tensors(parameters, texts)?)?;
@@ -178,6 +164,15 @@ fn classifier_config(model: &Classifier, dropout: Option<f64>) -> Value {
     let fields = model.config().dropout_fields();
     let rates = dropout.map(|rate| fields.map(|field| (field, json!(rate))));
     config(model.config(), head.into_iter().chain(rates.into_iter().flatten()))
+}
+
+/// The pretrained `config.json` with the class of the model. The rate of the classification head
+/// stays what it was: there is none here.
+fn language_config(model: &LanguageModel, dropout: Option<f64>) -> Value {
+    let [hidden, attention, _] = model.config().dropout_fields();
+    let rates = dropout.map(|rate| [hidden, attention].map(|field| (field, json!(rate))));
+    let architecture = [("architectures", json!([model.class_name()]))];
+    config(model.config(), architecture.into_iter().chain(rates.into_iter().flatten()))
 }
 
 /// The pretrained `config.json` with these fields written over.
@@ -205,6 +200,7 @@ fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
             "num_examples": test.num_examples(),
             "scores": named.collect::<BTreeMap<_, _>>(),
             "confusion": test.confusion,
+            "num_masked": test.masked.map(|masked| masked.num_masked),
         })
     });
     json!({
@@ -258,10 +254,10 @@ budget: {epochs: 1}
             Self { runtime, store, source, _directory: directory }
         }
 
-        fn export(&self, model: &Classifier, dropout: Option<f64>) -> PathBuf {
+        fn export(&self, model: &TaskModel, dropout: Option<f64>) -> PathBuf {
             let trial: TrialId = "sentences-1/t2".parse().unwrap();
-            let test =
-                Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![0, 4]], auc: Some(0.9) };
+            let confusion = vec![vec![3, 1], vec![0, 4]];
+            let test = Evaluation { loss: 0.5, confusion, auc: Some(0.9), ..Evaluation::default() };
             let key = CheckpointKey { trial: trial.clone(), step: 7, generation: Generation(1) };
             let provenance = Provenance {
                 manifest: &Manifest::parse(MANIFEST).unwrap(),
@@ -299,7 +295,9 @@ budget: {epochs: 1}
             let frozen = Frozen { embeddings: true, layers: 1 };
             let model =
                 Classifier::to_train(&pretrained, labels, frozen, Seed(9), Device::Cpu).unwrap();
-            let exported = bench.export(&model, Some(0.3));
+            let whole = TaskModel::from(model);
+            let TaskModel::Classifier(model) = &whole else { panic!("it is a classifier") };
+            let exported = bench.export(&whole, Some(0.3));
             let again = Classifier::from_directory(&exported, Device::Cpu).unwrap();
             assert_eq!(again.labels(), model.labels());
             let batch = [vec![2, 5, 6, 3], vec![2, 9, 3]];
@@ -317,7 +315,7 @@ budget: {epochs: 1}
             let weights = std::fs::read(exported.join(WEIGHTS_FILE)).unwrap();
             assert_eq!(texts_of(&weights).unwrap()["format"], "pt");
             // Without the hyperparameter the rates stay the model's own.
-            let own = Classifier::from_directory(&bench.export(&model, None), Device::Cpu);
+            let own = Classifier::from_directory(&bench.export(&whole, None), Device::Cpu);
             assert_eq!(own.unwrap().config().dropout, pretrained.config.dropout);
         }
     }
@@ -337,17 +335,15 @@ budget: {epochs: 1}
                     .unwrap()
             };
             let model = to_train(&pretrained);
-            let directory = StorePath::from("adapted");
-            let (handle, source) = (bench.runtime.handle(), bench.source.path());
-            let exported =
-                export_language_model(handle, &bench.store, directory, &model, source, Some(0.2));
-            let exported = PathBuf::from(exported.unwrap());
+            let class = model.class_name();
+            let model = TaskModel::from(model);
+            let exported = bench.export(&model, Some(0.2));
             let again = Pretrained::read(&exported).unwrap();
             assert_eq!(to_train(&again).parameters(), model.parameters());
             let rates = Dropout { head: pretrained.config.dropout.head, ..0.2.into() };
             assert_eq!(again.config.dropout, rates);
             let config = json_of(&exported.join(CONFIG_FILE));
-            assert_eq!(config["architectures"][0], model.class_name());
+            assert_eq!(config["architectures"][0], class);
             let labels = vec!["a".to_owned(), "b".to_owned()];
             let frozen = Frozen::default();
             assert!(Classifier::to_train(&again, labels, frozen, Seed(1), Device::Cpu).is_ok());

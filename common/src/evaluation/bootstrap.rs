@@ -69,7 +69,7 @@ fn resample(evaluation: &Evaluation, draws: &mut Draws) -> Evaluation {
     let mut drawn = drawn.into_iter();
     let confusion = evaluation.confusion.iter();
     let confusion = confusion.map(|row| drawn.by_ref().take(row.len()).collect()).collect();
-    Evaluation { loss: 0.0, confusion, auc: None }
+    Evaluation { confusion, ..Evaluation::default() }
 }
 
 fn interval(mut values: Vec<f64>) -> Interval {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     fn evaluation(confusion: Vec<Vec<u64>>) -> Evaluation {
-        Evaluation { loss: 0.0, confusion, auc: None }
+        Evaluation { confusion, ..Evaluation::default() }
     }
 
     #[test]

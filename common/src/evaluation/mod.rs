@@ -15,15 +15,43 @@ use serde::{Deserialize, Serialize};
 use crate::objective::ObjectiveMetric;
 
 /// Result of scoring one split. Counts are exact, so ranks can be added up.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Mean cross-entropy per example, nats.
+    /// Mean cross-entropy, nats: per example, per hidden token where these are all there is to
+    /// guess, and the sum of the two where both are.
     pub loss: f64,
-    /// `confusion[truth][prediction]` counts examples; classes in the order of their numbers.
+    /// `confusion[truth][prediction]` counts examples; classes in the order of their numbers. Empty
+    /// where there are no classes.
     pub confusion: Vec<Vec<u64>>,
     /// Area under the ROC curve, see [`roc_auc`]; the only figure that does not follow from counts.
     #[serde(default)]
     pub auc: Option<f64>,
+    /// How well hidden tokens were guessed; absent where none are hidden.
+    #[serde(default)]
+    pub masked: Option<MaskedScore>,
+}
+
+/// How well hidden tokens were guessed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MaskedScore {
+    /// Mean cross-entropy per hidden token, nats.
+    pub loss: f64,
+    /// Tokens to guess.
+    pub num_masked: u64,
+    /// Those for which the right token had the highest score.
+    pub num_right: u64,
+}
+
+impl MaskedScore {
+    /// Share of hidden tokens guessed correctly, 0 to 1.
+    pub fn accuracy(&self) -> f64 {
+        share(self.num_right, self.num_masked)
+    }
+
+    /// Between how many tokens the model wavers, on average.
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
+    }
 }
 
 /// Precision, recall and F1 of one class, 0 where the denominator is 0.
@@ -94,6 +122,11 @@ impl Evaluation {
 
     /// The value of a metric; not a number where it is not defined.
     pub fn value(&self, metric: ObjectiveMetric) -> f64 {
+        if metric.needs_classes() && self.confusion.is_empty() {
+            return f64::NAN;
+        }
+        let masked =
+            |figure: fn(&MaskedScore) -> f64| self.masked.as_ref().map_or(f64::NAN, figure);
         match metric {
             ObjectiveMetric::Accuracy | ObjectiveMetric::MicroF1 => self.accuracy(),
             ObjectiveMetric::MacroF1 => self.macro_f1(),
@@ -106,6 +139,9 @@ impl Evaluation {
             ObjectiveMetric::MeanAbsoluteError => self.mean_absolute_error(),
             ObjectiveMetric::QuadraticKappa => self.quadratic_kappa(),
             ObjectiveMetric::Loss => self.loss,
+            ObjectiveMetric::MaskedLoss => masked(|score| score.loss),
+            ObjectiveMetric::Perplexity => masked(MaskedScore::perplexity),
+            ObjectiveMetric::MaskedAccuracy => masked(MaskedScore::accuracy),
         }
     }
 

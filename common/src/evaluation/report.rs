@@ -132,7 +132,7 @@ mod tests {
         let golden: Golden = serde_json::from_str(GOLDEN).unwrap();
         assert!(golden.cases.len() > 60);
         for Case { name, labels, confusion, report } in golden.cases {
-            let evaluation = Evaluation { loss: 0.0, confusion, auc: None };
+            let evaluation = Evaluation { confusion, ..Evaluation::default() };
             let nothing_right = evaluation.accuracy() == 0.0;
             let report = if nothing_right { with_whole_counts(&report) } else { report };
             assert_eq!(classification_report(&evaluation, &labels), report, "{name}");
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn the_confusion_table_lines_up() {
-        let evaluation =
-            Evaluation { loss: 0.5, confusion: vec![vec![437, 63], vec![71, 4290]], auc: None };
+        let confusion = vec![vec![437, 63], vec![71, 4290]];
+        let evaluation = Evaluation { confusion, ..Evaluation::default() };
         let labels = ["negative".to_owned(), "positive".to_owned()];
         let expected = "\
 truth \\ prediction  negative  positive
@@ -166,7 +166,7 @@ positive                  71      4290
 
     #[test]
     fn nothing_scored_is_no_reason_to_panic() {
-        let evaluation = Evaluation { loss: 0.0, confusion: Vec::new(), auc: None };
+        let evaluation = Evaluation::default();
         assert!(classification_report(&evaluation, &[]).contains("accuracy"));
         assert_eq!(confusion_table(&evaluation, &[]).lines().count(), 1);
     }

@@ -41,7 +41,7 @@ fn golden() -> Golden {
 }
 
 fn of(confusion: Vec<Vec<u64>>) -> Evaluation {
-    Evaluation { loss: 0.5, confusion, auc: None }
+    Evaluation { loss: 0.5, confusion, ..Evaluation::default() }
 }
 
 #[test]
@@ -115,18 +115,24 @@ fn only_what_is_defined_and_meant_is_listed() {
     assert!(!names(&evaluation, false).contains(&"auc"));
     assert!(names(&evaluation, true).contains(&"quadratic_kappa"));
     assert_eq!(names(&Evaluation { auc: Some(0.8), ..evaluation }, true).len(), 12);
+    let masked = Some(MaskedScore { loss: 2.0f64.ln(), num_masked: 8, num_right: 3 });
+    let tokens = Evaluation { loss: 2.0f64.ln(), masked, ..Evaluation::default() };
+    assert_eq!(names(&tokens, false), ["loss", "masked_loss", "perplexity", "masked_accuracy"]);
+    assert!((tokens.value(ObjectiveMetric::Perplexity) - 2.0).abs() < 1e-12);
+    assert!((tokens.value(ObjectiveMetric::MaskedAccuracy) - 0.375).abs() < 1e-12);
+    assert!(tokens.value(ObjectiveMetric::Accuracy).is_nan());
 }
 
 #[test]
 fn evaluations_of_older_builds_are_read() {
     let old = r#"{"loss": 0.5, "confusion": [[1, 0], [0, 1]]}"#;
     let evaluation: Evaluation = serde_json::from_str(old).unwrap();
-    assert_eq!(evaluation.auc, None);
+    assert_eq!((evaluation.auc, evaluation.masked), (None, None));
 }
 
 #[test]
 fn scores_follow_from_counts() {
-    let evaluation = Evaluation { loss: 0.5, confusion: vec![vec![3, 1], vec![2, 4]], auc: None };
+    let evaluation = of(vec![vec![3, 1], vec![2, 4]]);
     assert_eq!(evaluation.num_examples(), 10);
     assert!((evaluation.accuracy() - 0.7).abs() < 1e-12);
     let scores = evaluation.class_scores();
@@ -137,6 +143,6 @@ fn scores_follow_from_counts() {
 
 #[test]
 fn a_class_never_seen_scores_zero_not_nan() {
-    let evaluation = Evaluation { loss: 0.0, confusion: vec![vec![2, 0], vec![0, 0]], auc: None };
+    let evaluation = of(vec![vec![2, 0], vec![0, 0]]);
     assert_eq!(evaluation.class_scores()[1].f1.to_bits(), 0.0f64.to_bits());
 }

@@ -23,11 +23,9 @@ pub(super) fn read_data(field: &Field<'_>, objective: TrainingObjective) -> Opti
         TrainingObjective::Classification => section
             .require("label", "{column: COLUMN}")
             .and_then(|field| read_label(&field).map(Some)),
-        TrainingObjective::MaskedLm | TrainingObjective::NextSentence => {
-            optional(section.get("label"), |field| unused(&field, objective))
-        }
+        _ => optional(section.get("label"), |field| unused(&field, objective)),
     };
-    if let Some(pair) = pair.filter(|_| objective == TrainingObjective::NextSentence) {
+    if let Some(pair) = pair.filter(|_| objective.pairs_sentences()) {
         unused::<()>(&pair, objective);
     }
     let hygiene =

@@ -6,6 +6,7 @@ mod data;
 mod document;
 mod hub;
 mod label;
+mod objective;
 mod reader;
 mod resources;
 mod sampler;
@@ -21,6 +22,7 @@ mod warning;
 
 pub use budget::Budget;
 pub use hub::HubName;
+pub use objective::MaskingSettings;
 pub use reader::{Issue, ManifestError};
 pub use resources::{Resources, Slots};
 pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
@@ -91,14 +93,17 @@ pub enum TrainingObjective {
     MaskedLm,
     /// Whether the second sentence follows the first.
     NextSentence,
+    /// Both at once, as BERT was pretrained.
+    Pretraining,
 }
 
 impl TrainingObjective {
     /// Every objective by its name in manifests.
-    pub const NAMES: [(&'static str, Self); 3] = [
+    pub const NAMES: [(&'static str, Self); 4] = [
         ("classification", Self::Classification),
         ("masked_lm", Self::MaskedLm),
         ("next_sentence", Self::NextSentence),
+        ("pretraining", Self::Pretraining),
     ];
 
     /// Name in manifests.
@@ -107,6 +112,7 @@ impl TrainingObjective {
             Self::Classification => "classification",
             Self::MaskedLm => "masked_lm",
             Self::NextSentence => "next_sentence",
+            Self::Pretraining => "pretraining",
         }
     }
 }

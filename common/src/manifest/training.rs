@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use super::budget::Budget;
+use super::objective::{MaskingSettings, read_masking};
 use super::reader::Field;
 use super::section::{optional, optional_or, read_budget};
 use super::settings::written;
@@ -35,6 +36,8 @@ pub struct TrainingSettings {
     pub gradient_compression: GradientCompression,
     /// Seconds that a rank may keep the others waiting in a step; absent: 120.
     pub step_deadline_s: Option<u32>,
+    /// How tokens are hidden, for objectives that hide some; absent: as BERT's authors did it.
+    pub masking: Option<MaskingSettings>,
 }
 
 /// Seconds of a step's deadline where the manifest says nothing.
@@ -224,6 +227,7 @@ pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
         });
     let step_deadline_s =
         optional(section.get("step_deadline_s"), |field| field.whole_u32(1, 86_400).map(Some));
+    let masking = optional(section.get("masking"), |field| read_masking(&field).map(Some));
     section.finish();
     let (evaluate_every, early_stopping) = (evaluate_every?, early_stopping?);
     if early_stopping.is_some() && evaluate_every.is_none() {
@@ -241,6 +245,7 @@ pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
         precision: precision?,
         gradient_compression: gradient_compression?,
         step_deadline_s: step_deadline_s?,
+        masking: masking?,
     })
 }
 
@@ -252,7 +257,7 @@ pub(super) fn read_evaluation(field: &Field<'_>) -> Option<EvaluationSettings> {
 }
 
 /// A number in `min..=max`.
-fn number_within(field: &Field<'_>, min: f64, max: f64) -> Option<f64> {
+pub(super) fn number_within(field: &Field<'_>, min: f64, max: f64) -> Option<f64> {
     let number = field.number()?;
     if (min..=max).contains(&number) {
         return Some(number);

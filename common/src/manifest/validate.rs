@@ -10,15 +10,13 @@ use super::section::read_manifest;
 use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Assignment, Domain, SearchSpace};
-use super::{
-    Budget, ClassWeights, HubName, Manifest, ScheduleShape, TrainingObjective, Truncation,
-};
+use super::{Budget, ClassWeights, HubName, Manifest, ScheduleShape, Truncation};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
 
 /// Where a rule complains: the document and the list of issues.
-struct Rules<'a> {
+pub(super) struct Rules<'a> {
     root: &'a Field<'a>,
 }
 
@@ -98,7 +96,7 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
 }
 
 impl Rules<'_> {
-    fn refuse(&self, path: &[&str], message: impl Into<String>, mend: &str) {
+    pub(super) fn refuse(&self, path: &[&str], message: impl Into<String>, mend: &str) {
         self.root.refuse_below(path, message, mend);
     }
 
@@ -152,33 +150,6 @@ impl Rules<'_> {
         if data.text_pair.is_some() && manifest.model.truncation != Truncation::Head {
             let message = "pairs of texts are always cut longest first";
             self.refuse(&["model", "truncation"], message, "remove it, or `data.text_pair`");
-        }
-    }
-
-    /// What belongs to classifying texts and to nothing else.
-    fn check_objective(&self, manifest: &Manifest) {
-        if manifest.objective != TrainingObjective::MaskedLm {
-            return;
-        }
-        if manifest.model.truncation != Truncation::Head {
-            let message = "for `masked_lm` long texts are cut into pieces, and nothing is left out";
-            self.refuse(&["model", "truncation"], message, "remove it");
-        }
-        let length = manifest.hyperparameters.get("max_length");
-        let listed = manifest.searcher.as_ref().is_some_and(|searcher| match &searcher.sampler {
-            SamplerSettings::List(points) => {
-                points.iter().any(|point| point.contains_key("max_length"))
-            }
-            _ => false,
-        });
-        if listed || length.is_some_and(Domain::is_searched) {
-            let message = "for `masked_lm` the length decides how many examples there are";
-            let path = &["hyperparameters", "max_length"];
-            self.refuse(path, message, "write one value: trials must see the same data");
-        }
-        if manifest.data.text_pair.is_some() {
-            let message = "the objective `masked_lm` reads one text per example";
-            self.refuse(&["data", "text_pair"], message, "remove it");
         }
     }
 

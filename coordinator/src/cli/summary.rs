@@ -71,8 +71,13 @@ fn scores(evaluation: &Evaluation, ordered: bool) -> Value {
     let values = evaluation.values(ordered).into_iter();
     let mut scores: serde_json::Map<String, Value> =
         values.map(|(metric, value)| (metric.name().to_owned(), json!(value))).collect();
-    scores.insert("num_examples".to_owned(), json!(evaluation.num_examples()));
-    scores.insert("confusion".to_owned(), json!(evaluation.confusion));
+    if !evaluation.confusion.is_empty() {
+        scores.insert("num_examples".to_owned(), json!(evaluation.num_examples()));
+        scores.insert("confusion".to_owned(), json!(evaluation.confusion));
+    }
+    if let Some(masked) = evaluation.masked {
+        scores.insert("num_masked".to_owned(), json!(masked.num_masked));
+    }
     Value::Object(scores)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use muster_common::evaluation::{Evaluation, Intervals, classification_report, confusion_table};
-use muster_common::manifest::Assignment;
+use muster_common::manifest::{Assignment, TrainingObjective};
 
 use super::number::{clock, fit};
 use super::run::{program, short_path};
@@ -37,7 +37,14 @@ pub(super) fn render(view: &ExperimentView) -> String {
         line(&mut text, format!("model    {model}  (a Hugging Face directory)"));
         let program = program();
         let sample = "A warm, funny, beautifully acted film.";
-        line(&mut text, format!("try      {program} predict {model} \"{sample}\""));
+        let next = if view.training_objective == TrainingObjective::Classification {
+            format!("try      {program} predict {model} \"{sample}\"")
+        } else {
+            format!(
+                "next     fine-tune it: write `pretrained: {model}` in a manifest that classifies"
+            )
+        };
+        line(&mut text, next);
     }
     text
 }
@@ -160,6 +167,20 @@ fn best(view: &ExperimentView) -> String {
         Some(test) => ("test", test),
         None => ("validation", &best.validation),
     };
+    if let Some(masked) = &evaluation.masked {
+        let _infallible = writeln!(
+            text,
+            "\nThe best trial on the {name} split ({} hidden tokens): masked loss {:.4}, perplexity \
+             {:.2}, masked accuracy {:.4}",
+            masked.num_masked,
+            masked.loss,
+            masked.perplexity(),
+            masked.accuracy()
+        );
+    }
+    if evaluation.confusion.is_empty() {
+        return text;
+    }
     let _infallible = writeln!(
         text,
         "\nThe best trial on the {name} split ({} examples, accuracy {:.4}, loss {:.4}):\n",

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, TrialId};
 use muster_common::manifest::{Budget, Manifest, PrunerSettings, TrialSettings};
-use muster_common::objective::{Objective, ObjectiveMetric};
+use muster_common::objective::Objective;
 use muster_common::run::DataSummary;
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
@@ -178,9 +178,9 @@ impl Experiment {
         self.manifest.searcher.as_ref().map_or(1, |searcher| searcher.max_trials)
     }
 
-    /// What is optimised; accuracy where nothing is searched.
+    /// What is optimised; where nothing is searched, what suits what is learned.
     pub fn objective(&self) -> Objective {
-        let metric = ObjectiveMetric::Accuracy;
+        let metric = self.manifest.objective.natural_metric();
         let plain = Objective { metric, mode: metric.natural_mode() };
         self.manifest.searcher.as_ref().map_or(plain, |searcher| searcher.objective)
     }

@@ -1,5 +1,6 @@
 //! Views to the wire and back, for `watch` and `ls` of another process.
 
+use muster_common::manifest::TrainingObjective;
 use muster_common::objective::{Mode, Objective};
 use muster_common::time::Timestamp;
 use muster_proto::convert::{ConvertError, assignment_from_wire, assignment_to_wire};
@@ -60,6 +61,7 @@ pub fn experiment_to_wire(view: &ExperimentView) -> v1::ExperimentView {
         location: view.location.clone(),
         ordered: view.ordered,
         warnings: view.warnings.clone(),
+        training_objective: view.training_objective.name().to_owned(),
     }
 }
 
@@ -97,7 +99,16 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
         location: wire.location,
         ordered: wire.ordered,
         warnings: wire.warnings,
+        training_objective: training_objective(&wire.training_objective)?,
     })
+}
+
+/// Empty is what older builds say; they knew one.
+fn training_objective(name: &str) -> Result<TrainingObjective, ConvertError> {
+    let mut known = TrainingObjective::NAMES.into_iter();
+    let found = known.find(|(known, _)| *known == name).map(|(_, objective)| objective);
+    let older = name.is_empty().then(TrainingObjective::default);
+    found.or(older).ok_or_else(|| illegal("training_objective", &name))
 }
 
 fn best_from_wire(wire: v1::Best) -> Result<BestView, ConvertError> {

@@ -10,7 +10,7 @@ pub use waiting::hosts_aside;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, TrialId};
-use muster_common::manifest::Assignment;
+use muster_common::manifest::{Assignment, TrainingObjective};
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::run::DataSummary;
 use muster_common::time::Timestamp;
@@ -64,6 +64,8 @@ pub struct ExperimentView {
     pub ordered: bool,
     /// What is legal but rarely meant, for people.
     pub warnings: Vec<String>,
+    /// What the trials learn.
+    pub training_objective: TrainingObjective,
 }
 
 /// Where an experiment is.

@@ -76,6 +76,7 @@ pub fn project(
             .data
             .as_ref()
             .is_some_and(|data| experiment.manifest.evaluation.is_ordered(&data.labels)),
+        training_objective: experiment.manifest.objective,
         warnings: experiment.manifest.warnings(experiment.data.as_ref().map(|data| data.num_train)),
     }
 }

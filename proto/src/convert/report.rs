@@ -1,6 +1,6 @@
 //! Reports: what a run says and how it ends.
 
-use muster_common::evaluation::Evaluation;
+use muster_common::evaluation::{Evaluation, MaskedScore};
 use muster_common::run::{DataFlaws, DataSummary, FailureClass, RunExit, RunProgress, RunReport};
 
 use super::{ConvertError, required};
@@ -13,6 +13,7 @@ impl From<&Evaluation> for v1::Evaluation {
             num_classes: u32::try_from(evaluation.confusion.len()).unwrap_or(u32::MAX),
             confusion: evaluation.confusion.concat(),
             auc: evaluation.auc,
+            masked: evaluation.masked.as_ref().map(Into::into),
         }
     }
 }
@@ -22,7 +23,8 @@ impl TryFrom<v1::Evaluation> for Evaluation {
     fn try_from(wire: v1::Evaluation) -> Result<Self, ConvertError> {
         let num_classes = wire.num_classes as usize;
         let cells = wire.confusion.len();
-        if num_classes == 0 || num_classes.checked_mul(num_classes) != Some(cells) {
+        let without_classes = num_classes == 0 && wire.masked.is_none();
+        if without_classes || num_classes.checked_mul(num_classes) != Some(cells) {
             let reason = format!("{cells} counts for {num_classes} classes");
             return Err(ConvertError::Illegal { field: "evaluation.confusion", reason });
         }
@@ -30,9 +32,29 @@ impl TryFrom<v1::Evaluation> for Evaluation {
             let reason = "a loss that is not finite is a divergence, not an evaluation".to_owned();
             return Err(ConvertError::Illegal { field: "evaluation.loss", reason });
         }
-        let confusion = wire.confusion.chunks(num_classes).map(<[u64]>::to_vec).collect();
+        let confusion = wire.confusion.chunks(num_classes.max(1)).map(<[u64]>::to_vec).collect();
         let auc = wire.auc.filter(|auc| auc.is_finite());
-        Ok(Self { loss: wire.loss, confusion, auc })
+        let masked = wire.masked.map(MaskedScore::try_from).transpose()?;
+        Ok(Self { loss: wire.loss, confusion, auc, masked })
+    }
+}
+
+impl From<&MaskedScore> for v1::MaskedScore {
+    fn from(score: &MaskedScore) -> Self {
+        let MaskedScore { loss, num_masked, num_right } = *score;
+        Self { loss, num_masked, num_right }
+    }
+}
+
+impl TryFrom<v1::MaskedScore> for MaskedScore {
+    type Error = ConvertError;
+    fn try_from(wire: v1::MaskedScore) -> Result<Self, ConvertError> {
+        let v1::MaskedScore { loss, num_masked, num_right } = wire;
+        if num_right > num_masked {
+            let reason = format!("{num_right} of {num_masked} are right");
+            return Err(ConvertError::Illegal { field: "evaluation.masked", reason });
+        }
+        Ok(Self { loss, num_masked, num_right })
     }
 }
 

@@ -200,7 +200,7 @@ pub struct EarlyStopped {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Evaluation {
-    /// Mean cross-entropy per example, nats.
+    /// Mean cross-entropy, nats: per example, per hidden token, or the sum of both.
     #[prost(double, tag = "1")]
     pub loss: f64,
     /// Row by row: confusion\[truth * num_classes + prediction\].
@@ -211,6 +211,19 @@ pub struct Evaluation {
     /// Area under the ROC curve, where it is defined.
     #[prost(double, optional, tag = "4")]
     pub auc: ::core::option::Option<f64>,
+    /// Where tokens were hidden; then there may be no classes.
+    #[prost(message, optional, tag = "5")]
+    pub masked: ::core::option::Option<MaskedScore>,
+}
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct MaskedScore {
+    /// Mean cross-entropy per hidden token, nats.
+    #[prost(double, tag = "1")]
+    pub loss: f64,
+    #[prost(uint64, tag = "2")]
+    pub num_masked: u64,
+    #[prost(uint64, tag = "3")]
+    pub num_right: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Finished {
@@ -913,6 +926,9 @@ pub struct ExperimentView {
     /// What is legal but rarely meant, for people.
     #[prost(string, repeated, tag = "24")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Name of what the trials learn, as in manifests.
+    #[prost(string, tag = "25")]
+    pub training_objective: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialView {

@@ -267,7 +267,7 @@ async fn find_inputs(
         tokenizer.with_truncation(model.truncation)
     });
     let tokenizer = tokenizer.await?;
-    if data.text_pair.is_some() || manifest.objective == TrainingObjective::NextSentence {
+    if data.text_pair.is_some() || manifest.objective.pairs_sentences() {
         tokenizer.check_pairs()?;
     }
     let folder = spill_folder(store)?;
@@ -340,7 +340,7 @@ fn build(manifest: &Manifest, inputs: &Inputs, cache: String) -> Result<Built, D
         text: data.text.clone(),
         pair: data.text_pair.clone(),
         label: data.label.as_ref().map(|label| label.column().to_owned()),
-        documents: manifest.objective == TrainingObjective::NextSentence,
+        documents: manifest.objective.pairs_sentences(),
     };
     let survey = Survey {
         wanted: &wanted,
@@ -387,9 +387,10 @@ fn summarize(
     let count = |name| split(name).map_or(0, |files| files.num_examples);
     let num_tokens = split("train").map_or(0, |files| files.num_tokens);
     let num_train = count("train");
-    let labels = match manifest.objective {
-        TrainingObjective::NextSentence => sentence::CLASS_NAMES.map(str::to_owned).to_vec(),
-        _ => census.names.clone(),
+    let labels = if manifest.objective.pairs_sentences() {
+        sentence::CLASS_NAMES.map(str::to_owned).to_vec()
+    } else {
+        census.names.clone()
     };
     let mut summary = DataSummary {
         cache,

@@ -24,6 +24,7 @@ mod tokenize;
 pub use dataset::{Dataset, Split, load, load_at};
 pub use error::DataError;
 pub use order::BatchOrder;
+pub(crate) use sentence::FOLLOWS;
 pub use tokenize::{Input, Sequence, SpecialTokens, TextTokenizer};
 
 #[cfg(test)]

@@ -74,9 +74,11 @@ impl Recipe<'_> {
         let Writers { spills, sentences } = writers;
         let mut splits = Vec::new();
         for (((_, name), spill), counts) in SPLITS.iter().zip(spills).zip(sentences) {
-            let files = match self.objective {
-                TrainingObjective::NextSentence => self.pair_up(name, spill.finish()?, &counts)?,
-                _ => spill.finish()?,
+            let files = spill.finish()?;
+            let files = if self.objective.pairs_sentences() {
+                self.pair_up(name, files, &counts)?
+            } else {
+                files
             };
             if files.num_examples > 0 {
                 splits.push((*name, files));
@@ -142,7 +144,9 @@ impl Recipe<'_> {
                     }
                 }
             }
-            TrainingObjective::NextSentence => self.documents(chunk, writers)?,
+            TrainingObjective::NextSentence | TrainingObjective::Pretraining => {
+                self.documents(chunk, writers)?;
+            }
         }
         Ok(())
     }

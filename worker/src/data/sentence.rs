@@ -4,7 +4,7 @@
 use muster_common::seed::Seed;
 
 /// Class of a pair whose second sentence follows the first, as transformers numbers it.
-pub(super) const FOLLOWS: u32 = 0;
+pub(crate) const FOLLOWS: u32 = 0;
 /// Class of a pair whose second sentence is from another document.
 pub(super) const RANDOM: u32 = 1;
 /// Names of the classes in the order of their numbers.

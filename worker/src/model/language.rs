@@ -5,11 +5,12 @@
 //! Shapes: `B` sequences, `T` tokens of all of them, `D` hidden, `V` vocabulary, `M` masked
 //! positions of a batch.
 
+use muster_common::manifest::TrainingObjective;
 use muster_common::seed::Seed;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::ModelError;
-use super::batch::{TokenBatch, check_lengths};
+use super::batch::{TokenBatch, check_lengths, extent};
 use super::config::{CONFIG_FILE, ModelConfig};
 use super::dropout::Dropout;
 use super::encoder::Encoder;
@@ -18,6 +19,7 @@ use super::freeze::{Adaptation, Adapted, Frozen, NewModule};
 use super::layer::{LayerNorm, Linear, Wanted};
 use super::load::Pretrained;
 use super::masking::MaskedTokens;
+use super::packing::rounded;
 use super::parameters::{NamedTensors, ParameterSet, Scope};
 
 /// What a language model learns to guess.
@@ -31,12 +33,27 @@ pub enum LanguageObjective {
     Both,
 }
 
+/// Target value of rows beyond the masked positions; no token has it.
+const IGNORED: i64 = -100;
+
 impl LanguageObjective {
-    fn masks(self) -> bool {
+    /// What a manifest means; `None`: it is no language model that learns that.
+    pub fn of(objective: TrainingObjective) -> Option<Self> {
+        match objective {
+            TrainingObjective::Classification => None,
+            TrainingObjective::MaskedLm => Some(Self::MaskedTokens),
+            TrainingObjective::NextSentence => Some(Self::NextSentence),
+            TrainingObjective::Pretraining => Some(Self::Both),
+        }
+    }
+
+    /// Whether tokens are hidden and guessed.
+    pub fn masks(self) -> bool {
         self != Self::NextSentence
     }
 
-    fn pairs(self) -> bool {
+    /// Whether pairs of texts are told apart.
+    pub fn pairs(self) -> bool {
         self != Self::MaskedTokens
     }
 
@@ -65,9 +82,12 @@ pub struct LanguageExample<'a> {
 #[derive(Debug)]
 pub struct LanguageBatch {
     tokens: TokenBatch,
-    /// Rows of the tokens that are to be guessed, `[M]`, 64-bit.
+    /// Tokens to guess, `M`.
+    num_masked: usize,
+    /// Rows of these tokens, `[R]`, 64-bit; as `M` hardly ever is the same, rows are rounded up like
+    /// those of all tokens.
     positions: Tensor,
-    /// The tokens that stood there, `[M]`, 64-bit.
+    /// The tokens that stood there, `[R]`, 64-bit; [`IGNORED`] in rows that were added.
     originals: Tensor,
     /// 0 where the second text follows the first, else 1; `[B]`, 64-bit.
     strangers: Tensor,
@@ -80,6 +100,42 @@ pub struct LossSum {
     pub sum: Tensor,
     /// Guesses it sums over.
     pub count: u64,
+}
+
+/// Scores of a batch; absent is what the model does not learn.
+#[derive(Debug)]
+pub struct LanguageLogits {
+    /// Of every token of the vocabulary, `[R, V]`; the first `M` rows count.
+    masked: Option<Tensor>,
+    /// Of whether the second text follows (first column) or not, `[B, 2]`.
+    pub next_sentence: Option<Tensor>,
+    num_masked: i64,
+}
+
+impl LanguageLogits {
+    /// Scores of every token of the vocabulary at the masked positions, `[M, V]`.
+    pub fn masked(&self) -> Result<Option<Tensor>, ModelError> {
+        let narrow = |logits: &Tensor| logits.f_narrow(0, 0, self.num_masked);
+        Ok(self.masked.as_ref().map(narrow).transpose()?)
+    }
+
+    /// The losses, with gradients: sums over the guesses, in 32-bit numbers whatever the scores are.
+    pub fn losses(&self, batch: &LanguageBatch) -> Result<LanguageLoss, ModelError> {
+        let sum = |logits: &Option<Tensor>, truth: &Tensor, count: usize| {
+            logits.as_ref().map(|logits| LossSum::new(logits, truth, count)).transpose()
+        };
+        Ok(LanguageLoss {
+            masked: sum(&self.masked, &batch.originals, batch.num_masked)?,
+            next_sentence: sum(&self.next_sentence, &batch.strangers, batch.strangers.numel())?,
+        })
+    }
+
+    /// How many masked tokens have the highest score, 0-d, 64-bit; not waited for.
+    pub fn num_right(&self, batch: &LanguageBatch) -> Result<Option<Tensor>, ModelError> {
+        let Some(logits) = &self.masked else { return Ok(None) };
+        let right = logits.f_argmax(-1, false)?.f_eq_tensor(&batch.originals)?;
+        Ok(Some(right.f_sum(Kind::Int64)?))
+    }
 }
 
 /// The losses of a batch; absent is what the model does not learn.
@@ -167,7 +223,10 @@ impl LanguageModel {
         }
         if objective.pairs() {
             let Some(pooler) = description.pooler else {
-                let reason = format!("a {} never learns the next sentence", description.model_type);
+                let reason = format!(
+                    "a {} never learns the next sentence; take a BERT, or write `objective: masked_lm`",
+                    description.model_type
+                );
                 return Err(refused(reason));
             };
             head.push(NewModule::Linear { name: pooler, input: hidden, output: hidden });
@@ -274,22 +333,26 @@ impl LanguageModel {
         }
         let strangers: Vec<i64> =
             examples.iter().map(|example| i64::from(!example.follows)).collect();
+        let num_masked = positions.len();
+        let num_rows = usize::try_from(rounded(extent(num_masked.max(1)))).unwrap_or(num_masked);
+        positions.resize(num_rows, 0);
+        originals.resize(num_rows, IGNORED);
         let on_device = |values: &[i64]| Tensor::f_from_slice(values)?.f_to_device(self.device);
         Ok(LanguageBatch {
             tokens,
+            num_masked,
             positions: on_device(&positions)?,
             originals: on_device(&originals)?,
             strangers: on_device(&strangers)?,
         })
     }
 
-    /// Scores of every token of the vocabulary at the masked positions, `[M, V]`, and of whether the
-    /// second text follows (first column) or not, `[B, 2]`.
+    /// The scores of a batch. Only masked positions are projected onto the vocabulary.
     pub fn logits(
         &self,
         batch: &LanguageBatch,
         rates: impl Into<Dropout>,
-    ) -> Result<(Option<Tensor>, Option<Tensor>), ModelError> {
+    ) -> Result<LanguageLogits, ModelError> {
         let wanted = if self.masked.is_some() { Wanted::All } else { Wanted::First };
         let states = self.encoder.forward(&batch.tokens, wanted, rates.into())?;
         let masked = match &self.masked {
@@ -301,33 +364,25 @@ impl LanguageModel {
             Some(head) if wanted == Wanted::First => Some(head.forward(&states)?),
             Some(head) => Some(head.forward(&batch.tokens.frame.first_by_index(&states)?)?),
         };
-        Ok((masked, next_sentence))
+        Ok(LanguageLogits { masked, next_sentence, num_masked: extent(batch.num_masked) })
     }
 
-    /// The losses of a batch, with gradients. Only masked positions are projected onto the
-    /// vocabulary.
+    /// The losses of a batch, with gradients.
     pub fn loss(
         &self,
         batch: &LanguageBatch,
         rates: impl Into<Dropout>,
     ) -> Result<LanguageLoss, ModelError> {
-        let (masked, next_sentence) = self.logits(batch, rates)?;
-        let sum = |logits: Option<Tensor>, truth: &Tensor| {
-            logits.map(|logits| LossSum::new(&logits, truth)).transpose()
-        };
-        Ok(LanguageLoss {
-            masked: sum(masked, &batch.originals)?,
-            next_sentence: sum(next_sentence, &batch.strangers)?,
-        })
+        self.logits(batch, rates)?.losses(batch)
     }
 }
 
 impl LossSum {
-    /// `logits` is `[N, C]`, `truth` is `[N]`.
-    fn new(logits: &Tensor, truth: &Tensor) -> Result<Self, ModelError> {
-        let none = None::<Tensor>;
-        let sum = logits.f_cross_entropy_loss(truth, none, Reduction::Sum, -100, 0.0)?;
-        Ok(Self { sum: sum.f_to_kind(Kind::Float)?, count: truth.numel() as u64 })
+    /// `logits` is `[N, C]`, `truth` is `[N]`, of which `count` are guesses.
+    fn new(logits: &Tensor, truth: &Tensor, count: usize) -> Result<Self, ModelError> {
+        let (none, logits) = (None::<Tensor>, logits.f_to_kind(Kind::Float)?);
+        let sum = logits.f_cross_entropy_loss(truth, none, Reduction::Sum, IGNORED, 0.0)?;
+        Ok(Self { sum, count: count as u64 })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use muster_common::manifest::MaskingSettings;
 use muster_common::seed::{Draws, Seed};
 use tokenizers::models::ModelWrapper;
 use tokenizers::{Model, Tokenizer};
@@ -14,26 +15,6 @@ const LEADING_SPACE: char = 'Ġ';
 
 /// Names of the mask token, by family of tokenizers.
 const MASK_TOKENS: [&str; 2] = ["[MASK]", "<mask>"];
-
-/// How much is masked, and with what.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct MaskingSettings {
-    /// Probability, 0 to 1, that a token (or a word) is to be guessed.
-    pub rate: f64,
-    /// Share of these that become the mask token.
-    pub mask_share: f64,
-    /// Share of these that become a random token; the rest stay as they are.
-    pub random_share: f64,
-    /// Words are masked with all their pieces or not at all.
-    pub whole_words: bool,
-}
-
-impl Default for MaskingSettings {
-    /// 15 % are to be guessed; of these 80 % masked, 10 % random, 10 % as they are.
-    fn default() -> Self {
-        Self { rate: 0.15, mask_share: 0.8, random_share: 0.1, whole_words: false }
-    }
-}
 
 /// What masking knows of a vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +88,17 @@ impl MaskingVocabulary {
             return Err(ModelError::Masking { reason: "all its tokens are special".to_owned() });
         }
         Ok(Self { mask, special, ordinary, continues })
+    }
+
+    /// The same without tokens that a model of `vocab_size` tokens does not have.
+    pub fn within(mut self, vocab_size: i64) -> Result<Self, ModelError> {
+        let fits = |token: &u32| i64::from(*token) < vocab_size;
+        self.ordinary.retain(fits);
+        if fits(&self.mask) && !self.ordinary.is_empty() {
+            return Ok(self);
+        }
+        let reason = format!("its mask token is {}, but the model has {vocab_size}", self.mask);
+        Err(ModelError::Masking { reason })
     }
 
     /// The token that stands for something to guess.

@@ -15,6 +15,7 @@ mod load;
 mod masking;
 mod packing;
 mod parameters;
+mod task;
 mod tensors;
 
 pub use batch::TokenBatch;
@@ -28,11 +29,13 @@ pub use freeze::{Adaptation, Frozen};
 pub(crate) use hub::verify;
 pub use hub::{HubError, HubSettings, fetch};
 pub use language::{
-    LanguageBatch, LanguageExample, LanguageLoss, LanguageModel, LanguageObjective, LossSum,
+    LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
+    LossSum,
 };
 pub use load::Pretrained;
-pub use masking::{MaskedTokens, MaskingSettings, MaskingVocabulary, mask_tokens};
+pub use masking::{MaskedTokens, MaskingVocabulary, mask_tokens};
 pub use parameters::NamedTensors;
+pub use task::TaskModel;
 pub use tensors::read_tensors;
 
 pub(crate) use batch::extent;

@@ -21,7 +21,7 @@ use crate::collective::RendezvousError;
 use crate::data::{DataError, Dataset};
 use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
-use crate::model::{self, Classifier, HubError, HubSettings, ModelError};
+use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
 use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
@@ -50,8 +50,6 @@ pub(super) enum TaskError {
     Rendezvous(#[from] RendezvousError),
     #[error(transparent)]
     Export(#[from] ExportError),
-    #[error("objective: this build reads data for `{name}`, but trains `classification` only")]
-    Objective { name: &'static str },
     #[error(transparent)]
     Predictions(#[from] PredictionError),
     #[error(transparent)]
@@ -71,8 +69,7 @@ impl TaskError {
             Self::Train(error) => error.is_permanent(),
             Self::Rendezvous(RendezvousError::Peer(failure)) => failure.permanent,
             Self::Rendezvous(RendezvousError::Refused { .. })
-            | Self::Store(StoreError::Url { .. })
-            | Self::Objective { .. } => true,
+            | Self::Store(StoreError::Url { .. }) => true,
             _ => false,
         }
     }
@@ -175,11 +172,14 @@ impl Bench<'_> {
     ) -> Result<bool, TaskError> {
         let (pretrained, model) = self.warm.model(self.spec, data, self.spec.manifest.seed)?;
         train::check(&self.spec.manifest.training, &data.summary.labels, model.device())?;
-        let Some(prefix) = Prefix::find(&self.store, &pretrained, &model, data)? else {
+        self.warm.masking(self.spec, &model)?;
+        // What a language model reads is different each time.
+        let TaskModel::Classifier(model) = &model else { return Ok(true) };
+        let Some(prefix) = Prefix::find(&self.store, &pretrained, model, data)? else {
             return Ok(true);
         };
         let go_on = self.watch_prefix();
-        Ok(prefix.compute(self.runtime, &model, data, (part, num_parts), go_on)?)
+        Ok(prefix.compute(self.runtime, model, data, (part, num_parts), go_on)?)
     }
 
     fn finish(
@@ -198,10 +198,15 @@ impl Bench<'_> {
             None => None,
             Some(split) => {
                 let scoring = Scoring::alone(manifest.training.precision);
-                let examples = Examples::of_tokens(split);
+                let masking = self.warm.masking(self.spec, &model)?;
+                let examples = match &masking {
+                    Some(masking) => Examples::of_masked(split, masking),
+                    None => Examples::of_tokens(split),
+                };
+                let labels = &data.summary.labels;
                 match evaluate(&model, examples, scoring, || self.go_on())? {
                     None => return Ok(self.told()),
-                    Some(tally) => Some(self.keep_predictions(trial, &model, tally)?),
+                    Some(tally) => Some(self.keep_predictions(trial, labels, tally)?),
                 }
             }
         };
@@ -217,15 +222,19 @@ impl Bench<'_> {
         Ok(RunExit::Completed)
     }
 
-    /// Writes what the model says about the test split, and what that comes to.
+    /// Writes what the model says about the test split, where it tells classes apart, and gives what
+    /// that comes to.
     fn keep_predictions(
         &self,
         trial: &TrialId,
-        model: &Classifier,
+        labels: &[String],
         tally: Tally,
     ) -> Result<Evaluation, TaskError> {
-        let evaluation = tally.evaluation(model.labels().len());
-        let bytes = prediction::encode(&tally.into_rows(), model.labels())?;
+        let evaluation = tally.evaluation(labels.len());
+        if labels.is_empty() {
+            return Ok(evaluation);
+        }
+        let bytes = prediction::encode(&tally.into_rows(), labels)?;
         let key = Layout::predictions(trial);
         within(self.runtime, self.store.put(&key, bytes))??;
         Ok(evaluation)

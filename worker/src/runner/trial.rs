@@ -18,7 +18,7 @@ use super::{Directives, failure};
 use crate::checkpoint::{self, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::metrics::{MetricOrigin, MetricSink};
-use crate::model::{Classifier, ModelError};
+use crate::model::{ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixSplit};
 use crate::train::{
     Examples, Host, Outcome, Scoring, TrainError, Trainer, TrialPlan, Verdict, evaluate, gather,
@@ -75,17 +75,27 @@ fn train_as_rank(
     let max_length = manifest.max_length(&task.assignment);
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
-    let prefix = Prefix::find(&bench.store, &pretrained, &model, &data)?;
-    let go_on = bench.watch_prefix();
-    let Some(cache) = bench.warm.prefix(prefix, &model, &data, bench.runtime, go_on)? else {
-        return Ok(bench.told());
+    let cache = match &model {
+        TaskModel::Classifier(model) => {
+            let prefix = Prefix::find(&bench.store, &pretrained, model, &data)?;
+            let go_on = bench.watch_prefix();
+            bench.warm.prefix(prefix, model, &data, bench.runtime, go_on)?
+        }
+        // What a language model reads is different each time.
+        TaskModel::Language(_) => Some(None),
     };
-    let (training, validation) = match &cache {
-        Some(cache) => (
+    let Some(cache) = cache else { return Ok(bench.told()) };
+    let masking = bench.warm.masking(bench.spec, &model)?;
+    let (training, validation) = match (&cache, &masking) {
+        (Some(cache), _) => (
             Examples::of_prefix(&data.train, cache, PrefixSplit::Train),
             Examples::of_prefix(&data.validation, cache, PrefixSplit::Validation),
         ),
-        None => (Examples::of_tokens(&data.train), Examples::of_tokens(&data.validation)),
+        (None, Some(masking)) => (
+            Examples::of_masked(&data.train, masking),
+            Examples::of_masked(&data.validation, masking),
+        ),
+        (None, None) => (Examples::of_tokens(&data.train), Examples::of_tokens(&data.validation)),
     };
     let plan = TrialPlan {
         settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
@@ -331,11 +341,7 @@ impl Host for Session<'_> {
         }
     }
 
-    fn evaluate(
-        &mut self,
-        step: u64,
-        model: &Classifier,
-    ) -> Result<Option<Evaluation>, ModelError> {
+    fn evaluate(&mut self, step: u64, model: &TaskModel) -> Result<Option<Evaluation>, ModelError> {
         let mut scoring = Scoring::alone(self.precision);
         if let Some(group) = &self.group {
             (scoring.rank, scoring.num_ranks) = (group.rank(), group.world_size());
@@ -345,7 +351,7 @@ impl Host for Session<'_> {
             None => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         };
-        let num_classes = model.labels().len();
+        let num_classes = model.num_classes();
         let mut scored = evaluate(model, self.validation, scoring, go_on)?;
         if let Some(group) = &self.group {
             scored = gather(group, scored, self.validation.len(), num_classes)?;

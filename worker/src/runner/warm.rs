@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use muster_common::id::ExperimentId;
-use muster_common::manifest::TrainingObjective;
 use muster_common::run::RunSpec;
 use muster_common::seed::Seed;
 use muster_common::storage::Store;
@@ -14,9 +13,13 @@ use tch::Device;
 use tokio::runtime::Handle;
 
 use super::task::TaskError;
-use crate::data::{self, Dataset};
-use crate::model::{Adaptation, Classifier, Pretrained, PretrainedStamp};
+use crate::data::{self, Dataset, TextTokenizer};
+use crate::model::{
+    Adaptation, Classifier, LanguageModel, LanguageObjective, MaskingVocabulary, Pretrained,
+    PretrainedStamp, TaskModel,
+};
 use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
+use crate::train::Masking;
 
 /// Reading and tokenizing a large file takes minutes; longer than this it hangs.
 const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -28,6 +31,7 @@ pub struct Warm {
     data: Vec<(DataStamp, Rc<Dataset>)>,
     pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
+    masking: Option<(DataStamp, Rc<Masking>)>,
 }
 
 /// Tells datasets apart.
@@ -42,7 +46,7 @@ struct DataStamp {
 impl Warm {
     /// Nothing yet; models will lie on `device`.
     pub fn new(device: Device) -> Self {
-        Self { device, data: Vec::new(), pretrained: None, prefix: None }
+        Self { device, data: Vec::new(), pretrained: None, prefix: None, masking: None }
     }
 
     /// The dataset of the experiment with sequences of at most `max_length` tokens, read once.
@@ -117,15 +121,53 @@ impl Warm {
         spec: &RunSpec,
         data: &Dataset,
         seed: Seed,
-    ) -> Result<(Rc<Pretrained>, Classifier), TaskError> {
+    ) -> Result<(Rc<Pretrained>, TaskModel), TaskError> {
         let settings = &spec.manifest.model;
-        if spec.manifest.objective != TrainingObjective::Classification {
-            let name = spec.manifest.objective.name();
-            return Err(TaskError::Objective { name });
-        }
         let pretrained = self.pretrained(&settings.pretrained)?;
-        let (labels, adaptation) = (data.summary.labels.clone(), Adaptation::from(settings));
-        let model = Classifier::to_train(&pretrained, labels, adaptation, seed, self.device)?;
+        let adaptation = Adaptation::from(settings);
+        let model = match LanguageObjective::of(spec.manifest.objective) {
+            None => {
+                let labels = data.summary.labels.clone();
+                Classifier::to_train(&pretrained, labels, adaptation, seed, self.device)?.into()
+            }
+            Some(objective) => {
+                LanguageModel::to_train(&pretrained, objective, adaptation, seed, self.device)?
+                    .into()
+            }
+        };
         Ok((pretrained, model))
+    }
+
+    /// How tokens are hidden in the experiment of this run; `None`: none are. The tokenizer is read
+    /// once.
+    pub(super) fn masking(
+        &mut self,
+        spec: &RunSpec,
+        model: &TaskModel,
+    ) -> Result<Option<Rc<Masking>>, TaskError> {
+        let manifest = &spec.manifest;
+        if !manifest.objective.masks() {
+            return Ok(None);
+        }
+        let max_length = manifest.model.max_length;
+        let stamp = DataStamp {
+            experiment: spec.experiment.clone(),
+            store: spec.store.clone(),
+            max_length,
+        };
+        if let Some((known, masking)) = &self.masking
+            && *known == stamp
+        {
+            return Ok(Some(Rc::clone(masking)));
+        }
+        let tokenizer = TextTokenizer::open(Path::new(&manifest.model.pretrained), max_length)?;
+        let vocabulary = MaskingVocabulary::of(tokenizer.backend())?;
+        let masking = Rc::new(Masking {
+            vocabulary: vocabulary.within(model.config().vocab_size)?,
+            settings: manifest.training.masking.unwrap_or_default(),
+            evaluation: manifest.seed.child("evaluation masks", 0),
+        });
+        self.masking = Some((stamp, Rc::clone(&masking)));
+        Ok(Some(masking))
     }
 }

@@ -9,7 +9,7 @@ use tch::Tensor;
 use super::TrainError;
 use crate::checkpoint::Snapshot;
 use crate::ffi;
-use crate::model::{Classifier, ModelError, NamedTensors, duplicate};
+use crate::model::{ModelError, NamedTensors, TaskModel, duplicate};
 
 /// The average of one trial.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) enum Average {
 }
 
 /// Copies of the trained weights.
-pub(super) fn copies(model: &Classifier) -> Result<NamedTensors, ModelError> {
+pub(super) fn copies(model: &TaskModel) -> Result<NamedTensors, ModelError> {
     model.trained().map(|(name, tensor)| Ok((name.to_owned(), duplicate(tensor)?))).collect()
 }
 
@@ -54,7 +54,7 @@ impl Average {
     }
 
     /// Takes in the weights after `step` updates.
-    pub(super) fn observe(&mut self, step: u64, model: &Classifier) -> Result<(), ModelError> {
+    pub(super) fn observe(&mut self, step: u64, model: &TaskModel) -> Result<(), ModelError> {
         match self {
             Self::Off => {}
             Self::Ema { weights, .. } if weights.is_empty() => *weights = copies(model)?,
@@ -116,7 +116,7 @@ impl Average {
     pub(super) fn restore(
         &mut self,
         state: &NamedTensors,
-        model: &Classifier,
+        model: &TaskModel,
     ) -> Result<(), TrainError> {
         let own = |tensor: &Tensor| -> Result<Tensor, ModelError> {
             duplicate(&tensor.f_to_device(model.device())?)
@@ -163,7 +163,7 @@ fn mean(moments: &BTreeMap<u64, NamedTensors>) -> Result<Option<NamedTensors>, M
 /// for improvements, else the average, else those of the last step.
 pub fn evaluated_weights(
     snapshot: Snapshot,
-    model: &Classifier,
+    model: &TaskModel,
 ) -> Result<NamedTensors, TrainError> {
     if !snapshot.best.is_empty() {
         return Ok(snapshot.best);

@@ -1,4 +1,4 @@
-//! What training minimizes: cross-entropy with class weights and label smoothing.
+//! What training minimizes: cross-entropy, of classes with class weights and label smoothing.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,48 @@ use muster_common::manifest::ClassWeights;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::TrainError;
-use crate::model::ModelError;
+use crate::model::{LanguageLoss, ModelError};
 
 /// Target value that `cross_entropy_loss` leaves out; no class has it.
 const IGNORE_NOTHING: i64 = -100;
 
-/// The loss of a trial.
+/// What the examples of a step count together, those of all micro-batches and of all ranks: sums of
+/// losses are divided by it once, so that no mean of means comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Normalizer {
+    /// Examples, each by the weight of its class.
+    pub examples: f64,
+    /// Tokens to be guessed.
+    pub masked: f64,
+}
+
+impl Normalizer {
+    /// A micro-batch's share of the loss of its step, 0-d: `sum` is over its examples.
+    pub(super) fn share(&self, sum: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(sum.f_mul_scalar(reciprocal(self.examples))?)
+    }
+
+    /// The same of a language model: masked tokens and pairs of texts each have a mean of their own,
+    /// and the two are added.
+    pub(super) fn language_share(&self, losses: &LanguageLoss) -> Result<Tensor, ModelError> {
+        let masked = losses.masked.as_ref();
+        let masked =
+            masked.map(|part| part.sum.f_mul_scalar(reciprocal(self.masked))).transpose()?;
+        let pairs = losses.next_sentence.as_ref();
+        let pairs = pairs.map(|part| self.share(&part.sum)).transpose()?;
+        match (masked, pairs) {
+            (Some(masked), Some(pairs)) => Ok(masked.f_add(&pairs)?),
+            (masked, pairs) => Ok(masked.or(pairs).unwrap_or_default()),
+        }
+    }
+}
+
+/// 0 where there is nothing to divide: a sum over nothing is no loss.
+fn reciprocal(count: f64) -> f64 {
+    if count > 0.0 { count.recip() } else { 0.0 }
+}
+
+/// The loss of classes in a trial.
 #[derive(Debug)]
 pub struct Loss {
     smoothing: f64,
@@ -22,6 +58,11 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Every example counts the same, and nothing is smoothed.
+    pub(super) fn plain() -> Self {
+        Self { smoothing: 0.0, weights: Vec::new(), table: None }
+    }
+
     /// For classes called `names`, of which `counts` training examples exist each. `smoothing` is the
     /// share of the target spread evenly over all classes.
     pub fn new(

@@ -13,9 +13,9 @@ mod stopping;
 mod unfreeze;
 
 pub use average::evaluated_weights;
-pub use batch::Examples;
+pub use batch::{Examples, Masking};
 pub use evaluate::{Scoring, Tally, evaluate};
-pub use loss::Loss;
+pub use loss::{Loss, Normalizer};
 pub use ranks::gather;
 pub use schedule::Schedule;
 pub use step::{StepOutcome, Trainer, TrialPlan};
@@ -30,7 +30,7 @@ use muster_common::run::{Directive, RunProgress};
 use tch::Device;
 
 use crate::checkpoint::SaveError;
-use crate::model::{Classifier, ModelError};
+use crate::model::{ModelError, TaskModel};
 
 /// Losses are read back from the device after so many steps: reading waits for the device.
 const READ_BACK_STEPS: usize = 10;
@@ -122,8 +122,7 @@ pub trait Host {
     fn progress(&mut self, progress: RunProgress);
     /// Scores the validation split with `model`, whose trial has done `step` updates, and keeps the
     /// scores. `None`: it was told to leave in the middle.
-    fn evaluate(&mut self, step: u64, model: &Classifier)
-    -> Result<Option<Evaluation>, ModelError>;
+    fn evaluate(&mut self, step: u64, model: &TaskModel) -> Result<Option<Evaluation>, ModelError>;
     /// A checkpoint is to be written of `trainer` as it is now.
     fn save(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError>;
 }

@@ -14,7 +14,7 @@ use super::precision::LossScale;
 use super::unfreeze::Stages;
 use crate::ffi::{self, AdamW, Clip, Overflow};
 use crate::model::{
-    Classifier, Depth, ModelError, NameList, NamedTensors, duplicate, is_layer_norm,
+    Depth, ModelError, NameList, NamedTensors, TaskModel, duplicate, is_layer_norm,
 };
 
 const FIRST_MOMENT: &str = "exp_avg";
@@ -94,7 +94,7 @@ fn decays(name: &str) -> bool {
 impl Optimizer {
     /// For the trained parameters of `model`, with moments of zero.
     pub(super) fn new(
-        model: &Classifier,
+        model: &TaskModel,
         settings: &TrialSettings,
         stages: &Stages,
         loss_scale: Option<LossScale>,
@@ -250,7 +250,7 @@ impl Optimizer {
 }
 
 /// Encoder layers of a model, by the names of its parameters.
-pub(super) fn num_layers(model: &Classifier) -> usize {
+pub(super) fn num_layers(model: &TaskModel) -> usize {
     let number = |name: &String| match Depth::of(name) {
         Depth::Layer(number) => Some(number + 1),
         _ => None,

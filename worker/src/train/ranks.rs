@@ -6,7 +6,7 @@ use muster_common::manifest::GradientCompression;
 use muster_common::run::Directive;
 use tch::{Kind, Tensor};
 
-use super::evaluate::Tally;
+use super::evaluate::{MaskedTally, Tally};
 use crate::collective::{Group, PendingMax, share};
 use crate::ffi::{GradientReducer, ReductionTimes, ShimError};
 use crate::model::ModelError;
@@ -108,6 +108,10 @@ fn directive(code: i64) -> Option<Directive> {
     }
 }
 
+/// Numbers in front of the rows that ranks put together: loss of classes, ranks that stopped, ranks
+/// that had hidden tokens, their loss, how many, and how many were guessed.
+const HEAD: usize = 6;
+
 /// Puts together what the ranks found out about their parts of a split of `num_examples`; every rank
 /// gets the whole. `None` when one of them has not looked at all of its part.
 ///
@@ -119,16 +123,28 @@ pub fn gather(
     num_classes: usize,
 ) -> Result<Option<Tally>, ModelError> {
     // One row per example: how often it was scored, its class, the probabilities. Exactly one rank
-    // fills it, so that the sum is that rank's row. In front: loss, and ranks that stopped.
+    // fills it, so that the sum is that rank's row. In front: counts of the whole part.
     let width = 2 + num_classes;
-    let mut table = vec![0.0f64; 2 + num_examples.saturating_mul(width)];
+    let num_rows = if num_classes == 0 { 0 } else { num_examples };
+    let mut table = vec![0.0f64; HEAD + num_rows.saturating_mul(width)];
+    let (head, rows) = table.split_at_mut(HEAD);
     match part {
-        None => table[1] = 1.0,
+        None => head.copy_from_slice(&[0.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
         Some(part) => {
-            table[0] = part.loss_sum;
+            let hides = f64::from(u8::from(part.masked.is_some()));
+            let masked = part.masked.unwrap_or_default();
+            let (num_masked, num_right) = (masked.num_masked as f64, masked.num_right as f64);
+            head.copy_from_slice(&[
+                part.loss_sum,
+                0.0,
+                hides,
+                masked.loss_sum,
+                num_masked,
+                num_right,
+            ]);
             for prediction in part.predictions {
                 let at = usize::try_from(prediction.row).unwrap_or(usize::MAX);
-                let row = table.get_mut(2..).and_then(|rows| rows.chunks_mut(width).nth(at));
+                let row = rows.chunks_mut(width).nth(at);
                 let Some([count, label, probabilities @ ..]) = row else { continue };
                 *count += 1.0;
                 *label = f64::from(prediction.label);
@@ -139,24 +155,38 @@ pub fn gather(
         }
     }
     let table = group.sum_all(&table)?;
-    let [loss_sum, stopped, rows @ ..] = table.as_slice() else { return Ok(None) };
+    let [loss_sum, stopped, hides, masked_loss, num_masked, num_right, rows @ ..] =
+        table.as_slice()
+    else {
+        return Ok(None);
+    };
     if *stopped > 0.0 {
         return Ok(None);
     }
-    let mut predictions = Vec::with_capacity(num_examples);
+    let masked = (*hides > 0.0).then(|| MaskedTally {
+        loss_sum: *masked_loss,
+        num_masked: whole(*num_masked),
+        num_right: whole(*num_right),
+    });
+    let mut predictions = Vec::with_capacity(num_rows);
     for (row, values) in (0u64..).zip(rows.chunks(width)) {
         let [count, label, probabilities @ ..] = values else { continue };
         if (*count - 1.0).abs() > 0.5 {
             let message = format!("example {row} was scored {count} times instead of once");
             return Err(ShimError { operation: "putting an evaluation together", message }.into());
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a class number, as one rank wrote it"
-        )]
-        let label = *label as u32;
+        let label = u32::try_from(whole(*label)).unwrap_or(u32::MAX);
         predictions.push(Prediction { row, label, probabilities: probabilities.to_vec() });
     }
-    Ok(Some(Tally { loss_sum: *loss_sum, predictions }))
+    Ok(Some(Tally { loss_sum: *loss_sum, predictions, masked }))
+}
+
+/// A count that went through a sum of floating-point numbers.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are whole and not negative"
+)]
+fn whole(count: f64) -> u64 {
+    count.round() as u64
 }

@@ -12,7 +12,7 @@ use tch::Tensor;
 use super::TrainError;
 use super::average::{Average, copies};
 use super::batch::Examples;
-use super::loss::Loss;
+use super::loss::{Loss, Normalizer};
 use super::optimizer::{Optimizer, num_layers};
 use super::precision::{self, LossScale};
 use super::ranks::Ranks;
@@ -23,7 +23,7 @@ use crate::checkpoint::{Progress, Snapshot};
 use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
 use crate::ffi::ReductionTimes;
-use crate::model::{Classifier, ModelError, NamedTensors};
+use crate::model::{Classifier, LanguageModel, ModelError, NamedTensors, TaskModel};
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +50,8 @@ pub struct StepOutcome {
     /// Its number, from 1.
     pub step: u64,
     /// Mean loss over the examples of the global batch, nats: cross-entropy with class weights and
-    /// label smoothing where there are any. Of several ranks each has its share, which add up to it.
+    /// label smoothing where there are any; over its hidden tokens; or the sum of both means. Of
+    /// several ranks each has its share, which add up to it.
     pub loss: Tensor,
     /// Norm of the gradients before clipping.
     pub grad_norm: Tensor,
@@ -66,7 +67,7 @@ pub struct StepOutcome {
 pub struct Trainer<'a> {
     plan: TrialPlan,
     schedule: Schedule,
-    model: Classifier,
+    model: TaskModel,
     loss: Loss,
     optimizer: Optimizer,
     average: Average,
@@ -87,22 +88,19 @@ impl<'a> Trainer<'a> {
     /// A trial at step 0.
     pub fn new(
         plan: TrialPlan,
-        model: Classifier,
+        model: impl Into<TaskModel>,
         examples: Examples<'a>,
     ) -> Result<Self, TrainError> {
+        let model = model.into();
         let (settings, training) = (&plan.settings, &plan.training);
         precision::check(training.precision, model.device())?;
         let steps =
             |budget: Budget| budget.steps(settings.global_batch_size, examples.len() as u64);
         let schedule = Schedule::new(settings, training.schedule, plan.total_steps);
-        let mut counts = vec![0u64; model.labels().len()];
-        for index in (0..).take(examples.len()) {
-            if let Some(count) = counts.get_mut(examples.label(index) as usize) {
-                *count += 1;
-            }
-        }
-        let (weights, smoothing) = (&training.class_weights, settings.label_smoothing);
-        let loss = Loss::new(weights, smoothing, model.labels(), &counts, model.device())?;
+        let loss = match &model {
+            TaskModel::Classifier(model) => loss_of(&plan, model, &examples)?,
+            TaskModel::Language(_) => Loss::plain(),
+        };
         let stage_steps = training.unfreeze.map_or(0, |unfreezing| steps(unfreezing.every));
         let layers = num_layers(&model);
         let stages = Stages::new(training.unfreeze, stage_steps, layers, model.frozen());
@@ -200,7 +198,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The model as it is now.
-    pub fn model(&self) -> &Classifier {
+    pub fn model(&self) -> &TaskModel {
         &self.model
     }
 
@@ -215,7 +213,7 @@ impl<'a> Trainer<'a> {
     /// result.
     pub fn train_on(&mut self, batch: &[u32]) -> Result<StepOutcome, TrainError> {
         let step = self.step + 1;
-        let normalizer = self.normalizer(batch);
+        let normalizer = self.normalizer(step, batch);
         let own = self.ranks.as_ref().map(|ranks| ranks.own(batch, |index| self.length(index)));
         let loss = self.accumulate(step, own.as_deref().unwrap_or(batch), normalizer)?;
         let learning_rate = self.schedule.learning_rate(step);
@@ -232,10 +230,15 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// What these examples count together in the loss.
-    pub fn normalizer(&self, examples: &[u32]) -> f64 {
+    /// What these examples count together in the loss of update `step` (from 1). Every rank can ask
+    /// for all examples of the step: which of their tokens are hidden does not depend on who reads
+    /// them.
+    pub fn normalizer(&self, step: u64, examples: &[u32]) -> Normalizer {
         let labels = examples.iter().map(|index| self.examples.label(*index));
-        self.loss.normalizer(labels)
+        Normalizer {
+            examples: self.loss.normalizer(labels),
+            masked: self.examples.num_masked(examples, self.masks(step)) as f64,
+        }
     }
 
     /// Adds the gradients of these examples to those of the parameters, in micro-batches, for update
@@ -245,21 +248,21 @@ impl<'a> Trainer<'a> {
         &mut self,
         step: u64,
         examples: &[u32],
-        normalizer: f64,
+        normalizer: Normalizer,
     ) -> Result<Tensor, TrainError> {
         let is_changed = self.optimizer.unlock(step)?;
         if let Some(ranks) = self.ranks.as_mut().filter(|ranks| is_changed || !ranks.is_covered()) {
             let layers = num_layers(&self.model);
             ranks.cover(&self.optimizer.trained_now(step, layers)).map_err(ModelError::from)?;
         }
-        let mut share = if normalizer > 0.0 { normalizer.recip() } else { 0.0 };
+        let mut normalizer = normalizer;
         let micro_batch_size =
             usize::try_from(self.plan.settings.micro_batch_size).unwrap_or(usize::MAX).max(1);
         let mut micro_batches: Vec<&[u32]> = examples.chunks(micro_batch_size).collect();
         if micro_batches.is_empty() && self.ranks.is_some() {
             // A rank without examples takes part in the sum with one that counts nothing.
             micro_batches.push(&[0]);
-            share = 0.0;
+            normalizer = Normalizer { examples: 0.0, masked: 0.0 };
         }
         let last = micro_batches.len().saturating_sub(1);
         let mut loss: Option<Tensor> = None;
@@ -270,7 +273,7 @@ impl<'a> Trainer<'a> {
             if let Some(ranks) = reducing {
                 ranks.before_forward().map_err(ModelError::from)?;
             }
-            let part = self.micro_batch_loss(indices)?.f_mul_scalar(share)?;
+            let part = self.micro_batch_loss(step, indices, normalizer)?;
             if let Some(ranks) = reducing {
                 ranks.before_backward().map_err(ModelError::from)?;
             }
@@ -298,7 +301,7 @@ impl<'a> Trainer<'a> {
     /// Calls `body` with the weights that count: their average, where there is one.
     pub fn with_evaluated_weights<T>(
         &mut self,
-        body: impl FnOnce(&Classifier) -> T,
+        body: impl FnOnce(&TaskModel) -> T,
     ) -> Result<T, TrainError> {
         let Some(average) = self.average.weights()? else { return Ok(body(&self.model)) };
         let current = copies(&self.model)?;
@@ -404,14 +407,55 @@ impl<'a> Trainer<'a> {
         tch::manual_seed(seed.0.cast_signed());
     }
 
-    fn micro_batch_loss(&self, indices: &[u32]) -> Result<Tensor, ModelError> {
-        let device = self.model.device();
-        let rates = self.model.config().dropout.or_all(self.plan.settings.dropout);
+    /// Root of the masks of a step. They are drawn by example: neither the micro-batch nor the rank
+    /// that an example is in changes what is hidden of it.
+    fn masks(&self, step: u64) -> Seed {
+        self.plan.seed.child("masks", step)
+    }
+
+    /// These examples' share of the loss of their step, 0-d.
+    fn micro_batch_loss(
+        &self,
+        step: u64,
+        indices: &[u32],
+        normalizer: Normalizer,
+    ) -> Result<Tensor, ModelError> {
+        match &self.model {
+            TaskModel::Classifier(model) => {
+                normalizer.share(&self.classification_loss(model, indices)?)
+            }
+            TaskModel::Language(model) => self.language_loss(model, step, indices, normalizer),
+        }
+    }
+
+    /// Sum over these examples.
+    fn classification_loss(
+        &self,
+        model: &Classifier,
+        indices: &[u32],
+    ) -> Result<Tensor, ModelError> {
+        let (device, rates) = (model.device(), self.model.rates(self.plan.settings.dropout));
         let logits = {
             let _precision = precision::autocast(self.plan.training.precision, device)?;
-            self.examples.logits(&self.model, indices, rates)?
+            self.examples.logits(model, indices, rates)?
         };
         self.loss.sum(&logits, &self.examples.labels(indices, device)?)
+    }
+
+    fn language_loss(
+        &self,
+        model: &LanguageModel,
+        step: u64,
+        indices: &[u32],
+        normalizer: Normalizer,
+    ) -> Result<Tensor, ModelError> {
+        let rates = self.model.rates(self.plan.settings.dropout);
+        let batch = self.examples.language_batch(model, indices, self.masks(step))?;
+        let logits = {
+            let _precision = precision::autocast(self.plan.training.precision, model.device())?;
+            model.logits(&batch, rates)?
+        };
+        normalizer.language_share(&logits.losses(&batch)?)
     }
 
     fn length(&self, index: u32) -> u64 {
@@ -421,6 +465,22 @@ impl<'a> Trainer<'a> {
 
 /// The one setting that does not decide any number.
 const DEADLINE: &str = "step_deadline_s";
+
+/// The loss of a classifier, balanced over its training examples where that is wanted.
+fn loss_of(
+    plan: &TrialPlan,
+    model: &Classifier,
+    examples: &Examples<'_>,
+) -> Result<Loss, TrainError> {
+    let mut counts = vec![0u64; model.labels().len()];
+    for index in (0..).take(examples.len()) {
+        if let Some(count) = counts.get_mut(examples.label(index) as usize) {
+            *count += 1;
+        }
+    }
+    let (weights, smoothing) = (&plan.training.class_weights, plan.settings.label_smoothing);
+    Loss::new(weights, smoothing, model.labels(), &counts, model.device())
+}
 
 /// Settings by name, to say which one differs.
 fn fields(settings: &impl Serialize) -> serde_json::Map<String, Value> {

@@ -101,7 +101,8 @@ mod tests {
         let mut given_up = None;
         let mut verdicts = Vec::new();
         for (step, loss) in (1..).zip(losses) {
-            let evaluation = Evaluation { loss: *loss, confusion: vec![vec![1]], auc: None };
+            let evaluation =
+                Evaluation { loss: *loss, confusion: vec![vec![1]], ..Evaluation::default() };
             verdicts.push(rule.observe(&mut state, step, &evaluation));
             if rule.gives_up(&state) {
                 given_up = given_up.or(Some(step));
@@ -137,7 +138,8 @@ mod tests {
         let auc = Objective { metric: ObjectiveMetric::Auc, mode: Mode::Max };
         let rule = StoppingRule { objective: auc, ..rule(Mode::Max, 1, 0.0) };
         let mut state = StoppingState::default();
-        let evaluation = Evaluation { loss: 0.5, confusion: vec![vec![1]], auc: None };
+        let confusion = vec![vec![1]];
+        let evaluation = Evaluation { loss: 0.5, confusion, ..Evaluation::default() };
         assert_eq!(rule.observe(&mut state, 1, &evaluation), Verdict::Diverged);
     }
 }
