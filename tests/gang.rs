@@ -311,7 +311,7 @@ fn rank_gradient(
         Classifier::to_train(&pretrained, labels, Frozen::default(), Seed(3), Device::Cpu).unwrap();
     let mut trainer = Trainer::new(plan, model, Examples::of_tokens(&data)).unwrap();
     let batch: Vec<u32> = (0..32).collect();
-    let normalizer = trainer.normalizer(&batch);
+    let normalizer = trainer.normalizer(1, &batch);
     let gradients = |trainer: &Trainer<'_>| {
         let flat =
             |(_, tensor): (&str, &Tensor)| Vec::<f32>::try_from(tensor.grad().view([-1])).unwrap();

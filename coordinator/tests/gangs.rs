@@ -11,7 +11,7 @@ use muster_common::run::{
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::trial::{Trial, TrialState};
-use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES};
+use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES, Run};
 
 fn manifest(name: &str, slots: &str, searcher: &str) -> Manifest {
     let text = format!(
@@ -118,8 +118,12 @@ impl Cluster {
         let Task::Train(task) = &spec.task else { panic!("{spec:?}") };
         let step = task.target_step;
         self.commit(&task.trial.to_string(), step, generation);
-        let evaluation =
-            Evaluation { loss: 1.0, confusion: vec![vec![9, 1], vec![1, 9]], auc: None };
+        let evaluation = Evaluation {
+            loss: 1.0,
+            confusion: vec![vec![9, 1], vec![1, 9]],
+            auc: None,
+            masked: None,
+        };
         self.report(generation, 0, RunReport::Evaluated { step, evaluation });
         for rank in 0..world_size {
             self.end(generation, rank, RunExit::Completed);
@@ -295,7 +299,7 @@ fn a_gang_larger_than_the_cluster_keeps_nothing_until_workers_come() {
     let single = cluster.engine.runs().keys().next().copied().unwrap();
     cluster.join("w3", "a");
     let world = |cluster: &Cluster| -> u32 {
-        cluster.engine.runs().values().map(|run| run.world_size()).max().unwrap()
+        cluster.engine.runs().values().map(Run::world_size).max().unwrap()
     };
     // The worker that came is kept, and so are those that are freed.
     assert_eq!(world(&cluster), 1);

@@ -77,6 +77,7 @@ mod tests {
     use super::*;
     use crate::ffi::ShimError;
     use crate::model::ModelError;
+    use crate::train::TrainError;
 
     fn shim(message: &str) -> TaskError {
         let message = message.to_owned();
@@ -97,7 +98,7 @@ mod tests {
             (shim(memory), FailureClass::OutOfMemory),
             (shim("CUDA out of memory. Tried to allocate"), FailureClass::OutOfMemory),
             (shim("shapes do not fit"), FailureClass::Other),
-            (TaskError::Objective { name: "x" }, FailureClass::BadData),
+            (TrainError::Float16.into(), FailureClass::BadData),
         ];
         for (error, wanted) in cases {
             assert_eq!(class_of(&error), wanted, "{error}");
