@@ -71,28 +71,18 @@ impl Shared {
     }
 
     /// The run is over because of `failure`, of another rank or one that another rank told of.
-    fn fail(&self, failure: RankFailure) {
+    fn fail(&self, failure: &RankFailure) {
         {
             let mut state = self.state();
             if state.failure.is_some() || state.is_over {
                 return;
             }
             state.failure = Some(failure.clone());
-            self.pass_on(&mut state, &failure);
+            pass_on(&mut state, failure);
         }
         self.changed.notify_all();
         thread::sleep(LAST_WORDS);
-        (self.on_failure)(&failure);
-    }
-
-    /// Tells everybody it knows but the one that failed.
-    pub(super) fn pass_on(&self, state: &mut State, failure: &RankFailure) {
-        let message = Message::Failed(failure.clone());
-        for (rank, peer) in &mut state.peers {
-            if *rank != failure.rank && !peer.has_left {
-                peer.tell(&message);
-            }
-        }
+        (self.on_failure)(failure);
     }
 
     fn admit(&self, rank: u32, stream: &TcpStream) -> Result<(), String> {
@@ -105,6 +95,16 @@ impl Shared {
         drop(state);
         self.changed.notify_all();
         Ok(())
+    }
+}
+
+/// Tells everybody who is known but the one that failed.
+fn pass_on(state: &mut State, failure: &RankFailure) {
+    let message = Message::Failed(failure.clone());
+    for (rank, peer) in &mut state.peers {
+        if *rank != failure.rank && !peer.has_left {
+            peer.tell(&message);
+        }
     }
 }
 
@@ -217,7 +217,7 @@ fn converse(
 ) {
     let (mut heard, mut beaten) = (Instant::now(), Instant::now());
     let failed = |class, message: String| {
-        shared.fail(RankFailure { rank: peer, class, message, permanent: false });
+        shared.fail(&RankFailure { rank: peer, class, message, permanent: false });
     };
     loop {
         for message in messages.drain(..) {
@@ -268,7 +268,7 @@ fn take(shared: &Shared, peer: u32, message: Message) -> bool {
         }
         Message::Failed(failure) => {
             drop(state);
-            shared.fail(failure);
+            shared.fail(&failure);
             return true;
         }
     }

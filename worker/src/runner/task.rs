@@ -70,8 +70,9 @@ impl TaskError {
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
             Self::Rendezvous(RendezvousError::Peer(failure)) => failure.permanent,
-            Self::Rendezvous(RendezvousError::Refused { .. }) => true,
-            Self::Store(StoreError::Url { .. }) | Self::Objective { .. } => true,
+            Self::Rendezvous(RendezvousError::Refused { .. })
+            | Self::Store(StoreError::Url { .. })
+            | Self::Objective { .. } => true,
             _ => false,
         }
     }
