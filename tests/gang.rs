@@ -87,7 +87,12 @@ fn frozen_layers_and_late_ones_give_the_curve_of_one() {
     let frozen = format!("  freeze: {{embeddings: true, layers: 1}}\n{EXACT}");
     assert_one_curve(&model("bert"), &frozen);
     let late = format!(
-        "{EXACT}training:\n  unfreeze: {{every: {{steps: 7}}}}\n  class_weights: balanced\n  evaluate_every: {{steps: 20}}\n  early_stopping: {{patience: 100}}\n"
+        "{EXACT}training:
+  unfreeze: {{every: {{steps: 7}}}}
+  class_weights: balanced
+  evaluate_every: {{steps: 20}}
+  early_stopping: {{patience: 100}}
+"
     );
     assert_one_curve(&model("bert"), &late);
 }

@@ -2,8 +2,9 @@
 //! coordinator and owns one [`runner`], the process that trains. They speak over [`pipe`].
 //!
 //! A run reads [`data`], takes the frozen layers' activations from [`prefix`], fine-tunes a [`model`]
-//! in the loop of [`train`], alone or with others ([`collective`]), writes [`checkpoint`]s and [`metrics`], and at the end an [`export`].
-//! [`predict`] uses what was exported. Everything unsafe is in [`ffi`].
+//! in the loop of [`train`], alone or with others ([`collective`]), writes [`checkpoint`]s and
+//! [`metrics`], and at the end an [`export`]. [`predict`] uses what was exported. Everything unsafe is
+//! in [`ffi`].
 
 pub mod checkpoint;
 pub mod collective;
