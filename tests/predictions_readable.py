@@ -22,6 +22,7 @@ def main():
     (file,) = sys.argv[1:]
     table = pq.read_table(file)
     metadata = pq.read_metadata(file).metadata
+    connection = duckdb.connect()
     query = f"SELECT row, label, prediction, probabilities FROM read_parquet('{file}') ORDER BY row"
     print(
         json.dumps(
@@ -33,7 +34,7 @@ def main():
                     if key.startswith(b"muster.")
                 },
                 "pyarrow": [row(*values.values()) for values in table.to_pylist()],
-                "duckdb": [row(*values) for values in duckdb.connect().sql(query).fetchall()],
+                "duckdb": [row(*values) for values in connection.sql(query).fetchall()],
             }
         )
     )

@@ -18,8 +18,6 @@ import tempfile
 import threading
 import time
 
-import shape
-
 HERE = pathlib.Path(__file__).resolve().parent
 # Dense bfloat16 operations per second by what the data sheets say, and a part of the name nvidia-smi gives.
 PEAKS = [("H200", 989e12), ("H100", 989e12), ("A100", 312e12), ("L40S", 362e12), ("A10", 125e12), ("4090", 165e12)]
@@ -185,6 +183,8 @@ def peer(work, model, rows, device, steps, batch):
 
 
 def check(arguments, work, results):
+    import shape  # needs numpy, which mistakes in the arguments should not
+
     small, device = arguments.small, arguments.device
     name = "tiny" if small else "bert-base"
     rows = reviews(work, 1000 if small else 6000, 512)

@@ -57,7 +57,8 @@ impl Engine {
                 }
                 let minutes = ASIDE.as_secs() / 60;
                 let text = format!(
-                    "host {host} is set aside for {minutes} minutes: {FAILURES_MAX} failures, the last at rank {rank}: {reason}"
+                    "host {host} is set aside for {minutes} minutes: {FAILURES_MAX} failures, the last at \
+                     rank {rank}: {reason}"
                 );
                 if let Some(experiment) = self.experiments.get_mut(&run.experiment) {
                     experiment.decide(now, None, text);

@@ -17,6 +17,7 @@ use super::task::{Bench, TaskError};
 use super::{Directives, failure};
 use crate::checkpoint::{self, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
+use crate::ffi::ReductionTimes;
 use crate::metrics::{MetricOrigin, MetricSink};
 use crate::model::{ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixSplit};
@@ -97,15 +98,7 @@ fn train_as_rank(
         ),
         (None, None) => (Examples::of_tokens(&data.train), Examples::of_tokens(&data.validation)),
     };
-    let plan = TrialPlan {
-        settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
-        training: manifest.training.clone(),
-        stopping_objective: manifest.stopping_objective(),
-        seed,
-        total_steps: task.total_steps,
-        data: data.summary.cache.clone(),
-        rank: bench.spec.gang.as_ref().map_or(0, |gang| gang.rank),
-    };
+    let plan = plan_of(bench, task, &data.summary.cache);
     for warning in manifest.trial_warnings(&task.assignment, task.total_steps) {
         tracing::warn!(trial = %task.trial, "{warning}");
     }
@@ -126,20 +119,38 @@ fn train_as_rank(
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
     if group.is_some() {
-        let times = trainer.reduction_times()?;
-        let milliseconds = |ns: i64| ns as f64 / 1e6;
-        tracing::info!(
-            compute_ms = milliseconds(times.compute_ns),
-            communication_ms = milliseconds(times.communication_ns),
-            overlap_ms = milliseconds(times.overlap_ns),
-            "means of the backward passes that were looked at"
-        );
+        log_times(&trainer.reduction_times()?);
     }
     drop((trainer, session));
     if let Some(group) = group {
         group.close();
     }
     Ok(exit)
+}
+
+/// Everything that decides the numbers of the trial but its model and its data, which is tokenized as
+/// cache entry `data`.
+fn plan_of(bench: &Bench<'_>, task: &TrainTask, data: &str) -> TrialPlan {
+    let manifest = &bench.spec.manifest;
+    TrialPlan {
+        settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
+        training: manifest.training.clone(),
+        stopping_objective: manifest.stopping_objective(),
+        seed: bench.trial_seed(&task.trial),
+        total_steps: task.total_steps,
+        data: data.to_owned(),
+        rank: bench.spec.gang.as_ref().map_or(0, |gang| gang.rank),
+    }
+}
+
+fn log_times(times: &ReductionTimes) {
+    let milliseconds = |ns: i64| ns as f64 / 1e6;
+    tracing::info!(
+        compute_ms = milliseconds(times.compute_ns),
+        communication_ms = milliseconds(times.communication_ns),
+        overlap_ms = milliseconds(times.overlap_ns),
+        "means of the backward passes that were looked at"
+    );
 }
 
 /// Brings the trainers of all ranks together. `None`: told to leave before.
