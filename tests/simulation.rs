@@ -382,7 +382,9 @@ impl Simulation {
                 return;
             }
             // Nobody has anything to say: time must bring what is missing.
-            let at = self.live.next_timer().expect("nothing is waited for, and nothing ends");
+            let Some(at) = self.live.next_timer() else {
+                panic!("nothing is waited for, and nothing ends")
+            };
             self.now = self.now.max(at.0);
             self.apply(Event::TimerFired);
         }

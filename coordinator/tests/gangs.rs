@@ -11,7 +11,7 @@ use muster_common::run::{
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::trial::{Trial, TrialState};
-use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES};
+use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES, Run};
 
 fn manifest(name: &str, slots: &str, searcher: &str) -> Manifest {
     let text = format!(
@@ -295,7 +295,7 @@ fn a_gang_larger_than_the_cluster_keeps_nothing_until_workers_come() {
     let single = cluster.engine.runs().keys().next().copied().unwrap();
     cluster.join("w3", "a");
     let world = |cluster: &Cluster| -> u32 {
-        cluster.engine.runs().values().map(|run| run.world_size()).max().unwrap()
+        cluster.engine.runs().values().map(Run::world_size).max().unwrap()
     };
     // The worker that came is kept, and so are those that are freed.
     assert_eq!(world(&cluster), 1);
@@ -528,4 +528,30 @@ fn a_journal_of_before_there_were_gangs_is_replayed_by_its_own_rules() {
     let worker = run.members[0].worker.clone();
     cluster.lose(&worker, LossCause::Left { reason: "left".to_owned() });
     assert_eq!((cluster.trial("f-1").restarts, cluster.trial("f-1").losses), (2, 1));
+}
+
+#[test]
+fn a_rank_that_hangs_is_named_and_blamed_and_one_that_waits_for_the_dead_is_not() {
+    let killed = || RunExit::Lost { reason: "it did not leave its slot in time".to_owned() };
+    let hosts = [("w1", "a"), ("w2", "b"), ("w3", "c")];
+    let mut cluster = Cluster::new(&hosts);
+    cluster.submit(manifest("g", "3", ONE));
+    // Rank 1 is stopped: the others find out, and it has to be killed.
+    let generation = *cluster.engine.runs().keys().next().unwrap();
+    cluster.open(generation);
+    cluster.end(generation, 0, failed(FailureClass::Hang));
+    cluster.end(generation, 2, failed(FailureClass::Hang));
+    cluster.end(generation, 1, killed());
+    let said = cluster.said("g-1");
+    assert!(said.contains("(hang)") && said.contains("rank 1 on b: it did not leave"), "{said}");
+    assert_eq!(cluster.engine.hosts().keys().collect::<Vec<_>>(), ["b"]);
+    // Rank 2 dies, and rank 0 is stuck waiting for it.
+    let generation = *cluster.engine.runs().keys().next().unwrap();
+    cluster.open(generation);
+    cluster.end(generation, 2, lost());
+    cluster.end(generation, 1, failed(FailureClass::Lost));
+    cluster.end(generation, 0, killed());
+    let said = cluster.said("g-1");
+    assert!(said.contains("(lost): rank 2 on c: the runner died"), "{said}");
+    assert_eq!(cluster.engine.hosts().keys().collect::<Vec<_>>(), ["b", "c"]);
 }

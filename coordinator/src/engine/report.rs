@@ -33,15 +33,15 @@ impl Engine {
         member.next_sequence += 1;
         match report {
             RunReport::Ended { exit } => {
-                return self.end_member(now, (generation, rank), exit, actions);
+                self.end_member(now, (generation, rank), exit, actions);
             }
             report if rank > 0 => {
                 let reason =
                     format!("rank {rank} of run {generation} has no business to report {report:?}");
-                return actions.push(Action::Rejected { reason });
+                actions.push(Action::Rejected { reason });
             }
             RunReport::RendezvousOpened { address } => {
-                return self.open_rendezvous(generation, address, actions);
+                self.open_rendezvous(generation, address, actions);
             }
             report => self.count(now, generation, report, actions),
         }
