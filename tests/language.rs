@@ -4,7 +4,6 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use muster_common::manifest::{
     Assignment, Budget, EarlyStopping, MaskingSettings, Precision, SearchSpace, TrainingSettings,
@@ -12,6 +11,7 @@ use muster_common::manifest::{
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
+use muster_tests::gradient::{alone, distance, summed_gradient};
 use muster_worker::checkpoint::Snapshot;
 use muster_worker::data::Split;
 use muster_worker::model::{
@@ -23,13 +23,6 @@ use muster_worker::train::{
 };
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-
-/// Libtorch's generator belongs to the process, so trainings must not overlap.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    tch::set_num_threads(1);
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/hf").join(name)
@@ -230,47 +223,6 @@ impl Setup {
     }
 }
 
-fn copied<'a>(tensors: impl Iterator<Item = (&'a str, Tensor)>) -> NamedTensors {
-    tensors.map(|(name, tensor)| (name.to_owned(), tensor.detach().copy())).collect()
-}
-
-/// Largest difference over the largest value, of all tensors together.
-fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
-    assert!(a.keys().eq(b.keys()));
-    let largest = |of: &dyn Fn(&str) -> Tensor| {
-        a.keys().map(|name| of(name).abs().max().double_value(&[])).fold(0.0, f64::max)
-    };
-    largest(&|name| &a[name] - &b[name]) / largest(&|name| b[name].shallow_clone())
-}
-
-/// Gradient and loss of one step: one list of examples per rank, each cut into micro-batches.
-fn gradient(
-    setup: &mut Setup,
-    data: &Split,
-    masking: &Masking,
-    shards: &[&[u32]],
-) -> (NamedTensors, f64) {
-    let mut sum: Option<(NamedTensors, f64)> = None;
-    let whole = shards.concat();
-    for (rank, shard) in (0..).zip(shards) {
-        setup.rank = rank;
-        let mut trainer = setup.trainer(data, masking);
-        let normalizer = trainer.normalizer(1, &whole);
-        let loss = trainer.accumulate(1, shard, normalizer).unwrap().double_value(&[]);
-        let own = copied(trainer.model().trained().map(|(name, tensor)| (name, tensor.grad())));
-        sum = Some(match sum {
-            None => (own, loss),
-            Some((mut sum, total)) => {
-                for (name, tensor) in &mut sum {
-                    *tensor = &*tensor + &own[name];
-                }
-                (sum, total + loss)
-            }
-        });
-    }
-    sum.unwrap()
-}
-
 /// Masked tokens are as many as they happen to be: means of micro-batches would differ.
 #[test]
 fn how_a_batch_is_cut_does_not_change_its_gradient() {
@@ -282,15 +234,22 @@ fn how_a_batch_is_cut_does_not_change_its_gradient() {
         for rate in [0.3, 0.03] {
             let masking = masking(rate);
             let mut setup = Setup::new(objective);
+            let summed = |setup: &mut Setup, shards: &[&[u32]]| {
+                let of_rank = |rank| {
+                    setup.rank = rank;
+                    setup.trainer(&data, &masking)
+                };
+                summed_gradient(of_rank, shards).unwrap()
+            };
             for count in [32, 27] {
                 setup.settings.micro_batch_size = 32;
-                let (whole, loss) = gradient(&mut setup, &data, &masking, &[&all[..count]]);
+                let (whole, loss) = summed(&mut setup, &[&all[..count]]);
                 assert!(loss > 0.1);
                 for micro_batch_size in [8, 5, 1] {
                     setup.settings.micro_batch_size = micro_batch_size;
                     let ranks: [&[&[u32]]; 2] = [&[&all[..count]], &[&all[..16], &all[16..count]]];
                     for shards in ranks {
-                        let (parts, sum) = gradient(&mut setup, &data, &masking, shards);
+                        let (parts, sum) = summed(&mut setup, shards);
                         let off = distance(&parts, &whole);
                         assert!(off < 1e-5, "{objective:?} {count} by {micro_batch_size}: {off}");
                         assert!((sum - loss).abs() < 1e-5 * loss, "{sum} instead of {loss}");

@@ -5,26 +5,19 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use muster_common::manifest::{
     Assignment, Budget, ClassWeights, Precision, ScheduleShape, SearchSpace, TrainingSettings,
     TrialSettings, Unfreezing, WeightAverage,
 };
 use muster_common::seed::Seed;
+use muster_tests::gradient::{alone, copied, distance, summed_gradient};
 use muster_worker::data::Split;
 use muster_worker::model::{Classifier, Depth, Frozen, NamedTensors, Pretrained, TaskModel};
 use muster_worker::train::{
     Examples, Scoring, Tally, TrainError, Trainer, TrialPlan, evaluate, evaluated_weights,
 };
-use tch::{Device, Kind, Tensor};
-
-/// Libtorch's generator belongs to the process, so trainings must not overlap.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    tch::set_num_threads(1);
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use tch::{Device, Kind};
 
 /// Sequences of 3 to 20 tokens in three classes.
 fn sentences(count: u32) -> Split {
@@ -81,45 +74,8 @@ impl Setup {
     }
 }
 
-fn copied<'a>(tensors: impl Iterator<Item = (&'a str, Tensor)>) -> NamedTensors {
-    tensors.map(|(name, tensor)| (name.to_owned(), tensor.detach().copy())).collect()
-}
-
 fn weights(trainer: &Trainer<'_>) -> NamedTensors {
     copied(trainer.model().trained().map(|(name, tensor)| (name, tensor.shallow_clone())))
-}
-
-/// Largest difference over the largest value, of all tensors together.
-fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
-    assert!(a.keys().eq(b.keys()));
-    let largest = |of: &dyn Fn(&str) -> Tensor| {
-        a.keys().map(|name| of(name).abs().max().double_value(&[])).fold(0.0, f64::max)
-    };
-    largest(&|name| &a[name] - &b[name]) / largest(&|name| b[name].shallow_clone())
-}
-
-/// Gradient and loss of one step over the examples at `shards`: one list per rank, each cut into
-/// micro-batches. The ranks' gradients add up; every rank divides by what all examples count.
-fn gradient(setup: &Setup, data: &Split, shards: &[&[u32]]) -> (NamedTensors, f64) {
-    let mut sum: Option<(NamedTensors, f64)> = None;
-    let whole = shards.concat();
-    for shard in shards {
-        let mut trainer = setup.trainer(data);
-        let normalizer = trainer.normalizer(1, &whole);
-        let loss = trainer.accumulate(1, shard, normalizer).unwrap();
-        let loss = loss.double_value(&[]);
-        let own = copied(trainer.model().trained().map(|(name, tensor)| (name, tensor.grad())));
-        sum = Some(match sum {
-            None => (own, loss),
-            Some((mut sum, total)) => {
-                for (name, tensor) in &mut sum {
-                    *tensor = &*tensor + &own[name];
-                }
-                (sum, total + loss)
-            }
-        });
-    }
-    sum.unwrap()
 }
 
 #[test]
@@ -136,7 +92,8 @@ fn how_a_batch_is_cut_does_not_change_its_gradient() {
         // A full window and one that no micro-batch divides.
         for count in [32, 27] {
             setup.settings.micro_batch_size = 32;
-            let (whole, loss) = gradient(&setup, &data, &[&drawn[..count]]);
+            let (whole, loss) =
+                summed_gradient(|_| setup.trainer(&data), &[&drawn[..count]]).unwrap();
             for micro_batch_size in [8, 5, 1] {
                 setup.settings.micro_batch_size = micro_batch_size;
                 let mut by_length = sorted.clone();
@@ -145,7 +102,8 @@ fn how_a_batch_is_cut_does_not_change_its_gradient() {
                 // and two of unequal share.
                 for examples in [&drawn[..count], &by_length[..]] {
                     for shards in [vec![examples], vec![&examples[..11], &examples[11..]]] {
-                        let (cut, cut_loss) = gradient(&setup, &data, &shards);
+                        let (cut, cut_loss) =
+                            summed_gradient(|_| setup.trainer(&data), &shards).unwrap();
                         let off = distance(&cut, &whole);
                         assert!(off < 2e-6, "{count} in {micro_batch_size}: {off}");
                         assert!((cut_loss - loss).abs() < 1e-6, "{cut_loss} and {loss}");

@@ -226,7 +226,7 @@ impl FailureClass {
 }
 
 /// What the data turned out to be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DataSummary {
     /// Directory key of the tokenized data in the store's cache, a content hash.
     pub cache: String,

@@ -5,9 +5,7 @@
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{Generation, WorkerId};
 use muster_common::manifest::Manifest;
-use muster_common::run::{
-    DataFlaws, DataSummary, Directive, FailureClass, RunExit, RunReport, RunSpec, Task,
-};
+use muster_common::run::{DataSummary, Directive, FailureClass, RunExit, RunReport, RunSpec, Task};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::trial::{Trial, TrialState};
@@ -173,15 +171,8 @@ fn data() -> DataSummary {
     DataSummary {
         cache: "c".to_owned(),
         num_train: 1000,
-        num_validation: 100,
-        num_test: 0,
         labels: vec!["a".to_owned(), "b".to_owned()],
-        num_rows: 1100,
-        num_left_out: 0,
-        num_duplicates: 0,
-        mean_tokens: 20.0,
-        remarks: Vec::new(),
-        flaws: DataFlaws::default(),
+        ..DataSummary::default()
     }
 }
 

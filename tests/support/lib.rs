@@ -2,6 +2,7 @@
 //! run says so.
 
 pub mod gang;
+pub mod gradient;
 pub mod process;
 pub mod sample;
 

@@ -176,7 +176,6 @@ fn train_and_conclude(
     session: &mut Session<'_>,
 ) -> Result<RunExit, TaskError> {
     let save_every = bench.spec.manifest.checkpoint.every_steps;
-    let told = |exit: Option<RunExit>| exit.unwrap_or_else(|| bench.told());
     match train_until(trainer, task.target_step, save_every, session)? {
         Outcome::Diverged { step } => {
             session.wait()?;
@@ -188,9 +187,9 @@ fn train_and_conclude(
             Ok(RunExit::Preempted)
         }
         Outcome::Reached | Outcome::GaveUp if trainer.watches() => {
-            session.conclude_watched(trainer).map(told)
+            session.conclude_watched(trainer)
         }
-        Outcome::Reached | Outcome::GaveUp => session.conclude(trainer).map(told),
+        Outcome::Reached | Outcome::GaveUp => session.conclude(trainer),
     }
 }
 
@@ -283,42 +282,50 @@ impl<'a> Session<'a> {
         Ok(self.wait()?)
     }
 
-    /// The end of a run whose last weights count. `None`: told to leave in the middle.
-    fn conclude(&mut self, trainer: &mut Trainer<'_>) -> Result<Option<RunExit>, TaskError> {
+    /// The end of a run that was told to leave while it was scored. Perhaps not every rank has heard of
+    /// it yet, but all are here.
+    fn told(&mut self, trainer: &Trainer<'_>) -> Result<RunExit, TaskError> {
+        let directive = trainer.agreed_now(self.directives.of(self.generation))?;
+        self.wait()?;
+        Ok(match directive {
+            Some(Directive::Preempt) => RunExit::Preempted,
+            Some(Directive::Cancel) | None => RunExit::Canceled,
+        })
+    }
+
+    /// The end of a run whose last weights count.
+    fn conclude(&mut self, trainer: &mut Trainer<'_>) -> Result<RunExit, TaskError> {
         // The checkpoint is written while the validation split is scored.
         self.save(trainer)?;
         let step = trainer.step();
         let evaluation = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
+        let Some(evaluation) = evaluation else { return self.told(trainer) };
         self.wait()?;
-        let Some(evaluation) = evaluation else { return Ok(None) };
         self.flush(step)?;
         if !evaluation.loss.is_finite() {
-            return Ok(Some(RunExit::Diverged { step }));
+            return Ok(RunExit::Diverged { step });
         }
         self.report(RunReport::Evaluated { step, evaluation });
-        Ok(Some(RunExit::Completed))
+        Ok(RunExit::Completed)
     }
 
     /// The end of a run whose best weights count. They are part of the checkpoint, which is therefore
     /// written after the last look at the validation split.
-    fn conclude_watched(
-        &mut self,
-        trainer: &mut Trainer<'_>,
-    ) -> Result<Option<RunExit>, TaskError> {
+    fn conclude_watched(&mut self, trainer: &mut Trainer<'_>) -> Result<RunExit, TaskError> {
         let step = trainer.step();
         if !trainer.is_evaluated() {
             let scored = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
-            let Some(evaluation) = scored else { return Ok(None) };
+            let Some(evaluation) = scored else { return self.told(trainer) };
             if trainer.observe(&evaluation)? == Verdict::Diverged {
                 self.wait()?;
-                return Ok(Some(RunExit::Diverged { step }));
+                return Ok(RunExit::Diverged { step });
             }
         }
         self.save(trainer)?;
         self.wait()?;
         self.flush(step)?;
         let Some(best) = trainer.best().cloned() else {
-            return Ok(Some(RunExit::Diverged { step }));
+            return Ok(RunExit::Diverged { step });
         };
         let evaluation = best.evaluation;
         self.report(if trainer.gives_up() {
@@ -326,7 +333,7 @@ impl<'a> Session<'a> {
         } else {
             RunReport::Evaluated { step, evaluation }
         });
-        Ok(Some(RunExit::Completed))
+        Ok(RunExit::Completed)
     }
 
     fn flush(&self, step: u64) -> Result<(), TaskError> {

@@ -165,11 +165,8 @@ impl<'a> Trainer<'a> {
         self.ranks.as_mut().map_or(Ok(own), |ranks| Ok(ranks.agree(own)?))
     }
 
-    /// The same, at a place that not every step has.
-    pub(super) fn agreed_now(
-        &self,
-        own: Option<Directive>,
-    ) -> Result<Option<Directive>, ModelError> {
+    /// The same, at a place that not every step has: every rank must be there.
+    pub fn agreed_now(&self, own: Option<Directive>) -> Result<Option<Directive>, ModelError> {
         self.ranks.as_ref().map_or(Ok(own), |ranks| Ok(ranks.agree_now(own)?))
     }
 
