@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use muster_tests::process::Muster;
+use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
 use muster_tests::skip;
 
@@ -14,7 +14,13 @@ struct Served {
 }
 
 fn serve(directory: &Path, label: &str, listen: &str) -> (Muster, String) {
-    let arguments = ["serve", "--listen", listen, "--slots", "1"];
+    serve_with(directory, label, listen, &["--slots", "1"])
+}
+
+/// A service with local workers, or without any when nothing is said of them.
+fn serve_with(directory: &Path, label: &str, listen: &str, local: &[&str]) -> (Muster, String) {
+    let local = if local.is_empty() { &["--no-workers"] } else { local };
+    let arguments = [&["serve", "--listen", listen], local].concat();
     let mut server = Muster::start(directory, label, &arguments).unwrap();
     let url = server
         .wait_for("address", |server| {
@@ -107,6 +113,105 @@ fn a_killed_service_goes_on_when_it_is_started_again() {
     assert!(result.contains("sample-1 completed"), "{result}");
     served.server.terminate().unwrap();
     assert!(served.server.wait().unwrap().success(), "{}", served.server.stderr());
+}
+
+/// The newest step that trial 1 has saved.
+fn last_step(directory: &Path) -> u64 {
+    let checkpoints = directory.join("muster-data/experiments/sample-1/trials/1/checkpoints");
+    let entries = std::fs::read_dir(checkpoints).into_iter().flatten().flatten();
+    let committed = entries.filter(|entry| entry.path().join("index.json").is_file());
+    let step = |entry: std::fs::DirEntry| -> Option<u64> {
+        entry.file_name().to_str()?.split('-').next()?.parse().ok()
+    };
+    committed.filter_map(step).max().unwrap_or(0)
+}
+
+#[test]
+fn a_worker_goes_on_while_its_coordinator_is_away() {
+    let name = "a_worker_goes_on_while_its_coordinator_is_away";
+    let directory = tempfile::tempdir().unwrap();
+    if let Err(reason) = write_manifest(directory.path(), &Sample { max_trials: 1, min_steps: 400 })
+    {
+        return skip(name, &reason);
+    }
+    // The absences below are several times longer than that.
+    std::fs::write(directory.path().join("muster.toml"), "lease_seconds = 1\n").unwrap();
+    let serve = |label: &str, listen: &str| serve_with(directory.path(), label, listen, &[]);
+    let (server, url) = serve("serve", "127.0.0.1:0");
+    let mut worker = Muster::start_program(
+        "muster-worker",
+        directory.path(),
+        "worker",
+        &["supervise", "--coordinator", &url],
+    )
+    .unwrap();
+    let mut served = Served { directory, server, url: url.clone() };
+    served.ask(&["submit", "sample.yaml"]);
+    wait_for(&served, "a running trial", |text| text.contains("1 running"));
+    // It is gone, and another comes in its place.
+    served.server.kill().unwrap();
+    let before = last_step(served.directory.path());
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let after = last_step(served.directory.path());
+    assert!(after > before, "trained on from step {before} to {after}: {}", worker.stderr());
+    let runner = descendants(worker.pid(), "muster-worker runner");
+    assert_eq!(runner.len(), 1, "the runner is there: {}", worker.stderr());
+    let address = url.strip_prefix("http://").unwrap().to_owned();
+    served.server = serve_with(served.directory.path(), "serve-again", &address, &[]).0;
+    wait_for(&served, "the run", |text| text.contains("1 running"));
+    // It stands still: when it goes on, what workers said lies unread.
+    send_signal("STOP", served.server.pid()).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    send_signal("CONT", served.server.pid()).unwrap();
+    let (result, said) = served.client("watch", &["watch", "sample-1"]).succeed().unwrap();
+    assert!(result.contains("sample-1 completed"), "{result}");
+    assert!(!said.contains("failed") && !said.contains("restart"), "{said}");
+    println!("trained on from step {before} to {after}; {result}");
+    let header = result.lines().find(|line| line.contains("attempts")).unwrap();
+    let row = result.lines().find(|line| line.contains(" t1 ")).unwrap();
+    let column = header.find("attempts").unwrap() + "attempts".len();
+    assert!(row[..column].ends_with(" 1"), "one run did it all: {result}");
+    // A supervisor takes its runner with it, however it ends.
+    worker.kill().unwrap();
+    let started_at = std::time::Instant::now();
+    while is_alive(runner[0]) {
+        assert!(started_at.elapsed() < PATIENCE, "the runner lives on");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_gang_larger_than_the_cluster_is_refused_and_one_that_may_fit_waits() {
+    let name = "a_gang_larger_than_the_cluster_is_refused_and_one_that_may_fit_waits";
+    let directory = tempfile::tempdir().unwrap();
+    let path = match write_manifest(directory.path(), &Sample { max_trials: 1, min_steps: 4 }) {
+        Ok(path) => path,
+        Err(reason) => return skip(name, &reason),
+    };
+    let text = std::fs::read_to_string(&path).unwrap();
+    let write = |name: &str, slots: &str| {
+        let text = format!("{text}resources: {{slots: {slots}}}\n");
+        std::fs::write(directory.path().join(name), text).unwrap();
+    };
+    write("large.yaml", "4");
+    write("fits.yaml", "{min: 3, max: 8}");
+    std::fs::write(directory.path().join("muster.toml"), "max_slots = 3\n").unwrap();
+    let mut run =
+        Muster::start(directory.path(), "run", &["run", "large.yaml", "--slots", "2"]).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(2), "{}", run.stderr());
+    let said = run.stderr();
+    for words in ["resources.slots", "4 slots", "there are 2", "`slots: 2`", "--slots 4"] {
+        assert!(said.contains(words), "{words} in: {said}");
+    }
+    assert!(!directory.path().join("muster-data").exists(), "a refused manifest leaves nothing");
+    let (server, url) = serve_with(directory.path(), "serve", "127.0.0.1:0", &[]);
+    let served = Served { directory, server, url };
+    let mut large = served.client("large", &["submit", "large.yaml"]);
+    assert!(!large.wait().unwrap().success());
+    assert!(large.stderr().contains("there are 3"), "{}", large.stderr());
+    assert_eq!(served.ask(&["submit", "fits.yaml"]), "sample-1\n");
+    let list = served.ask(&["ls"]);
+    assert!(list.contains("waiting for workers: none is connected"), "{list}");
 }
 
 fn wait_for(served: &Served, what: &str, ready: impl Fn(&str) -> bool) {

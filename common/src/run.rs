@@ -155,7 +155,7 @@ pub enum RunExit {
         /// The step at which it was seen.
         step: u64,
     },
-    /// The runner reported an error or died.
+    /// The runner reported an error, or its memory ran out.
     Failed {
         /// For people: one line, and the last lines of the log when the runner died.
         message: String,
@@ -165,9 +165,10 @@ pub enum RunExit {
         #[serde(default)]
         class: FailureClass,
     },
-    /// Nobody knows: the lease of its worker expired or the worker went away.
+    /// Its process vanished without a word, or its worker did. A rank that only misses another one
+    /// says so by [`RunExit::Failed`] with [`FailureClass::Lost`].
     Lost {
-        /// For people.
+        /// For people, with the last lines of the log when there are any.
         reason: String,
     },
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use muster_common::manifest::Slots;
 
+use crate::settings::Settings;
+
 /// What is known of the slots besides the workers that are connected.
 #[derive(Debug, Clone, Default)]
 pub struct Capacity {
@@ -33,6 +35,13 @@ impl Capacity {
     /// `most` as the settings say it.
     pub fn new(most: u32) -> Self {
         Self { planned: Arc::default(), most }
+    }
+
+    /// Of a process that has its own workers only.
+    pub fn local(settings: &Settings) -> Self {
+        let capacity = Self::new(0);
+        capacity.plan(settings.local_capacity_here().0);
+        capacity
     }
 
     /// This process starts so many workers.

@@ -273,6 +273,31 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_of_the_format_before_is_read_and_written_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, mut engine) = Journal::open(directory.path()).unwrap();
+        journal.append(&[join("a")]).unwrap();
+        engine.apply(Timestamp(1), join("a").1);
+        journal.connection.pragma_update(None, "user_version", 1).unwrap();
+        // A snapshot of a build that knew neither rules nor gangs.
+        let mut old = serde_json::to_value(&engine).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        for new in ["hosts", "last_loss", "clock", "rules"] {
+            fields.remove(new).unwrap();
+        }
+        let insert = "INSERT INTO snapshots (position, body) VALUES (1, ?1)";
+        journal.connection.execute(insert, params![old.to_string()]).unwrap();
+        drop(journal);
+        let (mut journal, replayed) = Journal::open(directory.path()).unwrap();
+        assert_eq!((replayed.rules(), replayed.workers()), (0, engine.workers()));
+        let adopted = (Timestamp(2), Event::RulesAdopted { rules: crate::engine::RULES });
+        journal.append(&[adopted]).unwrap();
+        drop(journal);
+        let (_, replayed) = Journal::open(directory.path()).unwrap();
+        assert_eq!(replayed.rules(), crate::engine::RULES);
+    }
+
+    #[test]
     fn a_second_owner_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let _first = Journal::open(directory.path()).unwrap();

@@ -175,6 +175,12 @@ impl Settings {
         Duration::from_secs_f64(self.lease_seconds)
     }
 
+    /// As [`Settings::local_capacity`], for this machine.
+    pub fn local_capacity_here(&self) -> (u32, u32) {
+        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.local_capacity(u32::try_from(num_cores).unwrap_or(u32::MAX))
+    }
+
     /// Slots and threads of each, with defaults resolved for a machine of `num_cores`.
     pub fn local_capacity(&self, num_cores: u32) -> (u32, u32) {
         let num_cores = num_cores.max(1);

@@ -111,30 +111,20 @@ impl System {
         })
     }
 
-    /// Number of local workers that the settings come to, and the threads of each.
-    fn local_capacity(&self) -> (u32, u32) {
-        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let num_cores = u32::try_from(num_cores).unwrap_or(u32::MAX);
-        self.settings.local_capacity(num_cores)
-    }
-
-    /// Refuses a manifest that wants more slots at once than there may ever be.
-    pub async fn check_slots(&self, slots: Slots) -> anyhow::Result<()> {
-        let num_workers = self.driver.read(|engine: &Engine| engine.workers().len()).await?;
-        Ok(self.capacity.check(slots, num_workers)?)
-    }
-
-    /// Local workers are going to be started; returns how many.
-    pub fn plan_local(&self) -> u32 {
-        let (num_slots, _) = self.local_capacity();
-        self.capacity.plan(num_slots);
-        num_slots
+    /// Refuses to go on here with an experiment that wants more slots at once than this process has.
+    pub async fn check_slots(&self, id: &ExperimentId) -> anyhow::Result<()> {
+        let wanted = id.clone();
+        let slots = move |engine: &Engine| {
+            engine.experiment(&wanted).map(|experiment| experiment.manifest.resources.slots)
+        };
+        let slots = self.driver.read(slots).await?.unwrap_or(Slots::Fixed(1));
+        Ok(Capacity::local(&self.settings).check(slots, 0)?)
     }
 
     /// Starts the local workers; returns how many. Each keeps being started again until the end.
     pub fn launch_local(&self) -> anyhow::Result<u32> {
-        let num_slots = self.plan_local();
-        let (_, threads_per_slot) = self.local_capacity();
+        let (num_slots, threads_per_slot) = self.settings.local_capacity_here();
+        self.capacity.plan(num_slots);
         let launcher = LocalLauncher {
             worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
             coordinator: format!("http://{}", self.address),

@@ -524,3 +524,29 @@ fn a_journal_of_before_there_were_gangs_is_replayed_by_its_own_rules() {
     cluster.lose(&worker, LossCause::Left { reason: "left".to_owned() });
     assert_eq!((cluster.trial("f-1").restarts, cluster.trial("f-1").losses), (2, 1));
 }
+
+#[test]
+fn a_rank_that_hangs_is_named_and_blamed_and_one_that_waits_for_the_dead_is_not() {
+    let killed = || RunExit::Lost { reason: "it did not leave its slot in time".to_owned() };
+    let hosts = [("w1", "a"), ("w2", "b"), ("w3", "c")];
+    let mut cluster = Cluster::new(&hosts);
+    cluster.submit(manifest("g", "3", ONE));
+    // Rank 1 is stopped: the others find out, and it has to be killed.
+    let generation = *cluster.engine.runs().keys().next().unwrap();
+    cluster.open(generation);
+    cluster.end(generation, 0, failed(FailureClass::Hang));
+    cluster.end(generation, 2, failed(FailureClass::Hang));
+    cluster.end(generation, 1, killed());
+    let said = cluster.said("g-1");
+    assert!(said.contains("(hang)") && said.contains("rank 1 on b: it did not leave"), "{said}");
+    assert_eq!(cluster.engine.hosts().keys().collect::<Vec<_>>(), ["b"]);
+    // Rank 2 dies, and rank 0 is stuck waiting for it.
+    let generation = *cluster.engine.runs().keys().next().unwrap();
+    cluster.open(generation);
+    cluster.end(generation, 2, lost());
+    cluster.end(generation, 1, failed(FailureClass::Lost));
+    cluster.end(generation, 0, killed());
+    let said = cluster.said("g-1");
+    assert!(said.contains("(lost): rank 2 on c: the runner died"), "{said}");
+    assert_eq!(cluster.engine.hosts().keys().collect::<Vec<_>>(), ["b", "c"]);
+}

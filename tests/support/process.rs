@@ -31,9 +31,19 @@ pub struct Muster {
 impl Muster {
     /// Starts `muster ARGUMENTS` in `directory`; its output goes to `LABEL.out` and `LABEL.err` there.
     pub fn start(directory: &Path, label: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_program("muster", directory, label, arguments)
+    }
+
+    /// As [`Muster::start`], for another of the built programs.
+    pub fn start_program(
+        name: &str,
+        directory: &Path,
+        label: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let stdout = directory.join(format!("{label}.out"));
         let stderr = directory.join(format!("{label}.err"));
-        let child = Command::new(program("muster")?)
+        let child = Command::new(program(name)?)
             .args(arguments)
             .current_dir(directory)
             .stdin(Stdio::null())

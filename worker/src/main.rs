@@ -9,7 +9,7 @@ use muster_common::id::WorkerId;
 use muster_common::telemetry::{LogFormat, install};
 use muster_common::time::Timestamp;
 use muster_worker::predict::{Predictor, Text};
-use muster_worker::supervisor::{SupervisorOptions, supervise};
+use muster_worker::supervisor::{SupervisorOptions, die_with_supervisor, supervise};
 use muster_worker::{predict, runner};
 
 /// Worker of Muster: one process per slot
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         }
         Command::Runner => {
             install(&filter, LogFormat::Text);
-            runner::run()
+            die_with_supervisor().map_err(anyhow::Error::new).and_then(|()| runner::run())
         }
         Command::Predict(arguments) => {
             // Downloads take minutes, and say so.

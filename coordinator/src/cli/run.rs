@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use muster_common::id::ExperimentId;
-use muster_common::manifest::Slots;
 use muster_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,6 +14,7 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::validate::{Submission, read};
 use super::{summary, table};
+use crate::capacity::Capacity;
 use crate::engine::{Action, Engine, Event};
 use crate::settings::Settings;
 use crate::system::System;
@@ -28,6 +28,9 @@ const REFRESH: Duration = Duration::from_millis(250);
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
     let submission = arguments.manifest.as_deref().map(read).transpose()?;
     let settings = Settings::load(&arguments.settings, std::env::vars())?;
+    if let Some(submission) = &submission {
+        Capacity::local(&settings).check(submission.manifest.resources.slots, 0)?;
+    }
     let system = System::start(&settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let outcome = attend(&system, submission, &arguments).await;
     let stopped = system.stop().await;
@@ -53,8 +56,9 @@ async fn attend(
         let again = resume_command(arguments, other);
         eprintln!("note: {other} has not ended and is paused; `{again}` goes on with it");
     }
-    system.plan_local();
-    system.check_slots(slots_of(system, wanted.as_ref(), submission.as_ref()).await?).await?;
+    if let Some(id) = &wanted {
+        system.check_slots(id).await?;
+    }
     let num_slots = system.launch_local()?;
     wait_for_workers(system, num_slots).await?;
     let id = match (wanted, submission) {
@@ -87,20 +91,6 @@ async fn attend(
     }
     print!("{}", table::render(&view));
     Ok(exit_of(view.state))
-}
-
-/// Slots that a trial of what is to be run trains on.
-async fn slots_of(
-    system: &System,
-    wanted: Option<&ExperimentId>,
-    submission: Option<&Submission>,
-) -> anyhow::Result<Slots> {
-    let submitted = submission.map(|submission| submission.manifest.resources.slots);
-    let Some(id) = wanted.cloned() else { return Ok(submitted.unwrap_or(Slots::Fixed(1))) };
-    let slots = move |engine: &Engine| {
-        engine.experiment(&id).map(|experiment| experiment.manifest.resources.slots)
-    };
-    Ok(system.driver.read(slots).await?.unwrap_or(Slots::Fixed(1)))
 }
 
 pub(super) fn exit_of(state: ExperimentState) -> Exit {

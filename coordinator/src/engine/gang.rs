@@ -40,7 +40,7 @@ impl Engine {
             Directive::Preempt => RunExit::Preempted,
             Directive::Cancel => RunExit::Canceled,
         };
-        self.tell_ranks(generation, &MemberState::Ended { exit, counts: false }, actions);
+        self.tell_ranks(generation, &MemberState::ended(exit, false), actions);
         self.settle(now, generation, actions);
     }
 
@@ -117,11 +117,15 @@ impl Engine {
         exit: RunExit,
         actions: &mut Vec<Action>,
     ) {
-        let Some(member) = self.runs.get_mut(&generation).and_then(|run| run.member_mut(rank))
-        else {
-            return;
-        };
-        member.state = MemberState::Ended { exit, counts: true };
+        let Some(run) = self.runs.get_mut(&generation) else { return };
+        let is_told = run.directive_for_ranks() == Some(Directive::Cancel);
+        let is_killed = is_told && matches!(exit, RunExit::Lost { .. });
+        let is_late = is_killed && run.has_vanished();
+        // Before the rendezvous nothing was there to save, however it left.
+        let is_spared = is_killed && run.gathers() && run.directive == Some(Directive::Preempt);
+        let exit = if is_spared { RunExit::Preempted } else { exit };
+        let Some(member) = run.member_mut(rank) else { return };
+        member.state = MemberState::Ended { exit, counts: true, is_late };
         if let Some(worker) = self.workers.get_mut(&member.worker) {
             worker.run = None;
         }
@@ -149,7 +153,7 @@ impl Engine {
         let Some(run) = self.runs.get_mut(&generation) else { return };
         let Some(rank) = run.rank_of(id) else { return };
         if let Some(member) = run.member_mut(rank) {
-            member.state = MemberState::Ended { exit: RunExit::Lost { reason }, counts };
+            member.state = MemberState::ended(RunExit::Lost { reason }, counts);
         }
         self.settle(now, generation, actions);
     }
@@ -164,7 +168,7 @@ impl Engine {
     ) {
         let Some(run) = self.runs.get(&generation) else { return };
         if run.is_broken() {
-            let ended = MemberState::Ended { exit: RunExit::Canceled, counts: false };
+            let ended = MemberState::ended(RunExit::Canceled, false);
             self.break_gang(generation, &ended, actions);
         }
         if !self.runs.get(&generation).is_some_and(super::Run::is_over) {

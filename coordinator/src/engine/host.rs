@@ -9,6 +9,8 @@ use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
+use super::experiment::Experiment;
+use super::failure::class_of;
 use super::run::{Member, MemberState, Run};
 
 /// So many failures within [`WINDOW`] set a machine aside.
@@ -42,8 +44,13 @@ impl Engine {
 
     /// Holds a run that is over against the machines that broke it.
     pub(super) fn blame_hosts(&mut self, now: Timestamp, run: &Run) {
+        // A user who cancels does not wait for ranks that are slow to leave.
+        if self.experiments.get(&run.experiment).is_none_or(Experiment::is_ended) {
+            return;
+        }
+        let is_hang = class_of(&run.ending().exit) == Some(FailureClass::Hang);
         for (rank, member) in run.members.iter().enumerate() {
-            let Some(reason) = blame(run, member) else { continue };
+            let Some(reason) = blame(run, member, is_hang) else { continue };
             let host = member.host.clone();
             let record = self.hosts.entry(host.clone()).or_default();
             record.failures.retain(|at| now.since(*at) < WINDOW);
@@ -57,8 +64,8 @@ impl Engine {
                 }
                 let minutes = ASIDE.as_secs() / 60;
                 let text = format!(
-                    "host {host} is set aside for {minutes} minutes: {FAILURES_MAX} failures, the last at \
-                     rank {rank}: {reason}"
+                    "host {host} is set aside for {minutes} minutes after {FAILURES_MAX} failures, \
+                     the last of rank {rank}: {reason}"
                 );
                 if let Some(experiment) = self.experiments.get_mut(&run.experiment) {
                     experiment.decide(now, None, text);
@@ -86,10 +93,11 @@ impl Engine {
 }
 
 /// What a machine is blamed for: what a manifest or a user can do nothing about. Ranks that only miss
-/// another one are not at fault.
-fn blame<'a>(run: &Run, member: &'a Member) -> Option<&'a str> {
-    let MemberState::Ended { exit, counts: true } = &member.state else { return None };
+/// another one are not at fault, nor those that had to be killed because they were waiting for it.
+fn blame<'a>(run: &Run, member: &'a Member, is_hang: bool) -> Option<&'a str> {
+    let MemberState::Ended { exit, counts: true, is_late } = &member.state else { return None };
     match exit {
+        RunExit::Lost { .. } if *is_late && !is_hang => None,
         RunExit::Lost { reason } => Some(reason),
         RunExit::Failed { message, permanent: false, class: FailureClass::DiskFull } => {
             Some(message)

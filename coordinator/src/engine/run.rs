@@ -58,7 +58,17 @@ pub enum MemberState {
         exit: RunExit,
         /// Whether a loss counts against the trial.
         counts: bool,
+        /// It was told to leave because another rank had vanished, and did not: it had to be killed.
+        #[serde(default)]
+        is_late: bool,
     },
+}
+
+impl MemberState {
+    /// Ended, and not late.
+    pub(super) fn ended(exit: RunExit, counts: bool) -> Self {
+        Self::Ended { exit, counts, is_late: false }
+    }
 }
 
 /// How a whole run ended.
@@ -184,6 +194,14 @@ impl Run {
         self.num_working() == 0
     }
 
+    /// Whether a rank has vanished, as far as is known.
+    pub(super) fn has_vanished(&self) -> bool {
+        let vanished = |member: &Member| {
+            matches!(member.state, MemberState::Ended { exit: RunExit::Lost { .. }, .. })
+        };
+        self.members.iter().any(vanished)
+    }
+
     /// Whether a rank has left in a way that the others cannot go on from. Preempted ranks have
     /// agreed to leave, and each does so when it has saved what it has to.
     pub(super) fn is_broken(&self) -> bool {
@@ -202,9 +220,12 @@ impl Run {
     /// explains those that miss it, and a rank that found its data damaged explains all of them.
     pub(super) fn ending(&self) -> Ending {
         let mut chosen: Option<(usize, &Member, &RunExit, bool)> = None;
+        let mut nearest = 0;
         for (rank, member) in self.members.iter().enumerate() {
-            let MemberState::Ended { exit, counts } = &member.state else { continue };
-            if chosen.is_none_or(|(_, _, best, _)| causality(exit) > causality(best)) {
+            let MemberState::Ended { exit, counts, is_late } = &member.state else { continue };
+            let nearness = if *is_late { causality(&RunExit::Canceled) } else { causality(exit) };
+            if chosen.is_none() || nearness > nearest {
+                nearest = nearness;
                 chosen = Some((rank, member, exit, *counts));
             }
         }
@@ -221,9 +242,9 @@ impl Run {
             // Those that hang or are missed are known by name only when they have been killed.
             let vanished =
                 self.members.iter().enumerate().find_map(|(other, member)| match &member.state {
-                    MemberState::Ended { exit: RunExit::Lost { reason }, .. } if other != rank => {
-                        Some(format!("; {}: {reason}", place(other, member)))
-                    }
+                    MemberState::Ended {
+                        exit: RunExit::Lost { reason }, is_late: false, ..
+                    } if other != rank => Some(format!("; {}: {reason}", place(other, member))),
                     _ => None,
                 });
             text.push_str(&vanished.unwrap_or_default());
@@ -267,7 +288,7 @@ mod tests {
         let task = Task::Prepare { part: 0, num_parts: 1 };
         let mut run = Run::new(Timestamp(1), experiment, task, workers.collect());
         for (member, exit) in run.members.iter_mut().zip(exits) {
-            member.state = MemberState::Ended { exit: exit.clone(), counts: true };
+            member.state = MemberState::ended(exit.clone(), true);
         }
         run
     }

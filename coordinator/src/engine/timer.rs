@@ -49,7 +49,7 @@ impl Engine {
             let message =
                 format!("rank 0 opened no rendezvous in {} s", RENDEZVOUS_DEADLINE.as_secs());
             let exit = RunExit::Failed { message, permanent: false, class: FailureClass::Hang };
-            let ended = MemberState::Ended { exit, counts: true };
+            let ended = MemberState::ended(exit, true);
             self.break_gang(generation, &ended, actions);
             self.settle(now, generation, actions);
         }

@@ -148,17 +148,14 @@ impl Session {
         let worker = self.worker.clone();
         let look = move |engine: &Engine| {
             let known = engine.workers().get(&worker)?;
-            let Some(generation) = known.run else { return Some((None, None)) };
-            let message = if Some(generation) == held {
-                // It may have been said while the worker was away.
-                let run = engine.runs().get(&generation)?;
-                run.directive_for_ranks()
-                    .map(|directive| ToWorker::Direct { generation, directive })
-            } else {
-                let spec = engine.spec(generation, &worker);
-                spec.map(|spec| ToWorker::Assign(Box::new(spec)))
-            };
-            Some((Some(generation), message))
+            let Some(generation) = known.run else { return Some((None, Vec::new())) };
+            let is_held = Some(generation) == held;
+            let spec = engine.spec(generation, &worker).filter(|_| !is_held);
+            // It may have been said while the worker was away.
+            let directive = engine.runs().get(&generation)?.directive_for_ranks();
+            let assign = spec.map(|spec| ToWorker::Assign(Box::new(spec)));
+            let direct = directive.map(|directive| ToWorker::Direct { generation, directive });
+            Some((Some(generation), assign.into_iter().chain(direct).collect()))
         };
         let known = self.service.driver.read(look).await.map_err(stopping)?;
         let due = known.as_ref().and_then(|(run, _)| *run);
@@ -170,8 +167,11 @@ impl Session {
                 let event = Event::WorkerJoined { worker: self.worker.clone(), host };
                 self.service.driver.apply(event).await.map_err(stopping)?;
             }
-            Some((_, Some(message))) => self.forward(message).await?,
-            Some((_, None)) => {}
+            Some((_, messages)) => {
+                for message in messages {
+                    self.forward(message).await?;
+                }
+            }
         }
         Ok(())
     }

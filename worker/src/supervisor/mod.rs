@@ -2,7 +2,9 @@
 //! touches no tensor, so it stays responsive whatever the runner does, and kills what hangs.
 
 mod book;
+mod group;
 mod host;
+mod memory;
 mod runner;
 mod session;
 
@@ -18,13 +20,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::pipe::{FromRunner, ToRunner};
 use book::Book;
-use runner::{Runner, RunnerEvent};
+use runner::{Death, Runner, RunnerEvent};
 use session::{FromCoordinator, Link};
 
 /// Time a fresh runner has to say that it is ready: loading libtorch from a cold disk takes a while.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
 /// Time a run has to leave its slot when told to cancel.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+/// As [`CANCEL_DEADLINE`], for a rank of a gang: it is told so when another rank is gone, the others
+/// wait for its slot, and it may be stuck.
+const GANG_CANCEL_DEADLINE: Duration = Duration::from_secs(1);
 /// Time a run has to save itself and leave.
 const PREEMPT_DEADLINE: Duration = Duration::from_secs(120);
 /// Pause before a runner that died is started again, times the deaths in a row.
@@ -43,6 +48,11 @@ pub struct SupervisorOptions {
     pub worker: WorkerId,
     /// End when standard input ends: the parent is gone.
     pub end_with_stdin: bool,
+}
+
+/// Called in a runner: it dies with its supervisor, whatever it is doing.
+pub fn die_with_supervisor() -> std::io::Result<()> {
+    runner::die_with_supervisor()
 }
 
 /// Supervises until told to end. Returns an error only when going on is pointless.
@@ -116,8 +126,16 @@ struct Current {
 
 impl Current {
     fn of(spec: &RunSpec) -> Self {
-        Self { generation: spec.generation, is_gang: spec.gang.is_some(), directive: None }
+        Self { generation: spec.generation, directive: None, is_gang: spec.gang.is_some() }
     }
+}
+
+/// How a runner went.
+enum Going {
+    /// By itself.
+    Died(Death),
+    /// It was killed; why, for people.
+    Killed(String),
 }
 
 struct Supervisor {
@@ -153,12 +171,14 @@ impl Supervisor {
             tracing::warn!("the runner did not leave in time, killing it");
             self.kill_at = None;
             self.runner.kill().await;
-            return self.died("it did not leave its slot in time".to_owned()).await;
+            let how = "it did not leave its slot in time".to_owned();
+            return self.died(Going::Killed(how)).await;
         }
         match self.state {
             RunnerState::Starting { deadline } if deadline <= now => {
                 self.runner.kill().await;
-                self.died(format!("it was not ready within {} s", READY_DEADLINE.as_secs())).await
+                let how = format!("it was not ready within {} s", READY_DEADLINE.as_secs());
+                self.died(Going::Killed(how)).await
             }
             RunnerState::Dead { again_at } if again_at <= now => {
                 self.runner = Runner::spawn(self.host).context("the runner does not start")?;
@@ -176,35 +196,7 @@ impl Supervisor {
                 self.start_waiting().await
             }
             RunnerEvent::Said(FromRunner::Report { generation, report }) => {
-                let is_current = self.current.is_some_and(|run| run.generation == generation);
-                if !is_current {
-                    return Ok(());
-                }
-                let is_end = matches!(report, RunReport::Ended { .. });
-                let is_failure =
-                    matches!(report, RunReport::Ended { exit: RunExit::Failed { .. } });
-                let is_spent = is_failure && self.current.is_some_and(|run| run.is_gang);
-                if is_spent {
-                    // It may wait for ranks that are gone. The slot is free when it is gone too.
-                    self.runner.kill().await;
-                    for line in self.runner.last_lines().await {
-                        self.book.note_line(&line);
-                        self.link.log(Some(generation), line);
-                    }
-                }
-                self.report(generation, report).await;
-                if is_end {
-                    self.deaths = 0;
-                    self.current = None;
-                    self.kill_at = None;
-                    self.state = if is_spent {
-                        RunnerState::Dead { again_at: Instant::now() }
-                    } else {
-                        RunnerState::Ready
-                    };
-                    return self.start_waiting().await;
-                }
-                Ok(())
+                self.take_report(generation, report).await
             }
             RunnerEvent::Said(FromRunner::Progress { generation, progress }) => {
                 self.link.progress(generation, progress);
@@ -215,12 +207,52 @@ impl Supervisor {
                 self.link.log(self.current.map(|run| run.generation), line);
                 Ok(())
             }
-            RunnerEvent::Ended(how) => self.died(how).await,
+            RunnerEvent::Ended(death) => self.died(Going::Died(death)).await,
         }
     }
 
+    async fn take_report(
+        &mut self,
+        generation: Generation,
+        report: RunReport,
+    ) -> anyhow::Result<()> {
+        let Some(run) = self.current.filter(|run| run.generation == generation) else {
+            return Ok(());
+        };
+        let RunReport::Ended { exit } = &report else {
+            self.report(generation, report).await;
+            return Ok(());
+        };
+        // Threads and memory of a collective that broke are best left to the kernel. The slot is
+        // offered again by the report, so the process goes first.
+        let is_spoiled =
+            run.is_gang && matches!(exit, RunExit::Failed { .. } | RunExit::Lost { .. });
+        if is_spoiled {
+            self.runner.kill().await;
+            for line in self.runner.last_lines().await {
+                self.book.note_line(&line);
+                self.link.log(Some(generation), line);
+            }
+        }
+        self.report(generation, report).await;
+        self.deaths = 0;
+        self.current = None;
+        self.kill_at = None;
+        if is_spoiled {
+            self.book.forget_lines();
+            self.state = RunnerState::Dead { again_at: Instant::now() };
+            return Ok(());
+        }
+        self.state = RunnerState::Ready;
+        self.start_waiting().await
+    }
+
     /// The runner is dead: its run failed, and another runner is started after a pause.
-    async fn died(&mut self, how: String) -> anyhow::Result<()> {
+    async fn died(&mut self, going: Going) -> anyhow::Result<()> {
+        let (how, for_memory, was_killed) = match going {
+            Going::Died(Death { how, for_memory }) => (how, for_memory, false),
+            Going::Killed(how) => (how, false, true),
+        };
         self.deaths += 1;
         self.kill_at = None;
         let pause = (RESTART_PAUSE * self.deaths).min(RESTART_PAUSE_MAX);
@@ -231,13 +263,18 @@ impl Supervisor {
         let waiting = self.waiting.take().map(|spec| Current::of(&spec));
         if let Some(run) = interrupted.or(waiting) {
             let exit = match run.directive {
+                // Of a rank that stands still this is the only sign.
+                Some(Directive::Cancel) if was_killed && run.is_gang => {
+                    RunExit::Lost { reason: self.book.obituary(&how) }
+                }
                 Some(Directive::Cancel) => RunExit::Canceled,
                 Some(Directive::Preempt) => RunExit::Preempted,
-                None => RunExit::Failed {
+                None if for_memory => RunExit::Failed {
                     message: self.book.obituary(&how),
                     permanent: false,
-                    class: FailureClass::Lost,
+                    class: FailureClass::OutOfMemory,
                 },
+                None => RunExit::Lost { reason: self.book.obituary(&how) },
             };
             self.report(run.generation, RunReport::Ended { exit }).await;
         }
@@ -296,8 +333,13 @@ impl Supervisor {
                 else {
                     return Ok(());
                 };
+                // Said again after a cut: patience is not renewed.
+                if run.directive == Some(directive) {
+                    return Ok(());
+                }
                 run.directive = Some(directive);
                 let patience = match directive {
+                    Directive::Cancel if run.is_gang => GANG_CANCEL_DEADLINE,
                     Directive::Cancel => CANCEL_DEADLINE,
                     Directive::Preempt => PREEMPT_DEADLINE,
                 };

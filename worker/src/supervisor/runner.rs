@@ -2,17 +2,22 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use muster_common::compute;
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::group::ProcessGroup;
+use super::memory::MemoryKills;
 use crate::collective::ADDRESS_VARIABLE;
 use crate::pipe::{FromRunner, ToRunner};
+
+/// Number of the signal that cannot be caught.
+const KILL: i32 = 9;
 
 /// Longest wait for a line of a runner that is gone: its pipe may be held by what it started.
 const LAST_LINES: Duration = Duration::from_millis(100);
@@ -24,8 +29,17 @@ pub(super) enum RunnerEvent {
     Said(FromRunner),
     /// A line on its standard error, or one on standard output that is no message.
     Logged(String),
-    /// It is dead; how, for people.
-    Ended(String),
+    /// It is dead, and so is its process group.
+    Ended(Death),
+}
+
+/// How a runner died.
+#[derive(Debug)]
+pub(super) struct Death {
+    /// For people.
+    pub(super) how: String,
+    /// The kernel killed it because memory ran out.
+    pub(super) for_memory: bool,
 }
 
 /// A child process.
@@ -35,6 +49,10 @@ pub(super) struct Runner {
     stdin: Option<ChildStdin>,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
     stderr: Option<Lines<BufReader<ChildStderr>>>,
+    group: Option<ProcessGroup>,
+    memory: MemoryKills,
+    /// How it ended, once it has; its last words may still be in the pipes.
+    status: Option<io::Result<ExitStatus>>,
     is_dead: bool,
 }
 
@@ -56,7 +74,9 @@ impl Runner {
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().map(|pipe| BufReader::new(pipe).lines());
         let stderr = child.stderr.take().map(|pipe| BufReader::new(pipe).lines());
-        Ok(Self { child, stdin, stdout, stderr, is_dead: false })
+        let group = child.id().and_then(ProcessGroup::of);
+        let memory = MemoryKills::watch();
+        Ok(Self { child, stdin, stdout, stderr, group, memory, status: None, is_dead: false })
     }
 
     /// Writes one message.
@@ -74,15 +94,29 @@ impl Runner {
             return std::future::pending().await;
         }
         loop {
-            if self.stdout.is_none() && self.stderr.is_none() {
-                let how = match self.child.wait().await {
-                    Ok(status) => status.to_string(),
-                    Err(error) => error.to_string(),
+            if self.stdout.is_none()
+                && self.stderr.is_none()
+                && let Some(status) = &self.status
+            {
+                let (how, signal) = match status {
+                    Ok(status) => (status.to_string(), status.signal()),
+                    Err(error) => (error.to_string(), None),
                 };
+                if let Some(group) = self.group {
+                    group.gone().await;
+                }
                 self.is_dead = true;
-                return RunnerEvent::Ended(how);
+                let for_memory = signal == Some(KILL) && self.memory.any();
+                return RunnerEvent::Ended(Death { how, for_memory });
             }
             tokio::select! {
+                // What it leaves behind goes too; it would keep the pipes open.
+                status = self.child.wait(), if self.status.is_none() => {
+                    self.status = Some(status);
+                    if let Some(group) = self.group {
+                        group.kill();
+                    }
+                }
                 line = next_line(&mut self.stdout) => match line {
                     Some(line) => return match serde_json::from_str(&line) {
                         Ok(message) => RunnerEvent::Said(message),
@@ -99,19 +133,18 @@ impl Runner {
         }
     }
 
-    /// Kills it and all it has started, and waits for its end; nothing is heard of it any more.
+    /// Kills its process group and waits until nothing of it lives; nothing is heard of it any more.
     pub(super) async fn kill(&mut self) {
         self.is_dead = true;
         self.stdin = None;
-        // It leads a group of its own.
-        let group = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(group) = group
-            && let Err(error) = kill_process_group(group, Signal::KILL)
-        {
-            tracing::warn!(%error, "the runner's processes cannot be killed");
+        if let Some(group) = self.group {
+            group.kill();
         }
         if let Err(error) = self.child.kill().await {
             tracing::warn!(%error, "the runner cannot be killed");
+        }
+        if let Some(group) = self.group {
+            group.gone().await;
         }
     }
 
@@ -133,4 +166,11 @@ async fn next_line<R: tokio::io::AsyncRead + Unpin>(
         Some(lines) => lines.next_line().await.ok().flatten(),
         None => std::future::pending().await,
     }
+}
+
+/// Called in the runner: the kernel kills it when its supervisor dies. The end of its input tells it
+/// so too, but a runner that is stopped or stuck would not read it.
+pub(super) fn die_with_supervisor() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    Ok(())
 }
