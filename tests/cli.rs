@@ -36,6 +36,43 @@ fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
 }
 
 #[test]
+fn a_plan_tells_what_will_be_spent() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("m")).unwrap();
+    let rows: Vec<String> = (0..1000).map(|n| format!("text {n},{}", n % 2)).collect();
+    let table = format!("text,label\n{}\n", rows.join("\n"));
+    std::fs::write(directory.path().join("d.csv"), table).unwrap();
+    let manifest = "version: 1
+name: e
+model: {pretrained: m}
+data:
+  train: {path: d.csv}
+  validation: {examples: 200}
+  text: text
+  label: {column: label}
+hyperparameters: {learning_rate: {min: 1e-5, max: 1e-3}, global_batch_size: 40}
+searcher: {metric: loss, pruner: {type: hyperband, reduction_factor: 2, min_budget: {epochs: 1}}}
+budget: {epochs: 4}
+";
+    std::fs::write(directory.path().join("e.yaml"), manifest).unwrap();
+    let arguments = ["plan", "e.yaml", "--slots", "1", "--examples-per-second", "800"];
+    let mut run = Muster::start(directory.path(), "plan", &arguments).unwrap();
+    assert!(run.wait().unwrap().success(), "{}", run.stderr());
+    // Brackets of 4, 3 and 3 trials; an epoch is 20 steps and takes a second.
+    let expected = [
+        "e: 10 trials, 560 steps, 22400 examples",
+        "  rung 1 (1 epochs): 4 trials, 80 steps on the way to it",
+        "  rung 2 (2 epochs): 5 trials, 160 steps on the way to it",
+        "  rung 3 (4 epochs): 5 trials, 320 steps on the way to it",
+        "done after 0:28",
+        "about: 800 training examples, counted by lines",
+    ];
+    for part in expected {
+        assert!(run.stdout().contains(part), "{part} in:\n{}", run.stdout());
+    }
+}
+
+#[test]
 fn missing_files_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let (code, stderr) = fails(directory.path(), &["run", "nowhere.yaml"]);

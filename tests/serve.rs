@@ -64,6 +64,8 @@ fn an_experiment_is_submitted_watched_and_listed() {
     assert!(list.starts_with("sample-1") && list.contains("completed"), "{list}");
     let trials = served.ask(&["ls", "sample-1"]);
     assert!(trials.contains("learning_rate") && trials.contains("t2"), "{trials}");
+    let why = served.ask(&["why", "sample-1/t1"]);
+    assert!(why.starts_with("sample-1/t1 ") && why.contains(" is place "), "{why}");
     let logs = served.ask(&["logs", "sample-1/t1"]);
     assert!(logs.lines().count() > 0 && logs.lines().all(|line| line.starts_with("t1")), "{logs}");
 

@@ -46,6 +46,11 @@ fn manifest(draws: &mut Draws) -> Manifest {
         4 => "{type: patience, every: {steps: 20}, patience: 2}".to_owned(),
         _ => halving("asha"),
     };
+    let samplers = ["random", "sobol", "tpe", "{type: gp, startup_trials: 3}", "cmaes"];
+    let sampler = match pruner.contains("hyperband") {
+        true => "bohb",
+        false => samplers[usize::try_from(draws.below(5)).unwrap()],
+    };
     let target = if draws.below(6) == 0 { ", target: 0.85" } else { "" };
     let slots = match draws.below(5) {
         0 | 1 => "1".to_owned(),
@@ -65,7 +70,7 @@ data:
   label: {{column: label}}
 hyperparameters:
   learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
-searcher: {{metric: accuracy, max_trials: {max_trials}, {limit}, pruner: {pruner}{target}}}
+searcher: {{metric: accuracy, sampler: {sampler}, max_trials: {max_trials}, {limit}, pruner: {pruner}{target}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 3, keep_last: {keep}}}
 resources: {{slots: {slots}}}

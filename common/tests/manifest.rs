@@ -138,6 +138,7 @@ fn every_key_arrives() {
                 min_budget: Budget::Examples(3000),
             }),
             target: None,
+            warm_start: Vec::new(),
         }),
         budget: Budget::Examples(27_000),
         checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
@@ -214,6 +215,7 @@ fn a_sweep_has_its_defaults() {
         sampler,
         pruner,
         target: None,
+        warm_start: Vec::new(),
     };
     assert_eq!(searcher, expected);
     // One listed value is a constant: nothing is searched there.

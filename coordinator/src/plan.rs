@@ -76,6 +76,7 @@ pub fn plan(manifest: &Manifest, premises: &Premises) -> Result<Plan, PlanError>
     // Results that mean nothing reach no target.
     if let Some(searcher) = &mut rehearsed.searcher {
         searcher.target = None;
+        searcher.warm_start.clear();
     }
     let mut rehearsal = Rehearsal::new(&rehearsed, premises);
     rehearsal.run()?;
@@ -107,7 +108,7 @@ fn doubts(manifest: &Manifest) -> Vec<String> {
         || matches!(&searcher.sampler, SamplerSettings::List(points)
             if points.iter().any(|point| point.contains_key("global_batch_size")));
     if batches_differ && !in_steps {
-        let learns = matches!(searcher.sampler, SamplerSettings::Tpe(_));
+        let learns = searcher.sampler.learns();
         let selects = searcher.pruner != PrunerSettings::None;
         if learns || selects {
             doubts.push("steps depend on the batch sizes of the trials that go on".to_owned());

@@ -406,3 +406,43 @@ fn those_that_wait_say_for_what() {
         assert!(lines[0].ends_with(" on h trains to step 1, rung 1 (1 steps)"), "{}", lines[0]);
     }
 }
+
+#[test]
+fn an_experiment_learns_from_an_earlier_one() {
+    let searcher = "metric: loss, max_trials: 12, sampler: tpe";
+    let mut slots = Slots::run(manifest("{steps: 9}", searcher), 2, 1, by_number);
+    let again = |budget: &str, searcher: &str| manifest(budget, searcher);
+    let named = format!("{searcher}, warm_start: [e-1]");
+    slots.submit(again("{steps: 9}", &named));
+    let second = slots.engine.experiments().nth(1).unwrap();
+    assert_eq!(second.prior.len(), 12);
+    assert_eq!(second.decisions[0].text, "learns from 12 of 12 trials of e-1");
+    // Ten results are enough for the model, so that not even the first trial is a random one.
+    let cold = "metric: loss, max_trials: 12, sampler: random";
+    let random = Slots::run(again("{steps: 9}", cold), 2, 1, by_number);
+    let first = |slots: &Slots, index: usize| {
+        slots.engine.experiments().nth(index).unwrap().trials.get(&1).map(|t| t.assignment.clone())
+    };
+    while let Some(((at, generation), spec)) = slots.busy.pop_first() {
+        slots.now = at;
+        slots.end(generation, &spec);
+    }
+    assert_eq!(first(&slots, 0), first(&random, 0));
+    assert_ne!(first(&slots, 1), first(&random, 0));
+    for (searcher, expected) in [
+        (
+            "metric: loss, max_trials: 2, sampler: tpe, warm_start: [e-9]",
+            "searcher.warm_start: no experiment `e-9`; known: e-1, e-2",
+        ),
+        (
+            "metric: accuracy, max_trials: 2, sampler: tpe, warm_start: [e-1]",
+            "searcher.warm_start: e-1 was compared by loss, this one is by accuracy",
+        ),
+    ] {
+        let manifest = Box::new(again("{steps: 9}", searcher));
+        let (text, store) = (String::new(), String::new());
+        let event = Event::ExperimentSubmitted { manifest, text, store };
+        let actions = slots.engine.apply(Timestamp(slots.now), event);
+        assert_eq!(actions, [Action::Rejected { reason: expected.to_owned() }]);
+    }
+}

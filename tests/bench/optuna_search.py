@@ -8,7 +8,7 @@ import warnings
 import optuna
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--sampler", choices=["random", "tpe", "tpe_multivariate", "gp"], required=True)
+parser.add_argument("--sampler", choices=["random", "tpe", "tpe_multivariate", "gp", "cmaes"], required=True)
 parser.add_argument("--function", required=True)
 parser.add_argument("--trials", type=int, default=100)
 parser.add_argument("--seeds", type=int, default=20)
@@ -59,6 +59,8 @@ def sampler(seed):
         return optuna.samplers.RandomSampler(seed=seed)
     if arguments.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed)
+    if arguments.sampler == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, multivariate=arguments.sampler == "tpe_multivariate")
 
 

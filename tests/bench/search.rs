@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use muster_common::manifest::{
-    Assignment, Domain, ParameterValue, SamplerSettings, Scale, SearchSpace, TpeSettings,
+    Assignment, CmaEsSettings, Domain, GpSettings, ParameterValue, SamplerSettings, Scale,
+    SearchSpace, TpeSettings,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -116,6 +117,8 @@ fn sampler(name: &str) -> anyhow::Result<SamplerSettings> {
         "random" => SamplerSettings::Random,
         "sobol" => SamplerSettings::Sobol,
         "tpe" => SamplerSettings::Tpe(TpeSettings::default()),
+        "gp" => SamplerSettings::Gp(GpSettings::default()),
+        "cmaes" => SamplerSettings::CmaEs(CmaEsSettings::default()),
         "tpe_univariate" => {
             SamplerSettings::Tpe(TpeSettings { multivariate: false, ..TpeSettings::default() })
         }
@@ -136,11 +139,7 @@ impl Search<'_> {
         let history: Vec<Observation<'_>> = self
             .tried
             .iter()
-            .map(|(assignment, value)| Observation {
-                assignment,
-                first_rung: 0,
-                values: vec![*value],
-            })
+            .map(|(assignment, value)| Observation::over(assignment, vec![*value]))
             .collect();
         let (space, seed) = (&self.problem.space, self.seed);
         let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };

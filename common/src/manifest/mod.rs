@@ -27,13 +27,15 @@ pub use objective::MaskingSettings;
 pub use pruner::{Bracket, HalvingSettings, PatienceSettings, PercentileSettings, PrunerSettings};
 pub use reader::{Issue, ManifestError};
 pub use resources::{Resources, Slots};
-pub use searcher::{SamplerSettings, SearcherSettings, TpeSettings};
+pub use searcher::{CmaEsSettings, GpSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
     DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates,
     Policy, Source, SourceFormat,
 };
-pub use space::{Assignment, Domain, ParameterValue, Scale, SearchSpace};
+pub use space::{
+    Assignment, Domain, ParameterValue, Scale, SearchSpace, grid_points, is_active, keep_active,
+};
 pub use training::{
     ClassWeights, EarlyStopping, EvaluationSettings, GradientCompression, Precision, ScheduleShape,
     TrainingSettings, Unfreezing, WeightAverage,

@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Manifest;
 use super::budget::Budget;
 use super::reader::{Field, Section};
 use super::searcher::SearcherSettings;
 use super::section::{optional, optional_or, read_budget};
 use super::training::number_within;
 use super::validate::{Rules, domain_bounds};
-use super::{Manifest, SamplerSettings};
 
 /// Most rungs of a pruner that compares at equal distances: each is a checkpoint.
 const RUNGS_MAX: f64 = 1000.0;
@@ -284,9 +284,7 @@ impl Rules<'_> {
     /// A sampler that knows no number of trials takes that of one round of Hyperband.
     pub(super) fn count_brackets(&self, searcher: &mut SearcherSettings, full: Budget) {
         let PrunerSettings::Hyperband(halving) = &searcher.pruner else { return };
-        let knows_size =
-            matches!(searcher.sampler, SamplerSettings::Grid | SamplerSettings::List(_));
-        if searcher.max_trials > 0 || knows_size {
+        if searcher.max_trials > 0 || searcher.sampler.knows_size() {
             return;
         }
         let brackets = halving.brackets(full);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pruner::PrunerSettings;
 use super::space::Assignment;
+use crate::id::ExperimentId;
 use crate::objective::Objective;
 
 /// What to try and what to stop.
@@ -22,6 +23,9 @@ pub struct SearcherSettings {
     /// Once a trial's objective is as good at a rung, the search ends.
     #[serde(default)]
     pub target: Option<f64>,
+    /// Earlier experiments whose results are learned from.
+    #[serde(default)]
+    pub warm_start: Vec<ExperimentId>,
 }
 
 /// How assignments are proposed.
@@ -38,6 +42,12 @@ pub enum SamplerSettings {
     Tpe(TpeSettings),
     /// These points, in this order.
     List(Vec<Assignment>),
+    /// BOHB's model: a multivariate Parzen estimator with a share of random trials.
+    Bohb(TpeSettings),
+    /// Expected improvement over a Gaussian process.
+    Gp(GpSettings),
+    /// Covariance matrix adaptation.
+    CmaEs(CmaEsSettings),
 }
 
 impl SamplerSettings {
@@ -49,13 +59,29 @@ impl SamplerSettings {
             Self::Sobol => "sobol",
             Self::Tpe(_) => "tpe",
             Self::List(_) => "list",
+            Self::Bohb(_) => "bohb",
+            Self::Gp(_) => "gp",
+            Self::CmaEs(_) => "cmaes",
         }
+    }
+
+    /// Whether results change what is proposed.
+    pub fn learns(&self) -> bool {
+        match self {
+            Self::Random | Self::Grid | Self::Sobol | Self::List(_) => false,
+            Self::Tpe(_) | Self::Bohb(_) | Self::Gp(_) | Self::CmaEs(_) => true,
+        }
+    }
+
+    /// Whether it knows how many trials there are.
+    pub fn knows_size(&self) -> bool {
+        matches!(self, Self::Grid | Self::List(_))
     }
 }
 
 /// Tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for Hyper-Parameter
 /// Optimization").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TpeSettings {
     /// Trials with a result before anything is learned from; those before are random.
     pub startup_trials: u32,
@@ -63,10 +89,50 @@ pub struct TpeSettings {
     pub candidates: u32,
     /// One density over all hyperparameters; false: each by itself.
     pub multivariate: bool,
+    /// Share of the trials that are random even so.
+    #[serde(default)]
+    pub random_share: f64,
 }
 
 impl Default for TpeSettings {
     fn default() -> Self {
-        Self { startup_trials: 10, candidates: 24, multivariate: true }
+        Self { startup_trials: 10, candidates: 24, multivariate: true, random_share: 0.0 }
+    }
+}
+
+impl TpeSettings {
+    /// Of Falkner, Klein, Hutter 2018, "BOHB", section 4 and appendix: a third of the trials random, 64
+    /// candidates. The model of `d` hyperparameters begins with `d + 2` results, which the sampler
+    /// counts when `startup_trials` is 0.
+    pub fn bohb() -> Self {
+        Self { startup_trials: 0, candidates: 64, multivariate: true, random_share: 1.0 / 3.0 }
+    }
+}
+
+/// A Gaussian process and expected improvement (Jones, Schonlau, Welch 1998).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpSettings {
+    /// Trials with a result before anything is learned from; those before are Sobol points.
+    pub startup_trials: u32,
+}
+
+impl Default for GpSettings {
+    fn default() -> Self {
+        Self { startup_trials: 10 }
+    }
+}
+
+/// The CMA evolution strategy (Hansen 2016, "The CMA Evolution Strategy: A Tutorial").
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CmaEsSettings {
+    /// Trials of a generation; absent: `4 + 3 ln d` of `d` hyperparameters.
+    pub population: Option<u32>,
+    /// First step size, as a share of every range.
+    pub sigma: f64,
+}
+
+impl Default for CmaEsSettings {
+    fn default() -> Self {
+        Self { population: None, sigma: 1.0 / 6.0 }
     }
 }

@@ -16,11 +16,14 @@ use super::{
     CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, Slots,
     TrainingObjective,
 };
+use crate::id::ExperimentId;
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 use crate::seed::Seed;
 
 /// Largest number of steps, examples or epochs accepted: far above any training, far below 2^53.
 pub(super) const BUDGET_MAX: u64 = 1_000_000_000_000;
+/// Most values of a range that is tried in steps.
+const STEPS_MAX: f64 = 1e6;
 /// Fewest and most epochs accepted. Their ratio bounds the number of rungs.
 const EPOCHS_MIN: f64 = 1e-6;
 const EPOCHS_MAX: f64 = 1e6;
@@ -225,7 +228,7 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
         optional_or(section.get("pruner"), PrunerSettings::None, |field| read_pruner(&field));
     // A grid and a list know their size, and so does a round of Hyperband; 0 stands for "all of it"
     // until validation has counted.
-    let needs_count = !matches!(sampler, Some(SamplerSettings::Grid | SamplerSettings::List(_)))
+    let needs_count = sampler.as_ref().is_some_and(|sampler| !sampler.knows_size())
         && !matches!(pruner, Some(PrunerSettings::Hyperband(_)));
     let max_trials = match section.get("max_trials") {
         None if needs_count => section.require("max_trials", "16").map(|_| 0),
@@ -235,6 +238,8 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     let max_concurrent =
         optional(section.get("max_concurrent"), |field| field.whole_u32(1, 1_000_000).map(Some));
     let target = optional(section.get("target"), |field| field.number().map(Some));
+    let warm_start =
+        optional_or(section.get("warm_start"), Vec::new(), |field| read_experiments(&field));
     section.finish();
     let metric = metric?;
     let objective = Objective { metric, mode: mode?.unwrap_or(metric.natural_mode()) };
@@ -245,7 +250,18 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
         sampler: sampler?,
         pruner: pruner?,
         target: target?,
+        warm_start: warm_start?,
     })
+}
+
+fn read_experiments(field: &Field<'_>) -> Option<Vec<ExperimentId>> {
+    read_names(field)?;
+    let read = |item: &Field<'_>| {
+        let text = item.text()?;
+        text.parse().map_err(|error| item.refuse(format!("{error}"))).ok()
+    };
+    let ids: Vec<Option<ExperimentId>> = field.items()?.iter().map(read).collect();
+    ids.into_iter().collect()
 }
 
 fn default_checkpoint() -> CheckpointSettings {
@@ -334,15 +350,19 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
     let section = field.section()?;
     let values = section.get("values");
     let (min, max) = (section.get("min"), section.get("max"));
+    let step = section.get("step");
+    let when = section.get("when");
     let written_scale = section.get("scale");
     let scale = optional_or(written_scale.clone(), Scale::Linear, |field| {
         field.choice(&[("linear", Scale::Linear), ("log", Scale::Log)])
     });
     section.finish();
-    match (values, min, max) {
+    let domain = match (values, min, max) {
         (Some(values), None, None) => {
-            if let Some(scale) = written_scale {
-                scale.refuse_mend("listed values have no scale", "remove it");
+            for (field, what) in [(written_scale, "scale"), (step, "step")] {
+                if let Some(field) = field {
+                    field.refuse_mend(format!("listed values have no {what}"), "remove it");
+                }
             }
             read_values(&values, spec)
         }
@@ -359,17 +379,74 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
                 min.refuse_mend("a log scale starts above 0", "raise min or write `scale: linear`");
                 return None;
             }
-            Some(match (low, high) {
-                (ParameterValue::Int(min), ParameterValue::Int(max)) => {
-                    Domain::Int { min, max, scale }
+            match (low, high, step) {
+                (_, _, Some(step)) => read_step(&step, spec, (low.as_f64(), high.as_f64()), scale),
+                (ParameterValue::Int(min), ParameterValue::Int(max), None) => {
+                    Some(Domain::Int { min, max, scale })
                 }
-                (low, high) => Domain::Float { min: low.as_f64(), max: high.as_f64(), scale },
-            })
+                (low, high, None) => {
+                    Some(Domain::Float { min: low.as_f64(), max: high.as_f64(), scale })
+                }
+            }
         }
         _ => {
             let mend = "write a value, {values: [...]} or {min: ..., max: ..., scale: log}";
             field.refuse_mend("expected a value, `values`, or `min` and `max`", mend);
             None
         }
+    };
+    match when {
+        None => domain,
+        Some(when) => read_condition(&when, domain?),
     }
+}
+
+/// A range that is tried in steps.
+fn read_step(
+    field: &Field<'_>,
+    spec: &HyperparameterSpec,
+    (min, max): (f64, f64),
+    scale: Scale,
+) -> Option<Domain> {
+    if spec.kind == HyperparameterKind::Int {
+        field.refuse_mend("whole numbers have steps of 1", "list them: {values: [...]}");
+        return None;
+    }
+    if scale == Scale::Log {
+        field.refuse_mend("equal steps are not even on a log scale", "remove `step` or `scale`");
+        return None;
+    }
+    let step = field.number()?;
+    if !(step > 0.0 && step <= max - min) {
+        let (step, width) = (written(step), written(max - min));
+        field.refuse(format!("{step} lies outside 0 to the width of the range, {width}"));
+        return None;
+    }
+    if (max - min) / step > STEPS_MAX {
+        field.refuse_mend(format!("more than {STEPS_MAX} steps"), "remove it: all values then");
+        return None;
+    }
+    Some(Domain::Steps { min, max, step })
+}
+
+/// `{NAME: VALUE}` or `{NAME: [VALUE, ...]}`.
+fn read_condition(field: &Field<'_>, domain: Domain) -> Option<Domain> {
+    let section = field.section()?;
+    let mut named: Vec<(&str, Field<'_>)> = section.fields().collect();
+    let (Some((name, field_of_name)), true) = (named.pop(), named.is_empty()) else {
+        let mend = "write for example {global_batch_size: [16, 32]}";
+        field.refuse_mend("expected one hyperparameter with its values", mend);
+        return None;
+    };
+    let Some(spec) = HyperparameterSpec::find(name) else {
+        field_of_name.refuse("unknown hyperparameter");
+        return None;
+    };
+    let values: Option<Vec<ParameterValue>> = if field_of_name.is_list() {
+        field_of_name.items()?.iter().map(|item| read_value(item, spec)).collect()
+    } else {
+        read_value(&field_of_name, spec).map(|value| vec![value])
+    };
+    let (name, values, domain) = (name.to_owned(), values?, Box::new(domain));
+    Some(Domain::When { name, values, domain })
 }

@@ -78,6 +78,24 @@ pub enum Domain {
         /// Spread of the draws.
         scale: Scale,
     },
+    /// One of `min`, `min + step`, `min + 2 step` and so on up to `max`, each as likely.
+    Steps {
+        /// Lower bound.
+        min: f64,
+        /// No value is larger.
+        max: f64,
+        /// From one value to the next.
+        step: f64,
+    },
+    /// It exists only in trials where another hyperparameter has one of some values.
+    When {
+        /// The other one.
+        name: String,
+        /// Its values.
+        values: Vec<ParameterValue>,
+        /// What it can be then.
+        domain: Box<Domain>,
+    },
 }
 
 impl Domain {
@@ -95,7 +113,8 @@ impl Domain {
                 let offset = i64::try_from(draws.below(span)).unwrap_or(0);
                 ParameterValue::Int(min.saturating_add(offset))
             }
-            Self::Float { .. } | Self::Int { .. } => self.at(draws.unit()),
+            Self::Float { .. } | Self::Int { .. } | Self::Steps { .. } => self.at(draws.unit()),
+            Self::When { domain, .. } => domain.draw(draws),
         }
     }
 
@@ -120,6 +139,46 @@ impl Domain {
                 let position = between(*min as f64, *max as f64 + 1.0, *scale, fraction);
                 ParameterValue::Int((position.floor() as i64).clamp(*min, *max))
             }
+            Self::Steps { min, step, .. } => {
+                let count = self.num_values().unwrap_or(1).max(1);
+                let index = ((fraction.max(0.0) * count as f64) as u64).min(count - 1);
+                ParameterValue::Float(stepped(*min, *step, index))
+            }
+            Self::When { domain, .. } => domain.at(fraction),
+        }
+    }
+
+    /// How many values there are; `None`: infinitely many.
+    pub fn num_values(&self) -> Option<u64> {
+        match self {
+            Self::Constant(_) => Some(1),
+            Self::Values(values) => Some(values.len() as u64),
+            Self::Int { min, max, .. } => Some(max.abs_diff(*min).saturating_add(1)),
+            Self::Float { .. } => None,
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "validation keeps it positive and below a million"
+            )]
+            // A step that divides the range all but exactly reaches its end.
+            Self::Steps { min, max, step } => Some(((max - min) / step + 1e-9) as u64 + 1),
+            Self::When { domain, .. } => domain.num_values(),
+        }
+    }
+
+    /// Without its condition.
+    pub fn plain(&self) -> &Self {
+        match self {
+            Self::When { domain, .. } => domain.plain(),
+            other => other,
+        }
+    }
+
+    /// The hyperparameter that it depends on, and for which of its values it exists.
+    pub fn condition(&self) -> Option<(&str, &[ParameterValue])> {
+        match self {
+            Self::When { name, values, .. } => Some((name, values)),
+            _ => None,
         }
     }
 
@@ -129,7 +188,12 @@ impl Domain {
             Self::Constant(value) => Some(vec![*value]),
             Self::Values(values) => Some(values.clone()),
             Self::Int { min, max, .. } => Some((*min..=*max).map(ParameterValue::Int).collect()),
+            Self::Steps { min, step, .. } => {
+                let value = |index| ParameterValue::Float(stepped(*min, *step, index));
+                Some((0..self.num_values()?).map(value).collect())
+            }
             Self::Float { .. } => None,
+            Self::When { domain, .. } => domain.enumerate(),
         }
     }
 
@@ -137,6 +201,70 @@ impl Domain {
     pub fn is_searched(&self) -> bool {
         !matches!(self, Self::Constant(_))
     }
+}
+
+/// A step's value, without the digits that adding up tenths leaves behind.
+fn stepped(min: f64, step: f64, index: u64) -> f64 {
+    let value = min + step * index as f64;
+    format!("{value:.12e}").parse().unwrap_or(value)
+}
+
+/// Whether a hyperparameter exists beside these others; conditions may follow from each other.
+pub fn is_active(space: &SearchSpace, assignment: &Assignment, name: &str) -> bool {
+    let mut name = name;
+    // A chain is never longer than the space; validation refuses circles.
+    for _ in 0..=space.len() {
+        let Some((other, values)) = space.get(name).and_then(Domain::condition) else {
+            return true;
+        };
+        let value = match (assignment.get(other), space.get(other)) {
+            (Some(value), _) | (None, Some(Domain::Constant(value))) => *value,
+            _ => return false,
+        };
+        if !values.iter().any(|wanted| wanted.as_f64().total_cmp(&value.as_f64()).is_eq()) {
+            return false;
+        }
+        name = other;
+    }
+    false
+}
+
+/// Removes what does not exist beside the others.
+pub fn keep_active(space: &SearchSpace, assignment: &mut Assignment) {
+    if space.values().all(|domain| domain.condition().is_none()) {
+        return;
+    }
+    let absent: Vec<String> =
+        assignment.keys().filter(|name| !is_active(space, assignment, name)).cloned().collect();
+    for name in absent {
+        assignment.remove(&name);
+    }
+}
+
+/// The points of a grid: the last name varies fastest, and what does not exist beside the others
+/// makes no points of its own. Real ranges have one value.
+pub fn grid_points(space: &SearchSpace) -> impl Iterator<Item = Assignment> + '_ {
+    let axes: Vec<(&String, Vec<ParameterValue>)> = space
+        .iter()
+        .filter(|(_, domain)| domain.is_searched())
+        .map(|(name, domain)| (name, domain.enumerate().unwrap_or_else(|| vec![domain.at(0.0)])))
+        .collect();
+    let size = axes.iter().map(|(_, values)| values.len()).fold(1, usize::saturating_mul);
+    (0..size).filter_map(move |index| {
+        let mut rest = index;
+        let (mut all, mut firsts) = (Assignment::new(), Vec::new());
+        for (name, values) in axes.iter().rev() {
+            let place = rest % values.len().max(1);
+            rest /= values.len().max(1);
+            all.insert((*name).clone(), *values.get(place)?);
+            firsts.push((name, place == 0));
+        }
+        let mut point = all;
+        keep_active(space, &mut point);
+        // Of the points that differ in what does not exist, the first stands for all.
+        let is_first = firsts.iter().all(|(name, first)| *first || point.contains_key(**name));
+        is_first.then_some(point)
+    })
 }
 
 fn between(min: f64, max: f64, scale: Scale, unit: f64) -> f64 {
@@ -173,6 +301,43 @@ mod tests {
             };
             prop_assert!((min..=min + width).contains(&value));
         }
+    }
+
+    #[test]
+    fn steps_are_what_a_person_would_write() {
+        let domain = Domain::Steps { min: 0.0, max: 0.5, step: 0.1 };
+        let values: Vec<f64> =
+            domain.enumerate().unwrap().into_iter().map(ParameterValue::as_f64).collect();
+        assert_eq!(values, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]);
+        assert_eq!(domain.at(0.999), ParameterValue::Float(0.5));
+        assert_eq!(Domain::Steps { min: 0.1, max: 0.5, step: 0.3 }.num_values(), Some(2));
+        let mut draws = Seed(2).draws();
+        assert!((0..100).all(|_| values.contains(&domain.draw(&mut draws).as_f64())));
+    }
+
+    #[test]
+    fn what_depends_on_others_exists_only_beside_them() {
+        let choice = |values: &[i64]| {
+            Domain::Values(values.iter().copied().map(ParameterValue::Int).collect())
+        };
+        let when = |name: &str, value| Domain::When {
+            name: name.to_owned(),
+            values: vec![ParameterValue::Int(value)],
+            domain: Box::new(choice(&[1, 2])),
+        };
+        let space = SearchSpace::from([
+            ("a".to_owned(), choice(&[1, 2])),
+            ("b".to_owned(), when("a", 1)),
+            ("c".to_owned(), when("b", 2)),
+        ]);
+        let kept = |a: i64, b: i64| {
+            let values = [("a", a), ("b", b), ("c", 1)];
+            let named = values.map(|(name, n)| (name.to_owned(), ParameterValue::Int(n)));
+            let mut assignment = Assignment::from(named);
+            keep_active(&space, &mut assignment);
+            assignment.into_keys().collect::<String>()
+        };
+        assert_eq!([kept(1, 2), kept(1, 1), kept(2, 2)], ["abc", "ab", "a"]);
     }
 
     #[test]

@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use super::document::{self, Node, NodeKind};
+use super::pruner::PrunerSettings;
 use super::reader::{Field, Issues, ManifestError};
 use super::searcher::{SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
 use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
-use super::space::{Assignment, Domain, SearchSpace};
+use super::space::{Assignment, Domain, SearchSpace, grid_points};
 use super::{Budget, ClassWeights, HubName, Manifest, ScheduleShape, Truncation};
 
 /// Largest grid accepted.
@@ -226,6 +227,7 @@ impl Rules<'_> {
     }
 
     fn check_searcher(&self, manifest: &mut Manifest) {
+        self.check_conditions(&manifest.hyperparameters);
         let searched: Vec<&String> = manifest
             .hyperparameters
             .iter()
@@ -241,10 +243,9 @@ impl Rules<'_> {
             return;
         };
         self.count_brackets(searcher, manifest.budget);
+        self.check_model(searcher);
         match &searcher.sampler {
-            SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_)
-                if searched.is_empty() && searcher.max_trials > 1 =>
-            {
+            sampler if !sampler.knows_size() && searched.is_empty() && searcher.max_trials > 1 => {
                 let message = "no hyperparameter has several values: all trials would be the same";
                 self.refuse(
                     &["searcher"],
@@ -252,7 +253,6 @@ impl Rules<'_> {
                     "give one {min: ..., max: ...} or {values: [...]}",
                 );
             }
-            SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_) => {}
             SamplerSettings::Grid => {
                 let Some(size) = self.grid_size(&manifest.hyperparameters) else { return };
                 self.check_count(searcher, size, "the grid has");
@@ -262,6 +262,56 @@ impl Rules<'_> {
                 self.check_points(&manifest.hyperparameters, &points);
                 self.check_count(searcher, extent(&points), "the list has");
             }
+            _ => {}
+        }
+    }
+
+    /// What only some samplers can use.
+    fn check_model(&self, searcher: &SearcherSettings) {
+        if matches!(searcher.sampler, SamplerSettings::Bohb(_))
+            && !matches!(searcher.pruner, PrunerSettings::Hyperband(_))
+        {
+            let message = "`bohb` goes with the brackets of Hyperband";
+            let mend = "write `pruner: {type: hyperband, ...}`, or `sampler: tpe`";
+            self.refuse(&["searcher", "sampler"], message, mend);
+        }
+        if !searcher.warm_start.is_empty() && !searcher.sampler.learns() {
+            let message = format!("`{}` learns nothing from results", searcher.sampler.name());
+            let mend = "remove it, or choose `tpe`, `bohb`, `gp` or `cmaes`";
+            self.refuse(&["searcher", "warm_start"], message, mend);
+        }
+    }
+
+    /// What a hyperparameter depends on is there, has the values, and does not depend on it.
+    fn check_conditions(&self, space: &SearchSpace) {
+        for (name, domain) in space {
+            let Some((other, values)) = domain.condition() else { continue };
+            let path = &["hyperparameters", name, "when"];
+            let Some(parent) = space.get(other) else {
+                let message = format!("`{other}` has no values in this manifest");
+                self.refuse(path, message, "give it some under `hyperparameters`");
+                continue;
+            };
+            let Some(known) = parent.plain().enumerate() else {
+                let message = format!("`{other}` is a range of real numbers");
+                self.refuse(path, message, "list its values, or give it a `step`");
+                continue;
+            };
+            if let Some(value) = values.iter().find(|value| !known.contains(value)) {
+                let message = format!("`{other}` is never {value}");
+                self.refuse(path, message, "name values that it has");
+            }
+            let mut seen = vec![name.as_str()];
+            let mut next = Some(other);
+            while let Some(current) = next {
+                if seen.contains(&current) {
+                    let message = format!("depends on itself through `{other}`");
+                    self.refuse(path, message, "remove one of the conditions");
+                    break;
+                }
+                seen.push(current);
+                next = space.get(current).and_then(Domain::condition).map(|(name, _)| name);
+            }
         }
     }
 
@@ -269,18 +319,16 @@ impl Rules<'_> {
     fn grid_size(&self, space: &SearchSpace) -> Option<u32> {
         let mut size = 1u64;
         for (name, domain) in space {
-            let count = match domain {
-                Domain::Float { .. } => {
-                    let message = "a grid cannot enumerate all real numbers of a range";
-                    let mend = "write {values: [...]} or `sampler: random`";
-                    self.refuse(&["hyperparameters", name], message, mend);
-                    return None;
-                }
-                Domain::Int { min, max, .. } => max.abs_diff(*min).saturating_add(1),
-                Domain::Values(values) => values.len() as u64,
-                Domain::Constant(_) => 1,
+            let Some(count) = domain.num_values() else {
+                let message = "a grid cannot enumerate all real numbers of a range";
+                let mend = "write {values: [...]}, a `step`, or `sampler: random`";
+                self.refuse(&["hyperparameters", name], message, mend);
+                return None;
             };
             size = size.saturating_mul(count);
+        }
+        if size <= GRID_MAX && space.values().any(|domain| domain.condition().is_some()) {
+            size = grid_points(space).count() as u64;
         }
         let whole = u32::try_from(size).ok().filter(|_| size <= GRID_MAX);
         if whole.is_none() {
@@ -334,19 +382,29 @@ fn source_of(holdout: &Holdout) -> Option<&Source> {
 
 /// Smallest and largest value a hyperparameter takes in this manifest.
 pub(super) fn domain_bounds(manifest: &Manifest, name: &str) -> (f64, f64) {
+    let default = HyperparameterSpec::find(name).and_then(|spec| spec.default);
     match manifest.hyperparameters.get(name) {
-        None => {
-            let default = HyperparameterSpec::find(name).and_then(|spec| spec.default);
-            default.map_or((0.0, 0.0), |default| (default, default))
+        None => default.map_or((0.0, 0.0), |default| (default, default)),
+        // Where it does not exist, the default counts.
+        Some(domain @ Domain::When { .. }) => {
+            let (low, high) = bounds_of(domain);
+            default.map_or((low, high), |default| (low.min(default), high.max(default)))
         }
-        Some(Domain::Constant(value)) => (value.as_f64(), value.as_f64()),
-        Some(Domain::Values(values)) => values
+        Some(domain) => bounds_of(domain),
+    }
+}
+
+fn bounds_of(domain: &Domain) -> (f64, f64) {
+    match domain {
+        Domain::Constant(value) => (value.as_f64(), value.as_f64()),
+        Domain::Values(values) => values
             .iter()
             .map(|value| value.as_f64())
             .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
                 (low.min(value), high.max(value))
             }),
-        Some(Domain::Float { min, max, .. }) => (*min, *max),
-        Some(Domain::Int { min, max, .. }) => (*min as f64, *max as f64),
+        Domain::Float { min, max, .. } | Domain::Steps { min, max, .. } => (*min, *max),
+        Domain::Int { min, max, .. } => (*min as f64, *max as f64),
+        Domain::When { domain, .. } => bounds_of(domain),
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, TrialId};
-use muster_common::manifest::{Budget, Manifest, PrunerSettings, TrialSettings};
+use muster_common::manifest::{Assignment, Budget, Manifest, PrunerSettings, TrialSettings};
 use muster_common::objective::Objective;
 use muster_common::run::DataSummary;
 use muster_common::storage::CheckpointKey;
@@ -58,6 +58,9 @@ pub struct Experiment {
     /// The trial that was as good as was asked for: nothing more is tried.
     #[serde(default)]
     pub target_reached: Option<u32>,
+    /// What earlier experiments found, as it was when this one was submitted.
+    #[serde(default)]
+    pub prior: Vec<Prior>,
     /// Since when free slots are kept for its next run, which needs more of them.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
@@ -124,6 +127,17 @@ pub struct Decision {
     pub text: String,
 }
 
+/// A trial of an earlier experiment, as the sampler sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prior {
+    /// Its hyperparameters.
+    pub assignment: Assignment,
+    /// Index of the rung that its first value is at.
+    pub first_rung: usize,
+    /// Objective at each rung, finite: JSON has no word for what is not.
+    pub values: Vec<f64>,
+}
+
 /// The chosen trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Best {
@@ -168,6 +182,7 @@ impl Experiment {
             failures: 0,
             best: None,
             target_reached: None,
+            prior: Vec::new(),
             waiting_since: None,
         }
     }
@@ -221,6 +236,27 @@ impl Experiment {
                 self.trials.values().filter_map(standing).collect()
             })
             .collect()
+    }
+
+    /// What a later experiment with these rungs can learn from this one: all results if the rungs are
+    /// the same, else those of trials that used their whole budget.
+    pub(super) fn findings(&self, ladder: &[Budget]) -> Vec<Prior> {
+        let metric = self.objective().metric;
+        let is_same = self.ladder == ladder;
+        let finding = |trial: &Trial| {
+            let results = trial.results.iter().map(|result| result.evaluation.value(metric));
+            let values: Vec<f64> = results.collect();
+            let (first_rung, values) = match (is_same, &trial.state) {
+                (true, _) => (trial.first_rung, values),
+                (false, TrialState::Completed) => {
+                    (ladder.len().saturating_sub(1), vec![*values.last()?])
+                }
+                (false, _) => return None,
+            };
+            let is_useful = !values.is_empty() && values.iter().all(|value| value.is_finite());
+            is_useful.then(|| Prior { assignment: trial.assignment.clone(), first_rung, values })
+        };
+        self.trials.values().filter_map(finding).collect()
     }
 
     /// The best result of any trial, by number and rung: the best objective, then the higher rung,

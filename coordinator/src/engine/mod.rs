@@ -215,6 +215,11 @@ impl Engine {
         store: String,
         actions: &mut Vec<Action>,
     ) {
+        let mut named = manifest.searcher.iter().flat_map(|searcher| &searcher.warm_start);
+        if let Some(reason) = named.find_map(|id| self.cannot_teach(id, &manifest)) {
+            actions.push(Action::Rejected { reason });
+            return;
+        }
         let count = self.counts.entry(manifest.name.clone()).or_insert(0);
         *count += 1;
         // A name may be as long as an id may be: cut it rather than refuse what was accepted.
@@ -237,9 +242,40 @@ impl Engine {
             store: store.clone(),
             text: text.clone(),
         });
-        let experiment = Experiment::new(id.clone(), now, manifest, text, store);
+        let mut experiment = Experiment::new(id.clone(), now, manifest, text, store);
+        self.teach(now, &mut experiment);
         self.order.push(id.clone());
         self.experiments.insert(id, experiment);
+    }
+
+    /// Why an earlier experiment says nothing about a new one; `None`: it does.
+    fn cannot_teach(&self, id: &ExperimentId, manifest: &Manifest) -> Option<String> {
+        let Some(earlier) = self.experiments.get(id) else {
+            let known: Vec<String> = self.order.iter().map(ToString::to_string).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Some(format!("searcher.warm_start: no experiment `{id}`; known: {known}"));
+        };
+        let wanted = manifest.searcher.as_ref()?.objective;
+        let found = earlier.objective();
+        (wanted != found).then(|| {
+            format!(
+                "searcher.warm_start: {id} was compared by {}, this one is by {}",
+                found.metric.name(),
+                wanted.metric.name()
+            )
+        })
+    }
+
+    /// Gives an experiment what the earlier ones that it names have found so far.
+    fn teach(&self, now: Timestamp, experiment: &mut Experiment) {
+        let named = experiment.manifest.searcher.iter().flat_map(|s| s.warm_start.clone());
+        for id in named.collect::<Vec<_>>() {
+            let Some(earlier) = self.experiments.get(&id) else { continue };
+            let findings = earlier.findings(&experiment.ladder);
+            let (num, all) = (findings.len(), earlier.trials.len());
+            experiment.decide(now, None, format!("learns from {num} of {all} trials of {id}"));
+            experiment.prior.extend(findings);
+        }
     }
 
     fn pause(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {

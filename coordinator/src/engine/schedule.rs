@@ -293,13 +293,21 @@ impl Experiment {
             trial.results.iter().map(|result| result.evaluation.value(metric)).collect()
         };
         let trials = self.trials.values();
-        let history: Vec<Observation<'_>> = trials
-            .map(|trial| Observation {
-                assignment: &trial.assignment,
-                first_rung: trial.first_rung,
-                values: values(trial),
-            })
-            .collect();
+        let own = trials.map(|trial| Observation {
+            assignment: &trial.assignment,
+            first_rung: trial.first_rung,
+            values: values(trial),
+            is_over: trial.is_terminal() || trial.state == TrialState::Paused,
+            is_prior: false,
+        });
+        let prior = self.prior.iter().map(|prior| Observation {
+            assignment: &prior.assignment,
+            first_rung: prior.first_rung,
+            values: prior.values.clone(),
+            is_over: true,
+            is_prior: true,
+        });
+        let history: Vec<Observation<'_>> = prior.chain(own).collect();
         let proposal = Proposal {
             space: &self.manifest.hyperparameters,
             objective: searcher.objective,

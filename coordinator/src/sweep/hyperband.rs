@@ -84,15 +84,12 @@ pub fn group_of(brackets: &[Bracket], eta: u32, number: u32, max_trials: u32) ->
 }
 
 /// The groups of all trials, in their order.
-pub fn groups(brackets: &[Bracket], eta: u32, max_trials: u32) -> Vec<Group> {
-    let mut groups = Vec::new();
-    let mut number = 1;
-    while number <= max_trials {
-        let Some(group) = group_of(brackets, eta, number, max_trials) else { break };
-        number = group.trials.end;
-        groups.push(group);
-    }
-    groups
+pub fn groups(brackets: &[Bracket], eta: u32, max_trials: u32) -> impl Iterator<Item = Group> + '_ {
+    let from = move |number: u32| {
+        let next = (number <= max_trials).then_some(number)?;
+        group_of(brackets, eta, next, max_trials)
+    };
+    std::iter::successors(from(1), move |group| from(group.trials.end))
 }
 
 /// The rungs of a group that are decided, with those that still wait at them. `members` are those of
@@ -162,7 +159,8 @@ mod tests {
 
     #[test]
     fn numbers_say_the_bracket() {
-        let all = groups(&brackets(), 3, 300);
+        let brackets = brackets();
+        let all: Vec<Group> = groups(&brackets, 3, 300).collect();
         // 81 + 34 + 15 + 8 + 5 = 143 trials in a round.
         let found: Vec<(u32, u32, usize, Range<u32>)> =
             all.iter().map(|g| (g.round, g.bracket, g.first_rung, g.trials.clone())).collect();

@@ -6,25 +6,43 @@ use muster_common::manifest::{Domain, ParameterValue, Scale};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Axis {
     /// An interval, in the logarithm where the scale is one; whole numbers own half a unit on both
-    /// sides.
-    Interval { low: f64, high: f64, scale: Scale, bounds: (f64, f64), whole: bool },
+    /// sides, and so do steps.
+    Interval { low: f64, high: f64, scale: Scale, bounds: (f64, f64), lattice: Lattice },
     /// So many unordered choices.
     Choice { values: Vec<ParameterValue> },
 }
 
+/// Which values of an interval can be tried.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Lattice {
+    /// All.
+    None,
+    /// Whole numbers.
+    Whole,
+    /// These, at equal distances.
+    Steps { step: f64, values: Vec<ParameterValue> },
+}
+
 impl Axis {
     pub(super) fn of(domain: &Domain) -> Self {
-        let interval = |min: f64, max: f64, half: f64, scale: Scale, whole: bool| {
+        let interval = |min: f64, max: f64, half: f64, scale: Scale, lattice: Lattice| {
             let (low, high) = (forward(min - half, scale), forward(max + half, scale));
-            Self::Interval { low, high, scale, bounds: (min, max), whole }
+            Self::Interval { low, high, scale, bounds: (min, max), lattice }
         };
         match domain {
             Domain::Constant(value) => Self::Choice { values: vec![*value] },
             Domain::Values(values) => Self::Choice { values: values.clone() },
-            Domain::Float { min, max, scale } => interval(*min, *max, 0.0, *scale, false),
+            Domain::Float { min, max, scale } => interval(*min, *max, 0.0, *scale, Lattice::None),
             Domain::Int { min, max, scale } => {
-                interval(*min as f64, *max as f64, 0.5, *scale, true)
+                interval(*min as f64, *max as f64, 0.5, *scale, Lattice::Whole)
             }
+            Domain::Steps { min, step, .. } => {
+                let values = domain.enumerate().unwrap_or_default();
+                let max = values.last().map_or(*min, |value| value.as_f64());
+                let lattice = Lattice::Steps { step: *step, values };
+                interval(*min, max, 0.5 * step, Scale::Linear, lattice)
+            }
+            Domain::When { domain, .. } => Self::of(domain),
         }
     }
 
@@ -50,16 +68,20 @@ impl Axis {
     )]
     pub(super) fn value(&self, position: f64) -> ParameterValue {
         match self {
-            Self::Interval { scale, bounds: (min, max), whole, .. } => {
+            Self::Interval { scale, bounds: (min, max), lattice, .. } => {
                 let value = match scale {
                     Scale::Linear => position,
                     Scale::Log => position.exp(),
                 };
                 let value = value.clamp(*min, *max);
-                if *whole {
-                    ParameterValue::Int(value.round().clamp(*min, *max) as i64)
-                } else {
-                    ParameterValue::Float(value)
+                match lattice {
+                    Lattice::None => ParameterValue::Float(value),
+                    Lattice::Whole => ParameterValue::Int(value.round().clamp(*min, *max) as i64),
+                    Lattice::Steps { step, values } => {
+                        let index = ((value - min) / step).round().max(0.0) as usize;
+                        let index = index.min(values.len().saturating_sub(1));
+                        values.get(index).copied().unwrap_or(ParameterValue::Float(value))
+                    }
                 }
             }
             Self::Choice { values } => {

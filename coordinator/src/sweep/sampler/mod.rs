@@ -2,11 +2,17 @@
 //! that learn, of the results so far. So a replay of the journal proposes the same again.
 
 mod axis;
+mod climb;
+mod cmaes;
+mod gp;
 mod grid;
+mod linear;
 mod parzen;
+mod process;
 mod random;
 mod sobol;
 mod tpe;
+mod units;
 
 use muster_common::manifest::{Assignment, Domain, SamplerSettings, SearchSpace};
 use muster_common::objective::Objective;
@@ -24,9 +30,18 @@ pub struct Observation<'a> {
     pub first_rung: usize,
     /// Objective at each rung it has passed, lowest rung first. Not finite: diverged.
     pub values: Vec<f64>,
+    /// Nothing of it is at work: it has ended, or waits at a rung.
+    pub is_over: bool,
+    /// It is a trial of an earlier experiment.
+    pub is_prior: bool,
 }
 
-impl Observation<'_> {
+impl<'a> Observation<'a> {
+    /// A trial that is over, with the results of all rungs.
+    pub fn over(assignment: &'a Assignment, values: Vec<f64>) -> Self {
+        Self { assignment, first_rung: 0, values, is_over: true, is_prior: false }
+    }
+
     /// Objective at a rung.
     fn value_at(&self, rung: usize) -> Option<f64> {
         self.values.get(rung.checked_sub(self.first_rung)?).copied()
@@ -44,7 +59,7 @@ pub struct Proposal<'a> {
     pub seed: Seed,
     /// Number of the trial to propose, from 1.
     pub number: u32,
-    /// Earlier trials by number, running ones too.
+    /// Trials of earlier experiments first, then earlier trials by number, running ones too.
     pub history: &'a [Observation<'a>],
 }
 
@@ -62,7 +77,11 @@ pub fn propose(settings: &SamplerSettings, proposal: &Proposal<'_>) -> Assignmen
             0 => sobol::point(space, seed, number),
             _ => random::point(space, seed, number, draw),
         }),
-        SamplerSettings::Tpe(settings) => tpe::point(settings, proposal),
+        SamplerSettings::Tpe(settings) | SamplerSettings::Bohb(settings) => {
+            tpe::point(settings, proposal)
+        }
+        SamplerSettings::Gp(settings) => gp::point(*settings, proposal),
+        SamplerSettings::CmaEs(settings) => cmaes::point(settings, proposal),
     }
 }
 
@@ -80,6 +99,16 @@ fn fresh(proposal: &Proposal<'_>, draw: impl Fn(u64) -> Assignment) -> Assignmen
 
 fn is_taken(history: &[Observation<'_>], assignment: &Assignment) -> bool {
     history.iter().any(|observation| observation.assignment == assignment)
+}
+
+/// The highest rung with at least `startup` results.
+fn model_rung(history: &[Observation<'_>], startup: usize) -> Option<usize> {
+    let rungs = history.iter().map(|observation| observation.first_rung + observation.values.len());
+    let num_rungs = rungs.max()?;
+    let num_results = |rung: usize| {
+        history.iter().filter(|observation| observation.value_at(rung).is_some()).count()
+    };
+    (0..num_rungs).rev().find(|rung| num_results(*rung) >= startup)
 }
 
 /// The searched hyperparameters by name.

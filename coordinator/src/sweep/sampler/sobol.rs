@@ -4,7 +4,7 @@
 //! Sobol 1967; Owen scrambling by hashing: Burley 2020, "Practical Hash-based Owen Scrambling"
 //! (JCGT 9:4).
 
-use muster_common::manifest::{Assignment, SearchSpace};
+use muster_common::manifest::{Assignment, SearchSpace, keep_active};
 use muster_common::seed::Seed;
 
 use super::searched;
@@ -17,11 +17,13 @@ pub(super) fn point(space: &SearchSpace, seed: Seed, number: u32) -> Assignment 
     // Another scrambling begins behind the end of the sequence.
     let scrambling = seed.child("sobol", u64::from(index / NUMBER_MAX)).0;
     let scrambling = u32::try_from(scrambling & u64::from(u32::MAX)).unwrap_or_default();
-    (0..)
+    let mut point = (0..)
         .zip(searched(space))
         .map(|(dimension, (name, domain))| {
             let unit = sobol_burley::sample(index % NUMBER_MAX, dimension, scrambling);
             (name.clone(), domain.at(f64::from(unit)))
         })
-        .collect()
+        .collect();
+    keep_active(space, &mut point);
+    point
 }

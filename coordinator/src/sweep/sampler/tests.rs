@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
 use muster_common::manifest::{
-    Assignment, Domain, ParameterValue, SamplerSettings, Scale, SearchSpace, TpeSettings,
+    Assignment, CmaEsSettings, Domain, GpSettings, ParameterValue, SamplerSettings, Scale,
+    SearchSpace, TpeSettings,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -44,11 +45,7 @@ fn search(
         let known: Vec<(Assignment, f64)> = tried.iter().map(observation).collect();
         let history: Vec<Observation<'_>> = known
             .iter()
-            .map(|(assignment, value)| Observation {
-                assignment,
-                first_rung: 0,
-                values: vec![*value],
-            })
+            .map(|(assignment, value)| Observation::over(assignment, vec![*value]))
             .collect();
         let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };
         let assignment = propose(sampler, &proposal);
@@ -62,6 +59,28 @@ fn search(
 fn bowl(assignment: &Assignment) -> f64 {
     let (x, y) = (assignment["x"].as_f64(), assignment["y"].as_f64());
     (x - 3.0).powi(2) + (y.log10() + 3.0).powi(2)
+}
+
+fn gp(startup_trials: u32) -> SamplerSettings {
+    SamplerSettings::Gp(GpSettings { startup_trials })
+}
+
+fn cmaes() -> SamplerSettings {
+    SamplerSettings::CmaEs(CmaEsSettings::default())
+}
+
+/// Every sampler that needs no list and no grid.
+fn all() -> [SamplerSettings; 7] {
+    let tpe = TpeSettings { startup_trials: 4, ..TpeSettings::default() };
+    [
+        SamplerSettings::Random,
+        SamplerSettings::Sobol,
+        SamplerSettings::Tpe(tpe),
+        SamplerSettings::Tpe(TpeSettings { multivariate: false, ..tpe }),
+        SamplerSettings::Bohb(TpeSettings::bohb()),
+        gp(4),
+        cmaes(),
+    ]
 }
 
 fn best(tried: &[(Assignment, f64)]) -> f64 {
@@ -92,7 +111,7 @@ fn a_new_hyperparameter_leaves_the_others_alone() {
 #[test]
 fn small_spaces_are_tried_without_repeats() {
     let tpe = SamplerSettings::Tpe(TpeSettings { startup_trials: 2, ..TpeSettings::default() });
-    for sampler in [SamplerSettings::Random, SamplerSettings::Sobol, tpe] {
+    for sampler in [SamplerSettings::Random, SamplerSettings::Sobol, tpe, gp(2), cmaes()] {
         for seed in 0..20 {
             let tried = search(&sampler, &space(), Seed(seed), 7, |point| point["b"].as_f64());
             let text = |point: &Assignment| format!("{point:?}");
@@ -152,7 +171,7 @@ fn tpe_learns_from_the_highest_rung_that_has_enough_results() {
             .map(|(index, assignment)| {
                 let x = assignment["x"].as_f64();
                 let values = if index >= 30 - num_high { vec![x, -x] } else { vec![x] };
-                Observation { assignment, first_rung: 0, values }
+                Observation::over(assignment, values)
             })
             .collect();
         let propose = |number| {
@@ -165,6 +184,145 @@ fn tpe_learns_from_the_highest_rung_that_has_enough_results() {
     };
     assert!(proposals(3) < 0.0, "{}", proposals(3));
     assert!(proposals(15) > 6.0, "{}", proposals(15));
+}
+
+#[test]
+fn models_come_closer_than_chance() {
+    for (sampler, num_trials) in [(gp(10), 30), (cmaes(), 100)] {
+        let mut wins = 0;
+        for seed in 0..10 {
+            let learned = search(&sampler, &plane(), Seed(seed), num_trials, bowl);
+            let drawn = search(&SamplerSettings::Random, &plane(), Seed(seed), num_trials, bowl);
+            wins += u32::from(best(&learned) < 0.2 * best(&drawn));
+        }
+        // By chance alone, even 7 of 10 happen once in 6.
+        assert!(wins >= 8, "{} wins {wins} of 10", sampler.name());
+    }
+}
+
+#[test]
+fn a_third_of_bohbs_trials_are_random() {
+    let bohb = SamplerSettings::Bohb(TpeSettings::bohb());
+    let random = search(&SamplerSettings::Random, &plane(), Seed(1), 200, bowl);
+    let tried = search(&bohb, &plane(), Seed(1), 200, bowl);
+    let late = tried.iter().zip(&random).skip(10);
+    let num_random = late.filter(|((a, _), (b, _))| a == b).count();
+    assert!((40..90).contains(&num_random), "{num_random} of 190");
+}
+
+#[test]
+fn what_does_not_exist_is_not_proposed() {
+    let mut space = plane();
+    let choice =
+        |values: &[i64]| Domain::Values(values.iter().copied().map(ParameterValue::Int).collect());
+    space.insert("a".to_owned(), choice(&[1, 2, 3]));
+    let when = |name: &str, value, domain| Domain::When {
+        name: name.to_owned(),
+        values: vec![ParameterValue::Int(value)],
+        domain: Box::new(domain),
+    };
+    space.insert("b".to_owned(), when("a", 2, choice(&[5, 6])));
+    let steps = Domain::Steps { min: 0.0, max: 1.0, step: 0.25 };
+    space.insert("c".to_owned(), when("b", 5, steps));
+    let value =
+        |point: &Assignment| bowl(point) + point.get("c").map_or(2.0, |c| (c.as_f64() - 0.5).abs());
+    for sampler in all() {
+        let tried = search(&sampler, &space, Seed(4), 60, value);
+        let mut with_c = 0;
+        for (point, _) in &tried {
+            let has = |name: &str| point.contains_key(name);
+            assert_eq!(has("b"), point["a"] == ParameterValue::Int(2), "{}", sampler.name());
+            assert_eq!(has("c"), point.get("b") == Some(&ParameterValue::Int(5)));
+            with_c += usize::from(has("c"));
+        }
+        assert!(with_c > 3, "{}: {with_c}", sampler.name());
+        let again = search(&sampler, &space, Seed(4), 60, value);
+        assert_eq!(tried, again, "{}", sampler.name());
+    }
+}
+
+#[test]
+fn a_grid_has_no_points_that_differ_in_what_does_not_exist() {
+    let mut space = space();
+    let domain = Box::new(Domain::Steps { min: 0.0, max: 0.2, step: 0.1 });
+    let values = vec![ParameterValue::Int(20)];
+    space.insert("d".to_owned(), Domain::When { name: "b".to_owned(), values, domain });
+    let tried = search(&SamplerSettings::Grid, &space, Seed(1), 10, |_| 0.0);
+    // Of a's two values with b's three, those with b = 20 have three values of d each.
+    let different: BTreeSet<String> = tried.iter().map(|(p, _)| format!("{p:?}")).collect();
+    assert_eq!(different.len(), 10);
+    assert_eq!(muster_common::manifest::grid_points(&space).count(), 10);
+    assert_eq!(tried[1].0["d"], ParameterValue::Float(0.0));
+    assert_eq!(tried[3].0["d"], ParameterValue::Float(0.2));
+}
+
+#[test]
+fn results_that_are_not_finite_are_no_trouble() {
+    for sampler in all() {
+        let nowhere = search(&sampler, &plane(), Seed(2), 25, |_| f64::NAN);
+        assert_eq!(nowhere.len(), 25);
+        let value = |point: &Assignment| {
+            if point["x"].as_f64() < 5.0 { f64::INFINITY } else { point["x"].as_f64() }
+        };
+        let tried = search(&sampler, &plane(), Seed(2), 90, value);
+        let late = tried[60..].iter().filter(|(_, value)| value.is_finite()).count();
+        assert!(!sampler.learns() || late > 15, "{}: {late} of 30", sampler.name());
+    }
+}
+
+#[test]
+fn earlier_experiments_are_learned_from() {
+    let space = plane();
+    let earlier = search(&gp(10), &space, Seed(1), 40, bowl);
+    let history: Vec<Observation<'_>> = earlier
+        .iter()
+        .map(|(assignment, value)| Observation {
+            is_prior: true,
+            ..Observation::over(assignment, vec![*value])
+        })
+        .collect();
+    for sampler in [gp(10), cmaes(), SamplerSettings::Tpe(TpeSettings::default())] {
+        let mut near = 0;
+        for number in 1..=40 {
+            let (seed, history) = (Seed(5), history.as_slice());
+            let proposal = Proposal { space: &space, objective: LOSS, seed, number, history };
+            near += u32::from(bowl(&propose(&sampler, &proposal)) < 10.0);
+        }
+        // A random point is so good once in five times.
+        assert!(near > 20, "{}: {near} of 40", sampler.name());
+    }
+}
+
+/// Workers at the same time try different things, and what is at work is not waited for.
+#[test]
+fn trials_at_work_are_not_tried_again() {
+    let space = plane();
+    for sampler in [gp(10), cmaes()] {
+        let done = search(&sampler, &space, Seed(3), 24, bowl);
+        let mut tried: Vec<(Assignment, Option<f64>)> =
+            done.into_iter().map(|(point, value)| (point, Some(value))).collect();
+        for number in 25..=32 {
+            let history: Vec<Observation<'_>> = tried
+                .iter()
+                .map(|(assignment, value)| Observation {
+                    is_over: value.is_some(),
+                    ..Observation::over(assignment, value.iter().copied().collect())
+                })
+                .collect();
+            let (seed, history) = (Seed(3), history.as_slice());
+            let proposal = Proposal { space: &space, objective: LOSS, seed, number, history };
+            let point = propose(&sampler, &proposal);
+            tried.push((point, None));
+        }
+        let running = &tried[24..];
+        for (index, (a, _)) in running.iter().enumerate() {
+            for (b, _) in &running[..index] {
+                let far = (a["x"].as_f64() - b["x"].as_f64()).abs() / 15.0
+                    + (a["y"].as_f64().log10() - b["y"].as_f64().log10()).abs() / 4.0;
+                assert!(far > 1e-4, "{}: {a:?} {b:?}", sampler.name());
+            }
+        }
+    }
 }
 
 #[test]
@@ -203,13 +361,12 @@ proptest! {
     }
 
     #[test]
-    fn proposals_lie_in_the_space_and_repeat(seed: u64, multivariate: bool) {
+    fn proposals_lie_in_the_space_and_repeat(seed: u64, sampler in 0..7usize) {
         let mut space = space();
         space.insert("d".to_owned(), Domain::Int { min: 3, max: 90, scale: Scale::Log });
         space.extend(plane());
-        let settings = TpeSettings { startup_trials: 4, candidates: 5, multivariate };
-        let tpe = SamplerSettings::Tpe(settings);
-        let tried = search(&tpe, &space, Seed(seed), 25, |point| point["d"].as_f64());
+        let sampler = &all()[sampler];
+        let tried = search(sampler, &space, Seed(seed), 25, |point| point["d"].as_f64());
         for (point, _) in &tried {
             prop_assert_eq!(point.len(), 5);
             prop_assert!((-5.0..=10.0).contains(&point["x"].as_f64()));
@@ -217,7 +374,7 @@ proptest! {
             prop_assert!(matches!(point["d"], ParameterValue::Int(3..=90)));
             prop_assert!(matches!(point["a"], ParameterValue::Int(1 | 2)));
         }
-        let again = search(&tpe, &space, Seed(seed), 25, |point| point["d"].as_f64());
+        let again = search(sampler, &space, Seed(seed), 25, |point| point["d"].as_f64());
         prop_assert_eq!(tried, again);
     }
 }

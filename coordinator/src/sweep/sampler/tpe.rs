@@ -6,12 +6,12 @@
 //! is tried. With a pruner this is BOHB's model (Falkner, Klein, Hutter 2018): the highest rung
 //! that has enough results decides.
 
-use muster_common::manifest::{Assignment, ParameterValue, TpeSettings};
+use muster_common::manifest::{Assignment, ParameterValue, TpeSettings, keep_active};
 use muster_common::objective::Objective;
 
 use super::axis::Axis;
 use super::parzen::Parzen;
-use super::{Observation, Proposal, is_taken, random, searched};
+use super::{Observation, Proposal, is_taken, model_rung, random, searched};
 
 /// Share of the observations that are the good ones, and most of them.
 const GOOD_SHARE: f64 = 0.1;
@@ -19,12 +19,18 @@ const GOOD_MAX: usize = 25;
 
 pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignment {
     let Proposal { space, objective, seed, number, history } = *proposal;
-    let startup = usize::try_from(settings.startup_trials).unwrap_or(usize::MAX).max(1);
     let axes: Vec<(&String, Axis)> =
         searched(space).map(|(name, domain)| (name, Axis::of(domain))).collect();
-    let Some(rung) = model_rung(history, startup) else {
-        return super::fresh(proposal, |draw| random::point(space, seed, number, draw));
+    let startup = match settings.startup_trials {
+        0 => axes.len() + 2,
+        given => usize::try_from(given).unwrap_or(usize::MAX),
     };
+    let at_random = || super::fresh(proposal, |draw| random::point(space, seed, number, draw));
+    let coin = seed.child("tpe random", u64::from(number)).draws().unit();
+    if settings.random_share > 0.0 && coin < settings.random_share {
+        return at_random();
+    }
+    let Some(rung) = model_rung(history, startup) else { return at_random() };
     let (good, other) = split(history, rung, objective);
     let positions = |observations: &[&Observation<'_>]| -> Vec<Vec<f64>> {
         // Both sides are sorted by name: no look-ups.
@@ -39,22 +45,50 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
         };
         observations.iter().filter_map(of).collect()
     };
-    let (good, other) = (positions(&good), positions(&other));
     let seed = seed.child("tpe", u64::from(number));
-    let candidates = if settings.multivariate {
+    let is_tree = space.values().any(|domain| domain.condition().is_some());
+    let candidates = if is_tree {
+        tree(&axes, (&good, &other), settings, seed)
+    } else if settings.multivariate {
+        let (good, other) = (positions(&good), positions(&other));
         let all: Vec<&Axis> = axes.iter().map(|(_, axis)| axis).collect();
         ranked(&all, (&good, &other), settings, seed.child("all", 0))
     } else {
+        let (good, other) = (positions(&good), positions(&other));
         univariate(&axes, (&good, &other), settings, seed)
     };
     let assignment = |position: &Vec<f64>| -> Assignment {
-        axes.iter()
-            .zip(position)
+        let named = axes.iter().zip(position);
+        let mut assignment = named
             .map(|((name, axis), position)| ((*name).clone(), axis.value(*position)))
-            .collect()
+            .collect();
+        keep_active(space, &mut assignment);
+        assignment
     };
     let fresh = candidates.iter().map(assignment).find(|found| !is_taken(history, found));
     fresh.or_else(|| candidates.first().map(assignment)).unwrap_or_default()
+}
+
+/// Each hyperparameter by itself, from the observations that have it: the tree of Bergstra et al.
+fn tree(
+    axes: &[(&String, Axis)],
+    (good, other): (&[&Observation<'_>], &[&Observation<'_>]),
+    settings: &TpeSettings,
+    seed: muster_common::seed::Seed,
+) -> Vec<Vec<f64>> {
+    let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
+    for (name, axis) in axes {
+        let column = |observations: &[&Observation<'_>]| -> Vec<Vec<f64>> {
+            let values = observations.iter().filter_map(|seen| seen.assignment.get(*name));
+            values.filter_map(|value| Some(vec![axis.position(*value)?])).collect()
+        };
+        let ranked =
+            ranked(&[axis], (&column(good), &column(other)), settings, seed.child(name, 0));
+        for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
+            row.push(*position);
+        }
+    }
+    combined
 }
 
 /// Each hyperparameter by itself: its best candidates, combined place by place.
@@ -99,16 +133,6 @@ fn ranked(
         .collect();
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     scored.into_iter().map(|(_, point)| point).collect()
-}
-
-/// The highest rung with at least `startup` results.
-fn model_rung(history: &[Observation<'_>], startup: usize) -> Option<usize> {
-    let rungs = history.iter().map(|observation| observation.first_rung + observation.values.len());
-    let num_rungs = rungs.max()?;
-    let num_results = |rung: usize| {
-        history.iter().filter(|observation| observation.value_at(rung).is_some()).count()
-    };
-    (0..num_rungs).rev().find(|rung| num_results(*rung) >= startup)
 }
 
 /// The good observations of a rung and all others. Trials that have not reached the rung are with
