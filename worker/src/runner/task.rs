@@ -68,7 +68,7 @@ impl TaskError {
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
             Self::Rendezvous(RendezvousError::Peer(failure)) => failure.permanent,
-            Self::Rendezvous(RendezvousError::Refused { .. })
+            Self::Rendezvous(RendezvousError::Refused { .. } | RendezvousError::Gpu(_))
             | Self::Store(StoreError::Url { .. }) => true,
             _ => false,
         }
