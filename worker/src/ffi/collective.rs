@@ -13,9 +13,13 @@ use tch::{Kind, Tensor};
 use super::device::open_function;
 use super::{RawTensor, ShimError, checked, raw};
 
-/// Buckets of the gradients that are ready first, and of the others; those of `DistributedDataParallel`.
+/// Bucket of the gradients that are ready first; that of `DistributedDataParallel`.
 const FIRST_BUCKET_BYTES: usize = 1 << 20;
+/// Buckets of the others on GPUs; those of `DistributedDataParallel`.
 const BUCKET_BYTES: usize = 25 << 20;
+/// The same on CPUs. The last bucket is sent when nothing is left to compute, so a small one is better; a
+/// CPU needs no large ones to be fast.
+const BUCKET_BYTES_CPU: usize = 4 << 20;
 
 type RawStore = *mut c_void;
 type RawGroup = *mut c_void;
@@ -306,6 +310,8 @@ impl GradientReducer {
             Some(Kind::BFloat16) => 15,
             _ => 0,
         };
+        let on_gpu = parameters.first().is_some_and(|(_, tensor)| tensor.device().is_cuda());
+        let bucket_bytes = if on_gpu { BUCKET_BYTES } else { BUCKET_BYTES_CPU };
         let mut reducer = null_mut();
         // SAFETY: a live group, two lists of `count` live entries, and a place for the result.
         let status = unsafe {
@@ -315,7 +321,7 @@ impl GradientReducer {
                 names.as_ptr(),
                 tensors.len(),
                 FIRST_BUCKET_BYTES,
-                BUCKET_BYTES,
+                bucket_bytes,
                 format,
                 &raw mut reducer,
             )
