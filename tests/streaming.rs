@@ -122,8 +122,8 @@ fn measure(rows: u64) -> (u64, u64) {
     });
     println!(
         "{rows} rows, {:.1} MiB of text, {num_tokens} tokens: {:.1} MiB at most while the cache is \
-         made ({first:.2} s to the first batch, {:.0} rows/s in all), {:.1} MiB in an epoch from the cache ({:.1} s); highest resident set \
-         so far, file cache counted, {:.1} MiB",
+         made ({first:.2} s to the first batch, {:.0} rows/s in all), {:.1} MiB in an epoch from \
+         the cache ({:.1} s); highest resident set so far, file cache counted, {:.1} MiB",
         bytes as f64 / f64::from(1 << 20),
         made as f64 / 1024.0,
         rows as f64 / seconds,

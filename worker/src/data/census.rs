@@ -1,7 +1,7 @@
 //! The pass over the files: what is remembered of every row. Texts go to the disk.
 //!
-//! 68 bytes per row: 16 of the digest, 4 of the class, 4 of the place, 32 of the signature, 4 of the
-//! group of near duplicates, and 8 of where the text ends.
+//! 60 bytes per row: 16 of the digest, 4 of the class, 4 of the place, 32 of the signature, and 4 of
+//! the group of near duplicates.
 
 use std::collections::BTreeMap;
 

@@ -309,8 +309,7 @@ impl Making {
         let (store, hash, folder) = (&self.store, &self.rows, &self.folder);
         let publish = async {
             cache::put_findings(store, hash, findings).await?;
-            let columns = self.source.rows.columns(folder)?;
-            let assembly = Assembly::of_columns(columns.iter().map(|(name, c)| (*name, c)));
+            let assembly = Assembly::of_columns(self.source.rows.columns());
             cache::put_rows(store, hash, &assembly, &summary, claim.is_none(), folder).await
         };
         let published = publish.await;

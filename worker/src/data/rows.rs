@@ -11,7 +11,7 @@ use std::sync::Arc;
 use safetensors::{Dtype, SafeTensors};
 
 use super::DataError;
-use super::columns::Numbers;
+use super::columns::{Number, Numbers};
 use super::source::{Role, Row};
 use super::spill::{Column, failed};
 use super::split::Fate;
@@ -25,58 +25,103 @@ pub(super) const SPLITS: [(Role, &str); 3] =
 /// Group of the columns that all splits share.
 const ALL: &str = "rows";
 
-/// Texts on their way to a file without a name.
+/// Texts on their way to files without names.
 #[derive(Debug)]
 pub(super) struct TextSpill {
     folder: PathBuf,
     texts: BufWriter<File>,
     /// Where the text of each row ends; a row without text takes no room.
-    ends: Vec<u64>,
+    ends: BufWriter<File>,
     /// Bytes of the first text of each row, of pairs only.
-    firsts: Option<Vec<u32>>,
+    firsts: Option<BufWriter<File>>,
+    num_rows: u64,
+    num_bytes: u64,
 }
 
 impl TextSpill {
-    /// No texts, in a file below `folder`; `pairs` have two each.
+    /// No texts, in files below `folder`; `pairs` have two each.
     pub(super) fn new(folder: &Path, pairs: bool) -> Result<Self, DataError> {
-        let file = tempfile::tempfile_in(folder).map_err(|error| failed(folder, error))?;
-        let texts = BufWriter::with_capacity(1 << 18, file);
-        let firsts = pairs.then(Vec::new);
-        Ok(Self { folder: folder.to_owned(), texts, ends: Vec::new(), firsts })
+        let open = || tempfile::tempfile_in(folder).map(BufWriter::new);
+        let open = || open().map_err(|error| failed(folder, error));
+        Ok(Self {
+            folder: folder.to_owned(),
+            texts: open()?,
+            ends: open()?,
+            firsts: pairs.then(open).transpose()?,
+            num_rows: 0,
+            num_bytes: 0,
+        })
     }
 
     /// The next row; `None` for one whose text is of no use.
     pub(super) fn push(&mut self, row: Option<&Row>) -> Result<(), DataError> {
         let text = row.map_or("", |row| &row.text);
         let pair = row.and_then(|row| row.pair.as_deref()).unwrap_or_default();
-        let written = self.texts.write_all(text.as_bytes());
-        let written = written.and_then(|()| self.texts.write_all(pair.as_bytes()));
-        written.map_err(|error| failed(&self.folder, error))?;
-        let start = self.ends.last().copied().unwrap_or(0);
-        self.ends.push(start + text.len() as u64 + pair.len() as u64);
-        if let Some(firsts) = &mut self.firsts {
-            let too_long = |_| DataError::refused("data", "a text of more than 4 GiB");
-            firsts.push(u32::try_from(text.len()).map_err(too_long)?);
-        }
-        Ok(())
+        let too_long = |_| DataError::refused("data", "a text of more than 4 GiB");
+        let first = u32::try_from(text.len()).map_err(too_long)?;
+        self.num_rows += 1;
+        self.num_bytes += text.len() as u64 + pair.len() as u64;
+        let mut write = || {
+            self.texts.write_all(text.as_bytes())?;
+            self.ends.write_all(&self.num_bytes.to_le_bytes())?;
+            if let Some(firsts) = &mut self.firsts {
+                self.texts.write_all(pair.as_bytes())?;
+                firsts.write_all(&first.to_le_bytes())?;
+            }
+            Ok(())
+        };
+        write().map_err(|error| failed(&self.folder, error))
     }
 
     /// The rows, divided.
     pub(super) fn finish(self, classes: &[u32], fates: &[Fate]) -> Result<Rows, DataError> {
-        let Self { folder, texts, ends, firsts } = self;
-        let texts = texts.into_inner();
-        let texts = texts.map_err(|error| failed(&folder, error.into_error()))?;
-        let part = |(role, _): (Role, &str)| {
-            let of_role = (0u32..).zip(fates).filter(move |(_, fate)| **fate == Fate::In(role));
-            let numbers: Vec<u32> = of_role.map(|(row, _)| row).collect();
-            let class = |row: &u32| classes.get(*row as usize).copied().unwrap_or(0);
-            let labels = numbers.iter().map(class).collect();
-            Part { numbers: Numbers::Owned(numbers), labels: Numbers::Owned(labels) }
+        let Self { folder, texts, ends, firsts, num_rows, num_bytes } = self;
+        let close = |file: BufWriter<File>| {
+            file.into_inner().map_err(|error| failed(&folder, error.into_error()))
         };
-        let parts = SPLITS.map(part);
-        let (ends, firsts) = (Numbers::Owned(ends), firsts.map(Numbers::Owned));
-        Ok(Rows { folder, texts, start: 0, ends, firsts, parts })
+        let texts = close(texts)?;
+        let copy = texts.try_clone().map_err(|error| failed(&folder, error))?;
+        let mut columns = vec![
+            (ALL, Column::of_u64_file("ends", num_rows, close(ends)?)),
+            (ALL, Column::of_bytes("texts", num_bytes, copy)),
+        ];
+        let ends = mapped(&columns, &folder)?;
+        let firsts = firsts.map(|firsts| {
+            columns.push((ALL, Column::of_u32_file("firsts", num_rows, close(firsts)?)));
+            mapped_last(&columns, &folder)
+        });
+        let firsts = firsts.transpose()?;
+        let mut part = |(role, name)| {
+            let of_role = || (0u32..).zip(fates).filter(move |(_, fate)| **fate == Fate::In(role));
+            let numbers = of_role().map(|(row, _)| row);
+            columns.push((name, Column::of_u32s("rows", numbers, &folder)?));
+            let numbers = mapped_last(&columns, &folder)?;
+            let class = |row: u32| classes.get(row as usize).copied().unwrap_or(0);
+            let labels = of_role().map(|(row, _)| class(row));
+            columns.push((name, Column::of_u32s("labels", labels, &folder)?));
+            Ok::<_, DataError>(Part { numbers, labels: mapped_last(&columns, &folder)? })
+        };
+        let [train, validation, test] = SPLITS;
+        let parts = [part(train)?, part(validation)?, part(test)?];
+        Ok(Rows { folder, texts, start: 0, ends, firsts, parts, columns })
     }
+}
+
+/// The first of these columns.
+fn mapped<T: Number>(
+    columns: &[(&'static str, Column)],
+    folder: &Path,
+) -> Result<Numbers<T>, DataError> {
+    let numbers = columns.first().map(|(_, column)| Numbers::of_file(column.file()));
+    numbers.unwrap_or_else(|| Ok(Numbers::Owned(Vec::new()))).map_err(|error| failed(folder, error))
+}
+
+/// The last of these columns.
+fn mapped_last(
+    columns: &[(&'static str, Column)],
+    folder: &Path,
+) -> Result<Numbers<u32>, DataError> {
+    mapped(columns.last().map_or(&[], std::slice::from_ref), folder)
 }
 
 /// The rows of one split.
@@ -99,6 +144,8 @@ pub(super) struct Rows {
     ends: Numbers<u64>,
     firsts: Option<Numbers<u32>>,
     parts: [Part; 3],
+    /// What is to be written of rows that were just read, each with the name of its group.
+    columns: Vec<(&'static str, Column)>,
 }
 
 /// The text or the two texts of a row.
@@ -146,7 +193,15 @@ impl Rows {
         // The header's own length stands before it, in 8 bytes.
         let start_in_file = (start + header_bytes + 8) as u64;
         let folder = folder.to_owned();
-        let rows = Self { folder, texts: file, start: start_in_file, ends, firsts, parts };
+        let rows = Self {
+            folder,
+            texts: file,
+            start: start_in_file,
+            ends,
+            firsts,
+            parts,
+            columns: Vec::new(),
+        };
         match rows.check((end - start) as u64, num_classes) {
             true => Ok(rows),
             false => Err("the rows contradict themselves".to_owned()),
@@ -249,23 +304,9 @@ impl Rows {
         failed(&self.folder, std::io::Error::other(format!("row {row} came back damaged")))
     }
 
-    /// Columns to write, each with the name of its group; only rows that were not opened from an
-    /// object can be written. Files go below `folder`.
-    pub(super) fn columns(&self, folder: &Path) -> Result<Vec<(&'static str, Column)>, DataError> {
-        let texts = self.texts.try_clone().map_err(|error| failed(&self.folder, error))?;
-        let num_bytes = self.ends.all().last().copied().unwrap_or(0);
-        let mut columns = vec![
-            (ALL, Column::of_u64s("ends", self.ends.all(), folder)?),
-            (ALL, Column::of_bytes("texts", num_bytes, texts)),
-        ];
-        if let Some(firsts) = &self.firsts {
-            columns.push((ALL, Column::of_u32s("firsts", firsts.all(), folder)?));
-        }
-        for ((_, name), part) in SPLITS.iter().zip(&self.parts) {
-            columns.push((name, Column::of_u32s("rows", part.numbers.all(), folder)?));
-            columns.push((name, Column::of_u32s("labels", part.labels.all(), folder)?));
-        }
-        Ok(columns)
+    /// Columns to write, each with the name of its group; none of rows that come from an object.
+    pub(super) fn columns(&self) -> impl Iterator<Item = (&'static str, &Column)> {
+        self.columns.iter().map(|(group, column)| (*group, column))
     }
 }
 
@@ -303,8 +344,7 @@ mod tests {
         let folder = directory.path();
         for (pairs, suffix) in [(false, ""), (true, "p\u{20ac}")] {
             let spilled = rows(folder, pairs);
-            let columns = spilled.columns(folder).unwrap();
-            let assembly = Assembly::of_columns(columns.iter().map(|(group, c)| (*group, c)));
+            let assembly = Assembly::of_columns(spilled.columns());
             let mut file = tempfile::tempfile_in(folder).unwrap();
             std::io::copy(&mut assembly.reader().unwrap(), &mut file).unwrap();
             let mapped = Arc::new(MappedFile::open(&file).unwrap());

@@ -50,34 +50,41 @@ impl Column {
     /// 32-bit numbers, in a file below `folder`.
     pub(super) fn of_u32s(
         name: &'static str,
-        numbers: &[u32],
+        numbers: impl Iterator<Item = u32>,
         folder: &Path,
     ) -> Result<Self, DataError> {
-        let file = written(numbers.iter().map(|number| number.to_le_bytes()), folder)?;
-        Ok(Self { name, kind: "U32", width: 4, len: numbers.len() as u64, file })
+        let (file, len) = written(numbers.map(u32::to_le_bytes), folder)?;
+        Ok(Self { name, kind: "U32", width: 4, len, file })
     }
 
-    /// The same for 64-bit numbers.
-    pub(super) fn of_u64s(
-        name: &'static str,
-        numbers: &[u64],
-        folder: &Path,
-    ) -> Result<Self, DataError> {
-        let file = written(numbers.iter().map(|number| number.to_le_bytes()), folder)?;
-        Ok(Self { name, kind: "U64", width: 8, len: numbers.len() as u64, file })
+    /// The 64-bit numbers that a file holds.
+    pub(super) fn of_u64_file(name: &'static str, len: u64, file: File) -> Self {
+        Self { name, kind: "U64", width: 8, len, file }
+    }
+
+    /// The 32-bit numbers that a file holds.
+    pub(super) fn of_u32_file(name: &'static str, len: u64, file: File) -> Self {
+        Self { name, kind: "U32", width: 4, len, file }
+    }
+
+    /// Where it is.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 }
 
 fn written<const N: usize>(
     numbers: impl Iterator<Item = [u8; N]>,
     folder: &Path,
-) -> Result<File, DataError> {
+) -> Result<(File, u64), DataError> {
     let write = || {
         let mut file = BufWriter::new(tempfile::tempfile_in(folder)?);
+        let mut len = 0;
         for number in numbers {
             file.write_all(&number)?;
+            len += 1;
         }
-        file.into_inner().map_err(io::IntoInnerError::into_error)
+        Ok((file.into_inner().map_err(io::IntoInnerError::into_error)?, len))
     };
     write().map_err(|error| failed(folder, error))
 }
