@@ -43,7 +43,7 @@ fn prepare() -> tempfile::TempDir {
     writeln!(rows, "text,label").unwrap();
     for row in 0..NUM_ROWS {
         let mut draws = Seed(row).draws();
-        for _ in 0..1 + draws.below(NUM_WORDS) {
+        for _ in 0..=draws.below(NUM_WORDS) {
             let word = usize::try_from(draws.below(WORDS.len() as u64)).unwrap();
             write!(rows, "{} ", WORDS[word]).unwrap();
         }

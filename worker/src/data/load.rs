@@ -36,9 +36,9 @@ const NICENESS: i32 = 10;
 #[derive(Debug)]
 pub enum Data {
     /// Everything is.
-    Whole(Dataset),
+    Whole(Box<Dataset>),
     /// What is asked for is, and everything will be.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl Data {
@@ -78,10 +78,10 @@ pub async fn load_at(
 /// runtime that this is called in. Examples are the same.
 pub async fn open(store: &Store, manifest: &Manifest, max_length: u32) -> Result<Data, DataError> {
     match Box::pin(begin(store, manifest, max_length)).await? {
-        Begun::Made(entry) => Ok(Data::Whole((*entry).into())),
+        Begun::Made(entry) => Ok(Data::Whole(Box::new((*entry).into()))),
         // How many examples there are shows only when texts are cut to pieces or paired up.
         Begun::Rows(making) if manifest.objective != TrainingObjective::Classification => {
-            Ok(Data::Whole(Box::pin(making.finish()).await?))
+            Ok(Data::Whole(Box::new(Box::pin(making.finish()).await?)))
         }
         Begun::Rows(making) => {
             let stream = making.stream();
@@ -98,7 +98,7 @@ pub async fn open(store: &Store, manifest: &Manifest, max_length: u32) -> Result
                 }
                 source.settle();
             });
-            Ok(Data::Stream(stream))
+            Ok(Data::Stream(Box::new(stream)))
         }
     }
 }

@@ -202,10 +202,10 @@ impl Rows {
             parts,
             columns: Vec::new(),
         };
-        match rows.check((end - start) as u64, num_classes) {
-            true => Ok(rows),
-            false => Err("the rows contradict themselves".to_owned()),
+        if rows.check((end - start) as u64, num_classes) {
+            return Ok(rows);
         }
+        Err("the rows contradict themselves".to_owned())
     }
 
     fn check(&self, num_bytes: u64, num_classes: usize) -> bool {

@@ -35,10 +35,10 @@ impl Source {
 
     /// Break when nobody needs the rest.
     pub(super) fn go_on(&self) -> ControlFlow<()> {
-        match self.abandoned.load(Ordering::Relaxed) {
-            false => ControlFlow::Continue(()),
-            true => ControlFlow::Break(()),
+        if self.abandoned.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     }
 
     /// Everything is tokenized: from here on tokens come from the cache.

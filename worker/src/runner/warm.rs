@@ -71,7 +71,7 @@ impl Warm {
             let loading = async {
                 if spec.manifest.model.freezes() {
                     let whole = data::load_at(store, &spec.manifest, max_length).await;
-                    return whole.map(Data::Whole);
+                    return whole.map(|data| Data::Whole(Box::new(data)));
                 }
                 data::open(store, &spec.manifest, max_length).await
             };
