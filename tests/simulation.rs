@@ -36,10 +36,17 @@ fn manifest(draws: &mut Draws) -> Manifest {
     let eta = 2 + draws.below(3);
     let freeze = if draws.below(2) == 0 { "{layers: 1}" } else { "{layers: 0}" };
     let limit = if draws.below(3) == 0 { "max_concurrent: 2" } else { "max_concurrent: 9" };
-    let pruner = match draws.below(3) {
+    let halving =
+        |kind: &str| format!("{{type: {kind}, reduction_factor: {eta}, min_budget: {{steps: 5}}}}");
+    let pruner = match draws.below(8) {
         0 => "{type: none}".to_owned(),
-        _ => format!("{{type: asha, reduction_factor: {eta}, min_budget: {{steps: 5}}}}"),
+        1 => halving("asha_stopping"),
+        2 => halving("hyperband"),
+        3 => "{type: median, every: {steps: 20}, startup_trials: 2}".to_owned(),
+        4 => "{type: patience, every: {steps: 20}, patience: 2}".to_owned(),
+        _ => halving("asha"),
     };
+    let target = if draws.below(6) == 0 { ", target: 0.85" } else { "" };
     let slots = match draws.below(5) {
         0 | 1 => "1".to_owned(),
         2 => "2".to_owned(),
@@ -58,7 +65,7 @@ data:
   label: {{column: label}}
 hyperparameters:
   learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
-searcher: {{metric: accuracy, max_trials: {max_trials}, {limit}, pruner: {pruner}}}
+searcher: {{metric: accuracy, max_trials: {max_trials}, {limit}, pruner: {pruner}{target}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 3, keep_last: {keep}}}
 resources: {{slots: {slots}}}
@@ -455,6 +462,10 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
                     TrialState::Stopped { reason: StopReason::NoImprovement { .. } } => {
                         "trial gave up"
                     }
+                    TrialState::Stopped { reason: StopReason::Rule { .. } } => "trial ruled out",
+                    TrialState::Stopped { reason: StopReason::TargetReached { .. } } => {
+                        "target reached"
+                    }
                     TrialState::Stopped { .. } => "trial stopped",
                     TrialState::Failed { .. } => "trial failed",
                     _ => "trial other",
@@ -467,7 +478,8 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
     if only.is_none() {
         // A simulation that never gets anywhere would prove nothing.
         let named = ["completed", "canceled", "failed"];
-        let trials = ["trial stopped", "trial gave up", "trial failed"];
+        let trials =
+            ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
         let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
         let others = ["host set aside", "late report"];
         for name in named.into_iter().chain(trials).chain(gangs).chain(others) {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use muster_common::manifest::{
-    AshaSettings, Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain,
-    EarlyStopping, EvaluationSettings, GradientCompression, HYPERPARAMETERS, Holdout, Hygiene,
+    Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain, EarlyStopping,
+    EvaluationSettings, GradientCompression, HYPERPARAMETERS, HalvingSettings, Holdout, Hygiene,
     HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision,
     PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
     SearcherSettings, Slots, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation,
@@ -133,10 +133,11 @@ fn every_key_arrives() {
             max_trials: 16,
             max_concurrent: Some(4),
             sampler: SamplerSettings::Random,
-            pruner: PrunerSettings::Asha(AshaSettings {
+            pruner: PrunerSettings::Asha(HalvingSettings {
                 reduction_factor: 3,
                 min_budget: Budget::Examples(3000),
             }),
+            target: None,
         }),
         budget: Budget::Examples(27_000),
         checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
@@ -206,15 +207,21 @@ fn a_sweep_has_its_defaults() {
     let (searcher, space) = sweep("max_trials: 5").unwrap();
     let objective = Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min };
     let (sampler, pruner) = (SamplerSettings::Random, PrunerSettings::None);
-    let expected =
-        SearcherSettings { objective, max_trials: 5, max_concurrent: None, sampler, pruner };
+    let expected = SearcherSettings {
+        objective,
+        max_trials: 5,
+        max_concurrent: None,
+        sampler,
+        pruner,
+        target: None,
+    };
     assert_eq!(searcher, expected);
     // One listed value is a constant: nothing is searched there.
     let rate = Domain::Constant(ParameterValue::Float(1e-4));
     assert_eq!(space.get("learning_rate"), Some(&rate));
     assert_eq!(sweep("sampler: grid").unwrap().0.max_trials, 2);
     let pruner = sweep("max_trials: 5, pruner: {type: asha, min_budget: {epochs: 0.5}}").unwrap();
-    let asha = AshaSettings { reduction_factor: 4, min_budget: Budget::Epochs(0.5) };
+    let asha = HalvingSettings { reduction_factor: 4, min_budget: Budget::Epochs(0.5) };
     assert_eq!(pruner.0.pruner, PrunerSettings::Asha(asha));
 }
 

@@ -2,7 +2,8 @@
 //! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`alarm`] when something is due, [`capacity`] how large a
-//! gang may be, [`launcher`] starts local workers, [`view`] shows it all.
+//! gang may be, [`launcher`] starts local workers, [`view`] shows it all. [`plan`] lets the engine go
+//! through an experiment before it is run.
 //!
 //! Nothing here links libtorch.
 
@@ -17,6 +18,7 @@ pub mod launcher;
 pub mod lease;
 pub mod live;
 pub mod logs;
+pub mod plan;
 pub mod rpc;
 pub mod settings;
 pub mod sweep;

@@ -136,7 +136,11 @@ impl Search<'_> {
         let history: Vec<Observation<'_>> = self
             .tried
             .iter()
-            .map(|(assignment, value)| Observation { assignment, values: vec![*value] })
+            .map(|(assignment, value)| Observation {
+                assignment,
+                first_rung: 0,
+                values: vec![*value],
+            })
             .collect();
         let (space, seed) = (&self.problem.space, self.seed);
         let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };

@@ -7,6 +7,7 @@ mod document;
 mod hub;
 mod label;
 mod objective;
+mod pruner;
 mod reader;
 mod resources;
 mod sampler;
@@ -23,9 +24,10 @@ mod warning;
 pub use budget::Budget;
 pub use hub::HubName;
 pub use objective::MaskingSettings;
+pub use pruner::{Bracket, HalvingSettings, PatienceSettings, PercentileSettings, PrunerSettings};
 pub use reader::{Issue, ManifestError};
 pub use resources::{Resources, Slots};
-pub use searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings, TpeSettings};
+pub use searcher::{SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
     DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::budget::Budget;
+use super::pruner::PrunerSettings;
 use super::space::Assignment;
 use crate::objective::Objective;
 
@@ -19,6 +19,9 @@ pub struct SearcherSettings {
     pub sampler: SamplerSettings,
     /// How trials are stopped early.
     pub pruner: PrunerSettings,
+    /// Once a trial's objective is as good at a rung, the search ends.
+    #[serde(default)]
+    pub target: Option<f64>,
 }
 
 /// How assignments are proposed.
@@ -66,23 +69,4 @@ impl Default for TpeSettings {
     fn default() -> Self {
         Self { startup_trials: 10, candidates: 24, multivariate: true }
     }
-}
-
-/// How trials are stopped early.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PrunerSettings {
-    /// Every trial uses its whole budget.
-    None,
-    /// Asynchronous successive halving with pause and promotion.
-    Asha(AshaSettings),
-}
-
-/// ASHA (Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning", algorithm 2).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AshaSettings {
-    /// One in so many continues; the paper's eta.
-    pub reduction_factor: u32,
-    /// Budget of the lowest rung; the paper's r.
-    pub min_budget: Budget,
 }

@@ -3,10 +3,11 @@
 
 use super::budget::Budget;
 use super::data::read_data;
+use super::pruner::{PrunerSettings, read_pruner};
 use super::reader::{Field, closest};
 use super::resources::read_resources;
 use super::sampler::read_sampler;
-use super::searcher::{AshaSettings, PrunerSettings, SamplerSettings, SearcherSettings};
+use super::searcher::{SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
 use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
@@ -220,11 +221,12 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     });
     let sampler =
         optional_or(section.get("sampler"), SamplerSettings::Random, |field| read_sampler(&field));
-    // A grid and a list know their size; 0 stands for "all of it" until validation has counted.
-    let needs_count = matches!(
-        sampler,
-        Some(SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_))
-    );
+    let pruner =
+        optional_or(section.get("pruner"), PrunerSettings::None, |field| read_pruner(&field));
+    // A grid and a list know their size, and so does a round of Hyperband; 0 stands for "all of it"
+    // until validation has counted.
+    let needs_count = !matches!(sampler, Some(SamplerSettings::Grid | SamplerSettings::List(_)))
+        && !matches!(pruner, Some(PrunerSettings::Hyperband(_)));
     let max_trials = match section.get("max_trials") {
         None if needs_count => section.require("max_trials", "16").map(|_| 0),
         None => Some(0),
@@ -232,8 +234,7 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     };
     let max_concurrent =
         optional(section.get("max_concurrent"), |field| field.whole_u32(1, 1_000_000).map(Some));
-    let pruner =
-        optional_or(section.get("pruner"), PrunerSettings::None, |field| read_pruner(&field));
+    let target = optional(section.get("target"), |field| field.number().map(Some));
     section.finish();
     let metric = metric?;
     let objective = Objective { metric, mode: mode?.unwrap_or(metric.natural_mode()) };
@@ -243,26 +244,8 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
         max_concurrent: max_concurrent?,
         sampler: sampler?,
         pruner: pruner?,
+        target: target?,
     })
-}
-
-fn read_pruner(field: &Field<'_>) -> Option<PrunerSettings> {
-    let section = field.section()?;
-    let is_asha = section
-        .require("type", "asha")
-        .and_then(|field| field.choice(&[("asha", true), ("none", false)]));
-    if is_asha != Some(true) {
-        is_asha?;
-        section.finish();
-        return Some(PrunerSettings::None);
-    }
-    let reduction_factor =
-        optional_or(section.get("reduction_factor"), 4, |field| field.whole_u32(2, 1000));
-    let min_budget =
-        section.require("min_budget", "{steps: 100}").and_then(|field| read_budget(&field));
-    section.finish();
-    let (reduction_factor, min_budget) = (reduction_factor?, min_budget?);
-    Some(PrunerSettings::Asha(AshaSettings { reduction_factor, min_budget }))
 }
 
 fn default_checkpoint() -> CheckpointSettings {

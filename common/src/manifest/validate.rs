@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::document::{self, Node, NodeKind};
 use super::reader::{Field, Issues, ManifestError};
-use super::searcher::{PrunerSettings, SamplerSettings, SearcherSettings};
+use super::searcher::{SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
 use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
@@ -225,33 +225,6 @@ impl Rules<'_> {
         }
     }
 
-    fn check_pruner(&self, manifest: &Manifest) {
-        let Some(PrunerSettings::Asha(asha)) = manifest.searcher.as_ref().map(|s| &s.pruner) else {
-            return;
-        };
-        let path = &["searcher", "pruner", "min_budget"];
-        let (low, full) = (asha.min_budget, manifest.budget);
-        if low.unit() != full.unit() {
-            let message = format!("in {}, but the budget is in {}", low.unit(), full.unit());
-            self.refuse(path, message, "use the unit of `budget`");
-            return;
-        }
-        // Fractions of epochs are not exact: three times 0.1 is a little more than 0.3.
-        let slack = 1.0 + 1e-9;
-        if low.amount() * f64::from(asha.reduction_factor) > full.amount() * slack {
-            let factor = asha.reduction_factor;
-            let message = format!(
-                "{low} times reduction_factor {factor} is beyond the budget of {full}: no trial could ever be compared"
-            );
-            self.refuse(path, message, "lower min_budget or reduction_factor, or raise the budget");
-        }
-        let (_, batch) = domain_bounds(manifest, "global_batch_size");
-        if matches!(low, Budget::Examples(_)) && low.amount() < batch {
-            let message = format!("{low} are less than one step of {batch}");
-            self.refuse(path, message, "raise min_budget");
-        }
-    }
-
     fn check_searcher(&self, manifest: &mut Manifest) {
         let searched: Vec<&String> = manifest
             .hyperparameters
@@ -267,6 +240,7 @@ impl Rules<'_> {
             }
             return;
         };
+        self.count_brackets(searcher, manifest.budget);
         match &searcher.sampler {
             SamplerSettings::Random | SamplerSettings::Sobol | SamplerSettings::Tpe(_)
                 if searched.is_empty() && searcher.max_trials > 1 =>

@@ -20,6 +20,8 @@ pub(super) enum Command {
     Run(RunArguments),
     /// Check a manifest and say what it would do
     Validate(ValidateArguments),
+    /// Say what a manifest would cost: trials per rung, steps, checkpoints, time
+    Plan(PlanArguments),
     /// Classify texts with a model that a run has written
     Predict(PredictArguments),
     /// Serve experiments until stopped, with local workers and those that dial in
@@ -30,6 +32,8 @@ pub(super) enum Command {
     Ls(LsArguments),
     /// Watch an experiment until it ends
     Watch(ExperimentArguments),
+    /// Say why a trial waits, has stopped or has failed
+    Why(WhyArguments),
     /// Print what the runners of an experiment or of one trial logged
     Logs(LogsArguments),
     /// Save the running trials of an experiment and start no more
@@ -61,6 +65,22 @@ pub(super) struct ValidateArguments {
     /// The manifest
     #[arg(value_name = "MANIFEST")]
     pub(super) manifest: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    /// The manifest
+    #[arg(value_name = "MANIFEST")]
+    pub(super) manifest: PathBuf,
+    /// Slots that there will be; without it, those of one trial
+    #[arg(long, value_name = "N")]
+    pub(super) slots: Option<u32>,
+    /// Training examples, without what is held out; without it, lines of local files are counted
+    #[arg(long, value_name = "N")]
+    pub(super) train_examples: Option<u64>,
+    /// Speed of training on one slot
+    #[arg(long, value_name = "X")]
+    pub(super) examples_per_second: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +152,15 @@ pub(super) struct ExperimentArguments {
     /// The experiment, for example demo-1
     #[arg(value_name = "EXPERIMENT")]
     pub(super) experiment: String,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArguments {
+    /// The trial, for example demo-1/t3
+    #[arg(value_name = "TRIAL")]
+    pub(super) trial: String,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

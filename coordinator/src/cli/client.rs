@@ -10,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::args::{
-    ClientArguments, ExperimentArguments, LogsArguments, LsArguments, SubmitArguments,
+    ClientArguments, ExperimentArguments, LogsArguments, LsArguments, SubmitArguments, WhyArguments,
 };
 use super::exit::Exit;
 use super::progress::Progress;
@@ -155,6 +155,19 @@ async fn follow(client: &mut Client, experiment_id: String) -> anyhow::Result<Ex
 pub(super) async fn watch(arguments: ExperimentArguments) -> anyhow::Result<Exit> {
     let mut client = connect(&arguments.client).await?;
     follow(&mut client, arguments.experiment).await
+}
+
+pub(super) async fn why(arguments: WhyArguments) -> anyhow::Result<Exit> {
+    let trial_id = arguments.trial.parse::<TrialId>()?.to_string();
+    let mut client = connect(&arguments.client).await?;
+    let request = v1::ExplainTrialRequest { trial_id: trial_id.clone() };
+    let response = client.explain_trial(timed(request)).await.map_err(|status| said(&status))?;
+    let mut lines = response.into_inner().lines.into_iter();
+    println!("{trial_id} {}", lines.next().unwrap_or_default());
+    for line in lines {
+        println!("  {line}");
+    }
+    Ok(Exit::Done)
 }
 
 pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {

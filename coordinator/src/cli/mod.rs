@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod exit;
 mod number;
+mod plan;
 mod predict;
 mod progress;
 mod run;
@@ -48,10 +49,12 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Serve(arguments) => serve::serve(arguments).await,
         Command::Validate(arguments) => validate::validate(&arguments),
+        Command::Plan(arguments) => plan::plan(&arguments),
         Command::Predict(arguments) => predict::predict(arguments).await,
         Command::Submit(arguments) => client::submit(arguments).await,
         Command::Ls(arguments) => client::ls(arguments).await,
         Command::Watch(arguments) => client::watch(arguments).await,
+        Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,

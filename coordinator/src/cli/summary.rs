@@ -29,6 +29,8 @@ fn summary(view: &ExperimentView) -> Value {
                 .iter()
                 .map(|(name, value)| (name.clone(), json!(value.as_f64())))
                 .collect();
+            let own = view.decisions.iter().filter(|d| d.trial.as_ref() == Some(&trial.id));
+            let decisions: Vec<&str> = own.map(|decision| decision.text.as_str()).collect();
             json!({
                 "id": trial.id.to_string(),
                 "state": trial.state.name(),
@@ -38,6 +40,7 @@ fn summary(view: &ExperimentView) -> Value {
                 "objective": trial.objective,
                 "attempts": trial.attempts,
                 "restarts": trial.restarts,
+                "decisions": decisions,
             })
         })
         .collect();

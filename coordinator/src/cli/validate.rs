@@ -72,13 +72,9 @@ fn describe(manifest: &Manifest) -> String {
                 manifest.budget,
                 searcher.objective.metric.name()
             ));
-            if let PrunerSettings::Asha(asha) = &searcher.pruner {
-                let rungs: Vec<String> = ladder(manifest.budget, &searcher.pruner)
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect();
-                let factor = asha.reduction_factor;
-                lines.push(format!("  compared at {}; one in {factor} goes on", rungs.join(", ")));
+            lines.extend(compared(manifest, &searcher.pruner));
+            if let Some(target) = searcher.target {
+                lines.push(format!("  until one reaches {target}"));
             }
         }
     }
@@ -92,4 +88,31 @@ fn describe(manifest: &Manifest) -> String {
         lines.push(format!("  searched: {}", names.join(", ")));
     }
     lines.join("\n")
+}
+
+/// Where and how trials are compared.
+fn compared(manifest: &Manifest, pruner: &PrunerSettings) -> Option<String> {
+    let rungs = ladder(manifest.budget, pruner);
+    let mut texts: Vec<String> = rungs.iter().map(ToString::to_string).collect();
+    if texts.len() > 8 {
+        texts.splice(3..texts.len() - 1, ["...".to_owned()]);
+    }
+    let rule = match pruner {
+        PrunerSettings::None => return None,
+        PrunerSettings::Asha(asha) => format!("one in {} goes on", asha.reduction_factor),
+        PrunerSettings::AshaStopping(asha) => {
+            format!("those not among the best of {} so far stop", asha.reduction_factor)
+        }
+        PrunerSettings::Hyperband(halving) => {
+            let brackets = halving.brackets(manifest.budget).len();
+            format!("one in {} goes on, in {brackets} brackets", halving.reduction_factor)
+        }
+        PrunerSettings::Percentile(settings) => {
+            format!("those not among the best {} % stop", settings.percentile)
+        }
+        PrunerSettings::Patience(settings) => {
+            format!("{} in a row without an improvement stop a trial", settings.patience)
+        }
+    };
+    Some(format!("  compared at {}; {rule}", texts.join(", ")))
 }

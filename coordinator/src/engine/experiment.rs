@@ -55,6 +55,9 @@ pub struct Experiment {
     pub failures: u32,
     /// The outcome.
     pub best: Option<Best>,
+    /// The trial that was as good as was asked for: nothing more is tried.
+    #[serde(default)]
+    pub target_reached: Option<u32>,
     /// Since when free slots are kept for its next run, which needs more of them.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
@@ -164,6 +167,7 @@ impl Experiment {
             decisions: Vec::new(),
             failures: 0,
             best: None,
+            target_reached: None,
             waiting_since: None,
         }
     }
@@ -200,7 +204,7 @@ impl Experiment {
 
     /// Step at which a trial's next rung is, if one is left.
     pub fn target_step(&self, trial: &Trial) -> Option<u64> {
-        self.ladder.get(trial.rungs_passed).map(|budget| self.steps(trial, *budget))
+        self.ladder.get(trial.rung()).map(|budget| self.steps(trial, *budget))
     }
 
     /// Results by rung, for the pruner.
@@ -209,8 +213,8 @@ impl Experiment {
         (0..self.ladder.len())
             .map(|rung| {
                 let standing = |trial: &Trial| {
-                    let result = trial.results.get(rung)?;
-                    let waits = trial.state == TrialState::Paused && trial.rungs_passed == rung + 1;
+                    let result = trial.result_at(rung)?;
+                    let waits = trial.state == TrialState::Paused && trial.rung() == rung + 1;
                     let value = result.evaluation.value(metric);
                     Some(Standing { trial: trial.number, value, waits })
                 };
@@ -219,7 +223,8 @@ impl Experiment {
             .collect()
     }
 
-    /// The best result of any trial: the best objective, then more steps, then the older trial.
+    /// The best result of any trial, by number and rung: the best objective, then the higher rung,
+    /// then the older trial.
     pub fn leader(&self) -> Option<(u32, usize)> {
         let objective = self.objective();
         let value = |evaluation: &Evaluation| evaluation.value(objective.metric);
@@ -227,7 +232,9 @@ impl Experiment {
             .trials
             .values()
             .flat_map(|trial| {
-                trial.results.iter().enumerate().map(move |(rung, result)| (trial, rung, result))
+                (trial.first_rung..)
+                    .zip(&trial.results)
+                    .map(move |(rung, result)| (trial, rung, result))
             })
             .filter(|(_, _, result)| value(&result.evaluation).is_finite())
             .collect();

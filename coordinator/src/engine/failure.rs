@@ -71,7 +71,7 @@ mod tests {
     use muster_common::manifest::Assignment;
 
     fn after(class: FailureClass, restarts: u32, is_elastic: bool) -> Retry {
-        let mut trial = Trial::new(1, Assignment::new());
+        let mut trial = Trial::new(1, 0, Assignment::new());
         trial.restarts = restarts;
         trial.memory_failures = restarts;
         retry(class, &trial, 20, is_elastic)

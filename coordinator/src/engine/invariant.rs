@@ -26,7 +26,7 @@ impl Engine {
                     return Err(format!("{id} runs as {generation}, which does not exist"));
                 }
                 if trial.results.len() != trial.rungs_passed
-                    || trial.rungs_passed > experiment.ladder.len()
+                    || trial.rung() > experiment.ladder.len()
                 {
                     return Err(format!("{id} has passed {} rungs", trial.rungs_passed));
                 }

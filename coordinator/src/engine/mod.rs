@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], `schedule` (who gets a free
 //! slot) with `placement`, `gang` (what happens to the ranks of a run), `report` (what a run's words
-//! change), `failure` and [`host`] (what failures mean), `timer` (what is waited for).
+//! change), `pruning` (what results mean for trials), `failure` and [`host`] (what failures mean), `timer`
+//! (what is waited for).
 
 pub mod action;
 pub mod event;
@@ -13,6 +14,7 @@ mod gang;
 pub mod host;
 mod invariant;
 mod placement;
+mod pruning;
 mod report;
 pub mod run;
 mod schedule;

@@ -56,7 +56,9 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) {
         let Some(run) = self.runs.get(&generation) else { return };
-        let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
+        let id = run.experiment.clone();
+        let Some(experiment) = self.experiments.get_mut(&id) else { return };
+        let was_reached = experiment.target_reached.is_some();
         match (&run.task, report) {
             (Task::Prepare { .. }, RunReport::Prepared(data)) => {
                 experiment.data.get_or_insert(data);
@@ -67,6 +69,7 @@ impl Engine {
                 if !is_last {
                     self.grow(now, generation, actions);
                 }
+                return;
             }
             (Task::Train(task), RunReport::Evaluated { step, evaluation }) => {
                 experiment.evaluated(now, task.trial.number, step, evaluation);
@@ -85,6 +88,9 @@ impl Engine {
                 let reason = format!("run {generation} has no business to report {report:?}");
                 actions.push(Action::Rejected { reason });
             }
+        }
+        if !was_reached && experiment.target_reached.is_some() {
+            self.leave_at_target(now, &id, generation, actions);
         }
     }
 
@@ -152,12 +158,13 @@ impl Experiment {
             return;
         }
         let Some(trial) = self.trials.get(&number) else { return };
-        let (rung, value) = (trial.rungs_passed, last_value(trial, metric));
+        let (rung, value) = (trial.rung(), last_value(trial, metric));
         let text = format!(
             "{} {value:.4} after {step} steps, rung {rung} of {ladder_length}",
             metric.name()
         );
         self.decide(now, Some(number), text);
+        self.check_target(now, number);
     }
 
     /// A trial gave up on its way to a rung, or at it: its result counts at that rung.
@@ -181,6 +188,7 @@ impl Experiment {
             "stopped: no improvement until step {step}; {name} {value:.4} after {best_step} steps"
         );
         self.decide(now, Some(number), text);
+        self.check_target(now, number);
     }
 
     /// Adds a result whose checkpoint is known; whether it is.
@@ -202,6 +210,7 @@ impl Experiment {
         has_classes: bool,
     ) {
         let ladder_length = self.ladder.len();
+        let is_target = self.target_reached == Some(number);
         let Some(trial) = self.trials.get_mut(&number) else { return };
         if trial.state != (TrialState::Running { generation }) {
             return; // canceled in the meantime
@@ -216,8 +225,14 @@ impl Experiment {
                 let best_step = trial.early_stop.unwrap_or_default();
                 TrialState::Stopped { reason: StopReason::NoImprovement { best_step } }
             }
-            _ if passed && trial.rungs_passed == ladder_length => TrialState::Completed,
-            _ if passed => TrialState::Paused,
+            _ if passed && trial.rung() == ladder_length => TrialState::Completed,
+            _ if passed && is_target => {
+                TrialState::Stopped { reason: StopReason::TargetReached { by: number } }
+            }
+            _ if passed => {
+                trial.state = TrialState::Paused;
+                return self.judge(now, number);
+            }
             RunExit::Diverged { step } => {
                 note = Some(format!("stopped: diverged at step {step}"));
                 TrialState::Stopped { reason: StopReason::Diverged { step } }

@@ -14,16 +14,16 @@
 //! may come for one that was lost, and grow at a checkpoint when slots are free that nobody wants.
 
 use muster_common::id::{Attempt, ExperimentId, Generation, WorkerId};
-use muster_common::manifest::{Assignment, PrunerSettings, Slots};
+use muster_common::manifest::{Assignment, Slots};
 use muster_common::run::{Directive, Task, TrainTask};
 use muster_common::time::Timestamp;
 
 use super::experiment::{Best, Experiment, ExperimentEnd, Part, Phase};
 use super::placement::place;
 use super::run::Run;
-use super::trial::{StopReason, Trial, TrialState};
+use super::trial::{Trial, TrialState};
 use super::{Action, Engine};
-use crate::sweep::asha::{Promotion, order, promotion};
+use crate::sweep::asha::Promotion;
 use crate::sweep::sampler::{Observation, Proposal, propose};
 
 /// Work that slots could do now.
@@ -47,6 +47,7 @@ impl Engine {
     /// Gives free slots something to do, until there is nothing or nobody left.
     pub(super) fn schedule(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         for experiment in self.experiments.values_mut() {
+            experiment.cut_brackets(now);
             experiment.advance(now);
             if experiment.waiting_since.is_some() && experiment.next_work(now).is_none() {
                 experiment.waiting_since = None;
@@ -231,6 +232,9 @@ impl Experiment {
     }
 
     fn next_trial(&self, now: Timestamp) -> Option<Work> {
+        if self.target_reached.is_some() {
+            return None;
+        }
         let is_running = |trial: &&Trial| matches!(trial.state, TrialState::Running { .. });
         let num_running = self.trials.values().filter(is_running).count();
         let limit = self.manifest.searcher.as_ref().and_then(|searcher| searcher.max_concurrent);
@@ -249,14 +253,6 @@ impl Experiment {
         (self.trials.len() < self.max_trials() as usize).then_some(Work::Create)
     }
 
-    fn next_promotion(&self) -> Option<Promotion> {
-        let searcher = self.manifest.searcher.as_ref()?;
-        let PrunerSettings::Asha(asha) = &searcher.pruner else { return None };
-        let mut rungs = self.standings();
-        rungs.pop(); // nobody leaves the top rung
-        promotion(searcher.objective, asha.reduction_factor, &rungs)
-    }
-
     /// Marks work as begun and says what the worker has to do.
     fn begin(&mut self, now: Timestamp, work: &Work, generation: Generation) -> Option<Task> {
         match work {
@@ -268,19 +264,16 @@ impl Experiment {
             }
             Work::Resume(number) => self.begin_trial(*number, generation),
             Work::Promote(promotion) => {
-                let Promotion { trial, rung, value, place, num_results } = *promotion;
-                let budget = self.ladder.get(rung + 1)?;
-                let text = format!(
-                    "promoted to {budget}: {value:.4} is place {place} of {num_results} at rung {}",
-                    rung + 1
-                );
-                self.decide(now, Some(trial), text);
-                self.begin_trial(trial, generation)
+                let budget = self.ladder.get(promotion.rung + 1)?;
+                let text = format!("promoted to {budget}: {}", self.standing_text(promotion));
+                self.decide(now, Some(promotion.trial), text);
+                self.begin_trial(promotion.trial, generation)
             }
             Work::Create => {
                 let number = u32::try_from(self.trials.len()).ok()?.checked_add(1)?;
                 let assignment = self.propose(number);
-                self.trials.insert(number, Trial::new(number, assignment));
+                let first_rung = self.first_rung(number);
+                self.trials.insert(number, Trial::new(number, first_rung, assignment));
                 self.begin_trial(number, generation)
             }
             Work::Finish => {
@@ -306,7 +299,11 @@ impl Experiment {
         };
         let trials = self.trials.values();
         let history: Vec<Observation<'_>> = trials
-            .map(|trial| Observation { assignment: &trial.assignment, values: values(trial) })
+            .map(|trial| Observation {
+                assignment: &trial.assignment,
+                first_rung: trial.first_rung,
+                values: values(trial),
+            })
             .collect();
         let proposal = Proposal {
             space: &self.manifest.hyperparameters,
@@ -354,37 +351,21 @@ impl Experiment {
     fn search_is_over(&self) -> bool {
         let at_work =
             |trial: &Trial| matches!(trial.state, TrialState::Pending | TrialState::Running { .. });
-        self.trials.len() >= self.max_trials() as usize
-            && !self.trials.values().any(at_work)
-            && self.next_promotion().is_none()
+        let is_created =
+            self.trials.len() >= self.max_trials() as usize || self.target_reached.is_some();
+        is_created && !self.trials.values().any(at_work) && self.next_promotion().is_none()
     }
 
     /// Stops the trials that wait in vain and chooses the best.
     fn conclude(&mut self, now: Timestamp) {
         let objective = self.objective();
-        let rungs = self.standings();
-        for standings in &rungs {
-            let mut ordered = standings.clone();
-            order(objective, &mut ordered);
-            for (index, standing) in ordered.iter().enumerate().filter(|(_, s)| s.waits) {
-                let (place, num_results) = (index + 1, ordered.len());
-                if let Some(trial) = self.trials.get_mut(&standing.trial) {
-                    trial.state =
-                        TrialState::Stopped { reason: StopReason::Pruned { place, num_results } };
-                }
-                let text = format!(
-                    "stopped: {:.4} is place {place} of {num_results} at its rung",
-                    standing.value
-                );
-                self.decide(now, Some(standing.trial), text);
-            }
-        }
+        self.stop_waiting(now);
         let Some((number, rung)) = self.leader() else {
             let message = "no trial has a result".to_owned();
             self.end(now, ExperimentEnd::Failed { message });
             return;
         };
-        let result = self.trials.get(&number).and_then(|trial| trial.results.get(rung));
+        let result = self.trials.get(&number).and_then(|trial| trial.result_at(rung));
         let Some(result) = result.cloned() else { return };
         let value = result.evaluation.value(objective.metric);
         let text = format!(

@@ -23,7 +23,10 @@ pub struct Trial {
     pub assignment: Assignment,
     /// Where it is.
     pub state: TrialState,
-    /// Rungs whose result is in; also the index of the rung it trains for next.
+    /// Index of the rung that its first result is at.
+    #[serde(default)]
+    pub first_rung: usize,
+    /// Rungs whose result is in.
     pub rungs_passed: usize,
     /// One result per passed rung.
     pub results: Vec<RungResult>,
@@ -93,6 +96,16 @@ pub enum StopReason {
         /// Optimizer updates of its best weights.
         best_step: u64,
     },
+    /// A pruner's rule.
+    Rule {
+        /// The numbers that were compared, for people.
+        text: String,
+    },
+    /// A trial was as good as was asked for.
+    TargetReached {
+        /// Which.
+        by: u32,
+    },
     /// Loss or objective not finite.
     Diverged {
         /// The step at which it was seen.
@@ -112,11 +125,12 @@ pub struct RungResult {
 }
 
 impl Trial {
-    pub(super) fn new(number: u32, assignment: Assignment) -> Self {
+    pub(super) fn new(number: u32, first_rung: usize, assignment: Assignment) -> Self {
         Self {
             number,
             assignment,
             state: TrialState::Pending,
+            first_rung,
             rungs_passed: 0,
             results: Vec::new(),
             checkpoints: Vec::new(),
@@ -139,6 +153,16 @@ impl Trial {
             | TrialState::Canceled
             | TrialState::Failed { .. } => true,
         }
+    }
+
+    /// Index of the rung it trains for next; its last result is at the one below.
+    pub fn rung(&self) -> usize {
+        self.first_rung + self.rungs_passed
+    }
+
+    /// Its result at a rung.
+    pub fn result_at(&self, rung: usize) -> Option<&RungResult> {
+        self.results.get(rung.checked_sub(self.first_rung)?)
     }
 
     /// Steps that survive anything: those of the newest checkpoint.

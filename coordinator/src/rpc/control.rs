@@ -17,7 +17,7 @@ use super::view::experiment_to_wire;
 use crate::driver::Stopped;
 use crate::engine::{Action, Engine, Event};
 use crate::logs::Position;
-use crate::view::{ExperimentView, hosts_aside, project};
+use crate::view::{ExperimentView, hosts_aside, project, why};
 
 /// Views or log blocks that may wait for a slow client.
 const STREAM_MAX: usize = 4;
@@ -180,6 +180,29 @@ impl ControlService for Control {
         look(&self.service, &experiment).await?;
         self.apply(Event::ExperimentCanceled { experiment }).await?;
         Ok(Response::new(v1::CancelExperimentResponse {}))
+    }
+
+    async fn explain_trial(
+        &self,
+        request: Request<v1::ExplainTrialRequest>,
+    ) -> Reply<v1::ExplainTrialResponse> {
+        let trial: TrialId = request
+            .into_inner()
+            .trial_id
+            .parse()
+            .map_err(|error| Status::invalid_argument(format!("trial_id: {error}")))?;
+        look(&self.service, &trial.experiment).await?;
+        let find = move |engine: &Engine| {
+            let experiment = engine.experiment(&trial.experiment)?;
+            let lines = why(engine, experiment, trial.number, Timestamp::now());
+            Some(lines.ok_or_else(|| {
+                let count = experiment.trials.len();
+                Status::not_found(format!("no trial `{trial}`; there are {count} so far"))
+            }))
+        };
+        let found = self.service.driver.read(find).await.map_err(stopping)?;
+        let lines = found.unwrap_or_else(|| Err(Status::not_found("the experiment is gone")))?;
+        Ok(Response::new(v1::ExplainTrialResponse { lines }))
     }
 
     type ReadLogsStream = StreamOf<v1::ReadLogsResponse>;

@@ -1,11 +1,17 @@
-//! Asynchronous successive halving with pause and promotion.
+//! Asynchronous successive halving: with pause and promotion, and the variant that stops.
 //!
 //! Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar: "A System for Massively
 //! Parallel Hyperparameter Tuning" (`MLSys` 2020), algorithm 2. Symbols: `eta` is the reduction
 //! factor, rung `k` holds every result reported at it, a trial of rung `k` is promotable when it is
 //! among the best `floor(|rung k| / eta)` and has not been promoted. Higher rungs are asked first.
+//!
+//! The variant that stops decides when a result comes in, among the results so far: at least the best
+//! goes on, so that the first trials are never stopped for want of others. It never revises a decision,
+//! as Optuna's `SuccessiveHalvingPruner` and Determined's `asha_stopping` do it.
 
 use muster_common::objective::Objective;
+
+use super::Verdict;
 
 /// One result at one rung.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +71,30 @@ pub fn promotion(
     })
 }
 
+/// What becomes of a trial whose result at a rung is among `standings`, where nobody waits.
+pub fn verdict(
+    objective: Objective,
+    reduction_factor: u32,
+    standings: &[Standing],
+    trial: u32,
+) -> Verdict {
+    let mut ordered = standings.to_vec();
+    order(objective, &mut ordered);
+    let num_results = ordered.len();
+    let num_kept = (num_results / reduction_factor.max(1) as usize).max(1);
+    let name = objective.metric.name();
+    let Some((index, standing)) = ordered.iter().enumerate().find(|(_, s)| s.trial == trial) else {
+        return Verdict::GoOn("no result here".to_owned());
+    };
+    let last = ordered.get(num_kept - 1).map_or(f64::NAN, |standing| standing.value);
+    let text = format!(
+        "{name} {:.4} is place {} of {num_results} so far, the best {num_kept} go on (down to {last:.4})",
+        standing.value,
+        index + 1
+    );
+    Verdict::of(index < num_kept && standing.value.is_finite(), text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +136,22 @@ mod tests {
         let mut rung = rung;
         rung[3].waits = false;
         assert_eq!(promotion(ACCURACY, 2, &[rung]), None);
+    }
+
+    #[test]
+    fn those_that_come_later_are_held_to_more() {
+        let goes_on = |values: &[f64]| {
+            let rung = waiting(values);
+            let last = u32::try_from(values.len()).unwrap();
+            matches!(verdict(ACCURACY, 3, &rung, last), Verdict::GoOn(_))
+        };
+        assert!(goes_on(&[0.5]));
+        assert!(!goes_on(&[0.5, 0.4]));
+        assert!(goes_on(&[0.5, 0.4, 0.6]));
+        // Two of six go on.
+        assert!(goes_on(&[0.1, 0.2, 0.3, 0.9, 0.4, 0.5]));
+        assert!(!goes_on(&[0.1, 0.2, 0.6, 0.9, 0.4, 0.5]));
+        assert!(!goes_on(&[f64::NAN]));
     }
 
     proptest! {

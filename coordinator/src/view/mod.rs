@@ -4,9 +4,11 @@
 mod project;
 pub mod remaining;
 mod waiting;
+mod why;
 
 pub use project::project;
 pub use waiting::hosts_aside;
+pub use why::why;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, TrialId};
@@ -127,7 +129,7 @@ pub struct TrialView {
     pub attempts: u32,
     /// Runs that failed and were followed by another.
     pub restarts: u32,
-    /// Rungs passed.
+    /// Rungs passed, those below its first one too.
     pub rungs_passed: u32,
     /// Training speed.
     pub examples_per_second: f64,

@@ -122,7 +122,7 @@ fn best_of(experiment: &Experiment) -> Option<BestView> {
         });
     }
     let (number, rung) = experiment.leader()?;
-    let result = experiment.trials.get(&number)?.results.get(rung)?;
+    let result = experiment.trials.get(&number)?.result_at(rung)?;
     Some(BestView {
         trial: experiment.trial_id(number),
         step: result.step,
@@ -167,7 +167,7 @@ fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Li
         last_loss: progress.as_ref().and_then(|progress| progress.loss),
         attempts: trial.attempts,
         restarts: trial.restarts,
-        rungs_passed: small(trial.rungs_passed),
+        rungs_passed: small(trial.rung()),
         examples_per_second: progress.map_or(0.0, |progress| progress.examples_per_second),
         ranks: ranks(engine, trial),
     }
@@ -189,7 +189,7 @@ fn ranks(engine: &Engine, trial: &Trial) -> Vec<String> {
     members.map(text).collect()
 }
 
-fn stop_reason(reason: &StopReason) -> String {
+pub(super) fn stop_reason(reason: &StopReason) -> String {
     match reason {
         StopReason::Pruned { place, num_results } => {
             format!("place {place} of {num_results} at its rung")
@@ -197,6 +197,8 @@ fn stop_reason(reason: &StopReason) -> String {
         StopReason::NoImprovement { best_step } => {
             format!("no improvement after step {best_step}")
         }
+        StopReason::Rule { text } => text.clone(),
+        StopReason::TargetReached { by } => format!("t{by} reached the target"),
         StopReason::Diverged { step } => format!("diverged at step {step}"),
     }
 }

@@ -1,7 +1,7 @@
 //! A guess of the work left: the ideal halving of the trials that are still to come, rung by rung, in
 //! training examples.
 
-use muster_common::manifest::{PrunerSettings, TrialSettings};
+use muster_common::manifest::TrialSettings;
 
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::{Trial, TrialState};
@@ -10,16 +10,16 @@ use crate::live::Live;
 /// Training examples that are left, about.
 pub fn examples_left(experiment: &Experiment, live: &Live) -> f64 {
     let eta = match experiment.manifest.searcher.as_ref().map(|searcher| &searcher.pruner) {
-        Some(PrunerSettings::Asha(asha)) => asha.reduction_factor,
-        Some(PrunerSettings::None) | None => 1,
+        Some(pruner) => pruner.halving().map_or(1, |halving| halving.reduction_factor),
+        None => 1,
     };
     let costs = rung_costs(experiment);
     let mut entrants_expected = experiment.max_trials();
     let mut left = 0.0;
     for (rung, cost) in costs.iter().enumerate() {
         let entered = |trial: &&Trial| {
-            trial.rungs_passed > rung
-                || (trial.rungs_passed == rung
+            trial.rung() > rung
+                || (trial.rung() == rung
                     && !trial.is_terminal()
                     && trial.state != TrialState::Paused)
         };

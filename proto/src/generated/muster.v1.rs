@@ -800,6 +800,17 @@ pub mod worker_service_server {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainTrialRequest {
+    #[prost(string, tag = "1")]
+    pub trial_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainTrialResponse {
+    /// For people: where it is, its standing, then what was decided about it, oldest first.
+    #[prost(string, repeated, tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitExperimentRequest {
     /// The manifest as the user wrote it.
     #[prost(string, tag = "1")]
@@ -1336,6 +1347,31 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("muster.v1.ControlService", "ReadLogs"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Why a trial is where it is.
+        pub async fn explain_trial(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainTrialResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/ExplainTrial",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "ExplainTrial"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1411,6 +1447,14 @@ pub mod control_service_server {
             &self,
             request: tonic::Request<super::ReadLogsRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReadLogsStream>, tonic::Status>;
+        /// Why a trial is where it is.
+        async fn explain_trial(
+            &self,
+            request: tonic::Request<super::ExplainTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainTrialResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct ControlServiceServer<T> {
@@ -1808,6 +1852,51 @@ pub mod control_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/ExplainTrial" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainTrialSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ExplainTrialRequest>
+                    for ExplainTrialSvc<T> {
+                        type Response = super::ExplainTrialResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainTrialRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::explain_trial(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainTrialSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -20,8 +20,17 @@ const REDRAWS_MAX: u64 = 32;
 pub struct Observation<'a> {
     /// Its hyperparameters.
     pub assignment: &'a Assignment,
+    /// Index of the rung that its first value is at.
+    pub first_rung: usize,
     /// Objective at each rung it has passed, lowest rung first. Not finite: diverged.
     pub values: Vec<f64>,
+}
+
+impl Observation<'_> {
+    /// Objective at a rung.
+    fn value_at(&self, rung: usize) -> Option<f64> {
+        self.values.get(rung.checked_sub(self.first_rung)?).copied()
+    }
 }
 
 /// Everything a proposal depends on.

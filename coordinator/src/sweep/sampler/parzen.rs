@@ -224,7 +224,7 @@ fn normal_below(x: f64) -> f64 {
 }
 
 /// A draw of the standard normal distribution (Box and Muller 1958).
-fn normal(draws: &mut Draws) -> f64 {
+pub(super) fn normal(draws: &mut Draws) -> f64 {
     // 1 - unit lies in (0, 1], where the logarithm is finite.
     let radius = (-2.0 * (1.0 - draws.unit()).ln()).sqrt();
     radius * (2.0 * PI * draws.unit()).cos()

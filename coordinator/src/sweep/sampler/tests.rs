@@ -44,7 +44,11 @@ fn search(
         let known: Vec<(Assignment, f64)> = tried.iter().map(observation).collect();
         let history: Vec<Observation<'_>> = known
             .iter()
-            .map(|(assignment, value)| Observation { assignment, values: vec![*value] })
+            .map(|(assignment, value)| Observation {
+                assignment,
+                first_rung: 0,
+                values: vec![*value],
+            })
             .collect();
         let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };
         let assignment = propose(sampler, &proposal);
@@ -148,7 +152,7 @@ fn tpe_learns_from_the_highest_rung_that_has_enough_results() {
             .map(|(index, assignment)| {
                 let x = assignment["x"].as_f64();
                 let values = if index >= 30 - num_high { vec![x, -x] } else { vec![x] };
-                Observation { assignment, values }
+                Observation { assignment, first_rung: 0, values }
             })
             .collect();
         let propose = |number| {

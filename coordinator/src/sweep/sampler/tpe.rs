@@ -103,9 +103,11 @@ fn ranked(
 
 /// The highest rung with at least `startup` results.
 fn model_rung(history: &[Observation<'_>], startup: usize) -> Option<usize> {
-    let num_rungs = history.iter().map(|observation| observation.values.len()).max()?;
-    let num_results =
-        |rung: usize| history.iter().filter(|observation| observation.values.len() > rung).count();
+    let rungs = history.iter().map(|observation| observation.first_rung + observation.values.len());
+    let num_rungs = rungs.max()?;
+    let num_results = |rung: usize| {
+        history.iter().filter(|observation| observation.value_at(rung).is_some()).count()
+    };
     (0..num_rungs).rev().find(|rung| num_results(*rung) >= startup)
 }
 
@@ -120,7 +122,7 @@ fn split<'a>(
     let mut results: Vec<(usize, f64)> = history
         .iter()
         .enumerate()
-        .filter_map(|(index, observation)| Some((index, *observation.values.get(rung)?)))
+        .filter_map(|(index, observation)| Some((index, observation.value_at(rung)?)))
         .collect();
     results.sort_by(|(a_index, a), (b_index, b)| {
         objective.standing(*a, *b).then_with(|| a_index.cmp(b_index))

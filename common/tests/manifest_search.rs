@@ -1,0 +1,79 @@
+//! The searcher's part of manifests: what is filled in when little is written.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use muster_common::manifest::{
+    Budget, HalvingSettings, Manifest, PatienceSettings, PercentileSettings, PrunerSettings,
+    SearcherSettings,
+};
+
+const TEXT: &str = "version: 1
+name: e
+model: {pretrained: m}
+data:
+  train: {path: d.csv}
+  validation: {fraction: 0.1}
+  text: text
+  label: {column: label}
+hyperparameters: {dropout: {min: 0, max: 0.1}}
+budget: {steps: 81}
+";
+
+fn read(text: &str, rest: &str) -> SearcherSettings {
+    let text = format!("{text}searcher: {{metric: accuracy, {rest}}}\n");
+    Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}")).searcher.unwrap()
+}
+
+fn searcher(rest: &str) -> SearcherSettings {
+    read(TEXT, rest)
+}
+
+#[test]
+fn pruners_have_their_defaults() {
+    let min_budget = Budget::Steps(1);
+    let pruner = |text: &str| searcher(&format!("max_trials: 5, pruner: {{{text}}}")).pruner;
+    let halving = |reduction_factor| HalvingSettings { reduction_factor, min_budget };
+    let rest = "min_budget: {steps: 1}";
+    assert_eq!(pruner(&format!("type: asha, {rest}")), PrunerSettings::Asha(halving(4)));
+    let stopping = pruner(&format!("type: asha_stopping, {rest}"));
+    assert_eq!(stopping, PrunerSettings::AshaStopping(halving(4)));
+    let hyperband = pruner(&format!("type: hyperband, {rest}"));
+    assert_eq!(hyperband, PrunerSettings::Hyperband(halving(3)));
+    let every = Budget::Steps(10);
+    let percentile = |percentile, min_budget, startup_trials| {
+        let settings = PercentileSettings { percentile, every, min_budget, startup_trials };
+        PrunerSettings::Percentile(settings)
+    };
+    assert_eq!(pruner("type: median, every: {steps: 10}"), percentile(50.0, every, 5));
+    let text = "type: percentile, percentile: 25, every: {steps: 10}, min_budget: {steps: 30}";
+    let found = pruner(&format!("{text}, startup_trials: 2"));
+    assert_eq!(found, percentile(25.0, Budget::Steps(30), 2));
+    let patience = PatienceSettings { patience: 3, min_change: 0.0, every };
+    let found = pruner("type: patience, patience: 3, every: {steps: 10}");
+    assert_eq!(found, PrunerSettings::Patience(patience));
+    assert_eq!(searcher("max_trials: 5, target: 0.9").target, Some(0.9));
+}
+
+#[test]
+fn a_round_of_hyperband_knows_its_size() {
+    let pruner = "pruner: {type: hyperband, min_budget: {steps: 1}}";
+    // 81 + 34 + 15 + 8 + 5, as in the paper's table 1.
+    assert_eq!(searcher(pruner).max_trials, 143);
+    assert_eq!(searcher(&format!("max_trials: 200, {pruner}")).max_trials, 200);
+    // What knows its size by itself keeps it.
+    let text = "dropout: {min: 0, max: 0.1}";
+    let grid = TEXT.replace(text, "dropout: {values: [0, 0.1]}");
+    let found = read(&grid, &format!("sampler: grid, {pruner}")).max_trials;
+    assert_eq!(found, 2);
+}
+
+/// As it was journaled before there were targets and pruners of other kinds.
+#[test]
+fn an_old_journal_is_read() {
+    let old = r#"{"objective":{"metric":"accuracy","mode":"max"},"max_trials":8,
+        "max_concurrent":null,"sampler":"random",
+        "pruner":{"asha":{"reduction_factor":2,"min_budget":{"examples":2560}}}}"#;
+    let read: SearcherSettings = serde_json::from_str(old).unwrap();
+    assert_eq!(read.target, None);
+    let halving = HalvingSettings { reduction_factor: 2, min_budget: Budget::Examples(2560) };
+    assert_eq!(read.pruner, PrunerSettings::Asha(halving));
+}

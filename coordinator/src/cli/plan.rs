@@ -1,0 +1,244 @@
+//! `muster plan`: what an experiment will do, before anything is spent.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use muster_common::manifest::{Budget, Holdout, Manifest, Source, SourceFormat};
+
+use super::args::PlanArguments;
+use super::exit::Exit;
+use super::number::clock;
+use super::validate::read;
+use crate::plan::{Plan, Premises, plan as rehearse};
+
+/// Bytes of a trained parameter in a checkpoint: itself and AdamW's two moments, in float32.
+const BYTES_PER_PARAMETER: u64 = 12;
+/// Largest header of a safetensors file that is read.
+const HEADER_BYTES_MAX: u64 = 100 << 20;
+
+pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
+    let manifest = read(&arguments.manifest)?.manifest;
+    let mut notes = Vec::new();
+    let num_train = match arguments.train_examples {
+        Some(num_train) => num_train,
+        None => counted(&manifest, &mut notes)?,
+    };
+    let premises = Premises {
+        num_slots: arguments.slots.unwrap_or_else(|| manifest.resources.slots.max()),
+        num_train,
+        examples_per_second: arguments.examples_per_second.unwrap_or(1.0),
+    };
+    if !(premises.examples_per_second.is_finite() && premises.examples_per_second > 0.0) {
+        bail!("--examples-per-second must be above 0");
+    }
+    let found = rehearse(&manifest, &premises)?;
+    println!("{}", describe(&manifest, &found, &premises, arguments));
+    for note in notes.iter().chain(&found.doubts) {
+        println!("about: {note}");
+    }
+    Ok(Exit::Done)
+}
+
+fn describe(
+    manifest: &Manifest,
+    plan: &Plan,
+    premises: &Premises,
+    arguments: &PlanArguments,
+) -> String {
+    let mut lines = vec![format!(
+        "{}: {} trials, {} steps, {} examples",
+        manifest.name, plan.num_trials, plan.steps, plan.examples
+    )];
+    for (number, rung) in (1..).zip(&plan.rungs) {
+        lines.push(format!(
+            "  rung {number} ({}): {} trials, {} steps on the way to it",
+            rung.budget, rung.num_trials, rung.steps
+        ));
+    }
+    let (written, most) = (plan.num_checkpoints, plan.most_checkpoints);
+    lines.push(match checkpoint_bytes(manifest) {
+        Some(bytes) => format!(
+            "  {written} checkpoints of {} each, {} written; at most {most} at once, {}",
+            size(bytes),
+            size(bytes.saturating_mul(written)),
+            size(bytes.saturating_mul(most))
+        ),
+        None => format!("  {written} checkpoints, at most {most} at once"),
+    });
+    let slots = premises.num_slots;
+    lines.push(if arguments.examples_per_second.is_some() {
+        let hours = plan.slot_seconds / 3600.0;
+        let finish = clock(plan.seconds);
+        format!("  {hours:.2} slot-hours of training; on {slots} slots done after {finish}")
+    } else {
+        let busy = plan.slot_seconds / plan.seconds.max(1e-9) / f64::from(slots.max(1)) * 100.0;
+        format!(
+            "  {slots} slots are busy {busy:.0} % of the time; --examples-per-second says how long \
+             it takes (`muster watch` shows the speed of a running trial)"
+        )
+    });
+    lines.join("\n")
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+/// Training examples where nobody said how many: lines of the files, without what is held out.
+fn counted(manifest: &Manifest, notes: &mut Vec<String>) -> anyhow::Result<u64> {
+    if matches!(manifest.budget, Budget::Steps(_)) {
+        return Ok(0);
+    }
+    let rows = count_rows(&manifest.data.train)?;
+    let Some(rows) = rows else {
+        if matches!(manifest.budget, Budget::Examples(_)) {
+            notes.push("the last batch of an epoch may be a smaller one".to_owned());
+            return Ok(0);
+        }
+        bail!(
+            "the budget is in epochs: say how many training examples there are, --train-examples N"
+        );
+    };
+    let held = |holdout: &Holdout| match holdout {
+        Holdout::Count(count) => *count,
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a count"
+        )]
+        Holdout::Fraction(share) => (share * rows as f64).round() as u64,
+        Holdout::Source(_) | Holdout::Absent => 0,
+    };
+    let left = rows
+        .saturating_sub(held(&manifest.data.validation))
+        .saturating_sub(held(&manifest.data.test));
+    notes.push(format!(
+        "{left} training examples, counted by lines; duplicates and left-out rows make it fewer"
+    ));
+    Ok(left.max(1))
+}
+
+/// Rows of local files with one row per line; `None`: they cannot be counted so simply.
+fn count_rows(source: &Source) -> anyhow::Result<Option<u64>> {
+    let header = match &source.format {
+        SourceFormat::Delimited { columns, .. } => u64::from(columns.is_none()),
+        SourceFormat::JsonLines | SourceFormat::Text => 0,
+        SourceFormat::Parquet | SourceFormat::Glue | SourceFormat::AclImdb => return Ok(None),
+    };
+    let mut rows = 0;
+    for path in &source.paths {
+        let is_plain = !Source::is_url(path)
+            && !Source::is_pattern(path)
+            && !Path::new(path).extension().is_some_and(|ending| ending == "gz" || ending == "zst");
+        if source.hub.is_some() || !is_plain {
+            return Ok(None);
+        }
+        let file = std::fs::File::open(path).with_context(|| format!("cannot open {path}"))?;
+        let lines = BufReader::new(file).split(b'\n').try_fold(0u64, |count, line| {
+            line.map(|line| count + u64::from(!line.iter().all(u8::is_ascii_whitespace)))
+        });
+        rows += lines.with_context(|| format!("cannot read {path}"))?.saturating_sub(header);
+    }
+    Ok(Some(rows))
+}
+
+/// Size of one checkpoint of a model in a local directory, by the headers of its weights. Heads that
+/// are drawn anew are small and left out.
+fn checkpoint_bytes(manifest: &Manifest) -> Option<u64> {
+    let folder = Path::new(&manifest.model.pretrained);
+    let files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let mut num_parameters = 0;
+    for path in files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
+        num_parameters += trained_parameters(&path, manifest)?;
+    }
+    (num_parameters > 0).then(|| num_parameters * BYTES_PER_PARAMETER)
+}
+
+fn trained_parameters(path: &Path, manifest: &Manifest) -> Option<u64> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    if length > HEADER_BYTES_MAX {
+        return None;
+    }
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header).ok()?;
+    let header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&header).ok()?;
+    let count = |(name, tensor): (&String, &serde_json::Value)| {
+        let is_number = tensor["dtype"].as_str().is_some_and(|dtype| dtype.contains('F'));
+        let shape = tensor["shape"].as_array().filter(|_| is_number && is_trained(name, manifest));
+        shape.map_or(0, |shape| shape.iter().filter_map(serde_json::Value::as_u64).product())
+    };
+    Some(header.iter().map(count).sum())
+}
+
+/// Whether a tensor belongs to the encoder and is not frozen by layer.
+fn is_trained(name: &str, manifest: &Manifest) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    if parts.contains(&"embeddings") {
+        return !manifest.model.freeze_embeddings;
+    }
+    let layer = parts.windows(2).find_map(|pair| match pair {
+        ["layer", number] => number.parse::<u32>().ok(),
+        _ => None,
+    });
+    layer.is_some_and(|layer| layer >= manifest.model.freeze_layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(rest: &str) -> Manifest {
+        let text = format!(
+            "version: 1
+name: e
+model: {rest}
+  train: {{path: d.csv}}
+  validation: {{fraction: 0.1}}
+  text: text
+  label: {{column: label}}
+budget: {{epochs: 1}}
+"
+        );
+        Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn frozen_parameters_are_not_in_checkpoints() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = r#"{"__metadata__":{"format":"pt"},
+            "bert.embeddings.word_embeddings.weight":{"dtype":"F32","shape":[100,8],"data_offsets":[0,0]},
+            "bert.embeddings.position_ids":{"dtype":"I64","shape":[1,512],"data_offsets":[0,0]},
+            "bert.encoder.layer.0.output.dense.weight":{"dtype":"F32","shape":[8,8],"data_offsets":[0,0]},
+            "bert.encoder.layer.1.output.dense.weight":{"dtype":"F32","shape":[8,4],"data_offsets":[0,0]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+        let bytes = |freeze: &str| {
+            let path = folder.path().display();
+            checkpoint_bytes(&manifest(&format!("{{pretrained: {path}{freeze}}}\ndata:")))
+        };
+        assert_eq!(bytes(""), Some((800 + 64 + 32) * 12));
+        assert_eq!(bytes(", freeze: {embeddings: true, layers: 1}"), Some(32 * 12));
+    }
+
+    #[test]
+    fn rows_are_counted_by_lines_where_nobody_says_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("d.csv");
+        std::fs::write(&file, "text,label\na,1\nb,0\n\nc,1\n").unwrap();
+        let mut manifest = manifest("{pretrained: m}\ndata:");
+        manifest.rebase(folder.path());
+        let mut notes = Vec::new();
+        assert_eq!(counted(&manifest, &mut notes).unwrap(), 3);
+        assert_eq!(notes.len(), 1);
+    }
+}

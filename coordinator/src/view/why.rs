@@ -1,0 +1,148 @@
+//! Why a trial is where it is: its rung, its standing there, the numbers compared, and what was decided
+//! about it before.
+
+use muster_common::time::Timestamp;
+
+use super::project::stop_reason;
+use super::waiting::waiting;
+use crate::engine::Engine;
+use crate::engine::experiment::Experiment;
+use crate::engine::trial::{Trial, TrialState};
+use crate::sweep::asha::{Promotion, order};
+
+/// Most trials that are named in one line.
+const NAMED_MAX: usize = 8;
+
+/// The answer for one trial, a line for each thing to say; `None`: there is no such trial.
+pub fn why(
+    engine: &Engine,
+    experiment: &Experiment,
+    number: u32,
+    now: Timestamp,
+) -> Option<Vec<String>> {
+    let trial = experiment.trials.get(&number)?;
+    let mut lines = vec![headline(engine, experiment, trial, now)];
+    lines.extend(standing(experiment, trial));
+    if trial.restarts + trial.losses > 0 {
+        lines.push(format!(
+            "{} runs, {} restarts of {}, {} runs lost with their worker",
+            trial.attempts, trial.restarts, experiment.manifest.max_restarts, trial.losses
+        ));
+    }
+    let own = experiment.decisions.iter();
+    let own = own.filter(|d| d.trial.as_ref().is_some_and(|trial| trial.number == number));
+    lines.extend(own.map(|decision| {
+        let seconds = decision.at.since(experiment.created_at).as_secs_f64();
+        format!("after {seconds:.1} s: {}", decision.text)
+    }));
+    Some(lines)
+}
+
+/// Where it is and what it waits for.
+fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timestamp) -> String {
+    let next = || match experiment.target_step(trial) {
+        Some(step) => format!("step {step}, {}", experiment.rung_text(trial.rung())),
+        None => "the end".to_owned(),
+    };
+    match &trial.state {
+        TrialState::Running { generation } => {
+            let hosts: Vec<&str> = engine
+                .runs()
+                .get(generation)
+                .map(|run| run.members.iter().map(|member| member.host.as_str()).collect())
+                .unwrap_or_default();
+            format!("running: run {generation} on {} trains to {}", hosts.join(", "), next())
+        }
+        TrialState::Pending => {
+            let reason = match trial.not_before.filter(|at| *at > now) {
+                Some(at) => {
+                    let seconds = at.since(now).as_secs_f64().ceil();
+                    format!("its last run failed, it is tried again in {seconds} s")
+                }
+                None if experiment.paused => "the experiment is paused".to_owned(),
+                None => match waiting(engine, experiment, now) {
+                    text if text.is_empty() => "all slots are taken by other trials".to_owned(),
+                    text => text,
+                },
+            };
+            format!("pending, to train to {}: {reason}", next())
+        }
+        TrialState::Paused => format!("paused: {}", what_it_takes(experiment, trial)),
+        TrialState::Completed => "completed: it has used its whole budget".to_owned(),
+        TrialState::Stopped { reason } => format!("stopped: {}", stop_reason(reason)),
+        TrialState::Canceled => "canceled with its experiment".to_owned(),
+        TrialState::Failed { message } => format!("failed: {message}"),
+    }
+}
+
+/// What a trial that waits at a rung waits for.
+fn what_it_takes(experiment: &Experiment, trial: &Trial) -> String {
+    if let Some(group) = experiment.bracket(trial.number) {
+        let index = trial.rungs_passed;
+        let quota = group.quotas.get(index).copied().unwrap_or(0);
+        let others = group.trials.clone().filter(|number| {
+            experiment.trials.get(number).is_none_or(|other| {
+                !other.is_terminal() && other.rungs_passed < index && other.number != trial.number
+            })
+        });
+        let missing: Vec<u32> = others.collect();
+        let (round, bracket) = (group.round, group.bracket);
+        let place = format!("bracket {bracket} of round {round}");
+        return if missing.is_empty() {
+            format!("{place} has decided its rung: {quota} go on, when slots are free")
+        } else {
+            format!(
+                "{quota} of {place} go on when all have a result at this rung; {} have none yet: {}",
+                missing.len(),
+                names(&missing)
+            )
+        };
+    }
+    let Some(halving) = experiment.manifest.searcher.as_ref().and_then(|s| s.pruner.halving())
+    else {
+        return "it waits for a decision".to_owned();
+    };
+    let factor = halving.reduction_factor;
+    let num_results = trial
+        .rung()
+        .checked_sub(1)
+        .and_then(|rung| experiment.standings().into_iter().nth(rung))
+        .map_or(0, |standings| standings.len());
+    let num_kept = num_results / factor.max(1) as usize;
+    let left = (experiment.max_trials() as usize).saturating_sub(experiment.trials.len());
+    format!(
+        "one in {factor} goes on, so the best {num_kept} of {num_results} so far; {left} trials are still to begin"
+    )
+}
+
+/// Its place at each rung that it has passed.
+fn standing(experiment: &Experiment, trial: &Trial) -> Vec<String> {
+    let objective = experiment.objective();
+    let rungs = experiment.standings();
+    let at = |(rung, mut standings): (usize, Vec<crate::sweep::asha::Standing>)| {
+        order(objective, &mut standings);
+        let index = standings.iter().position(|standing| standing.trial == trial.number)?;
+        let (place, num_results) = (index + 1, standings.len());
+        let value = standings.get(index)?.value;
+        let own = Promotion { trial: trial.number, rung, value, place, num_results };
+        let neighbour = |index: usize| standings.get(index).map(|other| (other.trial, other.value));
+        let mut text = experiment.standing_text(&own);
+        if let Some((other, value)) = index.checked_sub(1).and_then(neighbour) {
+            text += &format!("; before it t{other} with {value:.4}");
+        }
+        if let Some((other, value)) = neighbour(index + 1) {
+            text += &format!("; behind it t{other} with {value:.4}");
+        }
+        Some(text)
+    };
+    rungs.into_iter().enumerate().filter_map(at).collect()
+}
+
+fn names(numbers: &[u32]) -> String {
+    let mut text: Vec<String> =
+        numbers.iter().take(NAMED_MAX).map(|number| format!("t{number}")).collect();
+    if numbers.len() > NAMED_MAX {
+        text.push("...".to_owned());
+    }
+    text.join(", ")
+}
