@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
 
 use muster_common::id::Generation;
-use muster_common::manifest::{Assignment, SearchSpace, TrainingSettings, TrialSettings};
+use muster_common::manifest::{Assignment, Manifest, SearchSpace, TrainingSettings, TrialSettings};
 use muster_common::run::{Directive, FailureClass, Gang, RunExit, RunReport};
 use muster_common::seed::Seed;
 use muster_tests::gang::{Laboratory, Rank, committed, finish};
@@ -126,12 +126,49 @@ fn three_killed_ranks_resume_with_the_bits_of_undisturbed_ones() {
     laboratory.start(&mut ranks, 600, resume_from.as_ref()).unwrap();
     let (key, _) = finish(&mut ranks).unwrap();
     assert_same_bits(&laboratory.load(&key).unwrap(), &wanted);
-    // Other ranks go on with the same examples in the same order, only dropout is another.
+}
+
+#[test]
+fn another_number_of_ranks_goes_on_with_the_same_examples() {
+    let mut alone = Laboratory::new(&model("bert"), 43, EXACT).unwrap();
+    alone.train(1, 100).unwrap();
+    let wanted = alone.losses().unwrap();
+    let mut laboratory = Laboratory::new(&model("bert"), 43, EXACT).unwrap();
+    let mut resume_from = None;
+    for (world_size, target_step) in [(3, 30), (2, 61), (1, 80), (4, 100)] {
+        let mut ranks = laboratory.ranks(world_size).unwrap();
+        laboratory.start(&mut ranks, target_step, resume_from.as_ref()).unwrap();
+        resume_from = Some(finish(&mut ranks).unwrap().0);
+    }
+    let found = laboratory.losses().unwrap();
+    assert_eq!(found.len(), wanted.len());
+    for ((step, found), (_, wanted)) in found.into_iter().zip(&wanted) {
+        let what = format!("step {step}: {found} instead of {wanted}");
+        assert!((found - wanted).abs() < 2e-4 * wanted.abs().max(1.0), "{what}");
+    }
+}
+
+#[test]
+fn ranks_that_are_told_in_the_last_evaluation_end_alike() {
+    // The evaluation takes as long as hundreds of steps.
+    let mut laboratory = Laboratory::new(&model("bert"), 6000, EXACT).unwrap();
+    let text =
+        laboratory.text.replace("validation: {examples: 10}", "validation: {examples: 5000}");
+    laboratory.manifest = Manifest::parse(&text).unwrap();
     let mut ranks = laboratory.ranks(2).unwrap();
-    laboratory.start(&mut ranks, 600, resume_from.as_ref()).unwrap();
-    let (key, _) = finish(&mut ranks).unwrap();
-    let other = laboratory.load(&key).unwrap();
-    assert_eq!(other.progress.step_in_epoch, wanted.progress.step_in_epoch);
+    let generation = laboratory.start(&mut ranks, 20, None).unwrap();
+    let key = ranks[0].wait_for(committed).unwrap();
+    ranks[1].direct(generation, Directive::Preempt).unwrap();
+    let ends: Vec<_> = ranks.iter_mut().map(|rank| rank.end().unwrap()).collect();
+    assert_eq!(ends[0].0, ends[1].0);
+    if ends[0].0 == RunExit::Completed {
+        assert_eq!(evaluation(&ends[0].1).1, 5000);
+        return;
+    }
+    assert_eq!(ends[0].0, RunExit::Preempted);
+    laboratory.start(&mut ranks, 20, Some(&key)).unwrap();
+    let (_, reports) = finish(&mut ranks).unwrap();
+    assert_eq!(evaluation(&reports).1, 5000);
 }
 
 /// Starts ranks that train for very long, and waits until they do.

@@ -1,5 +1,6 @@
-//! Data larger than memory: peak memory while generated rows are read, checked, split, tokenized,
-//! cached and put into batches. `MUSTER_STREAM_ROWS=100000,1000000` measures other sizes.
+//! Data larger than memory: peak memory while generated rows are read, checked, split, put into batches
+//! before they are tokenized, tokenized, cached, and put into batches from the cache.
+//! `MUSTER_STREAM_ROWS=100000,1000000` measures other sizes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::File;
@@ -13,13 +14,15 @@ use std::time::{Duration, Instant};
 use muster_common::manifest::Manifest;
 use muster_common::seed::Seed;
 use muster_common::storage::Store;
-use muster_worker::data::{BatchOrder, load};
+use muster_worker::data::{BatchOrder, Data, load, open};
 
 /// Rows of the smaller and the larger file.
 const ROWS: [u64; 2] = [60_000, 260_000];
 /// Most that memory may grow by for a row more: about 100 bytes are remembered while the cache is made,
 /// and lists of few rows have room for twice as many.
 const ROW_BYTES_MAX: u64 = 300;
+/// Nothing takes longer, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(600);
 const WORDS: [&str; 16] = [
     "good", "film", "book", "warm", "funny", "acted", "best", "again", "see", "cheap", "names",
     "tokens", "tabs", "lines", "mixed", "English",
@@ -87,27 +90,40 @@ fn measure(rows: u64) -> (u64, u64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = Store::open(directory.path().join("store").to_str().unwrap()).unwrap();
     let begun = Instant::now();
-    let (made, data) = peak_during(|| runtime.block_on(load(&store, &manifest)).unwrap());
-    let seconds = begun.elapsed().as_secs_f64();
-    let summary = data.summary.clone();
-    assert_eq!(summary.num_train + summary.num_validation + summary.num_test, rows);
-    drop(data);
+    let (made, (first, seconds)) = peak_during(|| {
+        let data = runtime.block_on(open(&store, &manifest, 128)).unwrap();
+        let Data::Stream(stream) = data else { panic!("the cache is empty") };
+        let summary = &stream.summary;
+        assert_eq!(summary.num_train + summary.num_validation + summary.num_test, rows);
+        let mut order = BatchOrder::new(Seed(1), stream.train.len(), 32);
+        let batch = order.batch(0, |window| stream.train.lengths(window)).unwrap();
+        assert_eq!(stream.train.sequences(batch).unwrap().len(), 32);
+        let first = begun.elapsed().as_secs_f64();
+        while !stream.is_settled() {
+            assert!(begun.elapsed() < PATIENCE, "it is still not tokenized");
+            thread::sleep(Duration::from_millis(5));
+        }
+        (first, begun.elapsed().as_secs_f64())
+    });
     let begun = Instant::now();
     let (used, num_tokens) = peak_during(|| {
         let data = runtime.block_on(load(&store, &manifest)).unwrap();
-        let lengths = (0..data.train.len()).map(|i| u32::try_from(data.train.length(i)).unwrap());
-        let mut order = BatchOrder::new(Seed(1), lengths.collect(), 32);
+        let lengths = |window: &[u32]| {
+            let length = |index: &u32| u32::try_from(data.train.length(*index as usize));
+            window.iter().map(length).collect()
+        };
+        let mut order = BatchOrder::new(Seed(1), data.train.len(), 32);
         let mut sum = 0u64;
         for step in 0..order.steps_per_epoch() {
-            let batch = order.batch(step).to_vec();
+            let batch = order.batch(step, lengths).unwrap().to_vec();
             sum += batch.iter().map(|i| data.train.tokens(*i as usize).len() as u64).sum::<u64>();
         }
         sum
     });
     println!(
         "{rows} rows, {:.1} MiB of text, {num_tokens} tokens: {:.1} MiB at most while the cache is \
-         made ({:.0} rows/s), {:.1} MiB in an epoch from the cache ({:.1} s); highest resident set \
-         so far, file cache counted, {:.1} MiB",
+         made ({first:.2} s to the first batch, {:.0} rows/s in all), {:.1} MiB in an epoch from \
+         the cache ({:.1} s); highest resident set so far, file cache counted, {:.1} MiB",
         bytes as f64 / f64::from(1 << 20),
         made as f64 / 1024.0,
         rows as f64 / seconds,

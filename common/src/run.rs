@@ -44,7 +44,8 @@ pub struct Gang {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// Read, split and tokenize the data, and compute this part of the frozen layers' activations.
+    /// Read, check and split the data, begin to tokenize it, and compute this part of the frozen
+    /// layers' activations.
     Prepare {
         /// Which part, from 0.
         part: u32,
@@ -96,7 +97,7 @@ impl Task {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunReport {
-    /// The data is ready (from [`Task::Prepare`]).
+    /// Trials can start (from [`Task::Prepare`]): the data is read and split.
     Prepared(DataSummary),
     /// A checkpoint exists: its index is written.
     CheckpointCommitted {
@@ -245,8 +246,9 @@ pub struct DataSummary {
     pub num_left_out: u64,
     /// Rows dropped because the same text stands in an earlier row.
     pub num_duplicates: u64,
-    /// Mean tokens of a training example, special tokens counted.
-    pub mean_tokens: f64,
+    /// Mean tokens of a training example, special tokens counted; absent where trials may start before
+    /// everything is tokenized.
+    pub mean_tokens: Option<f64>,
     /// For people: what was wrong with rows, one line for each kind.
     pub remarks: Vec<String>,
     /// How many rows something was wrong with.

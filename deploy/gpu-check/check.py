@@ -1,5 +1,5 @@
 """Checks Muster on a GPU: numbers against the CPU's, a short run of BERT-base shapes on reviews of up to 512 tokens, its
-speed, arithmetic and memory, and HF Trainer on the same rows where transformers is installed.
+speed, arithmetic and memory, ranks that share the GPU, and HF Trainer on the same rows where transformers is installed.
 
 Writes one JSON object (--out) and prints it as a table. Exit code 1: a number is wrong, or a run failed.
 """
@@ -12,6 +12,7 @@ import pathlib
 import platform
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,8 +91,8 @@ def reviews(folder, count, longest):
     return path
 
 
-def train(folder, model, rows, device, **settings):
-    """One trial by `muster run`; returns its losses, speed and memory."""
+def train(folder, model, rows, device, slots=1, variables=None, meanwhile=None, extra="", **settings):
+    """One trial by `muster run`; returns its losses, speed and memory. `meanwhile` is called with the process."""
     folder.mkdir(parents=True)
     manifest = f"""version: 1
 name: gpu-check
@@ -108,25 +109,33 @@ hyperparameters:
   dropout: {settings['dropout']}
 training: {{precision: {settings['precision']}}}
 budget: {{steps: {settings['steps']}}}
-"""
+resources: {{slots: {slots}}}
+{extra}"""
     (folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
-    command = [binary("muster"), "run", "manifest.yaml", "--slots", "1", "--summary", "summary.json"]
+    command = [binary("muster"), "run", "manifest.yaml", "--slots", str(slots), "--summary", "summary.json"]
     memory = GpuMemory(device) if device != "cpu" else None
     if memory:
         memory.start()
     started = time.monotonic()
-    done = subprocess.run(command, cwd=folder, env=environment(device), capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=1800, check=False)
+    child = subprocess.Popen(list(map(str, command)), cwd=folder, env={**environment(device), **(variables or {})},
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        if meanwhile:
+            meanwhile(child)
+        said, _ = child.communicate(timeout=1800)
+    finally:
+        child.kill()
+        child.wait()
     seconds, peak = time.monotonic() - started, memory.stop() if memory else None
     logs = "".join(file.read_text(encoding="utf-8") for file in (folder / "muster-data").glob("coordinator/logs/*.log"))
-    if done.returncode != 0:
-        raise Failed(f"muster run on {device}, {settings['precision']}: {(done.stderr or done.stdout)[-1500:]}{logs[-1500:]}")
+    if child.returncode != 0:
+        raise Failed(f"muster run on {device}, {settings['precision']}: {said[-1500:]}{logs[-1500:]}")
     speed = re.findall(r"tokens_per_second=([\d.]+)", logs)
     if not speed:
         raise Failed("the log does not tell the speed of training")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return {"seconds": seconds, "tokens_per_second": float(speed[-1]), "peak_mib": peak,
-            "loss": summary["best"]["validation"]["loss"]}
+            "loss": summary["best"]["validation"]["loss"], "attempts": summary["trials"][0]["attempts"]}
 
 
 def predict(model, texts, device):
@@ -149,6 +158,50 @@ def numbers(work, model, rows, device):
     for precision, limit in (("float32", 1e-3), ("bfloat16", 3e-2)):
         loss = train(work / precision, model, rows, device, precision=precision, **settings)["loss"]
         yield f"loss_after_20_steps_{precision}_vs_cpu", abs(loss - on_cpu) / on_cpu, "relative", limit
+
+
+def gangs(work, model, rows, device):
+    """Ranks that share the GPU: the loss of one rank, through Gloo and, where NCCL can do that, through NCCL; and a rank
+    that is killed."""
+    settings = {"steps": 20, "batch": 16, "max_length": 128, "dropout": 0.0, "precision": "float32"}
+    alone = train(work / "alone", model, rows, device, **settings)["loss"]
+    gloo = {"MUSTER_GPU_COLLECTIVES": "gloo"}
+    pair = train(work / "gloo", model, rows, device, slots=2, variables=gloo, **settings)["loss"]
+    yield "loss_of_2_ranks_gloo_vs_1", abs(pair - alone) / alone, "relative", 1e-3
+    if device == "cpu":
+        yield "nccl_1_rank", None, "NCCL needs a GPU", None
+        return
+    one = subprocess.run([binary("muster-worker"), "check-collectives"], capture_output=True, text=True, timeout=300, check=False,
+                         env={**environment(device), "MUSTER_GPU_COLLECTIVES": "nccl"})
+    if one.returncode != 0:
+        raise Failed(f"NCCL with one rank: {one.stderr[-1500:]}")
+    yield "nccl_1_rank", 0.0, "wrong sums", 0
+    library = os.environ.get("MUSTER_CHECK_NCCL")
+    if not library:
+        yield "nccl_several_ranks", None, "MUSTER_CHECK_NCCL names no libnccl.so.2 of 2.30 or newer, which lets ranks share a GPU", None
+        return
+    nccl = {"MUSTER_GPU_COLLECTIVES": "nccl", "LD_PRELOAD": library, "NCCL_MULTI_RANK_GPU_ENABLE": "1"}
+    for count in (2, 3, 4):
+        loss = train(work / f"nccl{count}", model, rows, device, slots=count, variables=nccl, **settings)["loss"]
+        yield f"loss_of_{count}_ranks_nccl_vs_1", abs(loss - alone) / alone, "relative", 1e-3
+    settings["steps"] = 400
+    wanted = train(work / "undisturbed", model, rows, device, slots=2, variables=nccl, **settings)["loss"]
+    found = train(work / "killed", model, rows, device, slots=2, variables=nccl, extra="checkpoint: {every_steps: 20}\n",
+                  meanwhile=lambda child: kill_a_rank(child, work / "killed"), **settings)
+    yield "loss_after_a_killed_rank_nccl", abs(found["loss"] - wanted) / wanted, "relative", 1e-3
+    yield "attempts_after_a_killed_rank_nccl", abs(found["attempts"] - 2), "off", 0
+
+
+def kill_a_rank(child, folder):
+    """SIGKILL of a runner when two checkpoints are there."""
+    started = time.monotonic()
+    while time.monotonic() - started < 600 and child.poll() is None:
+        if len(list(folder.glob("muster-data/experiments/*/trials/1/checkpoints/*/index.json"))) >= 2:
+            found = subprocess.run(["pgrep", "-f", "muster-worker runner"], capture_output=True, text=True, check=False)
+            os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+            return
+        time.sleep(0.05)
+    raise Failed("no two checkpoints before the end")
 
 
 def some_texts(work, rows):
@@ -203,6 +256,12 @@ def check(arguments, work, results):
         shape.write(tiny, "tiny", keep)
     for row in numbers(work, tiny, rows, device):
         record(results, row[0], row[1], row[2], limit=row[3])
+    for name_of_row, value, unit, limit in gangs(work, tiny, rows, device):
+        if value is None:
+            results["rows"].append({"name": name_of_row, "skipped": unit})
+            print(f"{name_of_row:40} skipped: {unit}", flush=True)
+        else:
+            record(results, name_of_row, value, unit, limit=limit)
     steps, batch = arguments.steps or (15 if small else 150), 8 if small else 32
     precision = "bfloat16" if device != "cpu" else "float32"
     ours = train(work / "speed", model, rows, device, steps=steps, batch=batch, max_length=512, dropout=0.1,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Packs what a GPU machine needs for the check into target/gpu-check.tar.gz: the two programs without their debugging
-# tables, this folder, and, where MUSTER_SHARED (default: ../shared) has IMDB, some of its reviews. Carry it there, unpack
+# tables, the plugin for NCCL, this folder, and, where MUSTER_SHARED (default: ../shared) has IMDB, some of its reviews. Carry it there, unpack
 # it, and run ./check.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,6 +15,8 @@ mkdir -p "$home/model"
 for program in muster muster-worker; do
     strip --strip-debug -o "$home/$program" "target/release/$program"
 done
+deploy/setup/nccl_plugin.sh
+cp target/release/libmuster_nccl.so "$home/"
 cp deploy/gpu-check/*.py deploy/gpu-check/check.sh "$home/"
 cp .cache/demo/minilm/vocab.txt .cache/demo/minilm/tokenizer*.json "$home/model/"
 reviews=${MUSTER_SHARED:-../shared}/data/imdb/train.parquet

@@ -20,8 +20,8 @@ SCORED_MAX = 2000
 # Steps, batch, tokens, peak learning rate: recipes of the BERT family at a budget of minutes.
 RECIPES = {
     "sst2": {"steps": 400, "batch": 32, "max_length": 64, "text": "sentence", "split": "validation"},
-    "imdb": {"steps": 150, "batch": 16, "max_length": 256, "text": "text", "split": "test"},
-    "amazon": {"steps": 300, "batch": 32, "max_length": 96, "text": "text", "split": "test"},
+    "imdb": {"steps": 100, "batch": 16, "max_length": 256, "text": "text", "split": "test"},
+    "amazon": {"steps": 200, "batch": 32, "max_length": 96, "text": "text", "split": "test"},
 }
 RATES = {"minilm": 1e-4, "gte-small": 5e-5}
 

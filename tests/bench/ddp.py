@@ -7,27 +7,29 @@ import subprocess
 import tempfile
 import time
 
+import hosts
 import muster
 import peers
 import train
 
 GANG = "resources: {slots: 2}\n"
 STEPS, SKIP = 60, 20
+# Longest time without a sign of life of another rank, seconds.
+DEADLINE = 10
 
 
 def rows(root, wanted, pairs):
     """Yields one row of the record after the other."""
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as work:
         bench = train.Bench(root, pathlib.Path(work), pairs)
-        for name, measure in (("ddp_step", speed), ("ddp_detect", faults)):
-            if wanted(name) or (name == "ddp_detect" and wanted("ddp_recover")):
+        for names, measure in MEASURES.items():
+            if any(wanted(name) for name in names):
                 try:
                     yield from measure(bench)
                 except peers.Missing as missing:
-                    yield {"name": name, "skipped": str(missing)}
+                    yield {"name": names[0], "skipped": str(missing)}
                 except muster.Failed as failed:
-                    yield {"name": name, "skipped": f"failed: {failed}", "failed": True}
-        yield {"name": "ddp_detect_cut_link_s", "skipped": "hosts: two network namespaces are not set up here"}
+                    yield {"name": names[0], "skipped": f"failed: {failed}", "failed": True}
 
 
 def ours(bench, slots):
@@ -70,13 +72,24 @@ def speed(bench):
         "ddp_step_vs_torchrun", [a / b for a, b in zip(pair, theirs)], pair, "torchrun, DDP", theirs, note,
     )
     yield {
-        "name": "ddp_overlap_share", "unit": "share", "better": "higher", "samples": overlap,
-        "note": "communication while backward still computed, by c10d's own Logger; MiniLM: half of its weights are "
-                "word embeddings, whose gradients come last",
+        "name": "ddp_overlap_share_minilm", "unit": "share", "better": "higher", "samples": overlap,
+        "note": "as ddp_overlap_share; half of MiniLM's weights are word embeddings, whose gradients come last and in one piece",
     }
     yield {
         "name": "ddp_scaling_1_to_2", "unit": "ratio", "better": "higher",
         "samples": [a / b for a, b in zip(pair, alone)], "note": "real tokens/s of 2 ranks over those of 1, 1 thread each",
+    }
+
+
+def overlap(bench):
+    """A model whose weights are in its layers: with word embeddings frozen all 12 layers of gte-small are to be sent."""
+    model, samples = peers.shared(bench.root, "weights/gte-small"), []
+    for _ in range(bench.pairs):
+        text = muster.manifest(model, bench.data("sst2"), "steps: 40", frozen=0, extra=GANG)
+        samples.append(overlap_share(muster.run(bench.root, bench.folder("overlap"), text, slots=2, threads=1)))
+    yield {
+        "name": "ddp_overlap_share", "unit": "share", "better": "higher", "samples": samples,
+        "note": "communication while backward still computed, by c10d's own Logger; gte-small, embeddings frozen, batch 32",
     }
 
 
@@ -93,7 +106,7 @@ def faults(bench):
     """SIGKILL of the second rank's runner in the middle of a trial."""
     known, again = [], []
     for _ in range(bench.pairs):
-        detected, recovered = one_fault(bench)
+        detected, recovered = one_fault(bench, signal.SIGKILL, "its process is gone")
         known.append(detected)
         again.append(recovered)
     note = "SIGKILL of a runner until another rank's log says so, one host"
@@ -102,18 +115,27 @@ def faults(bench):
     yield train.seconds("ddp_recover_s", again, note)
 
 
-def one_fault(bench):
+def hang(bench):
+    """SIGSTOP of the second rank's runner."""
+    samples = [one_fault(bench, signal.SIGSTOP, "no sign of life")[0] for _ in range(bench.pairs)]
+    yield train.seconds("ddp_detect_hang_s", samples, f"SIGSTOP of a runner until it is given up; step_deadline_s: {DEADLINE}")
+
+
+def one_fault(bench, fault, words):
+    """Seconds from the signal to the log line with `words`, and from there to the next finished step."""
     directory = bench.folder("fault")
     directory.mkdir(parents=True)
-    text = muster.manifest(bench.minilm, bench.data("sst2"), "steps: 60", extra=GANG + "checkpoint: {every_steps: 5}\n")
-    (directory / "manifest.yaml").write_text(text, encoding="utf-8")
+    (directory / "manifest.yaml").write_text(faulty_manifest(bench), encoding="utf-8")
     command = [bench.root / "target/release/muster", "run", "manifest.yaml", "--summary", "summary.json"]
     command += ["--slots", "2", "--threads-per-slot", "1"]
     begun = time.time()
     with open(directory / "output", "w", encoding="utf-8") as output:
         child = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
-            killed_at = kill_a_rank(directory, child, begun)
+            await_checkpoints(directory, child, begun)
+            runners = [pid for pid in muster.Memory(child.pid).family() if is_runner(pid)]
+            os.kill(runners[-1], fault)
+            happened_at = time.time() - begun
             code = child.wait(600)
         except subprocess.TimeoutExpired:
             code = "still running after 600 s"
@@ -123,22 +145,94 @@ def one_fault(bench):
     if code != 0:
         raise muster.Failed(f"muster run: {code}: {(directory / 'output').read_text(encoding='utf-8')[-800:]}")
     run = muster.Run(directory, begun, 0, 0)
-    words = [at for at in run.log_time("its process is gone") if at >= killed_at]
-    steps = [at for _, _, at in run.metric("1", "train_loss") if words and at >= words[0]]
-    if not words or not steps:
-        raise muster.Failed("the log does not tell of the killed rank")
-    return words[0] - killed_at, steps[0] - words[0]
+    said = [at for at in run.log_time(words) if at >= happened_at]
+    steps = [at for _, _, at in run.metric("1", "train_loss") if said and at >= said[0]]
+    if not said or not steps:
+        raise muster.Failed("the log does not tell of the rank")
+    return said[0] - happened_at, steps[0] - said[0]
 
 
-def kill_a_rank(directory, child, begun):
-    """Waits for two checkpoints, kills the last runner, and says when, in seconds since `begun`."""
-    family = muster.Memory(child.pid).family
+def faulty_manifest(bench):
+    extra = f"{GANG}checkpoint: {{every_steps: 5}}\ntraining: {{step_deadline_s: {DEADLINE}}}\n"
+    return muster.manifest(bench.minilm, bench.data("sst2"), "steps: 60", extra=extra)
+
+
+def is_runner(pid):
+    try:
+        return b"runner" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def await_checkpoints(directory, child, begun):
+    """Waits for two whole checkpoints."""
     while time.time() - begun < 600:
         if len(list(directory.glob("muster-data/experiments/*/trials/1/checkpoints/*/index.json"))) >= 2:
-            runners = [pid for pid in family() if b"runner" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
-            os.kill(runners[-1], signal.SIGKILL)
-            return time.time() - begun
+            return
         if child.poll() is not None:
             break
         time.sleep(0.02)
     raise muster.Failed(f"no two checkpoints: {(directory / 'output').read_text(encoding='utf-8')[-800:]}")
+
+
+def cut_link(bench):
+    """Two hosts with a rank each; the cable of the second is pulled."""
+    with hosts.Hosts() as pair:
+        samples = []
+        for _ in range(bench.pairs):
+            samples.append(one_cut(bench, pair))
+            pair.heal("b")
+    yield train.seconds(
+        "ddp_detect_cut_link_s", samples, "cable pulled, nobody told, until the other host's rank says so; two network namespaces",
+    )
+
+
+def one_cut(bench, pair):
+    directory = bench.folder("cut")
+    directory.mkdir(parents=True)
+    (directory / "manifest.yaml").write_text(faulty_manifest(bench), encoding="utf-8")
+    (directory / "muster.toml").write_text("max_slots = 2\n", encoding="utf-8")
+    release, url = bench.root / "target/release", f"http://{hosts.ADDRESSES['a']}:7700"
+    serve = pair.command("a", release / "muster", "serve", "--listen", f"{hosts.ADDRESSES['a']}:7700", "--no-workers")
+    supervise = [release / "muster-worker", "supervise", "--coordinator", url]
+    submit = pair.command("a", release / "muster", "submit", "manifest.yaml", "--coordinator", url)
+    begun, children = time.time(), []
+    with open(directory / "output", "w", encoding="utf-8") as output:
+        try:
+            for command in (serve, pair.command("a", *supervise), pair.command("b", *supervise)):
+                variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+                child = subprocess.Popen(
+                    command, cwd=directory, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                )
+                children.append(child)
+                time.sleep(1)
+            subprocess.run(submit, cwd=directory, stdout=output, stderr=output, check=True, timeout=60)
+            await_checkpoints(directory, children[0], begun)
+            pair.cut("b")
+            cut_at = time.time() - begun
+            return await_words(directory, begun, "the way to its host is cut") - cut_at
+        except subprocess.CalledProcessError as error:
+            raise muster.Failed(str(error)) from error
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+
+
+def await_words(directory, begun, words):
+    """Waits for a line of a rank's log; when it was written, in seconds since `begun`."""
+    while time.time() - begun < 600:
+        found = muster.log_time(directory / "muster-data", begun, words)
+        if found:
+            return found[0]
+        time.sleep(0.1)
+    raise muster.Failed(f"the logs do not say `{words}`")
+
+
+MEASURES = {
+    ("ddp_step", "ddp_scaling"): speed,
+    ("ddp_overlap",): overlap,
+    ("ddp_detect_kill", "ddp_recover"): faults,
+    ("ddp_detect_hang",): hang,
+    ("ddp_detect_cut_link",): cut_link,
+}

@@ -1,6 +1,7 @@
-//! The parts of `make bench` that are no whole program: tokenization, losses on given rows, and
-//! samplers on test functions. Prints one JSON object.
+//! The parts of `make bench` that are no whole program: tokenization, losses on given rows,
+//! samplers on test functions, and simulated workers. Prints one JSON object.
 
+mod control;
 mod search;
 
 use std::collections::BTreeMap;
@@ -59,7 +60,8 @@ fn main() -> anyhow::Result<()> {
         "tokenize" => tokenize(&flags)?,
         "replay" => replay(&flags)?,
         "search" => search::search(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search --FLAG VALUE ..."),
+        "control" => control::control(&flags)?,
+        _ => bail!("usage: measure tokenize|replay|search|control --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())

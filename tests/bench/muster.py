@@ -92,14 +92,19 @@ class Run:
 
     def log_time(self, words):
         """Seconds from the start of the program to each log line that holds `words`."""
-        found = []
-        for file in sorted((self.store / "coordinator" / "logs").glob("*.log")):
-            for line in file.read_text(encoding="utf-8").splitlines():
-                stamp = re.search(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line)
-                if words in line and stamp:
-                    at = datetime.strptime(stamp.group(0), "%Y-%m-%dT%H:%M:%S.%fZ")
-                    found.append(at.replace(tzinfo=timezone.utc).timestamp() - self.started_at)
-        return found
+        return log_time(self.store, self.started_at, words)
+
+
+def log_time(store, started_at, words):
+    """Seconds from `started_at` to each line that holds `words` in the logs beneath `store`."""
+    found = []
+    for file in sorted((store / "coordinator" / "logs").glob("*.log")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            stamp = re.search(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line)
+            if words in line and stamp:
+                at = datetime.strptime(stamp.group(0), "%Y-%m-%dT%H:%M:%S.%fZ")
+                found.append(at.replace(tzinfo=timezone.utc).timestamp() - started_at)
+    return found
 
 
 def run(root, directory, manifest, slots=1, threads=2, limit=1800):
@@ -133,9 +138,9 @@ def forget_state(directory):
         os.rename(state, directory / f"coordinator-{time.time_ns()}")
 
 
-def manifest(model, data, steps, *, batch=32, max_length=128, frozen=0, text="sentence", extra="", rate="5e-5"):
-    """One trial with constant hyperparameters, the peers' recipe."""
-    freeze = f"freeze: {{embeddings: true, layers: {frozen}}}" if frozen else ""
+def manifest(model, data, steps, *, batch=32, max_length=128, frozen=None, text="sentence", extra="", rate="5e-5"):
+    """One trial with constant hyperparameters, the peers' recipe; `frozen`: embeddings and so many layers are."""
+    freeze = f"freeze: {{embeddings: true, layers: {frozen}}}" if frozen is not None else ""
     return f"""version: 1
 name: bench
 seed: 42

@@ -3,11 +3,14 @@
 
 pub mod gang;
 pub mod gradient;
+pub mod hosts;
+pub mod limits;
 pub mod process;
 pub mod sample;
+pub mod service;
 
 /// Reports a test as skipped. The runner of the tests counts these lines, and refuses in CI every
-/// reason that does not start with `gpu` or `parity`.
+/// reason that does not start with `gpu`, `parity` or `root`.
 pub fn skip(name: &str, reason: &str) {
     println!("MUSTER-SKIP {name}: {reason}");
 }

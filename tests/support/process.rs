@@ -41,9 +41,19 @@ impl Muster {
         label: &str,
         arguments: &[&str],
     ) -> anyhow::Result<Self> {
+        Self::start_command(Command::new(program(name)?), directory, label, arguments)
+    }
+
+    /// As [`Muster::start`], for a command that becomes one of the built programs.
+    pub fn start_command(
+        mut command: Command,
+        directory: &Path,
+        label: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
         let stdout = directory.join(format!("{label}.out"));
         let stderr = directory.join(format!("{label}.err"));
-        let child = Command::new(program(name)?)
+        let child = command
             .args(arguments)
             .current_dir(directory)
             .stdin(Stdio::null())

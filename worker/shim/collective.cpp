@@ -18,6 +18,7 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -32,6 +33,11 @@ namespace {
 using Backend = c10::intrusive_ptr<c10d::Backend>;
 using ProcessGroup = c10::intrusive_ptr<c10d::ProcessGroup>;
 using std::chrono::milliseconds;
+
+// Of the plugin, see nccl/plugin.cpp.
+using NcclOpen = int (*)(const c10::intrusive_ptr<c10d::Store>* store, const char* name, int rank,
+                         int world_size, int device, int64_t deadline, Backend* result,
+                         std::string* message);
 
 std::vector<at::Tensor> borrow(at::Tensor* const* tensors, size_t count) {
   std::vector<at::Tensor> list;
@@ -122,10 +128,11 @@ void muster_store_close(muster_store* store) {
 }
 
 // All ranks of `world_size` must call it with the same `name`. `interface` (else null) is the network
-// interface to use, `address` the own address otherwise. With `cuda`, tensors of GPUs are reduced too.
+// interface to use, `address` the own address otherwise. With a `device` (else -1), tensors of that GPU
+// are reduced too: through `nccl` (`muster_nccl_open` of the plugin) or, when it is null, through Gloo.
 int muster_group_open(const muster_store* store, const char* name, int rank, int world_size,
-                      const char* interface, const char* address, bool cuda, int64_t deadline,
-                      muster_group** result) {
+                      const char* interface, const char* address, int device, NcclOpen nccl,
+                      int64_t deadline, muster_group** result) {
   return guarded([&] {
     using Gloo = c10d::ProcessGroupGloo;
     auto own = c10::make_intrusive<c10d::PrefixStore>(name, store->store);
@@ -139,7 +146,15 @@ int muster_group_open(const muster_store* store, const char* name, int rank, int
     auto group = c10::make_intrusive<c10d::ProcessGroup>(own, rank, world_size);
     constexpr auto type = c10d::ProcessGroup::BackendType::GLOO;
     group->setBackend(at::kCPU, type, gloo);
-    if (cuda) group->setBackend(at::kCUDA, type, gloo);
+    if (device >= 0 && nccl == nullptr) group->setBackend(at::kCUDA, type, gloo);
+    if (device >= 0 && nccl != nullptr) {
+      Backend backend;
+      std::string message;
+      if (nccl(&store->store, name, rank, world_size, device, deadline, &backend, &message) != 0) {
+        throw std::runtime_error(message);
+      }
+      group->setBackend(at::kCUDA, c10d::ProcessGroup::BackendType::NCCL, backend);
+    }
     group->setDefaultBackend(type);
     group->setGroupName(name);
     *result = new muster_group{group};

@@ -10,7 +10,7 @@ use muster_common::telemetry::{LogFormat, install};
 use muster_common::time::Timestamp;
 use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{SupervisorOptions, die_with_supervisor, supervise};
-use muster_worker::{predict, runner};
+use muster_worker::{collective, predict, runner};
 
 /// Worker of Muster: one process per slot
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ enum Command {
     Runner,
     /// Classify texts with a model directory
     Predict(PredictArguments),
+    /// Say what gradients on this slot's device are reduced with, and whether it works here
+    CheckCollectives,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +74,10 @@ fn main() -> ExitCode {
             install("warn,muster_worker::model::hub=info", LogFormat::Text);
             classify(arguments)
         }
+        Command::CheckCollectives => {
+            install(&filter, LogFormat::Text);
+            check_collectives()
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,6 +103,13 @@ fn start(
     // A thread that waits for standard input must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+fn check_collectives() -> anyhow::Result<()> {
+    let device = runner::device_of_slot()?;
+    let through = collective::check(device)?;
+    println!("{device:?}: gradients go through {through}; a sum over one rank is right");
+    Ok(())
 }
 
 fn classify(arguments: PredictArguments) -> anyhow::Result<()> {

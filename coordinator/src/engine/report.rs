@@ -363,7 +363,11 @@ impl Experiment {
             _ => return,
         };
         self.failures += 1;
-        let message = format!("{what}: {}", words(ending.exit));
+        let kind = match class_of(&ending.exit).unwrap_or_default() {
+            FailureClass::BadData | FailureClass::Other => String::new(),
+            class => format!(" ({})", class.name()),
+        };
+        let message = format!("{what}{kind}: {}", words(ending.exit));
         if permanent || self.failures > self.manifest.max_restarts {
             for trial in self.trials.values_mut().filter(|trial| !trial.is_terminal()) {
                 trial.state = TrialState::Canceled;

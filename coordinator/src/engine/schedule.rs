@@ -155,6 +155,11 @@ impl Engine {
         let Some(experiment) = self.experiments.get_mut(id) else { return };
         let Some(task) = experiment.begin(now, work, generation) else { return };
         experiment.waiting_since = None;
+        if experiment.slots_of(work).is_elastic() {
+            let number = task.trial().map(|trial| trial.number);
+            let text = format!("run {generation} on {} slots", workers.len());
+            experiment.decide(now, number, text);
+        }
         self.last_generation = generation.0;
         let run = Run::new(now, id.clone(), task, workers);
         for member in &run.members {

@@ -157,8 +157,8 @@ pub struct DataSummary {
     pub num_left_out: u64,
     #[prost(uint64, tag = "8")]
     pub num_duplicates: u64,
-    #[prost(double, tag = "9")]
-    pub mean_tokens: f64,
+    #[prost(double, optional, tag = "9")]
+    pub mean_tokens: ::core::option::Option<f64>,
     #[prost(string, repeated, tag = "10")]
     pub remarks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "11")]

@@ -6,6 +6,8 @@
 //! plain connection to rank 0 on a thread of its own: through it a dead rank is known within
 //! milliseconds and a cut line within seconds, whatever the training threads wait for.
 
+mod check;
+mod gpu;
 mod group;
 mod identity;
 mod message;
@@ -13,6 +15,7 @@ mod rendezvous;
 mod share;
 mod watch;
 
+pub use check::check;
 pub use group::{Group, PendingMax};
 pub use identity::Identity;
 pub use message::RankFailure;

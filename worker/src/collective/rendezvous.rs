@@ -11,6 +11,7 @@ use muster_common::id::Generation;
 use muster_common::run::{FailureClass, Gang};
 use tch::Device;
 
+use super::gpu::{self, GpuCollectivesError};
 use super::group::Group;
 use super::identity::Identity;
 use super::message::{Message, RankFailure};
@@ -75,6 +76,9 @@ pub enum RendezvousError {
         /// Who is missing.
         missing: String,
     },
+    /// What gradients on GPUs are to go through is not there.
+    #[error(transparent)]
+    Gpu(#[from] GpuCollectivesError),
     /// The process group did not come about.
     #[error(transparent)]
     Shim(#[from] ShimError),
@@ -140,10 +144,17 @@ impl Rendezvous {
     /// asked now and then, said to stop.
     pub fn join(
         &self,
-        identity: Identity,
+        mut identity: Identity,
         device: Device,
         mut go_on: impl FnMut() -> ControlFlow<()>,
     ) -> Result<Option<Group>, RendezvousError> {
+        let gpu = match device {
+            Device::Cuda(number) => Some((number, gpu::collectives()?)),
+            _ => None,
+        };
+        if let Some((_, collectives)) = gpu {
+            identity.fact("gradients through", &gpu::name(collectives));
+        }
         let Membership { gang, step_deadline, .. } = &self.membership;
         let deadline = (*step_deadline).max(JOIN_DEADLINE_MIN);
         let store = if gang.rank == 0 {
@@ -176,7 +187,7 @@ impl Rendezvous {
             world_size: gang.world_size,
             interface: interface.as_deref(),
             address: self.host,
-            cuda: device.is_cuda(),
+            gpu,
             deadline: *step_deadline,
         };
         let processes = ProcessGroup::open(store, &place)?;

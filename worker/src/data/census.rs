@@ -1,4 +1,4 @@
-//! The first pass over the files: what is remembered of every row. Texts are not kept.
+//! The pass over the files: what is remembered of every row. Texts go to the disk.
 //!
 //! 60 bytes per row: 16 of the digest, 4 of the class, 4 of the place, 32 of the signature, and 4 of
 //! the group of near duplicates.
@@ -13,6 +13,7 @@ use super::label::{CLASSES_MAX, Classes, distinct, whole};
 use super::near::{Signature, signature};
 use super::parallel::each;
 use super::problem::{Finding, Problem};
+use super::rows::TextSpill;
 use super::source::{Role, Row, SourceFile, Wanted, place};
 
 /// Class of a row that is left out.
@@ -69,8 +70,13 @@ struct Found {
 }
 
 impl Survey<'_> {
-    /// Reads all files once.
-    pub(super) fn take(&self, files: &[(Role, Vec<SourceFile>)]) -> Result<Census, DataError> {
+    /// Reads all files. The texts of rows that have a class go to `texts`, which has a place for every
+    /// row.
+    pub(super) fn take(
+        &self,
+        files: &[(Role, Vec<SourceFile>)],
+        texts: &mut TextSpill,
+    ) -> Result<Census, DataError> {
         let mut census = Census::default();
         let mut classes = self.rule.and_then(Classes::written);
         for (role, files) in files {
@@ -79,7 +85,8 @@ impl Survey<'_> {
                 let row = census.len();
                 let (shown, has_lines) = (file.shown.clone(), file.has_lines());
                 census.files.push(FileNote { shown, role: *role, has_lines, first_row: row });
-                self.file(file, classes.as_ref(), &mut found, &mut census)?;
+                self.file(file, classes.as_ref(), &mut found, &mut census, texts)?;
+                file.check_unchanged()?;
             }
             if *role == Role::Train
                 && classes.is_none()
@@ -99,6 +106,7 @@ impl Survey<'_> {
         classes: Option<&Classes>,
         found: &mut Found,
         census: &mut Census,
+        texts: &mut TextSpill,
     ) -> Result<(), DataError> {
         let mut chunk: Vec<Row> = Vec::with_capacity(CHUNK);
         let mut rows = file.rows(self.wanted)?;
@@ -115,6 +123,7 @@ impl Survey<'_> {
             for (row, (digest, signature)) in chunk.iter().zip(marks.ok_or_else(panicked)?) {
                 let class = self.class(row, file, classes, found, census)?;
                 census.push(row, class, digest)?;
+                texts.push((class != NO_CLASS).then_some(row))?;
                 census.signatures.extend(signature);
             }
         }

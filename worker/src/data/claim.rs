@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use muster_common::storage::{Layout, Store, StoreError};
+use muster_common::storage::{Store, StoreError};
 use object_store::path::Path;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -34,19 +34,13 @@ pub(super) enum Turn {
     Made,
 }
 
-/// Waits until the entry `hash`, committed by `index`, is there, or it is this worker's turn to
-/// make it.
-pub(super) async fn turn(store: &Store, hash: &str, index: &Path) -> Result<Turn, StoreError> {
-    turn_within(store, hash, index, EXPIRY).await
+/// Waits until the entry that `index` commits is there, or it is this worker's turn to make it.
+pub(super) async fn turn(store: &Store, index: &Path) -> Result<Turn, StoreError> {
+    turn_within(store, index, EXPIRY).await
 }
 
-async fn turn_within(
-    store: &Store,
-    hash: &str,
-    index: &Path,
-    expiry: Duration,
-) -> Result<Turn, StoreError> {
-    let key = Layout::cache(hash).join("data.claim");
+async fn turn_within(store: &Store, index: &Path, expiry: Duration) -> Result<Turn, StoreError> {
+    let key = Path::from(format!("{}.claim", index.as_ref().trim_end_matches(".index.json")));
     let mut seen = None;
     let mut since = Instant::now();
     loop {
@@ -106,15 +100,16 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_common::storage::Layout;
 
     #[tokio::test]
     async fn one_makes_the_entry_and_the_others_wait_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().to_str().unwrap()).unwrap();
         let index = Layout::cache_index("h", "data");
-        let Turn::Mine(claim) = turn(&store, "h", &index).await.unwrap() else { panic!("first") };
+        let Turn::Mine(claim) = turn(&store, &index).await.unwrap() else { panic!("first") };
         let (other, place) = (store.clone(), index.clone());
-        let waiting = tokio::spawn(async move { turn(&other, "h", &place).await });
+        let waiting = tokio::spawn(async move { turn(&other, &place).await });
         sleep(3 * LOOK).await;
         assert!(!waiting.is_finished());
         store.put(&index, "made").await.unwrap();
@@ -133,12 +128,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().to_str().unwrap()).unwrap();
         let index = Layout::cache_index("h", "data");
-        drop(turn(&store, "h", &index).await.unwrap());
+        drop(turn(&store, &index).await.unwrap());
         let begun = Instant::now();
-        let next = turn_within(&store, "h", &index, RENEWAL * 2).await.unwrap();
+        let next = turn_within(&store, &index, RENEWAL * 2).await.unwrap();
         assert!(matches!(next, Turn::Mine(_)));
         assert!(begun.elapsed() >= RENEWAL * 2);
-        let third = turn_within(&store, "h", &index, RENEWAL * 2);
+        let third = turn_within(&store, &index, RENEWAL * 2);
         assert!(tokio::time::timeout(RENEWAL * 3, third).await.is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! Numbers of a split: in memory, or mapped from a file of the cache.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -51,6 +53,13 @@ impl<T: Number> Numbers<T> {
         let range = start + header_bytes + 8..end + header_bytes + 8;
         T::of(file, range.clone()).ok_or_else(|| format!("place of {name}"))?;
         Ok(Self::Mapped(Arc::clone(file), range))
+    }
+
+    /// Everything that `file` holds, which nobody writes to any more.
+    pub(super) fn of_file(file: &File) -> io::Result<Self> {
+        let mapped = MappedFile::open(file)?;
+        let range = 0..mapped.bytes().len();
+        Ok(Self::Mapped(Arc::new(mapped), range))
     }
 
     /// All of them.

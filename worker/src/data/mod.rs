@@ -1,7 +1,8 @@
-//! Data, from files to batches. Files are read twice, row by row ([`source`]): a [`census`] remembers
-//! a digest, a class and a signature of every row; [`split`] decides where each goes; the second pass
-//! tokenizes what stays ([`prepare`]) into the store's [`cache`], which is mapped, not read. [`order`]
-//! makes batches of similar length.
+//! Data, from files to batches. Files are read once, row by row ([`source`]): a [`census`] remembers
+//! a digest, a class and a signature of every row, and [`rows`] puts the texts on disk; [`split`] decides
+//! where each goes. A [`stream`] tokenizes rows when they are asked for, while [`prepare`] makes tokens
+//! of all of them for the store's [`cache`], which is mapped, not read ([`load`] brings these together).
+//! [`order`] makes batches of similar length.
 
 mod cache;
 mod census;
@@ -9,22 +10,29 @@ mod claim;
 mod columns;
 mod dataset;
 mod error;
+mod inputs;
 mod label;
+mod load;
 mod near;
 mod order;
 mod parallel;
 mod prepare;
 mod problem;
+mod reading;
+mod rows;
 mod sentence;
 mod source;
 mod spill;
 mod split;
+mod stream;
 mod tokenize;
 
-pub use dataset::{Dataset, Split, load, load_at};
+pub use dataset::{Dataset, Split};
 pub use error::DataError;
+pub use load::{Data, load, load_at, open};
 pub use order::BatchOrder;
 pub(crate) use sentence::FOLLOWS;
+pub use stream::{Stream, StreamedSplit};
 pub use tokenize::{Input, Sequence, SpecialTokens, TextTokenizer};
 
 #[cfg(test)]

@@ -87,20 +87,24 @@ impl Groups {
     pub(super) fn of(signatures: &[Signature], rows: &[u32]) -> Self {
         let mut groups = Self::alone(signatures.len());
         let signature = |row: u32| signatures.get(row as usize).copied().unwrap_or_default();
-        let mut order: Vec<u32> = rows.to_vec();
+        // With the keys beside the rows: sorting that looked them up would read all over memory.
+        let mut order: Vec<(u64, u32)> = rows.iter().map(|row| (0, *row)).collect();
         for band in 0..NUM_BANDS {
             let key = |row: u32| {
                 let signature = signature(row);
                 let band = signature.get(band * BAND..(band + 1) * BAND).unwrap_or_default();
                 band.iter().fold(0u64, |key, byte| (key << 8) | u64::from(*byte))
             };
-            order.sort_unstable_by_key(|row| (key(*row), *row));
+            for (band, row) in &mut order {
+                *band = key(*row);
+            }
+            order.sort_unstable();
             // With each one only the first of its band and the one before it are compared, so that a
             // million rows made from one template do not take forever.
             let mut first = None;
             for pair in order.windows(2) {
-                let [before, row] = *pair else { continue };
-                if key(before) != key(row) {
+                let [(key_before, before), (key, row)] = *pair else { continue };
+                if key_before != key {
                     first = None;
                     continue;
                 }

@@ -1,19 +1,18 @@
-//! The second pass over the files: rows that stay are tokenized and written, split by split. One
-//! chunk of rows is in memory.
+//! Rows to tokens, split by split. One chunk of rows is in memory.
 
-use std::path::Path;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use muster_common::manifest::TrainingObjective;
 use muster_common::seed::Seed;
 
 use super::DataError;
-use super::census::Census;
 use super::dataset::Split;
+use super::rows::{RowText, Rows, SPLITS};
 use super::sentence::{pairs, sentences};
-use super::source::{Role, Row, SourceFile, Wanted};
-use super::spill::{Assembly, SplitFiles, SplitSpill};
-use super::split::Fate;
+use super::source::Role;
+use super::spill::{Assembly, SplitFiles, SplitSpill, failed};
 use super::tokenize::{Input, Sequence, TextTokenizer};
 use crate::ffi::MappedFile;
 
@@ -23,129 +22,105 @@ const CHUNK_ROWS: usize = 4096;
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// How rows become tokens.
-pub(super) struct Recipe<'a> {
+#[derive(Debug)]
+pub(super) struct Recipe {
     pub(super) objective: TrainingObjective,
-    pub(super) tokenizer: &'a TextTokenizer,
-    pub(super) wanted: &'a Wanted,
+    pub(super) tokenizer: Arc<TextTokenizer>,
     pub(super) seed: Seed,
     pub(super) num_threads: usize,
     /// Where files without names are put.
-    pub(super) folder: &'a Path,
+    pub(super) folder: PathBuf,
 }
 
-/// Names of the splits in the cache, in the order of roles.
-pub(super) const SPLITS: [(Role, &str); 3] =
-    [(Role::Train, "train"), (Role::Validation, "validation"), (Role::Test, "test")];
-
-/// Splits that are being written, in the order of [`SPLITS`].
-struct Writers {
-    spills: Vec<SplitSpill>,
-    /// Sentences of each document, for the objective that needs them.
-    sentences: Vec<Vec<u32>>,
-}
-
-impl Writers {
-    fn split(&mut self, role: Role) -> Option<(&mut SplitSpill, &mut Vec<u32>)> {
-        let index = SPLITS.iter().position(|(known, _)| *known == role)?;
-        Some((self.spills.get_mut(index)?, self.sentences.get_mut(index)?))
-    }
-}
-
-impl Recipe<'_> {
-    /// Tokenizes all rows that stay.
+impl Recipe {
+    /// Tokenizes all rows. `None`: `go_on`, asked before every chunk of some thousands, said to stop.
     pub(super) fn tokenize(
         &self,
-        files: &[(Role, Vec<SourceFile>)],
-        census: &Census,
-        fates: &[Fate],
-    ) -> Result<Vec<(&'static str, SplitFiles)>, DataError> {
-        let pairs = self.wanted.pair.is_some();
-        let spills = SPLITS.iter().map(|_| SplitSpill::new(self.folder, pairs));
-        let spills = spills.collect::<Result<Vec<_>, _>>()?;
-        let mut writers = Writers { spills, sentences: vec![Vec::new(); SPLITS.len()] };
-        let mut next_row = 0usize;
-        for file in files.iter().flat_map(|(_, files)| files) {
-            self.file(file, census, fates, &mut next_row, &mut writers)?;
-            file.check_unchanged()?;
-        }
-        if next_row != census.len() {
-            return Err(DataError::Changed { path: census.pool().to_owned() });
-        }
-        let Writers { spills, sentences } = writers;
+        rows: &Rows,
+        mut go_on: impl FnMut() -> ControlFlow<()>,
+    ) -> Result<Option<Vec<(&'static str, SplitFiles)>>, DataError> {
         let mut splits = Vec::new();
-        for (((_, name), spill), counts) in SPLITS.iter().zip(spills).zip(sentences) {
-            let files = spill.finish()?;
-            let files = if self.objective.pairs_sentences() {
-                self.pair_up(name, files, &counts)?
-            } else {
-                files
-            };
+        for (role, name) in SPLITS {
+            if rows.len(role) == 0 {
+                continue;
+            }
+            let Some(files) = self.split(rows, role, &mut go_on)? else { return Ok(None) };
             if files.num_examples > 0 {
-                splits.push((*name, files));
+                splits.push((name, files));
             }
         }
-        Ok(splits)
+        Ok(Some(splits))
     }
 
-    fn file(
+    /// Tokenizes and maps one split, which has rows.
+    pub(super) fn open_split(&self, rows: &Rows, role: Role) -> Result<Split, DataError> {
+        let files = self.split(rows, role, &mut || ControlFlow::Continue(()))?;
+        files.map_or_else(
+            || Ok(Split::new(Vec::new(), Vec::new())),
+            |files| self.open("rows", files),
+        )
+    }
+
+    fn split(
         &self,
-        file: &SourceFile,
-        census: &Census,
-        fates: &[Fate],
-        next_row: &mut usize,
-        writers: &mut Writers,
-    ) -> Result<(), DataError> {
-        let mut rows = file.rows(self.wanted)?;
-        let mut chunk: Vec<(Row, Role, u32)> = Vec::with_capacity(CHUNK_ROWS);
-        loop {
-            chunk.clear();
-            let (mut num_bytes, mut ended) = (0, true);
-            for row in rows.by_ref() {
-                let row = row.map_err(|why| why.of_file(&file.shown, file.has_lines()))?;
-                let label = census.classes.get(*next_row).copied().unwrap_or(0);
-                if let Some(Fate::In(role)) = fates.get(*next_row) {
-                    num_bytes += row.text.len() + row.pair.as_ref().map_or(0, String::len);
-                    chunk.push((row, *role, label));
-                }
-                *next_row += 1;
-                if chunk.len() == CHUNK_ROWS || num_bytes >= CHUNK_BYTES {
-                    ended = false;
-                    break;
-                }
+        rows: &Rows,
+        role: Role,
+        go_on: &mut impl FnMut() -> ControlFlow<()>,
+    ) -> Result<Option<SplitFiles>, DataError> {
+        let mut spill = SplitSpill::new(&self.folder, rows.has_pairs())?;
+        // Sentences of each document, for the objective that needs them.
+        let mut counts = Vec::new();
+        let labels = rows.labels(role);
+        let mut next = 0;
+        while next < rows.len(role) {
+            if go_on().is_break() {
+                return Ok(None);
             }
-            self.chunk(&chunk, writers)?;
-            if ended {
-                return Ok(());
-            }
+            let chunk = chunk(rows, role, next);
+            let indices: Vec<u32> = (0u32..).skip(next).take(chunk).collect();
+            let texts = rows.texts(role, &indices)?;
+            let labels = labels.get(next..next + chunk).unwrap_or_default();
+            self.chunk(&texts, labels, &mut spill, &mut counts)?;
+            next += chunk;
         }
+        let files = spill.finish()?;
+        if !self.objective.pairs_sentences() {
+            return Ok(Some(files));
+        }
+        let name = SPLITS.iter().find(|(known, _)| *known == role).map_or("", |(_, name)| name);
+        self.pair_up(name, files, &counts).map(Some)
     }
 
-    fn chunk(&self, chunk: &[(Row, Role, u32)], writers: &mut Writers) -> Result<(), DataError> {
+    /// Tokens of rows of which each makes one example.
+    pub(super) fn examples(&self, texts: &[RowText]) -> Result<Vec<Sequence>, DataError> {
+        let inputs: Vec<Input<'_>> = texts.iter().map(RowText::input).collect();
+        self.tokenizer.encode_inputs(&inputs, self.num_threads)
+    }
+
+    fn chunk(
+        &self,
+        texts: &[RowText],
+        labels: &[u32],
+        spill: &mut SplitSpill,
+        counts: &mut Vec<u32>,
+    ) -> Result<(), DataError> {
         match self.objective {
             TrainingObjective::Classification => {
-                let inputs: Vec<Input<'_>> = chunk
-                    .iter()
-                    .map(|(row, ..)| Input { text: &row.text, pair: row.pair.as_deref() })
-                    .collect();
-                let sequences = self.tokenizer.encode_inputs(&inputs, self.num_threads)?;
-                for ((_, role, label), sequence) in chunk.iter().zip(sequences) {
-                    if let Some((spill, _)) = writers.split(*role) {
-                        spill.push(&sequence, *label)?;
-                    }
+                for (sequence, label) in self.examples(texts)?.iter().zip(labels) {
+                    spill.push(sequence, *label)?;
                 }
             }
             TrainingObjective::MaskedLm => {
-                let texts: Vec<&str> = chunk.iter().map(|(row, ..)| row.text.as_str()).collect();
+                let texts: Vec<&str> = texts.iter().map(|row| row.text.as_str()).collect();
                 let bare = self.tokenizer.encode_bare(&texts, self.num_threads)?;
-                for ((_, role, label), ids) in chunk.iter().zip(bare) {
-                    let Some((spill, _)) = writers.split(*role) else { continue };
-                    for piece in self.tokenizer.wrap_pieces(&ids) {
+                for (ids, label) in bare.iter().zip(labels) {
+                    for piece in self.tokenizer.wrap_pieces(ids) {
                         spill.push(&piece, *label)?;
                     }
                 }
             }
             TrainingObjective::NextSentence | TrainingObjective::Pretraining => {
-                self.documents(chunk, writers)?;
+                self.documents(texts, labels, spill, counts)?;
             }
         }
         Ok(())
@@ -154,15 +129,15 @@ impl Recipe<'_> {
     /// Sentences of documents, without special tokens: they are paired up when all are there.
     fn documents(
         &self,
-        chunk: &[(Row, Role, u32)],
-        writers: &mut Writers,
+        texts: &[RowText],
+        labels: &[u32],
+        spill: &mut SplitSpill,
+        counts: &mut Vec<u32>,
     ) -> Result<(), DataError> {
-        let documents: Vec<Vec<&str>> =
-            chunk.iter().map(|(row, ..)| sentences(&row.text)).collect();
+        let documents: Vec<Vec<&str>> = texts.iter().map(|row| sentences(&row.text)).collect();
         let flat: Vec<&str> = documents.iter().flatten().copied().collect();
         let mut bare = self.tokenizer.encode_bare(&flat, self.num_threads)?.into_iter();
-        for ((_, role, label), document) in chunk.iter().zip(&documents) {
-            let Some((spill, counts)) = writers.split(*role) else { continue };
+        for (document, label) in documents.iter().zip(labels) {
             counts.push(u32::try_from(document.len()).unwrap_or(u32::MAX));
             for ids in bare.by_ref().take(document.len()) {
                 let first_segment = ids.len();
@@ -179,7 +154,7 @@ impl Recipe<'_> {
         files: SplitFiles,
         counts: &[u32],
     ) -> Result<SplitFiles, DataError> {
-        let mut spill = SplitSpill::new(self.folder, true)?;
+        let mut spill = SplitSpill::new(&self.folder, true)?;
         if files.num_examples == 0 {
             return spill.finish();
         }
@@ -207,12 +182,11 @@ impl Recipe<'_> {
 
     /// Maps a split that was just written.
     fn open(&self, name: &str, files: SplitFiles) -> Result<Split, DataError> {
-        let failed =
-            |source| DataError::Spill { folder: self.folder.display().to_string(), source };
+        let failed = |source| failed(&self.folder, source);
         // The name of the split in an object of its own; the columns are called after it.
         let splits = [("sentences", files)];
         let assembly = Assembly::new(&splits);
-        let mut file = tempfile::tempfile_in(self.folder).map_err(failed)?;
+        let mut file = tempfile::tempfile_in(&self.folder).map_err(failed)?;
         let mut reader = assembly.reader().map_err(failed)?;
         std::io::copy(&mut reader, &mut file).map_err(failed)?;
         let mapped = Arc::new(MappedFile::open(&file).map_err(failed)?);
@@ -220,4 +194,14 @@ impl Recipe<'_> {
             failed(std::io::Error::other(format!("the sentences of {name}: {reason}")))
         })
     }
+}
+
+/// Rows from `first` on that make a chunk.
+fn chunk(rows: &Rows, role: Role, first: usize) -> usize {
+    let (mut count, mut num_bytes) = (0, 0);
+    while count < CHUNK_ROWS && num_bytes < CHUNK_BYTES && first + count < rows.len(role) {
+        num_bytes += rows.num_bytes(role, first + count);
+        count += 1;
+    }
+    count
 }

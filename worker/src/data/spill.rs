@@ -31,13 +31,62 @@ pub(super) struct SplitFiles {
     columns: Vec<Column>,
 }
 
+/// Numbers or bytes in a file without a name, from its beginning.
 #[derive(Debug)]
-struct Column {
+pub(super) struct Column {
     name: &'static str,
     kind: &'static str,
     width: u64,
     len: u64,
     file: File,
+}
+
+impl Column {
+    /// So many bytes of a file.
+    pub(super) fn of_bytes(name: &'static str, len: u64, file: File) -> Self {
+        Self { name, kind: "U8", width: 1, len, file }
+    }
+
+    /// 32-bit numbers, in a file below `folder`.
+    pub(super) fn of_u32s(
+        name: &'static str,
+        numbers: impl Iterator<Item = u32>,
+        folder: &Path,
+    ) -> Result<Self, DataError> {
+        let (file, len) = written(numbers.map(u32::to_le_bytes), folder)?;
+        Ok(Self { name, kind: "U32", width: 4, len, file })
+    }
+
+    /// The 64-bit numbers that a file holds.
+    pub(super) fn of_u64_file(name: &'static str, len: u64, file: File) -> Self {
+        Self { name, kind: "U64", width: 8, len, file }
+    }
+
+    /// The 32-bit numbers that a file holds.
+    pub(super) fn of_u32_file(name: &'static str, len: u64, file: File) -> Self {
+        Self { name, kind: "U32", width: 4, len, file }
+    }
+
+    /// Where it is.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn written<const N: usize>(
+    numbers: impl Iterator<Item = [u8; N]>,
+    folder: &Path,
+) -> Result<(File, u64), DataError> {
+    let write = || {
+        let mut file = BufWriter::new(tempfile::tempfile_in(folder)?);
+        let mut len = 0;
+        for number in numbers {
+            file.write_all(&number)?;
+            len += 1;
+        }
+        Ok((file.into_inner().map_err(io::IntoInnerError::into_error)?, len))
+    };
+    write().map_err(|error| failed(folder, error))
 }
 
 impl SplitSpill {
@@ -100,25 +149,32 @@ impl SplitSpill {
     }
 }
 
-fn failed(folder: &Path, source: io::Error) -> DataError {
+/// An error of a file below `folder`.
+pub(super) fn failed(folder: &Path, source: io::Error) -> DataError {
     DataError::Spill { folder: folder.display().to_string(), source }
 }
 
-/// All splits as one object in the format safetensors: columns are called `SPLIT.COLUMN`, those of
-/// 64-bit numbers stand first, so that every number lies at a multiple of its size.
+/// Columns as one object in the format safetensors: they are called `GROUP.COLUMN`, those of 64-bit
+/// numbers stand first, so that every number lies at a multiple of its size.
 pub(super) struct Assembly<'a> {
     header: Vec<u8>,
     columns: Vec<&'a Column>,
 }
 
 impl<'a> Assembly<'a> {
+    /// All columns of splits, each with the name of its split.
     pub(super) fn new(splits: &'a [(&'static str, SplitFiles)]) -> Self {
-        let mut columns: Vec<(String, &Column)> = splits
-            .iter()
-            .flat_map(|(split, files)| {
-                files.columns.iter().map(move |column| (format!("{split}.{}", column.name), column))
-            })
-            .collect();
+        let columns = |(split, files): &'a (&'static str, SplitFiles)| {
+            files.columns.iter().map(move |column| (*split, column))
+        };
+        Self::of_columns(splits.iter().flat_map(columns))
+    }
+
+    /// These columns, each with the name of its group.
+    pub(super) fn of_columns(columns: impl Iterator<Item = (&'static str, &'a Column)>) -> Self {
+        let named =
+            |(group, column): (&str, &'a Column)| (format!("{group}.{}", column.name), column);
+        let mut columns: Vec<(String, &Column)> = columns.map(named).collect();
         columns.sort_by_key(|(_, column)| std::cmp::Reverse(column.width));
         let mut header = Map::new();
         let mut end = 0;

@@ -61,7 +61,7 @@ async fn a_second_worker_reads_what_the_first_has_made() {
     assert_eq!(second.test, first.test);
     assert_eq!(second.summary, first.summary);
     let keys = store.list(&Layout::cache(&first.summary.cache)).await.unwrap();
-    assert_eq!(keys.len(), 3);
+    assert_eq!(keys.len(), 2);
 }
 
 #[tokio::test]
@@ -82,9 +82,6 @@ async fn a_damaged_cache_is_made_anew() {
     let manifest = manifest(directory.path(), CUT);
     let first = load(&store, &manifest).await.unwrap();
     for key in store.list(&Layout::cache(&first.summary.cache)).await.unwrap() {
-        if key.filename() == Some("problems.jsonl") {
-            continue; // The list of findings is for people; nothing reads it back.
-        }
         let whole = store.get(&key).await.unwrap();
         let mut flipped = whole.to_vec();
         let middle = flipped.len() / 2;
@@ -182,7 +179,9 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
     assert_eq!((flaws.num_empty, flaws.num_bad_utf8, flaws.num_leaks), (1, 1, 1));
     assert_eq!(data.summary.num_duplicates, 2);
     assert!(flaws.num_near_duplicates >= 2, "{flaws:?}");
-    let key = Layout::cache(&data.summary.cache).join("problems.jsonl");
+    let remark = data.summary.remarks.iter().find(|remark| remark.contains("are listed in"));
+    let named = remark.unwrap().split(' ').find(|word| word.ends_with("problems.jsonl"));
+    let key = object_store::path::Path::from(named.unwrap());
     let list = String::from_utf8(store.get(&key).await.unwrap().to_vec()).unwrap();
     let lines: Vec<serde_json::Value> =
         list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -208,6 +207,147 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
     assert_eq!(lines[3]["of_row"], 2);
     let remark = data.summary.remarks.iter().find(|remark| remark.contains("repeat a text"));
     assert!(remark.unwrap().contains("train.csv:52, as "), "{:?}", data.summary.remarks);
+}
+
+/// Every example of a streamed split, in an order that reads nothing one after the other.
+fn streamed(split: &StreamedSplit) -> Vec<(u32, Sequence, u32)> {
+    let mut order: Vec<u32> = (0..u32::try_from(split.len()).unwrap()).collect();
+    order.reverse();
+    let third = order.len() / 3;
+    order.rotate_left(third);
+    let mut examples = Vec::new();
+    for some in order.chunks(7) {
+        let lengths = split.lengths(some).unwrap();
+        for ((index, sequence), length) in
+            some.iter().zip(split.sequences(some).unwrap()).zip(lengths)
+        {
+            assert_eq!(sequence.ids.len(), length as usize);
+            examples.push((*index, sequence, split.label(*index as usize)));
+        }
+    }
+    examples.sort_by_key(|(index, ..)| *index);
+    examples
+}
+
+fn whole(split: &Split) -> Vec<(u32, Sequence, u32)> {
+    let example = |index: u32| {
+        let at = index as usize;
+        let ids = split.tokens(at).to_vec();
+        let first_segment = split.first_segment(at).unwrap_or(ids.len());
+        (index, Sequence { ids, first_segment }, split.label(at))
+    };
+    (0..u32::try_from(split.len()).unwrap()).map(example).collect()
+}
+
+#[tokio::test]
+async fn a_stream_has_the_examples_of_the_dataset_it_becomes() {
+    let Bench { directory, store } = bench();
+    let manifest = manifest(directory.path(), CUT);
+    let elsewhere = Store::in_memory();
+    let data = load(&elsewhere, &manifest).await.unwrap();
+    let stream = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    assert_eq!(
+        stream.summary,
+        muster_common::run::DataSummary { mean_tokens: None, ..data.summary.clone() }
+    );
+    assert_eq!(streamed(&stream.train), whole(&data.train));
+    let test = stream.test.as_ref().unwrap();
+    assert_eq!(streamed(test), whole(data.test.as_ref().unwrap()));
+    // What is scored is tokenized whole by whoever scores it, and then read from there.
+    assert_eq!(stream.validation.whole().unwrap(), &data.validation);
+    assert_eq!(streamed(&stream.validation), whole(&data.validation));
+    let tokens = Layout::cache_index(&stream.summary.cache, "data");
+    assert_eq!(store.find(&tokens).await.unwrap(), None, "nobody has tokenized everything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_streamed_comes_into_the_cache_and_the_rows_go() {
+    let Bench { directory, store } = bench();
+    let manifest = manifest(directory.path(), CUT);
+    let elsewhere = Store::in_memory();
+    let data = load(&elsewhere, &manifest).await.unwrap();
+    let (a, b) = tokio::join!(open(&store, &manifest, 8), open(&store, &manifest, 8));
+    for opened in [a.unwrap(), b.unwrap()] {
+        // The second may find that the first is done.
+        let Data::Stream(stream) = opened else { continue };
+        while !stream.is_settled() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(streamed(&stream.train), whole(&data.train));
+        assert_eq!(stream.train.whole().unwrap(), &data.train);
+    }
+    let hash = &data.summary.cache;
+    for key in elsewhere.list(&Layout::cache(hash)).await.unwrap() {
+        assert!(store.get(&key).await.unwrap() == elsewhere.get(&key).await.unwrap(), "{key}");
+    }
+    let names = |keys: Vec<object_store::path::Path>| -> Vec<String> {
+        keys.iter().filter_map(|key| key.filename().map(str::to_owned)).collect()
+    };
+    let all = store.list(&object_store::path::Path::from("cache")).await.unwrap();
+    let mut names = names(all);
+    names.sort();
+    assert_eq!(names, ["data.index.json", "data.safetensors", "problems.jsonl"]);
+}
+
+#[tokio::test]
+async fn one_that_is_cut_off_leaves_rows_and_no_tokens_and_the_next_goes_on() {
+    let Bench { directory, store } = bench();
+    let manifest = manifest(directory.path(), CUT);
+    let first = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    let examples = streamed(&first.train);
+    drop(first); // before anything was tokenized
+    // The files are not read again: what is left of the first are the rows.
+    let (now, gone) = (directory.path().join("train.csv"), directory.path().join("gone.csv"));
+    let second = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    assert_eq!(streamed(&second.train), examples);
+    let rows: Vec<_> = store.list(&object_store::path::Path::from("cache")).await.unwrap();
+    let rows: Vec<_> =
+        rows.into_iter().filter(|key| key.filename().unwrap().starts_with("rows.")).collect();
+    assert_eq!(rows.len(), 2, "an object and its index, no claim");
+    // Damaged rows are read anew.
+    for key in rows {
+        let right = store.get(&key).await.unwrap();
+        let mut flipped = right.to_vec();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        for damage in [right.slice(..right.len() / 2).to_vec(), flipped, Vec::new()] {
+            store.put(&key, damage).await.unwrap();
+            let again = load::open_only(&store, &manifest).await.unwrap().unwrap();
+            assert_eq!(streamed(&again.train), examples);
+            assert!(store.get(&key).await.unwrap() == right, "{key}");
+        }
+    }
+    let data = load(&store, &manifest).await.unwrap();
+    assert_eq!(whole(&data.train), examples);
+    assert!(load::open_only(&store, &manifest).await.unwrap().is_none(), "there are tokens");
+    std::fs::rename(now, gone).unwrap();
+    assert!(load(&store, &manifest).await.is_err(), "files are looked at even so");
+}
+
+#[tokio::test]
+async fn rows_serve_every_length_of_an_experiment_and_go_with_the_last() {
+    let Bench { directory, store } = bench();
+    let mut manifest = manifest(directory.path(), CUT);
+    let text = "version: 1\nname: d\nmodel: {pretrained: m}\ndata:\n  train: {path: t.csv}\n\
+                \x20 validation: {examples: 1}\n  text: text\n  label: {column: label}\n\
+                hyperparameters: {max_length: {values: [8, 9]}}\n\
+                searcher: {metric: loss, sampler: grid}\nbudget: {epochs: 1}\n";
+    let other = Manifest::parse(text).unwrap();
+    (manifest.hyperparameters, manifest.searcher) = (other.hyperparameters, other.searcher);
+    let stream = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    let has_rows = || async {
+        let keys = store.list(&object_store::path::Path::from("cache")).await.unwrap();
+        keys.iter().any(|key| key.filename() == Some("rows.index.json"))
+    };
+    assert!(has_rows().await);
+    load_at(&store, &manifest, 8).await.unwrap();
+    assert!(has_rows().await, "9 tokens need them");
+    let longer = load_at(&store, &manifest, 9).await.unwrap();
+    assert!(!has_rows().await);
+    assert_ne!(longer.summary.cache, stream.summary.cache);
+    assert_eq!(longer.train.len(), stream.train.len());
+    // Who had them open still has.
+    assert_eq!(streamed(&stream.train).len(), stream.train.len());
 }
 
 fn unlabeled(directory: &Path, objective: &str, max_length: u32) -> Manifest {
@@ -293,6 +433,25 @@ async fn pairs_have_segments_and_a_place_in_the_cache() {
     assert_eq!(segments, [0, 0, 0, 0, 0, 1, 1, 1]);
 }
 
+#[tokio::test]
+async fn pairs_are_streamed_too() {
+    let Bench { directory, store } = bench();
+    let rows: Vec<String> = (0..40).map(|n| format!("good film {n}\tbad {n}\t{}", n % 2)).collect();
+    std::fs::write(directory.path().join("train.tsv"), format!("a\tb\tlabel\n{}", rows.join("\n")))
+        .unwrap();
+    let mut manifest = manifest(directory.path(), "  validation: {examples: 2}\n");
+    manifest.data.train.paths = vec![directory.path().join("train.tsv").display().to_string()];
+    manifest.data.train.format = muster_common::manifest::SourceFormat::Delimited {
+        delimiter: muster_common::manifest::Delimiter::Tab,
+        columns: None,
+    };
+    (manifest.data.text, manifest.data.text_pair) = ("a".to_owned(), Some("b".to_owned()));
+    let stream = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    let data = load(&Store::in_memory(), &manifest).await.unwrap();
+    assert!(stream.train.has_pairs());
+    assert_eq!(streamed(&stream.train), whole(&data.train));
+}
+
 /// Pad fraction of the real demo data, when it is there.
 #[tokio::test]
 async fn the_demo_data_is_read_whole_and_batches_hold_little_padding() {
@@ -309,13 +468,18 @@ async fn the_demo_data_is_read_whole_and_batches_hold_little_padding() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path().to_str().unwrap()).unwrap();
     let data = load(&store, &manifest).await.unwrap();
-    let lengths: Vec<u32> =
-        (0..data.train.len()).map(|i| u32::try_from(data.train.length(i)).unwrap()).collect();
-    let mut order = BatchOrder::new(manifest.seed, lengths.clone(), 32);
+    let lengths = |window: &[u32]| {
+        window.iter().map(|index| u32::try_from(data.train.length(*index as usize))).collect()
+    };
+    let mut order = BatchOrder::new(manifest.seed, data.train.len(), 32);
     let (mut real, mut padded) = (0, 0);
     for step in 0..order.steps_per_epoch() {
-        let batch: Vec<u64> =
-            order.batch(step).iter().map(|i| u64::from(lengths[*i as usize])).collect();
+        let batch: Vec<u64> = order
+            .batch(step, lengths)
+            .unwrap()
+            .iter()
+            .map(|i| data.train.length(*i as usize) as u64)
+            .collect();
         real += batch.iter().sum::<u64>();
         padded += batch.iter().max().unwrap() * batch.len() as u64;
     }

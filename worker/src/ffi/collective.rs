@@ -3,17 +3,23 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::IntoRawFd;
+use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
+use super::device::open_function;
 use super::{RawTensor, ShimError, checked, raw};
 
-/// Buckets of the gradients that are ready first, and of the others; those of `DistributedDataParallel`.
+/// Bucket of the gradients that are ready first; that of `DistributedDataParallel`.
 const FIRST_BUCKET_BYTES: usize = 1 << 20;
+/// Buckets of the others on GPUs; those of `DistributedDataParallel`.
 const BUCKET_BYTES: usize = 25 << 20;
+/// The same on CPUs. The last bucket is sent when nothing is left to compute, so a small one is better; a
+/// CPU needs no large ones to be fast.
+const BUCKET_BYTES_CPU: usize = 4 << 20;
 
 type RawStore = *mut c_void;
 type RawGroup = *mut c_void;
@@ -36,7 +42,8 @@ unsafe extern "C" {
         world_size: c_int,
         interface: *const c_char,
         address: *const c_char,
-        cuda: bool,
+        device: c_int,
+        nccl: *const c_void,
         deadline: i64,
         result: *mut RawGroup,
     ) -> c_int;
@@ -108,6 +115,27 @@ impl Drop for Store {
     }
 }
 
+/// The plugin that holds NCCL's process group: it is linked to CUDA, which this program is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NcclPlugin(*mut c_void);
+
+impl NcclPlugin {
+    /// Opens it for the rest of the process. The CUDA part of libtorch must be open, see
+    /// [`super::open_device`]. `Err`: what the loader says.
+    pub fn open(file: &Path) -> Result<Self, String> {
+        open_function(&file.display().to_string(), c"muster_nccl_open").map(Self)
+    }
+}
+
+/// What tensors of a GPU are reduced with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuCollectives {
+    /// Through the host's memory.
+    Gloo,
+    /// From GPU to GPU.
+    Nccl(NcclPlugin),
+}
+
 /// This process's place in a group.
 #[derive(Debug, Clone)]
 pub struct Place<'a> {
@@ -121,8 +149,8 @@ pub struct Place<'a> {
     pub interface: Option<&'a str>,
     /// Own address.
     pub address: IpAddr,
-    /// Whether tensors of GPUs are reduced too.
-    pub cuda: bool,
+    /// The GPU whose tensors are reduced too, and how.
+    pub gpu: Option<(usize, GpuCollectives)>,
     /// Longest wait for the others, in every operation that has no deadline of its own.
     pub deadline: Duration,
 }
@@ -152,8 +180,16 @@ impl ProcessGroup {
     pub fn open(store: Store, place: &Place<'_>) -> Result<Self, ShimError> {
         let (name, address) = (text(place.name)?, text(&place.address.to_string())?);
         let interface = place.interface.map(text).transpose()?;
+        let (device, nccl) = match place.gpu {
+            None => (-1, null()),
+            Some((device, GpuCollectives::Gloo)) => (device_number(device), null()),
+            Some((device, GpuCollectives::Nccl(NcclPlugin(open)))) => {
+                (device_number(device), open.cast_const())
+            }
+        };
         let mut group = null_mut();
-        // SAFETY: a live store, NUL-terminated names or null, and a place for the result.
+        // SAFETY: a live store, NUL-terminated names or null, the plugin's function or null, and a
+        // place for the result.
         let status = unsafe {
             muster_group_open(
                 store.0,
@@ -162,7 +198,8 @@ impl ProcessGroup {
                 number(place.world_size),
                 interface.as_ref().map_or(null(), |name| name.as_ptr()),
                 address.as_ptr(),
-                place.cuda,
+                device,
+                nccl,
                 milliseconds(place.deadline),
                 &raw mut group,
             )
@@ -273,6 +310,8 @@ impl GradientReducer {
             Some(Kind::BFloat16) => 15,
             _ => 0,
         };
+        let on_gpu = parameters.first().is_some_and(|(_, tensor)| tensor.device().is_cuda());
+        let bucket_bytes = if on_gpu { BUCKET_BYTES } else { BUCKET_BYTES_CPU };
         let mut reducer = null_mut();
         // SAFETY: a live group, two lists of `count` live entries, and a place for the result.
         let status = unsafe {
@@ -282,7 +321,7 @@ impl GradientReducer {
                 names.as_ptr(),
                 tensors.len(),
                 FIRST_BUCKET_BYTES,
-                BUCKET_BYTES,
+                bucket_bytes,
                 format,
                 &raw mut reducer,
             )
@@ -335,4 +374,8 @@ fn milliseconds(duration: Duration) -> i64 {
 
 fn number(rank: u32) -> c_int {
     c_int::try_from(rank).unwrap_or(c_int::MAX)
+}
+
+fn device_number(device: usize) -> c_int {
+    c_int::try_from(device).unwrap_or(c_int::MAX)
 }

@@ -13,6 +13,7 @@ const RTLD_NOW_GLOBAL: c_int = 0x002 | 0x100;
 
 unsafe extern "C" {
     fn dlopen(file: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn dlerror() -> *const c_char;
 }
 
@@ -68,20 +69,29 @@ pub fn open_device(name: &str) -> Result<Device, DeviceError> {
 }
 
 /// Opens a library for the rest of the process.
-fn open_library(name: &str) -> Result<(), String> {
+fn open_library(name: &str) -> Result<*mut c_void, String> {
     let file = CString::new(name).map_err(|error| error.to_string())?;
-    // SAFETY: a NUL-terminated name; the library's own initialization is libtorch's.
+    // SAFETY: a NUL-terminated name; the library's own initialization is libtorch's or our plugin's.
     let handle = unsafe { dlopen(file.as_ptr(), RTLD_NOW_GLOBAL) };
-    if !handle.is_null() {
-        return Ok(());
-    }
+    if handle.is_null() { Err(loader_error()) } else { Ok(handle) }
+}
+
+/// The function `name` of a library, which stays open for the rest of the process.
+pub(super) fn open_function(library: &str, name: &CStr) -> Result<*mut c_void, String> {
+    let handle = open_library(library)?;
+    // SAFETY: an open library and a NUL-terminated name.
+    let function = unsafe { dlsym(handle, name.as_ptr()) };
+    if function.is_null() { Err(loader_error()) } else { Ok(function) }
+}
+
+fn loader_error() -> String {
     // SAFETY: after a failure it returns a NUL-terminated message, which is copied here, or null.
     let message = unsafe { dlerror() };
     if message.is_null() {
-        return Err("the loader does not say why".to_owned());
+        return "the loader does not say why".to_owned();
     }
     // SAFETY: not null, see above.
-    Err(unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned())
+    unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -100,5 +110,8 @@ mod tests {
     fn a_library_that_is_not_there_is_named() {
         let reason = open_library("libmuster_nowhere.so").unwrap_err();
         assert!(reason.contains("libmuster_nowhere.so"), "{reason}");
+        let reason = open_function("libc.so.6", c"muster_nowhere").unwrap_err();
+        assert!(reason.contains("muster_nowhere"), "{reason}");
+        assert!(open_function("libc.so.6", c"getpid").is_ok());
     }
 }

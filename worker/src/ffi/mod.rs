@@ -11,7 +11,8 @@ mod precision;
 
 pub use attention::{Spans, flash_attention, has_flash_attention};
 pub use collective::{
-    GradientReducer, PendingReduction, Place, ProcessGroup, Reduction, ReductionTimes, Store,
+    GpuCollectives, GradientReducer, NcclPlugin, PendingReduction, Place, ProcessGroup, Reduction,
+    ReductionTimes, Store,
 };
 pub use device::{DeviceError, open_device};
 pub use dropout::dropout;

@@ -46,6 +46,7 @@ pub use packing::Frame;
 pub(crate) use parameters::duplicate;
 pub(crate) use tensors::{named_tensors, serialize_tensors, texts_of};
 
+use crate::data::DataError;
 use crate::ffi::ShimError;
 
 /// Why a model cannot be read or computed.
@@ -158,6 +159,9 @@ pub enum ModelError {
         /// By `config.json`.
         max: i64,
     },
+    /// Examples cannot be read.
+    #[error(transparent)]
+    Data(Box<DataError>),
     /// Libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(String),
@@ -168,6 +172,12 @@ impl From<tch::TchError> for ModelError {
         // Libtorch appends its own stack trace to the first line.
         let text = error.to_string();
         Self::Torch(text.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+impl From<DataError> for ModelError {
+    fn from(error: DataError) -> Self {
+        Self::Data(Box::new(error))
     }
 }
 
@@ -182,6 +192,7 @@ impl ModelError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Torch(_) => false,
+            Self::Data(error) => error.is_permanent(),
             Self::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
             _ => true,
         }

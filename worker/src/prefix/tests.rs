@@ -39,7 +39,7 @@ impl Bench {
             num_rows: 190,
             num_left_out: 0,
             num_duplicates: 0,
-            mean_tokens: 10.0,
+            mean_tokens: Some(10.0),
             remarks: Vec::new(),
             flaws: DataFlaws::default(),
         };

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use muster_common::evaluation::Evaluation;
@@ -14,16 +15,19 @@ use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
-use super::warm::Warm;
+use super::warm::{DATA_DEADLINE, Warm};
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{DataError, Dataset};
+use crate::data::{Data, DataError, Stream};
 use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
 use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
+
+/// Whoever waits for tokens looks so often.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +72,7 @@ impl TaskError {
             Self::Load(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
             Self::Rendezvous(RendezvousError::Peer(failure)) => failure.permanent,
-            Self::Rendezvous(RendezvousError::Refused { .. })
+            Self::Rendezvous(RendezvousError::Refused { .. } | RendezvousError::Gpu(_))
             | Self::Store(StoreError::Url { .. }) => true,
             _ => false,
         }
@@ -153,7 +157,7 @@ impl Bench<'_> {
                 return Ok(self.told());
             }
             if Some(max_length) == first {
-                summary = Some(data.summary.clone());
+                summary = Some(data.summary().clone());
             }
         }
         if let Some(summary) = summary {
@@ -166,15 +170,18 @@ impl Bench<'_> {
     /// `false`: a directive said to leave.
     fn prepare_prefix(
         &mut self,
-        data: &Dataset,
+        data: &Data,
         part: u32,
         num_parts: u32,
     ) -> Result<bool, TaskError> {
         let (pretrained, model) = self.warm.model(self.spec, data, self.spec.manifest.seed)?;
-        train::check(&self.spec.manifest.training, &data.summary.labels, model.device())?;
+        let labels = &data.summary().labels;
+        train::check(&self.spec.manifest.training, labels, model.device())?;
         self.warm.masking(self.spec, &model)?;
-        // What a language model reads is different each time.
-        let TaskModel::Classifier(model) = &model else { return Ok(true) };
+        // What a language model reads is different each time; where layers are frozen, all is tokenized.
+        let (TaskModel::Classifier(model), Data::Whole(data)) = (&model, data) else {
+            return Ok(true);
+        };
         let Some(prefix) = Prefix::find(&self.store, &pretrained, model, data)? else {
             return Ok(true);
         };
@@ -194,16 +201,19 @@ impl Bench<'_> {
         let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
         let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
         model.restore(&evaluated_weights(snapshot, &model)?)?;
-        let test = match &data.test {
+        let masking = self.warm.masking(self.spec, &model)?;
+        let split = match (&*data, &masking) {
+            (Data::Stream(data), _) => data.test.as_ref().map(Examples::of_stream),
+            (Data::Whole(data), None) => data.test.as_ref().map(Examples::of_tokens),
+            (Data::Whole(data), Some(masking)) => {
+                data.test.as_ref().map(|split| Examples::of_masked(split, masking))
+            }
+        };
+        let test = match split {
             None => None,
-            Some(split) => {
+            Some(examples) => {
                 let scoring = Scoring::alone(manifest.training.precision);
-                let masking = self.warm.masking(self.spec, &model)?;
-                let examples = match &masking {
-                    Some(masking) => Examples::of_masked(split, masking),
-                    None => Examples::of_tokens(split),
-                };
-                let labels = &data.summary.labels;
+                let labels = &data.summary().labels;
                 match evaluate(&model, examples, scoring, || self.go_on())? {
                     None => return Ok(self.told()),
                     Some(tally) => Some(self.keep_predictions(trial, labels, tally)?),
@@ -217,9 +227,30 @@ impl Bench<'_> {
         let directory = &pretrained.directory;
         let model =
             export::export(self.runtime, &self.store, &model, directory, dropout, &provenance)?;
+        if let Data::Stream(data) = &*data
+            && !self.await_tokens(data)?
+        {
+            return Ok(self.told());
+        }
         let test = test.filter(|test: &Evaluation| test.loss.is_finite());
         self.outbox.report(RunReport::Finished { test, model });
         Ok(RunExit::Completed)
+    }
+
+    /// Waits until everything is tokenized, for the next experiment on this data: with the last trial
+    /// the process may end. `false`: a directive said to leave.
+    fn await_tokens(&self, data: &Stream) -> Result<bool, TaskError> {
+        let begun = Instant::now();
+        while !data.is_settled() {
+            if self.go_on().is_break() {
+                return Ok(false);
+            }
+            if begun.elapsed() > DATA_DEADLINE {
+                return Err(TaskError::DataOverdue(DATA_DEADLINE));
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(true)
     }
 
     /// Writes what the model says about the test split, where it tells classes apart, and gives what

@@ -17,13 +17,14 @@ use super::task::{Bench, TaskError};
 use super::{Directives, failure};
 use crate::checkpoint::{self, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
+use crate::data::{Data, Dataset};
 use crate::ffi::ReductionTimes;
 use crate::metrics::{MetricOrigin, MetricSink};
 use crate::model::{ModelError, TaskModel};
-use crate::prefix::{Prefix, PrefixSplit};
+use crate::prefix::{Prefix, PrefixCache, PrefixSplit};
 use crate::train::{
-    Examples, Host, Outcome, Scoring, TrainError, Trainer, TrialPlan, Verdict, evaluate, gather,
-    train_until,
+    Examples, Host, Masking, Outcome, Scoring, TrainError, Trainer, TrialPlan, Verdict, evaluate,
+    gather, train_until,
 };
 
 /// Longest wait of the other ranks for rank 0 while it hands over a checkpoint: the one before may
@@ -76,29 +77,24 @@ fn train_as_rank(
     let max_length = manifest.max_length(&task.assignment);
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
-    let cache = match &model {
-        TaskModel::Classifier(model) => {
-            let prefix = Prefix::find(&bench.store, &pretrained, model, &data)?;
+    let cache = match (&model, &*data) {
+        (TaskModel::Classifier(model), Data::Whole(data)) => {
+            let prefix = Prefix::find(&bench.store, &pretrained, model, data)?;
             let go_on = bench.watch_prefix();
-            bench.warm.prefix(prefix, model, &data, bench.runtime, go_on)?
+            bench.warm.prefix(prefix, model, data, bench.runtime, go_on)?
         }
-        // What a language model reads is different each time.
-        TaskModel::Language(_) => Some(None),
+        // What a language model reads is different each time; where layers are frozen, all is tokenized.
+        _ => Some(None),
     };
     let Some(cache) = cache else { return Ok(bench.told()) };
     let masking = bench.warm.masking(bench.spec, &model)?;
-    let (training, validation) = match (&cache, &masking) {
-        (Some(cache), _) => (
-            Examples::of_prefix(&data.train, cache, PrefixSplit::Train),
-            Examples::of_prefix(&data.validation, cache, PrefixSplit::Validation),
-        ),
-        (None, Some(masking)) => (
-            Examples::of_masked(&data.train, masking),
-            Examples::of_masked(&data.validation, masking),
-        ),
-        (None, None) => (Examples::of_tokens(&data.train), Examples::of_tokens(&data.validation)),
+    let (training, validation) = match &*data {
+        Data::Stream(data) => {
+            (Examples::of_stream(&data.train), Examples::of_stream(&data.validation))
+        }
+        Data::Whole(data) => examples_of(data, cache.as_deref(), masking.as_deref()),
     };
-    let plan = plan_of(bench, task, &data.summary.cache);
+    let plan = plan_of(bench, task, &data.summary().cache);
     for warning in manifest.trial_warnings(&task.assignment, task.total_steps) {
         tracing::warn!(trial = %task.trial, "{warning}");
     }
@@ -115,7 +111,7 @@ fn train_as_rank(
             group => group,
         },
     };
-    let (labels, sha256) = (&data.summary.labels, pretrained.sha256.clone());
+    let (labels, sha256) = (&data.summary().labels, pretrained.sha256.clone());
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
     if group.is_some() {
@@ -126,6 +122,20 @@ fn train_as_rank(
         group.close();
     }
     Ok(exit)
+}
+
+/// Training and validation examples of data that is tokenized.
+fn examples_of<'a>(
+    data: &'a Dataset,
+    cache: Option<&'a PrefixCache>,
+    masking: Option<&'a Masking>,
+) -> (Examples<'a>, Examples<'a>) {
+    let read = |split, which| match (cache, masking) {
+        (Some(cache), _) => Examples::of_prefix(split, cache, which),
+        (None, Some(masking)) => Examples::of_masked(split, masking),
+        (None, None) => Examples::of_tokens(split),
+    };
+    (read(&data.train, PrefixSplit::Train), read(&data.validation, PrefixSplit::Validation))
 }
 
 /// Everything that decides the numbers of the trial but its model and its data, which is tokenized as

@@ -13,7 +13,7 @@ use tch::Device;
 use tokio::runtime::Handle;
 
 use super::task::TaskError;
-use crate::data::{self, Dataset, TextTokenizer};
+use crate::data::{self, Data, Dataset, TextTokenizer};
 use crate::model::{
     Adaptation, Classifier, LanguageModel, LanguageObjective, MaskingVocabulary, Pretrained,
     PretrainedStamp, TaskModel,
@@ -22,13 +22,13 @@ use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 use crate::train::Masking;
 
 /// Reading and tokenizing a large file takes minutes; longer than this it hangs.
-const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
+pub(super) const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Things that many runs need and that no run changes.
 #[derive(Debug)]
 pub struct Warm {
     device: Device,
-    data: Vec<(DataStamp, Rc<Dataset>)>,
+    data: Vec<(DataStamp, Rc<Data>)>,
     pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
     masking: Option<(DataStamp, Rc<Masking>)>,
@@ -49,14 +49,16 @@ impl Warm {
         Self { device, data: Vec::new(), pretrained: None, prefix: None, masking: None }
     }
 
-    /// The dataset of the experiment with sequences of at most `max_length` tokens, read once.
+    /// The dataset of the experiment with sequences of at most `max_length` tokens, read once. Where it
+    /// is not tokenized yet, that goes on in the background; activations of frozen layers need all of
+    /// it at once.
     pub(super) fn data(
         &mut self,
         spec: &RunSpec,
         store: &Store,
         runtime: &Handle,
         max_length: u32,
-    ) -> Result<Rc<Dataset>, TaskError> {
+    ) -> Result<Rc<Data>, TaskError> {
         let of_now =
             |known: &DataStamp| known.experiment == spec.experiment && known.store == store.url();
         // Of another experiment nothing is of use; the datasets of one are mapped files.
@@ -66,7 +68,13 @@ impl Warm {
             return Ok(Rc::clone(data));
         }
         let loading = async {
-            let loading = data::load_at(store, &spec.manifest, max_length);
+            let loading = async {
+                if spec.manifest.model.freezes() {
+                    let whole = data::load_at(store, &spec.manifest, max_length).await;
+                    return whole.map(|data| Data::Whole(Box::new(data)));
+                }
+                data::open(store, &spec.manifest, max_length).await
+            };
             tokio::time::timeout(DATA_DEADLINE, loading).await
         };
         let data =
@@ -119,7 +127,7 @@ impl Warm {
     pub(super) fn model(
         &mut self,
         spec: &RunSpec,
-        data: &Dataset,
+        data: &Data,
         seed: Seed,
     ) -> Result<(Rc<Pretrained>, TaskModel), TaskError> {
         let settings = &spec.manifest.model;
@@ -127,7 +135,7 @@ impl Warm {
         let adaptation = Adaptation::from(settings);
         let model = match LanguageObjective::of(spec.manifest.objective) {
             None => {
-                let labels = data.summary.labels.clone();
+                let labels = data.summary().labels.clone();
                 Classifier::to_train(&pretrained, labels, adaptation, seed, self.device)?.into()
             }
             Some(objective) => {

@@ -5,10 +5,10 @@ use muster_common::manifest::MaskingSettings;
 use muster_common::seed::Seed;
 use tch::{Device, Tensor};
 
-use crate::data::{FOLLOWS, Split};
+use crate::data::{FOLLOWS, Split, StreamedSplit};
 use crate::model::{
     Classifier, Dropout, LanguageBatch, LanguageExample, LanguageModel, MaskedTokens,
-    MaskingVocabulary, ModelError, mask_tokens,
+    MaskingVocabulary, ModelError, TokenBatch, mask_tokens,
 };
 use crate::prefix::{PrefixCache, PrefixSplit, token_batch};
 
@@ -27,8 +27,15 @@ pub struct Masking {
 /// A split, and how its examples are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Examples<'a> {
-    split: &'a Split,
+    origin: Origin<'a>,
     reading: Reading<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Origin<'a> {
+    Split(&'a Split),
+    /// Tokenized when it is read.
+    Stream(&'a StreamedSplit),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,33 +51,60 @@ enum Reading<'a> {
 impl<'a> Examples<'a> {
     /// Examples that go through the whole model.
     pub fn of_tokens(split: &'a Split) -> Self {
-        Self { split, reading: Reading::Tokens }
+        Self { origin: Origin::Split(split), reading: Reading::Tokens }
+    }
+
+    /// The same where tokens are made when they are needed.
+    pub fn of_stream(split: &'a StreamedSplit) -> Self {
+        Self { origin: Origin::Stream(split), reading: Reading::Tokens }
     }
 
     /// Examples of which some tokens are hidden, each time others.
     pub fn of_masked(split: &'a Split, masking: &'a Masking) -> Self {
-        Self { split, reading: Reading::Masked(masking) }
+        Self { origin: Origin::Split(split), reading: Reading::Masked(masking) }
     }
 
     /// Examples that enter behind the frozen prefix; `which` says which split `split` is.
     pub fn of_prefix(split: &'a Split, cache: &'a PrefixCache, which: PrefixSplit) -> Self {
-        Self { split, reading: Reading::Prefix(cache, which) }
+        Self { origin: Origin::Split(split), reading: Reading::Prefix(cache, which) }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.split.len()
+        match self.origin {
+            Origin::Split(split) => split.len(),
+            Origin::Stream(split) => split.len(),
+        }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.split.is_empty()
+        self.len() == 0
     }
 
-    /// Tokens of every example, special tokens counted.
-    pub fn lengths(&self) -> Vec<u32> {
-        let length = |index| u32::try_from(self.split.length(index)).unwrap_or(u32::MAX);
-        (0..self.split.len()).map(length).collect()
+    /// The same with everything tokenized: now, if it is not yet.
+    pub fn whole(self) -> Result<Self, ModelError> {
+        Ok(Self { origin: Origin::Split(self.split()?), ..self })
+    }
+
+    fn split(&self) -> Result<&'a Split, ModelError> {
+        match self.origin {
+            Origin::Split(split) => Ok(split),
+            Origin::Stream(split) => Ok(split.whole()?),
+        }
+    }
+
+    /// Tokens of each of the examples at `indices`, special tokens counted. Where tokens are made when
+    /// they are needed, these are made.
+    pub fn lengths(&self, indices: &[u32]) -> Result<Vec<u32>, ModelError> {
+        match self.origin {
+            Origin::Split(split) => {
+                let length = |index: &u32| split.length(*index as usize);
+                let length = |index| u32::try_from(length(index)).unwrap_or(u32::MAX);
+                Ok(indices.iter().map(length).collect())
+            }
+            Origin::Stream(split) => Ok(split.lengths(indices)?),
+        }
     }
 
     /// Logits, `[B, C]`, of the examples at `indices`.
@@ -84,9 +118,15 @@ impl<'a> Examples<'a> {
             let hidden = cache.gather(which, indices, model.device())?;
             return model.forward_from_prefix(&hidden, rates);
         }
-        let examples: Vec<(&Split, usize)> =
-            indices.iter().map(|index| (self.split, *index as usize)).collect();
-        model.forward(&token_batch(model, &examples)?, rates)
+        let batch = match self.origin {
+            Origin::Split(split) => {
+                let examples: Vec<(&Split, usize)> =
+                    indices.iter().map(|index| (split, *index as usize)).collect();
+                token_batch(model, &examples)?
+            }
+            Origin::Stream(split) => streamed_batch(model, split, indices)?,
+        };
+        model.forward(&batch, rates)
     }
 
     /// The examples at `indices` for a language model, tokens hidden by `masks`. What is hidden of
@@ -101,10 +141,11 @@ impl<'a> Examples<'a> {
             let reason = "no tokens are hidden of the examples".to_owned();
             return Err(ModelError::Masking { reason });
         }
+        let split = self.split()?;
         let hidden: Vec<MaskedTokens> =
-            indices.iter().map(|index| self.hidden(*index, masks)).collect();
+            indices.iter().map(|index| self.hidden(split, *index, masks)).collect();
         let examples = indices.iter().zip(&hidden).map(|(index, masked)| {
-            let first_segment = self.split.first_segment(*index as usize);
+            let first_segment = split.first_segment(*index as usize);
             LanguageExample {
                 masked,
                 first_segment: first_segment.unwrap_or(masked.tokens.len()),
@@ -117,12 +158,12 @@ impl<'a> Examples<'a> {
 
     /// How many tokens of the examples at `indices` are hidden by `masks`.
     pub fn num_masked(&self, indices: &[u32], masks: Seed) -> u64 {
-        match self.reading {
-            Reading::Masked(_) => {
-                let count = |index: &u32| self.hidden(*index, masks).positions.len() as u64;
+        match (self.reading, self.origin) {
+            (Reading::Masked(_), Origin::Split(split)) => {
+                let count = |index: &u32| self.hidden(split, *index, masks).positions.len() as u64;
                 indices.iter().map(count).sum()
             }
-            Reading::Tokens | Reading::Prefix(..) => 0,
+            _ => 0,
         }
     }
 
@@ -134,8 +175,8 @@ impl<'a> Examples<'a> {
         }
     }
 
-    fn hidden(&self, index: u32, masks: Seed) -> MaskedTokens {
-        let tokens = self.split.tokens(index as usize);
+    fn hidden(&self, split: &Split, index: u32, masks: Seed) -> MaskedTokens {
+        let tokens = split.tokens(index as usize);
         match self.reading {
             Reading::Masked(Masking { vocabulary, settings, .. }) => {
                 let seed = masks.child("example", u64::from(index));
@@ -147,7 +188,10 @@ impl<'a> Examples<'a> {
 
     /// Class of the example at `index`.
     pub fn label(&self, index: u32) -> u32 {
-        self.split.label(index as usize)
+        match self.origin {
+            Origin::Split(split) => split.label(index as usize),
+            Origin::Stream(split) => split.label(index as usize),
+        }
     }
 
     /// Classes of the examples at `indices`, `[B]`, 64-bit.
@@ -155,4 +199,19 @@ impl<'a> Examples<'a> {
         let labels: Vec<i64> = indices.iter().map(|index| i64::from(self.label(*index))).collect();
         Ok(Tensor::f_from_slice(&labels)?.f_to_device(device)?)
     }
+}
+
+/// Tokens of examples that are made when they are needed, for `model`.
+fn streamed_batch(
+    model: &Classifier,
+    split: &StreamedSplit,
+    indices: &[u32],
+) -> Result<TokenBatch, ModelError> {
+    let sequences = split.sequences(indices)?;
+    let tokens: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.ids.as_slice()).collect();
+    if !split.has_pairs() {
+        return model.batch(&tokens);
+    }
+    let firsts: Vec<usize> = sequences.iter().map(|sequence| sequence.first_segment).collect();
+    model.batch_of_pairs(&tokens, &firsts)
 }

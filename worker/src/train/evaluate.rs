@@ -117,8 +117,9 @@ pub fn evaluate(
     scoring: Scoring,
     mut go_on: impl FnMut() -> ControlFlow<()>,
 ) -> Result<Option<Tally>, ModelError> {
-    let lengths = examples.lengths();
-    let mut order: Vec<u32> = (0..).take(lengths.len()).collect();
+    let examples = examples.whole()?;
+    let mut order: Vec<u32> = (0..).take(examples.len()).collect();
+    let lengths = examples.lengths(&order)?;
     order.sort_by_key(|index| (lengths.get(*index as usize).copied(), *index));
     let mut scored: Vec<(&[u32], Scored)> = Vec::new();
     let batch_size = match model {

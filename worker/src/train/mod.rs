@@ -173,14 +173,18 @@ fn steps(
         }
         ledger.pending.push(trainer.train_step()?);
         let step = trainer.step();
+        let is_first = ledger.is_new();
         let save = step < target_step
             && save_every.is_some_and(|every| every > 0 && step.is_multiple_of(every));
         // A step whose loss was never looked at must not be saved; the first one of a run is looked at
         // at once, so that it shows, and shows when it was done.
-        if (save || ledger.is_new() || ledger.pending.len() >= READ_BACK_STEPS)
+        if (save || is_first || ledger.pending.len() >= READ_BACK_STEPS)
             && let Some(diverged) = ledger.read_back(trainer, host)?
         {
             return Ok(diverged);
+        }
+        if is_first {
+            tracing::info!(step, "the first step of this run is done");
         }
         if let Some(outcome) = look(trainer, &mut ledger, host)? {
             return Ok(outcome);

@@ -1,5 +1,7 @@
 //! One optimizer update: forward, backward, clip, update.
 
+use std::collections::BTreeMap;
+
 use muster_common::evaluation::Evaluation;
 use muster_common::manifest::{Budget, TrainingSettings, TrialSettings, WeightAverage};
 use muster_common::objective::Objective;
@@ -73,7 +75,6 @@ pub struct Trainer<'a> {
     average: Average,
     order: BatchOrder,
     examples: Examples<'a>,
-    lengths: Vec<u32>,
     step: u64,
     evaluate_every: Option<u64>,
     evaluated_step: u64,
@@ -110,9 +111,8 @@ impl<'a> Trainer<'a> {
             WeightAverage::Checkpoints { every, .. } => steps(every),
             WeightAverage::Off | WeightAverage::Ema { .. } => 1,
         };
-        let lengths = examples.lengths();
         let order_seed = plan.seed.child("order", 0);
-        let order = BatchOrder::new(order_seed, lengths.clone(), settings.global_batch_size);
+        let order = BatchOrder::new(order_seed, examples.len(), settings.global_batch_size);
         let rule = |(settings, objective)| StoppingRule { settings, objective };
         Ok(Self {
             schedule,
@@ -121,7 +121,6 @@ impl<'a> Trainer<'a> {
             average: Average::new(training.average, moments),
             order,
             examples,
-            lengths,
             step: 0,
             evaluate_every: training.evaluate_every.map(steps),
             evaluated_step: 0,
@@ -201,7 +200,8 @@ impl<'a> Trainer<'a> {
 
     /// One update on the next batch in the order of the trial.
     pub fn train_step(&mut self) -> Result<StepOutcome, TrainError> {
-        let batch = self.order.batch(self.step).to_vec();
+        let examples = self.examples;
+        let batch = self.order.batch(self.step, |window| examples.lengths(window))?.to_vec();
         self.train_on(&batch)
     }
 
@@ -211,7 +211,11 @@ impl<'a> Trainer<'a> {
     pub fn train_on(&mut self, batch: &[u32]) -> Result<StepOutcome, TrainError> {
         let step = self.step + 1;
         let normalizer = self.normalizer(step, batch);
-        let own = self.ranks.as_ref().map(|ranks| ranks.own(batch, |index| self.length(index)));
+        let lengths = self.examples.lengths(batch)?;
+        let lengths: BTreeMap<u32, u64> =
+            batch.iter().copied().zip(lengths.into_iter().map(u64::from)).collect();
+        let length = |index| lengths.get(&index).copied().unwrap_or(0);
+        let own = self.ranks.as_ref().map(|ranks| ranks.own(batch, length));
         let loss = self.accumulate(step, own.as_deref().unwrap_or(batch), normalizer)?;
         let learning_rate = self.schedule.learning_rate(step);
         let grad_norm = self.optimizer.step(step, learning_rate)?;
@@ -223,7 +227,7 @@ impl<'a> Trainer<'a> {
             grad_norm,
             learning_rate,
             num_examples: batch.len() as u64,
-            num_tokens: batch.iter().map(|index| self.length(*index)).sum(),
+            num_tokens: batch.iter().map(|index| length(*index)).sum(),
         })
     }
 
@@ -453,10 +457,6 @@ impl<'a> Trainer<'a> {
             model.logits(&batch, rates)?
         };
         normalizer.language_share(&logits.losses(&batch)?)
-    }
-
-    fn length(&self, index: u32) -> u64 {
-        self.lengths.get(index as usize).copied().map_or(0, u64::from)
     }
 }
 

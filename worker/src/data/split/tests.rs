@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::data::census::Survey;
+use crate::data::rows::TextSpill;
 use crate::data::source::{SourceFile, Wanted};
 
 /// Rows of one role: texts and labels, in a CSV file of its own.
@@ -25,7 +26,7 @@ fn census(tables: &[Table<'_>], hygiene: Hygiene) -> Result<Census, DataError> {
     let rule = LabelRule::Class { column: "label".to_owned(), names };
     let near = hygiene.near_duplicates == muster_common::manifest::NearDuplicates::Together;
     let survey = Survey { wanted: &wanted, rule: Some(&rule), hygiene, near, num_threads: 2 };
-    survey.take(&files)
+    survey.take(&files, &mut TextSpill::new(&std::env::temp_dir(), false)?)
 }
 
 fn divided(

@@ -1,0 +1,259 @@
+//! Simulated workers over real gRPC: they take runs and report as a runner would, and train nothing. What
+//! is measured is the coordinator.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use muster_common::evaluation::Evaluation;
+use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
+use muster_common::storage::CheckpointKey;
+use muster_proto::PROTOCOL_VERSION;
+use muster_proto::v1::control_service_client::ControlServiceClient;
+use muster_proto::v1::session_request::Message as Request;
+use muster_proto::v1::session_response::Message as Response;
+use muster_proto::v1::worker_service_client::WorkerServiceClient;
+use muster_proto::v1::{self, SessionRequest};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{interval, sleep};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use super::Flags;
+
+/// Sessions on one connection; servers allow a limited number of streams on each.
+const SESSIONS_PER_CONNECTION: usize = 100;
+/// Between two signs of life of a worker, as real ones do it.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// What all workers count.
+#[derive(Debug, Default)]
+struct Tally {
+    trials: AtomicU64,
+    /// Milliseconds between the end of a trial and the start of the next on the same worker.
+    gaps_ms: Mutex<Vec<f64>>,
+    connected: AtomicU64,
+    finished: Notify,
+}
+
+/// What a simulated trial does.
+#[derive(Debug, Clone, Copy)]
+struct Conduct {
+    /// Time it takes.
+    duration: Duration,
+    /// Reports besides its start and its end: checkpoints, and the result as the last.
+    num_reports: u64,
+}
+
+/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`; `--idle-seconds` keeps the
+/// workers connected afterwards. One JSON object.
+pub(super) fn control(flags: &Flags) -> anyhow::Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(flags))
+}
+
+async fn measure(flags: &Flags) -> anyhow::Result<Value> {
+    let url = flags.text("url")?.to_owned();
+    let num_workers: usize = flags.number("workers", 16)?;
+    let num_trials: u64 = flags.number("trials", 1000)?;
+    let conduct = Conduct {
+        duration: Duration::from_millis(flags.number("trial-ms", 0)?),
+        num_reports: flags.number("reports", 10)?,
+    };
+    let tally = Arc::new(Tally::default());
+    let mut channels: Vec<Channel> = Vec::new();
+    for number in 0..num_workers {
+        if number % SESSIONS_PER_CONNECTION == 0 {
+            channels.push(Endpoint::from_shared(url.clone())?.connect().await?);
+        }
+        let channel = channels.last().context("no connection")?.clone();
+        let (tally, name) = (Arc::clone(&tally), format!("sim-{number:05}"));
+        tokio::spawn(async move {
+            if let Err(error) = work(channel, name, conduct, tally).await {
+                eprintln!("a worker ended: {error:#}");
+            }
+        });
+    }
+    let begun = Instant::now();
+    while tally.connected.load(Ordering::Relaxed) < num_workers as u64 {
+        if begun.elapsed() > Duration::from_secs(300) {
+            bail!("{} of {num_workers} workers connected", tally.connected.load(Ordering::Relaxed));
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let connected_seconds = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    if num_trials > 0 {
+        let channel = Endpoint::from_shared(url)?.connect().await?;
+        let request = v1::SubmitExperimentRequest {
+            manifest: manifest(num_trials),
+            base_directory: "/".to_owned(),
+        };
+        ControlServiceClient::new(channel).submit_experiment(request).await?;
+        tally.finished.notified().await;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    sleep(Duration::from_secs_f64(flags.number("idle-seconds", 0.0)?)).await;
+    let mut gaps = tally.gaps_ms.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    gaps.sort_by(f64::total_cmp);
+    let quantile = |percent: usize| {
+        let at = gaps.len().saturating_sub(1) * percent / 100;
+        gaps.get(at).copied().unwrap_or_default()
+    };
+    Ok(json!({
+        "seconds": seconds,
+        "trials": tally.trials.load(Ordering::Relaxed),
+        "connected_seconds": connected_seconds,
+        "gap_ms": {"median": quantile(50), "p95": quantile(95), "max": quantile(100)},
+    }))
+}
+
+fn manifest(num_trials: u64) -> String {
+    format!(
+        "version: 1
+name: simulated
+seed: 1
+model: {{pretrained: /nowhere}}
+data:
+  train: {{path: /nowhere.csv}}
+  validation: {{fraction: 0.1}}
+  text: text
+  label: {{column: label}}
+hyperparameters:
+  learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
+  global_batch_size: {{values: [8, 16, 32]}}
+searcher: {{metric: accuracy, max_trials: {num_trials}, sampler: {{type: random}}, pruner: {{type: none}}}}
+budget: {{steps: 1000}}
+"
+    )
+}
+
+/// One worker, from its hello to the end of the connection.
+async fn work(
+    channel: Channel,
+    name: String,
+    conduct: Conduct,
+    tally: Arc<Tally>,
+) -> anyhow::Result<()> {
+    let (sender, requests) = mpsc::channel(64);
+    let hello = v1::Hello {
+        worker_id: name,
+        protocol_version: PROTOCOL_VERSION,
+        host: "simulated".to_owned(),
+        held_generation: None,
+    };
+    say(&sender, Request::Hello(hello)).await?;
+    let mut client = WorkerServiceClient::new(channel);
+    let mut responses = client.session(ReceiverStream::new(requests)).await?.into_inner();
+    let mut heartbeat = interval(HEARTBEAT);
+    let mut ended_at: Option<Instant> = None;
+    let mut unacknowledged = BTreeMap::new();
+    loop {
+        let response = tokio::select! {
+            _ = heartbeat.tick() => {
+                say(&sender, Request::Heartbeat(v1::Heartbeat {})).await?;
+                continue;
+            }
+            response = responses.message() => response?,
+        };
+        match response.and_then(|response| response.message) {
+            None => return Ok(()),
+            Some(Response::Welcome(_)) => {
+                tally.connected.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Response::Assign(spec)) => {
+                let spec = RunSpec::try_from(spec)?;
+                let is_trial = matches!(spec.task, Task::Train(_));
+                if let Some(at) = ended_at.take().filter(|_| is_trial) {
+                    let gap = at.elapsed().as_secs_f64() * 1e3;
+                    tally.gaps_ms.lock().unwrap_or_else(PoisonError::into_inner).push(gap);
+                }
+                let last = run(&sender, &spec, conduct).await?;
+                ended_at = is_trial.then(Instant::now);
+                unacknowledged.insert(spec.generation.0, (last, spec.task));
+            }
+            Some(Response::Acknowledge(wire)) => {
+                let is_last = |(last, _): &(u64, Task)| *last <= wire.sequence;
+                if unacknowledged.get(&wire.generation).is_some_and(is_last)
+                    && let Some((_, task)) = unacknowledged.remove(&wire.generation)
+                {
+                    match task {
+                        Task::Train(_) => {
+                            tally.trials.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Task::Finish { .. } => tally.finished.notify_one(),
+                        Task::Prepare { .. } => {}
+                    }
+                }
+            }
+            Some(Response::Direct(_) | Response::Abandon(_)) => bail!("an unexpected directive"),
+        }
+    }
+}
+
+async fn say(sender: &mpsc::Sender<SessionRequest>, message: Request) -> anyhow::Result<()> {
+    Ok(sender.send(SessionRequest { message: Some(message) }).await?)
+}
+
+/// Does a run; the number of its last report.
+async fn run(
+    sender: &mpsc::Sender<SessionRequest>,
+    spec: &RunSpec,
+    conduct: Conduct,
+) -> anyhow::Result<u64> {
+    let mut reports = match &spec.task {
+        Task::Prepare { .. } => vec![RunReport::Prepared(summary())],
+        Task::Train(task) => trained(spec, task, conduct.num_reports),
+        Task::Finish { .. } => {
+            vec![RunReport::Finished { test: None, model: "/nowhere".to_owned() }]
+        }
+    };
+    reports.push(RunReport::Ended { exit: RunExit::Completed });
+    if matches!(spec.task, Task::Train(_)) && !conduct.duration.is_zero() {
+        sleep(conduct.duration).await;
+    }
+    let mut sequence = 0;
+    for report in &reports {
+        sequence += 1;
+        let report = Some(report.into());
+        let wire = v1::Report { generation: spec.generation.0, sequence, report };
+        say(sender, Request::Report(wire)).await?;
+    }
+    Ok(sequence)
+}
+
+fn summary() -> DataSummary {
+    DataSummary {
+        cache: "cache".to_owned(),
+        num_train: 1000,
+        num_validation: 100,
+        labels: vec!["no".to_owned(), "yes".to_owned()],
+        ..DataSummary::default()
+    }
+}
+
+/// Checkpoints on the way, and the result.
+fn trained(spec: &RunSpec, task: &TrainTask, num_reports: u64) -> Vec<RunReport> {
+    let checkpoints = num_reports.saturating_sub(1).max(1);
+    let mut reports: Vec<RunReport> = (1..=checkpoints)
+        .map(|number| RunReport::CheckpointCommitted {
+            checkpoint: CheckpointKey {
+                trial: task.trial.clone(),
+                step: task.target_step * number / checkpoints,
+                generation: spec.generation,
+            },
+        })
+        .collect();
+    let right = 10 + u64::from(task.trial.number % 37);
+    let evaluation = Evaluation {
+        loss: 1.0 / (1.0 + f64::from(task.trial.number % 101)),
+        confusion: vec![vec![right, 50 - right], vec![50 - right, right]],
+        auc: None,
+        masked: None,
+    };
+    reports.push(RunReport::Evaluated { step: task.target_step, evaluation });
+    reports
+}

@@ -1,0 +1,136 @@
+//! `muster serve` with clients and workers that dial in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::hosts::{Host, Hosts};
+use crate::process::{Muster, PATIENCE, program};
+
+/// A coordinator without workers of its own, in a directory with a store.
+#[derive(Debug)]
+pub struct Service {
+    /// The coordinator.
+    pub server: Muster,
+    /// Where it is found.
+    pub url: String,
+    directory: PathBuf,
+}
+
+/// Where a program is started: here, or on one of two hosts.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// On this machine.
+    Here,
+    /// On one of two hosts.
+    On(&'a Hosts, Host),
+}
+
+impl Place<'_> {
+    fn command(self, name: &str) -> anyhow::Result<Command> {
+        match self {
+            Self::Here => Ok(Command::new(program(name)?)),
+            Self::On(hosts, host) => hosts.command(host, name),
+        }
+    }
+
+    fn address(self) -> &'static str {
+        match self {
+            Self::Here => "127.0.0.1",
+            Self::On(_, host) => host.address(),
+        }
+    }
+}
+
+impl Service {
+    /// Starts it in `directory`, at a port of the system's choice.
+    pub fn start(directory: &Path, place: Place<'_>) -> anyhow::Result<Self> {
+        let listen = format!("{}:0", place.address());
+        let arguments = ["serve", "--listen", &listen, "--no-workers"];
+        let mut server =
+            Muster::start_command(place.command("muster")?, directory, "serve", &arguments)?;
+        let url = server.wait_for("address", |server| {
+            let line = server.stdout().lines().next()?.to_owned();
+            line.strip_prefix("serving on ").map(ToOwned::to_owned)
+        })?;
+        Ok(Self { server, url, directory: directory.to_owned() })
+    }
+
+    /// A worker that dials in.
+    pub fn worker(&self, place: Place<'_>, label: &str) -> anyhow::Result<Muster> {
+        let arguments = ["supervise", "--coordinator", &self.url];
+        let command = place.command("muster-worker")?;
+        Muster::start_command(command, &self.directory, label, &arguments)
+    }
+
+    /// A client of it.
+    pub fn client(&self, place: Place<'_>, arguments: &[&str]) -> anyhow::Result<Muster> {
+        let label = arguments.first().copied().unwrap_or("muster");
+        let arguments = [arguments, &["--coordinator", &self.url]].concat();
+        Muster::start_command(place.command("muster")?, &self.directory, label, &arguments)
+    }
+
+    /// What a client that ends well prints: its standard output, and its standard error.
+    pub fn ask(&self, place: Place<'_>, arguments: &[&str]) -> anyhow::Result<(String, String)> {
+        self.client(place, arguments)?.succeed()
+    }
+
+    /// Asks again and again until the answer says one of these words.
+    pub fn wait_for(
+        &self,
+        place: Place<'_>,
+        arguments: &[&str],
+        words: &str,
+    ) -> anyhow::Result<String> {
+        let begun = Instant::now();
+        loop {
+            let (answer, _) = self.ask(place, arguments)?;
+            if answer.contains(words) {
+                return Ok(answer);
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("no `{words}`: {answer}\n{}", self.server.stderr());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Number of whole checkpoints of the only trial of experiment `name` in the store of `directory`.
+pub fn num_checkpoints(directory: &Path, name: &str) -> usize {
+    let trial = format!("muster-data/experiments/{name}/trials/1/checkpoints");
+    let entries = fs::read_dir(directory.join(trial)).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().join("index.json").is_file()).count()
+}
+
+/// Waits until that number is reached.
+pub fn await_checkpoints(directory: &Path, name: &str, number: usize) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    while num_checkpoints(directory, name) < number {
+        if begun.elapsed() > PATIENCE {
+            bail!("no {number} checkpoints of {name}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The exported weights of experiment `name`.
+pub fn exported_weights(directory: &Path, name: &str) -> anyhow::Result<Vec<u8>> {
+    let mut folders = vec![directory.join("muster-data/experiments").join(name)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)?.flatten() {
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name() == "model.safetensors"
+                && folder.join("config.json").is_file()
+            {
+                return fs::read(entry.path()).context("exported weights");
+            }
+        }
+    }
+    bail!("{name} has exported nothing")
+}
