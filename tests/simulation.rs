@@ -47,9 +47,10 @@ fn manifest(draws: &mut Draws) -> Manifest {
         _ => halving("asha"),
     };
     let samplers = ["random", "sobol", "tpe", "{type: gp, startup_trials: 3}", "cmaes"];
-    let sampler = match pruner.contains("hyperband") {
-        true => "bohb",
-        false => samplers[usize::try_from(draws.below(5)).unwrap()],
+    let sampler = if pruner.contains("hyperband") {
+        "bohb"
+    } else {
+        samplers[usize::try_from(draws.below(5)).unwrap()]
     };
     let target = if draws.below(6) == 0 { ", target: 0.85" } else { "" };
     let slots = match draws.below(5) {

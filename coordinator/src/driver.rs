@@ -1,6 +1,8 @@
 //! The only loop around the engine: receive, apply, journal, then answer and act. Nothing leaves the
 //! process before the events that caused it are durable. One transaction serves a whole batch.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 
 use muster_common::id::{Generation, WorkerId};
@@ -43,6 +45,18 @@ enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the coordinator is stopping")]
 pub struct Stopped;
+
+/// The answer to a report that is on its way to the journal. [`Admission::New`]: it is durable.
+#[derive(Debug)]
+pub struct PendingAdmission(oneshot::Receiver<Admission>);
+
+impl Future for PendingAdmission {
+    type Output = Result<Admission, Stopped>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map_err(|_| Stopped)
+    }
+}
 
 /// What others hold to talk to the engine.
 #[derive(Debug, Clone)]
@@ -89,18 +103,19 @@ impl Driver {
         answer.await.map_err(|_| Stopped)
     }
 
-    /// Applies a worker's report if it is new. When this returns [`Admission::New`], it is durable.
+    /// Applies a worker's report if it is new. The answer comes when it is durable, and in the order of the
+    /// calls: whoever has several need not wait in between, so that one write serves them all.
     pub async fn report(
         &self,
         worker: WorkerId,
         generation: Generation,
         sequence: u64,
         report: RunReport,
-    ) -> Result<Admission, Stopped> {
+    ) -> Result<PendingAdmission, Stopped> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Report { worker, generation, sequence, report, reply };
         self.commands.send(command).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        Ok(PendingAdmission(answer))
     }
 
     /// Looks at the engine between two events.

@@ -1,5 +1,6 @@
 //! The worker service: one stream per worker.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,11 +18,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Service;
+use crate::driver::{PendingAdmission, Stopped};
 use crate::engine::{Admission, Engine, Event, LossCause};
 use crate::live::ToWorker;
 
 /// Wire messages that may wait for a slow connection.
 const OUTGOING_MAX: usize = 16;
+/// Reports of one worker that may wait for the journal; then no more are read from it.
+const PENDING_MAX: usize = 64;
 
 /// Implementation of the worker service.
 pub(super) struct Workers {
@@ -94,6 +98,14 @@ struct Session {
     owner: Mutex<Option<Owner>>,
 }
 
+/// A report that waits for the journal.
+struct PendingReport {
+    generation: Generation,
+    sequence: u64,
+    is_end: bool,
+    admission: PendingAdmission,
+}
+
 /// For whom a worker works.
 #[derive(Debug, Clone)]
 struct Owner {
@@ -102,7 +114,7 @@ struct Owner {
     subject: (ExperimentId, Option<TrialId>),
 }
 
-fn stopping(error: crate::driver::Stopped) -> Status {
+fn stopping(error: Stopped) -> Status {
     Status::unavailable(error.to_string())
 }
 
@@ -128,14 +140,19 @@ impl Session {
         let lease_ms = u64::try_from(self.service.lease.as_millis()).unwrap_or(u64::MAX);
         self.send(Response::Welcome(v1::Welcome { lease_ms })).await?;
         self.reconcile(hello.host, hello.held_generation.map(Generation)).await?;
+        let mut pending = VecDeque::new();
         loop {
             tokio::select! {
                 message = messages.recv() => match message {
                     Some(message) => self.forward(message).await?,
                     None => return Err(Status::aborted("another session took over")),
                 },
-                request = incoming.next() => match request {
-                    Some(Ok(request)) => self.take(request).await?,
+                admission = first(&mut pending), if !pending.is_empty() => {
+                    let Some(report) = pending.pop_front() else { continue };
+                    self.acknowledge(&report, admission.map_err(stopping)?).await?;
+                }
+                request = incoming.next(), if pending.len() < PENDING_MAX => match request {
+                    Some(Ok(request)) => pending.extend(self.take(request).await?),
                     Some(Err(status)) => return Err(status),
                     None => return Ok(()),
                 },
@@ -200,11 +217,20 @@ impl Session {
         self.send(message).await
     }
 
-    async fn take(&self, request: SessionRequest) -> Result<(), Status> {
+    /// Acts on a message. A report is to be acknowledged when it is durable.
+    async fn take(&self, request: SessionRequest) -> Result<Option<PendingReport>, Status> {
         self.service.live.touch(&self.worker, Instant::now());
         match request.message {
-            Some(Request::Report(report)) => self.take_report(report).await,
-            Some(Request::Progress(wire)) => {
+            Some(Request::Report(report)) => return self.take_report(report).await.map(Some),
+            Some(message) => self.take_other(message).await?,
+            None => {}
+        }
+        Ok(None)
+    }
+
+    async fn take_other(&self, message: Request) -> Result<(), Status> {
+        match message {
+            Request::Progress(wire) => {
                 let generation = Generation(wire.generation);
                 let owner = self.owner_of(generation).await?;
                 // What rank 0 says is said for all.
@@ -213,46 +239,53 @@ impl Session {
                 }
                 Ok(())
             }
-            Some(Request::LogLines(lines)) => {
+            Request::LogLines(lines) => {
                 let generation = lines.generation.map(Generation);
                 self.take_lines(generation, lines.lines).await
             }
-            Some(Request::Goodbye(goodbye)) => {
+            Request::Goodbye(goodbye) => {
                 let cause = LossCause::Left { reason: goodbye.reason };
                 let event = Event::WorkerLost { worker: self.worker.clone(), cause };
                 self.service.driver.apply(event).await.map_err(stopping)?;
                 self.service.live.forget(&self.worker);
                 Ok(())
             }
-            Some(Request::Heartbeat(_)) | None => Ok(()),
-            Some(Request::Hello(_)) => Err(Status::invalid_argument("Hello is said once")),
+            Request::Heartbeat(_) | Request::Report(_) => Ok(()),
+            Request::Hello(_) => Err(Status::invalid_argument("Hello is said once")),
         }
     }
 
-    async fn take_report(&self, wire: v1::Report) -> Result<(), Status> {
-        let generation = Generation(wire.generation);
+    async fn take_report(&self, wire: v1::Report) -> Result<PendingReport, Status> {
+        let (generation, sequence) = (Generation(wire.generation), wire.sequence);
         let illegal = |error: muster_proto::convert::ConvertError| {
-            Status::invalid_argument(format!("report {}: {error}", wire.sequence))
+            Status::invalid_argument(format!("report {sequence}: {error}"))
         };
         let report = wire.report.ok_or_else(|| Status::invalid_argument("a report is empty"))?;
         let report = RunReport::try_from(report).map_err(illegal)?;
         let is_end = matches!(report, RunReport::Ended { .. });
-        let admission = self
-            .service
-            .driver
-            .report(self.worker.clone(), generation, wire.sequence, report)
-            .await
-            .map_err(stopping)?;
+        let driver = &self.service.driver;
+        let worker = self.worker.clone();
+        let admission =
+            driver.report(worker, generation, sequence, report).await.map_err(stopping)?;
+        Ok(PendingReport { generation, sequence, is_end, admission })
+    }
+
+    /// Tells the worker that a report is durable.
+    async fn acknowledge(
+        &self,
+        report: &PendingReport,
+        admission: Admission,
+    ) -> Result<(), Status> {
+        let PendingReport { generation, sequence, is_end, .. } = *report;
         if admission == Admission::Gap {
             return Err(Status::out_of_range(format!(
-                "report {} of run {generation} came before earlier ones",
-                wire.sequence
+                "report {sequence} of run {generation} came before earlier ones"
             )));
         }
         if is_end && is_first(self.owner_of(generation).await?.as_ref()) {
             self.service.live.end_run(generation);
         }
-        self.forward(ToWorker::Acknowledge { generation, sequence: wire.sequence }).await
+        self.forward(ToWorker::Acknowledge { generation, sequence }).await
     }
 
     /// Files log lines with the run they belong to.
@@ -293,6 +326,14 @@ impl Session {
             self.owner().clone_from(&found);
         }
         Ok(found)
+    }
+}
+
+/// The answer to the oldest report; there is one.
+async fn first(pending: &mut VecDeque<PendingReport>) -> Result<Admission, Stopped> {
+    match pending.front_mut() {
+        Some(report) => (&mut report.admission).await,
+        None => std::future::pending().await,
     }
 }
 
