@@ -2,6 +2,7 @@
 //! touches no tensor, so it stays responsive whatever the runner does, and kills what hangs.
 
 mod book;
+mod gpu;
 mod group;
 mod host;
 mod memory;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::pipe::{FromRunner, ToRunner};
 use book::Book;
+use gpu::GpuMemory;
 use runner::{Death, Runner, RunnerEvent};
 use session::{FromCoordinator, Link};
 
@@ -60,11 +62,13 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let host = host::address_towards(&options.coordinator);
+    let gpu = GpuMemory::of_slot().await;
     let link = Link::open(options.coordinator.clone(), options.worker.clone());
     let mut supervisor = Supervisor {
         link,
-        runner: Runner::spawn(host).context("the runner does not start")?,
+        runner: Runner::spawn(host, gpu.clone()).context("the runner does not start")?,
         host,
+        gpu,
         state: RunnerState::Starting { deadline: Instant::now() + READY_DEADLINE },
         waiting: None,
         current: None,
@@ -142,6 +146,7 @@ struct Supervisor {
     link: Link,
     /// Address of this host for other ranks.
     host: Option<IpAddr>,
+    gpu: Option<GpuMemory>,
     runner: Runner,
     state: RunnerState,
     /// A run that waits for the runner to be ready.
@@ -181,7 +186,8 @@ impl Supervisor {
                 self.died(Going::Killed(how)).await
             }
             RunnerState::Dead { again_at } if again_at <= now => {
-                self.runner = Runner::spawn(self.host).context("the runner does not start")?;
+                self.runner = Runner::spawn(self.host, self.gpu.clone())
+                    .context("the runner does not start")?;
                 self.state = RunnerState::Starting { deadline: now + READY_DEADLINE };
                 Ok(())
             }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::gpu::GpuMemory;
 use super::group::ProcessGroup;
 use super::memory::MemoryKills;
 use crate::collective::ADDRESS_VARIABLE;
@@ -50,6 +51,7 @@ pub(super) struct Runner {
     stdout: Option<Lines<BufReader<ChildStdout>>>,
     stderr: Option<Lines<BufReader<ChildStderr>>>,
     group: Option<ProcessGroup>,
+    gpu: Option<GpuMemory>,
     memory: MemoryKills,
     /// How it ended, once it has; its last words may still be in the pipes.
     status: Option<io::Result<ExitStatus>>,
@@ -59,7 +61,7 @@ pub(super) struct Runner {
 impl Runner {
     /// `host` is the address of this host for the other ranks of a gang, unless the environment names
     /// one.
-    pub(super) fn spawn(host: Option<IpAddr>) -> io::Result<Self> {
+    pub(super) fn spawn(host: Option<IpAddr>, gpu: Option<GpuMemory>) -> io::Result<Self> {
         let host = host.filter(|_| std::env::var_os(ADDRESS_VARIABLE).is_none());
         let mut child = Command::new(std::env::current_exe()?)
             .envs(compute::environment())
@@ -76,7 +78,7 @@ impl Runner {
         let stderr = child.stderr.take().map(|pipe| BufReader::new(pipe).lines());
         let group = child.id().and_then(ProcessGroup::of);
         let memory = MemoryKills::watch();
-        Ok(Self { child, stdin, stdout, stderr, group, memory, status: None, is_dead: false })
+        Ok(Self { child, stdin, stdout, stderr, group, gpu, memory, status: None, is_dead: false })
     }
 
     /// Writes one message.
@@ -102,9 +104,7 @@ impl Runner {
                     Ok(status) => (status.to_string(), status.signal()),
                     Err(error) => (error.to_string(), None),
                 };
-                if let Some(group) = self.group {
-                    group.gone().await;
-                }
+                self.gone().await;
                 self.is_dead = true;
                 let for_memory = signal == Some(KILL) && self.memory.any();
                 return RunnerEvent::Ended(Death { how, for_memory });
@@ -143,8 +143,16 @@ impl Runner {
         if let Err(error) = self.child.kill().await {
             tracing::warn!(%error, "the runner cannot be killed");
         }
+        self.gone().await;
+    }
+
+    /// Waits until nothing of it holds the slot: no process, and no memory of its GPU.
+    async fn gone(&self) {
         if let Some(group) = self.group {
             group.gone().await;
+        }
+        if let Some(gpu) = &self.gpu {
+            gpu.freed().await;
         }
     }
 

@@ -261,12 +261,14 @@ fn results_that_are_not_finite_are_no_trouble() {
     for sampler in all() {
         let nowhere = search(&sampler, &plane(), Seed(2), 25, |_| f64::NAN);
         assert_eq!(nowhere.len(), 25);
+        // The best place is well inside of what is finite, which is a third of the points.
         let value = |point: &Assignment| {
-            if point["x"].as_f64() < 5.0 { f64::INFINITY } else { point["x"].as_f64() }
+            let x = point["x"].as_f64();
+            if x < 5.0 { f64::INFINITY } else { (x - 8.0).abs() }
         };
         let tried = search(&sampler, &plane(), Seed(2), 90, value);
         let late = tried[60..].iter().filter(|(_, value)| value.is_finite()).count();
-        assert!(!sampler.learns() || late > 15, "{}: {late} of 30", sampler.name());
+        assert!(!sampler.learns() || late > 16, "{}: {late} of 30", sampler.name());
     }
 }
 
