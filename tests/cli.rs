@@ -73,6 +73,14 @@ budget: {epochs: 4}
 }
 
 #[test]
+fn a_plan_without_slots_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, stderr) = fails(directory.path(), &["plan", "e.yaml", "--slots", "0"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("--slots"), "{stderr}");
+}
+
+#[test]
 fn missing_files_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let (code, stderr) = fails(directory.path(), &["run", "nowhere.yaml"]);

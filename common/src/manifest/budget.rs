@@ -73,13 +73,25 @@ impl Budget {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.amount(), self.unit())
+        match self {
+            Self::Steps(amount) | Self::Examples(amount) => write!(f, "{amount}")?,
+            // 0.1 times 3 is 0.3 for people; a millionth is the smallest budget there is.
+            Self::Epochs(amount) => write!(f, "{}", (amount * 1e6).round() / 1e6)?,
+        }
+        write!(f, " {}", self.unit())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fractions_of_epochs_are_shown_as_they_were_written() {
+        assert_eq!(Budget::Epochs(0.1 * 3.0).to_string(), "0.3 epochs");
+        assert_eq!(Budget::Epochs(1e-6).to_string(), "0.000001 epochs");
+        assert_eq!(Budget::Examples(999_999_999_999).to_string(), "999999999999 examples");
+    }
 
     #[test]
     fn an_epoch_is_every_example_once_with_its_partial_batch() {

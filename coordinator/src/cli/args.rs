@@ -73,7 +73,7 @@ pub(super) struct PlanArguments {
     #[arg(value_name = "MANIFEST")]
     pub(super) manifest: PathBuf,
     /// Slots that there will be; without it, those of one trial
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) slots: Option<u32>,
     /// Training examples, without what is held out; without it, lines of local files are counted
     #[arg(long, value_name = "N")]

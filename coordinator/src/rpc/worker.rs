@@ -143,14 +143,16 @@ impl Session {
         let mut pending = VecDeque::new();
         loop {
             tokio::select! {
-                message = messages.recv() => match message {
-                    Some(message) => self.forward(message).await?,
-                    None => return Err(Status::aborted("another session took over")),
-                },
+                // What is durable is acknowledged before the worker hears of what follows from it.
+                biased;
                 admission = first(&mut pending), if !pending.is_empty() => {
                     let Some(report) = pending.pop_front() else { continue };
                     self.acknowledge(&report, admission.map_err(stopping)?).await?;
                 }
+                message = messages.recv() => match message {
+                    Some(message) => self.forward(message).await?,
+                    None => return Err(Status::aborted("another session took over")),
+                },
                 request = incoming.next(), if pending.len() < PENDING_MAX => match request {
                     Some(Ok(request)) => pending.extend(self.take(request).await?),
                     Some(Err(status)) => return Err(status),
