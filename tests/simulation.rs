@@ -22,6 +22,7 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
 use muster_coordinator::engine::run::MemberState;
+use muster_coordinator::engine::saved::{Restoring, RowKey};
 use muster_coordinator::engine::trial::{StopReason, TrialState};
 use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES};
 
@@ -405,15 +406,46 @@ impl Simulation {
     }
 
     fn check_replay(&mut self) {
-        let mut replayed = Engine::default();
+        let (mut replayed, mut saved) = (Engine::default(), Saved::default());
         for (at, event) in self.events.clone() {
             replayed.apply(at, event);
             if self.draws.below(40) == 0 {
-                let snapshot = serde_json::to_string(&replayed).unwrap();
-                replayed = serde_json::from_str(&snapshot).unwrap();
+                replayed = saved.restore(&mut replayed);
             }
         }
         assert_eq!(replayed, self.live);
+    }
+}
+
+/// The rows of snapshots, as a journal keeps them.
+#[derive(Default)]
+struct Saved(BTreeMap<RowKey, String>);
+
+impl Saved {
+    /// Takes a snapshot and gives the engine that comes out of all there are.
+    fn restore(&mut self, engine: &mut Engine) -> Engine {
+        self.0.extend(engine.unsaved().unwrap());
+        engine.mark_saved();
+        let mut restoring = Restoring::new(&engine.head().unwrap()).unwrap();
+        let is_experiment = |(key, row): (&RowKey, &String)| match key {
+            RowKey::Experiment(id) => Some((id.clone(), row.clone())),
+            RowKey::Trial(_) | RowKey::Decision(..) => None,
+        };
+        for (id, row) in self.0.iter().filter_map(is_experiment) {
+            restoring.experiment(&row).unwrap();
+            for (key, row) in &self.0 {
+                match key {
+                    RowKey::Trial(trial) if trial.experiment == id => {
+                        restoring.trial(row).unwrap();
+                    }
+                    RowKey::Decision(experiment, _) if *experiment == id => {
+                        restoring.decision(row).unwrap();
+                    }
+                    RowKey::Experiment(_) | RowKey::Trial(_) | RowKey::Decision(..) => {}
+                }
+            }
+        }
+        restoring.finish()
     }
 }
 

@@ -156,7 +156,7 @@ impl Loop {
         loop {
             let mut batch = Vec::new();
             if inbox.blocking_recv().map(|command| batch.push(command)).is_none() {
-                return self.journal.snapshot(&self.engine);
+                return self.journal.snapshot(&mut self.engine);
             }
             while batch.len() < BATCH_MAX
                 && let Ok(command) = inbox.try_recv()
@@ -165,7 +165,7 @@ impl Loop {
             }
             let is_last = self.serve(batch)?;
             if is_last {
-                return self.journal.snapshot(&self.engine);
+                return self.journal.snapshot(&mut self.engine);
             }
         }
     }
@@ -212,7 +212,7 @@ impl Loop {
             reader(&self.engine);
         }
         if !events.is_empty() {
-            self.journal.snapshot_if_due(&self.engine)?;
+            self.journal.snapshot_if_due(&mut self.engine)?;
             self.changed.send_replace(self.journal.position());
         }
         Ok(is_last)

@@ -11,10 +11,12 @@ use std::time::Duration;
 use muster_common::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::engine::saved::{Restoring, RowKey};
 use crate::engine::{Engine, Event};
 
-/// Format of events, snapshots and tables. 2: runs of several ranks; 1 is read too.
-const FORMAT: i64 = 2;
+/// Format of events, snapshots and tables. 2: runs of several ranks. 3: experiments, trials and decisions
+/// are rows of their own. 1 and 2 are read too.
+const FORMAT: i64 = 3;
 /// Events between two snapshots: replaying so many takes a fraction of a second.
 const SNAPSHOT_EVERY: u64 = 1000;
 
@@ -141,32 +143,34 @@ impl Journal {
 
     /// Writes a snapshot when enough has happened since the last. The engine must be the state after
     /// every appended event.
-    pub fn snapshot_if_due(&mut self, engine: &Engine) -> Result<(), JournalError> {
+    pub fn snapshot_if_due(&mut self, engine: &mut Engine) -> Result<(), JournalError> {
         if self.position - self.snapshot_position < SNAPSHOT_EVERY {
             return Ok(());
         }
         self.snapshot(engine)
     }
 
-    /// Writes a snapshot and forgets older ones. Events are kept: they are the history.
-    pub fn snapshot(&mut self, engine: &Engine) -> Result<(), JournalError> {
+    /// Brings the snapshot to the present. Events are kept: they are the history.
+    pub fn snapshot(&mut self, engine: &mut Engine) -> Result<(), JournalError> {
         let (path, position) = (self.path.clone(), self.position);
-        let body = serde_json::to_string(engine).map_err(|source| JournalError::Damaged {
-            path: path.clone(),
-            position,
-            source,
-        })?;
+        let body = engine.head().and_then(|head| Ok((head, engine.unsaved()?)));
+        let (head, rows) =
+            body.map_err(|source| JournalError::Damaged { path: path.clone(), position, source })?;
         let write = |connection: &mut Connection| {
             let transaction = connection.transaction()?;
+            for (key, row) in &rows {
+                write_row(&transaction, key, row)?;
+            }
             transaction.execute(
                 "INSERT OR REPLACE INTO snapshots (position, body) VALUES (?1, ?2)",
-                params![integer(position), body],
+                params![integer(position), head],
             )?;
             transaction
                 .execute("DELETE FROM snapshots WHERE position < ?1", params![integer(position)])?;
             transaction.commit()
         };
         write(&mut self.connection).map_err(|source| JournalError::Database { path, source })?;
+        engine.mark_saved();
         self.snapshot_position = position;
         Ok(())
     }
@@ -189,9 +193,17 @@ impl Journal {
             .map_err(database)?;
         let (mut position, mut engine) = match found {
             None => (0, Engine::default()),
-            Some((position, body)) => {
+            Some((position, head)) => {
                 let position = position.unsigned_abs();
-                (position, serde_json::from_str(&body).map_err(damaged(position))?)
+                let mut restoring = Restoring::new(&head).map_err(damaged(position))?;
+                read_rows(&self.connection, |kind, row| match kind {
+                    Kind::Experiment => restoring.experiment(row),
+                    Kind::Trial => restoring.trial(row),
+                    Kind::Decision => restoring.decision(row),
+                })
+                .map_err(database)?
+                .map_err(damaged(position))?;
+                (position, restoring.finish())
             }
         };
         self.snapshot_position = position;
@@ -217,6 +229,61 @@ impl Journal {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    Experiment,
+    Trial,
+    Decision,
+}
+
+fn write_row(connection: &Connection, key: &RowKey, row: &str) -> rusqlite::Result<usize> {
+    match key {
+        RowKey::Experiment(id) => connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO experiments (experiment, body) VALUES (?1, ?2)",
+            )?
+            .execute(params![id.as_str(), row]),
+        RowKey::Trial(id) => connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO trials (experiment, number, body) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![id.experiment.as_str(), id.number, row]),
+        RowKey::Decision(id, place) => connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO decisions (experiment, place, body) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![id.as_str(), integer(*place), row]),
+    }
+}
+
+/// Hands out the rows of a snapshot: each experiment, then its trials and decisions in order.
+fn read_rows(
+    connection: &Connection,
+    mut take: impl FnMut(Kind, &str) -> Result<(), serde_json::Error>,
+) -> rusqlite::Result<Result<(), serde_json::Error>> {
+    let mut experiments = connection.prepare("SELECT experiment, body FROM experiments")?;
+    let mut trials =
+        connection.prepare("SELECT body FROM trials WHERE experiment = ?1 ORDER BY number")?;
+    let mut decisions =
+        connection.prepare("SELECT body FROM decisions WHERE experiment = ?1 ORDER BY place")?;
+    let mut rows = experiments.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        if let Err(error) = take(Kind::Experiment, row.get_ref(1)?.as_str()?) {
+            return Ok(Err(error));
+        }
+        for (kind, statement) in [(Kind::Trial, &mut trials), (Kind::Decision, &mut decisions)] {
+            let mut rows = statement.query(params![id])?;
+            while let Some(row) = rows.next()? {
+                if let Err(error) = take(kind, row.get_ref(0)?.as_str()?) {
+                    return Ok(Err(error));
+                }
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
 /// SQLite knows signed integers only; positions and times stay far below the limit.
 fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -238,7 +305,14 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
             "CREATE TABLE IF NOT EXISTS events (
                  position INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, body TEXT NOT NULL);
              CREATE TABLE IF NOT EXISTS snapshots (
-                 position INTEGER PRIMARY KEY, body TEXT NOT NULL);",
+                 position INTEGER PRIMARY KEY, body TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS experiments (experiment TEXT PRIMARY KEY, body TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS trials (
+                 experiment TEXT NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL,
+                 PRIMARY KEY (experiment, number)) WITHOUT ROWID;
+             CREATE TABLE IF NOT EXISTS decisions (
+                 experiment TEXT NOT NULL, place INTEGER NOT NULL, body TEXT NOT NULL,
+                 PRIMARY KEY (experiment, place)) WITHOUT ROWID;",
         )
         .map_err(database)?;
     connection.pragma_update(None, "user_version", FORMAT).map_err(database)
@@ -264,7 +338,7 @@ mod tests {
         drop(journal);
         let (mut journal, replayed) = Journal::open(directory.path()).unwrap();
         assert_eq!(replayed, engine);
-        journal.snapshot(&engine).unwrap();
+        journal.snapshot(&mut engine).unwrap();
         journal.append(&[join("c")]).unwrap();
         engine.apply(Timestamp(1), join("c").1);
         drop(journal);

@@ -5,8 +5,6 @@
 //!     any of them --canceled or failed--> Ended;  `paused` holds back new runs in any phase
 //! ```
 
-use std::collections::BTreeMap;
-
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, TrialId};
 use muster_common::manifest::{Assignment, Budget, Manifest, PrunerSettings, TrialSettings};
@@ -16,6 +14,8 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::decision::{Decision, Decisions};
+use super::table::{Row, Table};
 use super::trial::{Trial, TrialState};
 use crate::sweep::asha::Standing;
 use crate::sweep::rung::ladder;
@@ -48,9 +48,11 @@ pub struct Experiment {
     /// What the data turned out to be; known once the first part is prepared.
     pub data: Option<DataSummary>,
     /// Trials by number.
-    pub trials: BTreeMap<u32, Trial>,
+    #[serde(default, skip_serializing)]
+    pub trials: Table<u32, Trial>,
     /// Why things happened, oldest first.
-    pub decisions: Vec<Decision>,
+    #[serde(default, skip_serializing)]
+    pub decisions: Decisions,
     /// Runs of preparation and finish that failed.
     pub failures: u32,
     /// The outcome.
@@ -61,6 +63,9 @@ pub struct Experiment {
     /// What earlier experiments found, as it was when this one was submitted.
     #[serde(default)]
     pub prior: Vec<Prior>,
+    /// How many were submitted before it.
+    #[serde(default)]
+    pub number: usize,
     /// Since when free slots are kept for its next run, which needs more of them.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
@@ -116,17 +121,6 @@ pub enum ExperimentEnd {
     },
 }
 
-/// One line of explanation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// When.
-    pub at: Timestamp,
-    /// About which trial; absent: the experiment.
-    pub trial: Option<TrialId>,
-    /// For people.
-    pub text: String,
-}
-
 /// A trial of an earlier experiment, as the sampler sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
@@ -153,6 +147,15 @@ pub struct Best {
     pub model: Option<String>,
 }
 
+impl Row for Experiment {
+    /// Not over.
+    type Kind = ();
+
+    fn kind(&self) -> Option<()> {
+        (!self.is_ended()).then_some(())
+    }
+}
+
 impl Experiment {
     /// A fresh experiment.
     pub(super) fn new(
@@ -177,12 +180,13 @@ impl Experiment {
             paused: false,
             ladder,
             data: None,
-            trials: BTreeMap::new(),
-            decisions: Vec::new(),
+            trials: Table::default(),
+            decisions: Decisions::default(),
             failures: 0,
             best: None,
             target_reached: None,
             prior: Vec::new(),
+            number: 0,
             waiting_since: None,
         }
     }
@@ -286,6 +290,13 @@ impl Experiment {
     pub(super) fn decide(&mut self, at: Timestamp, trial: Option<u32>, text: String) {
         let trial = trial.map(|number| self.trial_id(number));
         self.decisions.push(Decision { at, trial, text });
+    }
+
+    /// Ends the trials that have not ended.
+    pub(super) fn cancel_trials(&mut self) {
+        for trial in self.trials.values_mut_if(|trial| !trial.is_terminal()) {
+            trial.state = TrialState::Canceled;
+        }
     }
 
     pub(super) fn end(&mut self, now: Timestamp, end: ExperimentEnd) {

@@ -58,7 +58,7 @@ impl Engine {
 
     /// A slot is used by one rank of one run, and both sides say so.
     fn check_slots(&self) -> Result<(), String> {
-        for (id, worker) in &self.workers {
+        for (id, worker) in self.workers.iter() {
             if let Some(generation) = worker.run {
                 let run = self.runs.get(&generation);
                 let member = run.and_then(|run| run.member(run.rank_of(id)?));
@@ -69,7 +69,7 @@ impl Engine {
                 }
             }
         }
-        for (generation, run) in &self.runs {
+        for (generation, run) in self.runs.iter() {
             for (rank, member) in run.members.iter().enumerate() {
                 let claims = self.workers.get(&member.worker).map(|worker| worker.run);
                 let is_over = matches!(member.state, MemberState::Ended { .. });
@@ -88,7 +88,7 @@ impl Engine {
     /// A gang is whole, and a trial has one generation alive.
     fn check_gangs(&self) -> Result<(), String> {
         let mut alive = BTreeSet::new();
-        for (generation, run) in &self.runs {
+        for (generation, run) in self.runs.iter() {
             let experiment = self.experiments.get(&run.experiment);
             let slots = experiment.map(|experiment| experiment.manifest.resources.slots);
             let is_training = matches!(run.task, Task::Train(_));

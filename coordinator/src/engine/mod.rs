@@ -1,12 +1,13 @@
 //! The pure core: events in, actions out. It reads no clock, no file, no environment and draws no
 //! random numbers but those of the seed tree, so a replay of the journal gives the same state.
 //!
-//! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], `schedule` (who gets a free
-//! slot) with `placement`, `gang` (what happens to the ranks of a run), `report` (what a run's words
-//! change), `pruning` (what results mean for trials), `failure` and [`host`] (what failures mean), `timer`
-//! (what is waited for).
+//! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], [`table`] (what holds them),
+//! `schedule` (who gets a free slot) with `placement`, `gang` (what happens to the ranks of a run), `report`
+//! (what a run's words change), `pruning` (what results mean for trials), `failure` and [`host`] (what
+//! failures mean), `timer` (what is waited for), [`saved`] (what a snapshot is made of).
 
 pub mod action;
+pub mod decision;
 pub mod event;
 pub mod experiment;
 mod failure;
@@ -17,7 +18,9 @@ mod placement;
 mod pruning;
 mod report;
 pub mod run;
+pub mod saved;
 mod schedule;
+pub mod table;
 mod timer;
 pub mod trial;
 
@@ -36,18 +39,21 @@ use experiment::{Experiment, ExperimentEnd};
 use host::HostRecord;
 use run::MemberState;
 pub use run::Run;
-use trial::TrialState;
+use table::{Row, Table};
+
+type ExperimentTable = Table<ExperimentId, Experiment>;
 
 /// All durable state of a coordinator.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Engine {
-    experiments: BTreeMap<ExperimentId, Experiment>,
+    #[serde(default, skip_serializing)]
+    experiments: ExperimentTable,
     /// Submission order: earlier experiments are served first.
     order: Vec<ExperimentId>,
     /// Experiments so far by name, for numbering.
     counts: BTreeMap<ExperimentName, u32>,
-    workers: BTreeMap<WorkerId, Worker>,
-    runs: BTreeMap<Generation, Run>,
+    workers: Table<WorkerId, Worker>,
+    runs: Table<Generation, Run>,
     last_generation: u64,
     /// Machines that have failed lately.
     #[serde(default)]
@@ -76,6 +82,15 @@ pub struct Worker {
     pub run: Option<Generation>,
 }
 
+impl Row for Worker {
+    /// Free.
+    type Kind = ();
+
+    fn kind(&self) -> Option<()> {
+        self.run.is_none().then_some(())
+    }
+}
+
 /// What becomes of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -96,6 +111,13 @@ impl Engine {
     /// One experiment.
     pub fn experiment(&self, id: &ExperimentId) -> Option<&Experiment> {
         self.experiments.get(id)
+    }
+
+    /// Experiments that have not ended, in order of submission.
+    pub fn open_experiments(&self) -> Vec<&Experiment> {
+        let mut open: Vec<&Experiment> = self.experiments.of(()).map(|(_, e)| e).collect();
+        open.sort_by_key(|experiment| experiment.number);
+        open
     }
 
     /// Workers by id.
@@ -184,7 +206,9 @@ impl Engine {
                 self.cancel(now, &experiment, &mut actions);
             }
             Event::WorkerJoined { worker, host } => {
-                self.workers.entry(worker).or_insert(Worker { host, run: None });
+                if !self.workers.contains_key(&worker) {
+                    self.workers.insert(worker, Worker { host, run: None });
+                }
             }
             Event::WorkerLost { worker, cause } => self.lose(now, &worker, &cause, &mut actions),
             Event::RunReported { generation, rank, sequence, report } => {
@@ -243,6 +267,7 @@ impl Engine {
             text: text.clone(),
         });
         let mut experiment = Experiment::new(id.clone(), now, manifest, text, store);
+        experiment.number = self.order.len();
         self.teach(now, &mut experiment);
         self.order.push(id.clone());
         self.experiments.insert(id, experiment);
@@ -306,9 +331,7 @@ impl Engine {
             actions.push(not_running(id));
             return;
         };
-        for trial in experiment.trials.values_mut().filter(|trial| !trial.is_terminal()) {
-            trial.state = TrialState::Canceled;
-        }
+        experiment.cancel_trials();
         experiment.end(now, ExperimentEnd::Canceled);
         self.direct_runs(now, id, Directive::Cancel, actions);
     }

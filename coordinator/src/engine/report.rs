@@ -369,9 +369,7 @@ impl Experiment {
         };
         let message = format!("{what}{kind}: {}", words(ending.exit));
         if permanent || self.failures > self.manifest.max_restarts {
-            for trial in self.trials.values_mut().filter(|trial| !trial.is_terminal()) {
-                trial.state = TrialState::Canceled;
-            }
+            self.cancel_trials();
             self.end(now, ExperimentEnd::Failed { message });
         } else {
             self.decide(now, None, format!("{message}; trying again"));

@@ -11,6 +11,8 @@ use muster_common::run::{Directive, FailureClass, Gang, RunExit, Task};
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::table::Row;
+
 /// A run that has not ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "RunRecord")]
@@ -29,6 +31,26 @@ pub struct Run {
     pub rendezvous: Option<String>,
     /// It was told to leave because there are slots for a larger gang.
     pub grows: bool,
+}
+
+/// What the engine asks of runs; those that go their way are of no kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RunKind {
+    /// Its ranks have not met.
+    Gathering,
+    /// It was told to leave.
+    Leaving,
+}
+
+impl Row for Run {
+    type Kind = RunKind;
+
+    fn kind(&self) -> Option<RunKind> {
+        match self.directive {
+            Some(_) => Some(RunKind::Leaving),
+            None => self.gathers().then_some(RunKind::Gathering),
+        }
+    }
 }
 
 /// One rank of a run.

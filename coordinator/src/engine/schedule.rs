@@ -20,11 +20,11 @@ use muster_common::time::Timestamp;
 
 use super::experiment::{Best, Experiment, ExperimentEnd, Part, Phase};
 use super::placement::place;
-use super::run::Run;
-use super::trial::{Trial, TrialState};
-use super::{Action, Engine};
+use super::run::{Run, RunKind};
+use super::trial::{Trial, TrialKind, TrialState};
+use super::{Action, Engine, Worker};
 use crate::sweep::asha::Promotion;
-use crate::sweep::sampler::{Observation, Proposal, propose};
+use crate::sweep::sampler::{Observation, Proposal, needs_history, propose};
 
 /// Work that slots could do now.
 enum Work {
@@ -46,13 +46,21 @@ enum Turn {
 impl Engine {
     /// Gives free slots something to do, until there is nothing or nobody left.
     pub(super) fn schedule(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        for experiment in self.experiments.values_mut() {
+        // Nothing can have become of the others.
+        let touched: Vec<ExperimentId> = self.experiments.touched().cloned().collect();
+        for id in touched {
+            let Some(experiment) = self.experiments.get_mut(&id) else { continue };
+            experiment.trials.refresh();
             experiment.cut_brackets(now);
             experiment.advance(now);
+            experiment.trials.refresh();
             if experiment.waiting_since.is_some() && experiment.next_work(now).is_none() {
                 experiment.waiting_since = None;
             }
         }
+        self.experiments.refresh();
+        self.workers.refresh();
+        self.runs.refresh();
         loop {
             match self.next_turn(now) {
                 None => return,
@@ -60,7 +68,7 @@ impl Engine {
                     self.begin_run(now, workers, &id, &work, actions);
                 }
                 Some(Turn::Keep(id)) => {
-                    let num_free = self.free_workers().len();
+                    let num_free = self.num_free();
                     let Some(experiment) = self.experiments.get_mut(&id) else { return };
                     if experiment.waiting_since.is_none() {
                         experiment.waiting_since = Some(now);
@@ -76,15 +84,27 @@ impl Engine {
 
     /// Workers that can be given a run, each with its host.
     pub(super) fn free_workers(&self) -> Vec<(WorkerId, String)> {
-        let usable = self.workers.iter().filter(|(_, worker)| !self.is_aside(&worker.host));
-        let free = usable.filter(|(_, worker)| worker.run.is_none());
+        let free = self.workers.of(()).filter(|(_, worker)| !self.is_aside(&worker.host));
         free.map(|(id, worker)| (id.clone(), worker.host.clone())).collect()
+    }
+
+    /// Number of workers that can be given a run.
+    fn num_free(&self) -> usize {
+        if self.hosts.is_empty() {
+            return self.workers.count(());
+        }
+        self.workers.of(()).filter(|(_, worker)| !self.is_aside(&worker.host)).count()
     }
 
     /// Workers that have a run or can be given one.
     pub fn num_usable(&self) -> u32 {
-        let usable = self.workers.values().filter(|worker| !self.is_aside(&worker.host));
-        u32::try_from(usable.count()).unwrap_or(u32::MAX)
+        let is_usable = |worker: &&Worker| !self.is_aside(&worker.host);
+        let num_usable = if self.hosts.is_empty() {
+            self.workers.len()
+        } else {
+            self.workers.values().filter(is_usable).count()
+        };
+        u32::try_from(num_usable).unwrap_or(u32::MAX)
     }
 
     /// Slots that gangs on their way out come back to: a gang that broke to as many as it had, one that
@@ -100,12 +120,13 @@ impl Engine {
             };
             comes_back.then(|| (size as usize).saturating_sub(run.num_working()))
         };
-        self.runs.values().filter_map(promised).sum()
+        // Only those that were told to leave break or grow.
+        self.runs.of(RunKind::Leaving).filter_map(|(_, run)| promised(run)).sum()
     }
 
     /// Experiments in the order in which they are served.
     fn line(&self) -> Vec<&Experiment> {
-        let mut line: Vec<&Experiment> = self.experiments().collect();
+        let mut line = self.open_experiments();
         // Stable: those that keep slots come first, the oldest first, then the order of submission.
         line.sort_by_key(|experiment| {
             (experiment.waiting_since.is_none(), experiment.waiting_since)
@@ -114,8 +135,10 @@ impl Engine {
     }
 
     fn next_turn(&self, now: Timestamp) -> Option<Turn> {
-        let free = self.free_workers();
-        let num_free = free.len().saturating_sub(self.num_promised());
+        let num_free = match self.num_free() {
+            0 => return None,
+            num_free => num_free.saturating_sub(self.num_promised()),
+        };
         if num_free == 0 {
             return None;
         }
@@ -130,7 +153,7 @@ impl Engine {
             let is_full = count == slots.max() as usize;
             let is_enough = count >= slots.min() as usize;
             if is_full || (is_enough && !self.may_get_more(now, slots)) {
-                let workers = place(&free, count)?;
+                let workers = place(&self.free_workers(), count)?;
                 return Some(Turn::Begin(experiment.id.clone(), work, workers));
             }
             return Some(Turn::Keep(experiment.id.clone()));
@@ -184,13 +207,18 @@ impl Engine {
         generation: Generation,
         actions: &mut Vec<Action>,
     ) {
-        let num_free = self.free_workers().len().saturating_sub(self.num_promised());
-        let is_kept = self.experiments.values().any(|other| other.waiting_since.is_some());
+        let Some(run) = self.runs.get(&generation) else { return };
+        let Some(experiment) = self.experiments.get(&run.experiment) else { return };
+        let slots = experiment.manifest.resources.slots;
+        if !slots.is_elastic() {
+            return;
+        }
+        let num_free = self.num_free().saturating_sub(self.num_promised());
+        let is_kept = self.open_experiments().iter().any(|other| other.waiting_since.is_some());
         let Some(run) = self.runs.get_mut(&generation) else { return };
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
-        let slots = experiment.manifest.resources.slots;
         let world_size = run.world_size();
-        let is_small = slots.is_elastic() && world_size < slots.max();
+        let is_small = world_size < slots.max();
         if !is_small || num_free == 0 || is_kept || experiment.paused || run.directive.is_some() {
             return;
         }
@@ -235,17 +263,15 @@ impl Experiment {
         if self.target_reached.is_some() {
             return None;
         }
-        let is_running = |trial: &&Trial| matches!(trial.state, TrialState::Running { .. });
-        let num_running = self.trials.values().filter(is_running).count();
+        let num_running = self.trials.count(TrialKind::Running);
         let limit = self.manifest.searcher.as_ref().and_then(|searcher| searcher.max_concurrent);
         if limit.is_some_and(|limit| num_running >= limit as usize) {
             return None;
         }
-        let is_due = |trial: &&Trial| {
-            trial.state == TrialState::Pending && trial.not_before.is_none_or(|at| at <= now)
-        };
-        if let Some(trial) = self.trials.values().find(is_due) {
-            return Some(Work::Resume(trial.number));
+        let pending = self.trials.of(TrialKind::Pending);
+        let due = pending.filter(|(_, trial)| trial.not_before.is_none_or(|at| at <= now));
+        if let Some(number) = due.map(|(number, _)| *number).min() {
+            return Some(Work::Resume(number));
         }
         if let Some(promotion) = self.next_promotion() {
             return Some(Work::Promote(promotion));
@@ -293,6 +319,16 @@ impl Experiment {
     /// What the next trial tries.
     fn propose(&self, number: u32) -> Assignment {
         let Some(searcher) = &self.manifest.searcher else { return Assignment::new() };
+        let proposal = Proposal {
+            space: &self.manifest.hyperparameters,
+            objective: searcher.objective,
+            seed: self.manifest.seed,
+            number,
+            history: &[],
+        };
+        if !needs_history(&searcher.sampler, proposal.space) {
+            return propose(&searcher.sampler, &proposal);
+        }
         let metric = searcher.objective.metric;
         let values = |trial: &Trial| {
             trial.results.iter().map(|result| result.evaluation.value(metric)).collect()
@@ -313,14 +349,7 @@ impl Experiment {
             is_prior: true,
         });
         let history: Vec<Observation<'_>> = prior.chain(own).collect();
-        let proposal = Proposal {
-            space: &self.manifest.hyperparameters,
-            objective: searcher.objective,
-            seed: self.manifest.seed,
-            number,
-            history: &history,
-        };
-        propose(&searcher.sampler, &proposal)
+        propose(&searcher.sampler, &Proposal { history: &history, ..proposal })
     }
 
     fn begin_trial(&mut self, number: u32, generation: Generation) -> Option<Task> {
@@ -357,11 +386,12 @@ impl Experiment {
     }
 
     fn search_is_over(&self) -> bool {
-        let at_work =
-            |trial: &Trial| matches!(trial.state, TrialState::Pending | TrialState::Running { .. });
+        let at_work = [TrialKind::Pending, TrialKind::Running];
         let is_created =
             self.trials.len() >= self.max_trials() as usize || self.target_reached.is_some();
-        is_created && !self.trials.values().any(at_work) && self.next_promotion().is_none()
+        is_created
+            && at_work.iter().all(|kind| self.trials.count(*kind) == 0)
+            && self.next_promotion().is_none()
     }
 
     /// Stops the trials that wait in vain and chooses the best.

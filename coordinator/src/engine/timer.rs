@@ -7,8 +7,8 @@ use muster_common::run::{FailureClass, RunExit};
 use muster_common::time::Timestamp;
 
 use super::experiment::Phase;
-use super::run::MemberState;
-use super::trial::TrialState;
+use super::run::{MemberState, RunKind};
+use super::trial::TrialKind;
 use super::{Action, Engine};
 
 /// Time for rank 0 to open the rendezvous: longer than a runner may take to load libtorch from a cold
@@ -19,17 +19,17 @@ impl Engine {
     /// When something is due next, if no event comes before: wake it with
     /// [`Event::TimerFired`](super::Event::TimerFired) then. Always later than the last event.
     pub fn next_timer(&self) -> Option<Timestamp> {
-        let gathering = self.runs.values().filter(|run| run.gathers() && run.directive.is_none());
-        let rendezvous = gathering.map(|run| run.started_at.after(RENDEZVOUS_DEADLINE));
+        let gathering = self.runs.of(RunKind::Gathering);
+        let rendezvous = gathering.map(|(_, run)| run.started_at.after(RENDEZVOUS_DEADLINE));
         let hosts = self.hosts.values().filter_map(|record| record.aside_until);
-        let awake = self.experiments().filter(|e| e.phase == Phase::Searching && !e.paused);
+        let open = self.experiments.of(()).map(|(_, experiment)| experiment);
+        let awake = open.filter(|e| e.phase == Phase::Searching && !e.paused);
         let trials = awake.flat_map(|experiment| {
             let slots = experiment.manifest.resources.slots;
-            let pending: Vec<_> =
-                experiment.trials.values().filter(|t| t.state == TrialState::Pending).collect();
+            let pending = experiment.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
             let grace = self.last_loss.map(|at| at.after(slots.grace()));
             let waits = slots.is_elastic() && experiment.waiting_since.is_some();
-            let backoffs = pending.into_iter().filter_map(|trial| trial.not_before);
+            let backoffs = pending.filter_map(|trial| trial.not_before);
             grace.filter(|_| waits).into_iter().chain(backoffs).collect::<Vec<_>>()
         });
         let times = rendezvous.chain(hosts).chain(trials);
@@ -38,13 +38,13 @@ impl Engine {
 
     /// Ends gangs whose rank 0 never opened the rendezvous.
     pub(super) fn end_overdue_gangs(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let overdue: Vec<_> = self
+        let mut overdue: Vec<_> = self
             .runs
-            .iter()
-            .filter(|(_, run)| run.gathers() && run.directive.is_none())
+            .of(RunKind::Gathering)
             .filter(|(_, run)| run.started_at.after(RENDEZVOUS_DEADLINE) <= now)
             .map(|(generation, _)| *generation)
             .collect();
+        overdue.sort_unstable();
         for generation in overdue {
             let message =
                 format!("rank 0 opened no rendezvous in {} s", RENDEZVOUS_DEADLINE.as_secs());

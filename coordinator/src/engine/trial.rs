@@ -14,6 +14,8 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::table::Row;
+
 /// One assignment of hyperparameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
@@ -78,6 +80,33 @@ pub enum TrialState {
         /// The last failure.
         message: String,
     },
+}
+
+/// What the scheduler asks of trials; those that are over are of no kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrialKind {
+    /// Wants a slot.
+    Pending,
+    /// A run has it.
+    Running,
+    /// Waits at a rung.
+    Paused,
+}
+
+impl Row for Trial {
+    type Kind = TrialKind;
+
+    fn kind(&self) -> Option<TrialKind> {
+        match self.state {
+            TrialState::Pending => Some(TrialKind::Pending),
+            TrialState::Running { .. } => Some(TrialKind::Running),
+            TrialState::Paused => Some(TrialKind::Paused),
+            TrialState::Completed
+            | TrialState::Stopped { .. }
+            | TrialState::Canceled
+            | TrialState::Failed { .. } => None,
+        }
+    }
 }
 
 /// Why the searcher ended a trial.
@@ -146,13 +175,7 @@ impl Trial {
 
     /// Whether nothing can happen to it any more.
     pub fn is_terminal(&self) -> bool {
-        match self.state {
-            TrialState::Pending | TrialState::Running { .. } | TrialState::Paused => false,
-            TrialState::Completed
-            | TrialState::Stopped { .. }
-            | TrialState::Canceled
-            | TrialState::Failed { .. } => true,
-        }
+        self.kind().is_none()
     }
 
     /// Index of the rung it trains for next; its last result is at the one below.

@@ -85,13 +85,28 @@ pub fn propose(settings: &SamplerSettings, proposal: &Proposal<'_>) -> Assignmen
     }
 }
 
+/// Whether a sampler looks at what was tried before.
+pub fn needs_history(settings: &SamplerSettings, space: &SearchSpace) -> bool {
+    match settings {
+        SamplerSettings::Grid | SamplerSettings::List(_) => false,
+        SamplerSettings::Random | SamplerSettings::Sobol => can_repeat(space),
+        SamplerSettings::Tpe(_)
+        | SamplerSettings::Bohb(_)
+        | SamplerSettings::Gp(_)
+        | SamplerSettings::CmaEs(_) => true,
+    }
+}
+
+/// Draws of real numbers never meet; only lists and whole numbers do.
+fn can_repeat(space: &SearchSpace) -> bool {
+    searched(space).all(|(_, domain)| domain.enumerate().is_some())
+}
+
 /// The first of a few draws that no earlier trial has. Where all are taken the first draw stays: a
 /// small space is used up, and the manifest asks for more trials than it has points.
 fn fresh(proposal: &Proposal<'_>, draw: impl Fn(u64) -> Assignment) -> Assignment {
     let first = draw(0);
-    // Draws of real numbers never meet; only lists and whole numbers do.
-    let can_repeat = searched(proposal.space).all(|(_, domain)| domain.enumerate().is_some());
-    if !can_repeat || !is_taken(proposal.history, &first) {
+    if !can_repeat(proposal.space) || !is_taken(proposal.history, &first) {
         return first;
     }
     (1..=REDRAWS_MAX).map(draw).find(|found| !is_taken(proposal.history, found)).unwrap_or(first)
