@@ -77,7 +77,13 @@ impl Cluster {
     /// Submits and prepares, so that the next thing to do is to train.
     fn submit(&mut self, manifest: Manifest) {
         let (text, store) = ("text".to_owned(), "file:///store".to_owned());
-        self.apply(Event::ExperimentSubmitted { manifest: Box::new(manifest), text, store });
+        self.apply(Event::ExperimentSubmitted {
+            manifest: Box::new(manifest),
+            text,
+            store,
+            owner: None,
+            base: None,
+        });
         let prepare = self.started();
         for spec in prepare.iter().filter(|spec| matches!(spec.task, Task::Prepare { .. })) {
             self.report(spec.generation, 0, RunReport::Prepared(data()));
