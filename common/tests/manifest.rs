@@ -143,7 +143,7 @@ fn every_key_arrives() {
         }),
         budget: Budget::Examples(27_000),
         checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
-        resources: Resources { slots: Slots::Fixed(1), max_slots: Some(8), priority: -5 },
+        resources: Resources { slots: Slots::Fixed(1), max_slots: Some(1024), priority: -5 },
         limits: Limits { hours: Some(12.0), slot_hours: Some(96.5), trial_hours: Some(2.0) },
         max_restarts: 0,
         training: full_training(),
@@ -331,8 +331,8 @@ fn every_mistake_is_reported_in_the_order_of_lines() {
         (6, "model.max_lenght"),
         (17, "data.test.path"),
         (28, "hyperparameters.dropout"),
-        (56, ""),
-        (57, "budgte"),
+        (58, ""),
+        (59, "budgte"),
     ];
     assert_eq!(found, expected);
     assert_eq!(issues[2].mend.as_deref(), Some("did you mean `max_length`?"));
