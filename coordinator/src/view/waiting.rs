@@ -10,10 +10,15 @@ use crate::engine::trial::TrialKind;
 
 /// Why nothing runs, if nothing runs; or why slots stand empty.
 pub(super) fn waiting(engine: &Engine, experiment: &Experiment, now: Timestamp) -> String {
-    let is_running = engine.runs().values().any(|run| run.experiment == experiment.id);
+    let is_running = engine.held(&experiment.id) > 0;
     if is_running && experiment.waiting_since.is_none() {
         return String::new();
     }
+    what_is_missing(engine, experiment, now)
+}
+
+/// Why its next run does not begin, whatever else it does.
+pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Timestamp) -> String {
     if experiment.paused {
         return format!("paused; `muster resume {}` lets it go on", experiment.id);
     }

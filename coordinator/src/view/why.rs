@@ -4,7 +4,7 @@
 use muster_common::time::Timestamp;
 
 use super::project::stop_reason;
-use super::waiting::waiting;
+use super::waiting::what_is_missing;
 use crate::engine::Engine;
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::{Trial, TrialState};
@@ -64,7 +64,7 @@ fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timest
                     format!("paused by a user; `muster resume {id}` lets it go on")
                 }
                 None if experiment.paused => "the experiment is paused".to_owned(),
-                None => match waiting(engine, experiment, now) {
+                None => match what_is_missing(engine, experiment, now) {
                     text if text.is_empty() => "all slots are taken by other trials".to_owned(),
                     text => text,
                 },
