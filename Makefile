@@ -23,6 +23,9 @@ bench-peers: ## Install the peers that `make bench` compares with (6 GB once)
 parity: ## Compare exported models with the reference libraries (installs 5 GB once)
 	@tests/parity/run.sh
 
+sim: ## Simulate the coordinator with SEEDS=100000 seeds (a night): faults, replays, invariants
+	@MUSTER_SEEDS=$(or $(SEEDS),100000) cargo test --release --workspace --locked --test simulation -- --nocapture
+
 bless: ## Regenerate the wire format's generated code
 	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features --test generated
 

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod process;
 pub mod sample;
 pub mod service;
+pub mod snapshot;
 
 /// Reports a test as skipped. The runner of the tests counts these lines, and refuses in CI every
 /// reason that does not start with `gpu`, `parity` or `root`.

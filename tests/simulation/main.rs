@@ -3,13 +3,17 @@
 //! invariants hold: a gang has all its slots or none, no slot is used twice, no trial has two
 //! generations alive, nothing that could be started waits on an idle cluster. At the end everything has
 //! ended, and a replay of the events, with snapshots taken at random places, gives the same state to
-//! the last bit.
+//! the last bit and asks for the same at every event: decisions are not made anew.
 //!
 //! A failure prints its seed; `MUSTER_SEED=N cargo test --release -p muster-tests --test simulation`
-//! runs that one alone.
+//! runs that one alone, `make sim SEEDS=100000` more of them than `make test` does.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod outcome;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
@@ -20,14 +24,16 @@ use muster_common::run::{
 use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
-use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
+use muster_coordinator::engine::experiment::Experiment;
 use muster_coordinator::engine::line::ProjectPolicy;
 use muster_coordinator::engine::run::MemberState;
-use muster_coordinator::engine::saved::{Restoring, RowKey};
-use muster_coordinator::engine::trial::{StopReason, TrialState};
 use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES};
+use muster_tests::snapshot::Snapshots;
 
-const NUM_SEEDS: u64 = 300;
+use outcome::{count, is_telling};
+
+/// Seeds without `MUSTER_SEEDS`.
+const NUM_SEEDS: u64 = 1000;
 /// Random events of one simulation before it is left in peace.
 const NUM_FAULTY: usize = 400;
 /// Reports that must suffice to end everything afterwards.
@@ -100,6 +106,8 @@ struct Simulation {
     now: u64,
     live: Engine,
     events: Vec<(Timestamp, Event)>,
+    /// What the engine asked for at each of them.
+    asked: Vec<Vec<Action>>,
     /// What each rank of each run will still say, with the number of its next report.
     scripts: BTreeMap<(Generation, u32), (u64, VecDeque<RunReport>)>,
     /// How often something was seen that a simulation without it would say nothing about.
@@ -119,6 +127,7 @@ impl Simulation {
             now: 1_000,
             live: Engine::default(),
             events: Vec::new(),
+            asked: Vec::new(),
             scripts: BTreeMap::new(),
             seen: BTreeMap::new(),
             sizes: BTreeMap::new(),
@@ -133,6 +142,7 @@ impl Simulation {
         let at = Timestamp(self.now);
         self.events.push((at, event.clone()));
         let actions = self.live.apply(at, event);
+        self.asked.push(actions.clone());
         self.live.check_invariants().unwrap();
         for action in actions {
             match action {
@@ -332,7 +342,8 @@ impl Simulation {
         self.apply(Event::TimerFired);
         let (before, at) = (self.live.clone(), Timestamp(self.now));
         self.events.push((at, event.clone()));
-        self.live.apply(at, event);
+        let actions = self.live.apply(at, event);
+        self.asked.push(actions);
         assert_eq!(before, self.live, "what was counted counts once");
     }
 
@@ -462,46 +473,17 @@ impl Simulation {
     }
 
     fn check_replay(&mut self) {
-        let (mut replayed, mut saved) = (Engine::default(), Saved::default());
-        for (at, event) in self.events.clone() {
-            replayed.apply(at, event);
-            if self.draws.below(40) == 0 {
-                replayed = saved.restore(&mut replayed);
+        let (mut replayed, mut saved) = (Engine::default(), Snapshots::default());
+        // Killed after every event, or now and then.
+        let pause = if self.draws.below(20) == 0 { 1 } else { 40 };
+        self.see(if pause == 1 { "killed at every position" } else { "killed now and then" });
+        for ((at, event), asked) in self.events.clone().into_iter().zip(&self.asked) {
+            assert_eq!(replayed.apply(at, event), *asked, "decided anew is decided the same");
+            if self.draws.below(pause) == 0 {
+                replayed = saved.restore(&mut replayed).unwrap();
             }
         }
         assert_eq!(replayed, self.live);
-    }
-}
-
-/// The rows of snapshots, as a journal keeps them.
-#[derive(Default)]
-struct Saved(BTreeMap<RowKey, String>);
-
-impl Saved {
-    /// Takes a snapshot and gives the engine that comes out of all there are.
-    fn restore(&mut self, engine: &mut Engine) -> Engine {
-        self.0.extend(engine.unsaved().unwrap());
-        engine.mark_saved();
-        let mut restoring = Restoring::new(&engine.head().unwrap()).unwrap();
-        let is_experiment = |(key, row): (&RowKey, &String)| match key {
-            RowKey::Experiment(id) => Some((id.clone(), row.clone())),
-            RowKey::Trial(_) | RowKey::Decision(..) => None,
-        };
-        for (id, row) in self.0.iter().filter_map(is_experiment) {
-            restoring.experiment(&row).unwrap();
-            for (key, row) in &self.0 {
-                match key {
-                    RowKey::Trial(trial) if trial.experiment == id => {
-                        restoring.trial(row).unwrap();
-                    }
-                    RowKey::Decision(experiment, _) if *experiment == id => {
-                        restoring.decision(row).unwrap();
-                    }
-                    RowKey::Experiment(_) | RowKey::Trial(_) | RowKey::Decision(..) => {}
-                }
-            }
-        }
-        restoring.finish()
     }
 }
 
@@ -530,66 +512,32 @@ fn simulate(seed: u64) -> Simulation {
 #[test]
 fn every_seed_keeps_the_invariants_ends_and_replays() {
     let only = std::env::var("MUSTER_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = only.map_or(0..NUM_SEEDS, |seed| seed..seed + 1);
+    let wanted = std::env::var("MUSTER_SEEDS").ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = only.map_or(0..wanted.unwrap_or(NUM_SEEDS), |seed| seed..seed + 1);
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| simulate(seed));
-        let Ok(simulation) = outcome else {
-            panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone")
-        };
-        for (what, count) in &simulation.seen {
-            *ends.entry(what).or_default() += count;
-        }
-        for experiment in simulation.live.experiments() {
-            let said = |words: &str| experiment.decisions.iter().any(|d| d.text.contains(words));
-            *ends.entry("host set aside").or_default() += u32::from(said("is set aside"));
-            *ends.entry("gang waited").or_default() += u32::from(said("kept for it"));
-            *ends.entry("slots lent").or_default() += u32::from(said("borrows slots"));
-            *ends.entry("slots given back").or_default() += u32::from(said("gives back"));
-            *ends.entry("priority took slots").or_default() += u32::from(said("leaves its slots"));
-            *ends.entry("limit reached").or_default() += u32::from(said("limits."));
-            *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
-            let end = match &experiment.phase {
-                Phase::Ended { end: ExperimentEnd::Completed } => "completed",
-                Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
-                Phase::Ended { end: ExperimentEnd::Failed { .. } } => "failed",
-                _ => "open",
-            };
-            *ends.entry(end).or_default() += 1;
-            for trial in experiment.trials.values() {
-                let state = match &trial.state {
-                    TrialState::Stopped { reason: StopReason::NoImprovement { .. } } => {
-                        "trial gave up"
+    let next = AtomicU64::new(seeds.start);
+    let (sender, simulations) = mpsc::sync_channel(8);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from).min(8) {
+            let (sender, next, end) = (sender.clone(), &next, seeds.end);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
                     }
-                    TrialState::Stopped { reason: StopReason::Rule { .. } } => "trial ruled out",
-                    TrialState::Stopped { reason: StopReason::TargetReached { .. } } => {
-                        "target reached"
+                    let outcome = std::panic::catch_unwind(|| simulate(seed));
+                    if sender.send((seed, outcome.ok())).is_err() {
+                        return; // another seed has failed
                     }
-                    TrialState::Stopped { .. } => "trial stopped",
-                    TrialState::Failed { .. } => "trial failed",
-                    _ => "trial other",
-                };
-                *ends.entry(state).or_default() += 1;
-            }
+                }
+            });
         }
-    }
-    println!("{ends:?}");
+        drop(sender);
+        count(simulations, &mut ends);
+    });
+    println!("{} seeds: {ends:?}", seeds.end - seeds.start);
     if only.is_none() {
-        // A simulation that never gets anywhere would prove nothing.
-        let named = ["completed", "canceled", "failed"];
-        let trials =
-            ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
-        let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
-        let shares = ["slots lent", "slots given back", "priority took slots"];
-        let others = ["host set aside", "late report", "limit reached", "trial paused"]
-            .into_iter()
-            .chain(shares);
-        for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
-            assert!(
-                ends.get(name).is_some_and(|count| *count > 10),
-                "{name} is hardly seen: {ends:?}"
-            );
-        }
-        assert!(!ends.contains_key("open"), "{ends:?}");
+        is_telling(&ends);
     }
 }

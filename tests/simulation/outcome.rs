@@ -1,0 +1,72 @@
+//! What the simulations went through, and whether that is enough to say something.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use muster_coordinator::engine::experiment::{ExperimentEnd, Phase};
+use muster_coordinator::engine::trial::{StopReason, TrialState};
+
+use super::Simulation;
+
+/// Says what the simulations went through.
+pub(super) fn count(
+    simulations: mpsc::Receiver<(u64, Option<Simulation>)>,
+    ends: &mut BTreeMap<&'static str, u32>,
+) {
+    for (seed, outcome) in simulations {
+        let Some(simulation) = outcome else {
+            panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone")
+        };
+        for (what, count) in &simulation.seen {
+            *ends.entry(what).or_default() += count;
+        }
+        for experiment in simulation.live.experiments() {
+            let said = |words: &str| experiment.decisions.iter().any(|d| d.text.contains(words));
+            *ends.entry("host set aside").or_default() += u32::from(said("is set aside"));
+            *ends.entry("gang waited").or_default() += u32::from(said("kept for it"));
+            *ends.entry("slots lent").or_default() += u32::from(said("borrows slots"));
+            *ends.entry("slots given back").or_default() += u32::from(said("gives back"));
+            *ends.entry("priority took slots").or_default() += u32::from(said("leaves its slots"));
+            *ends.entry("limit reached").or_default() += u32::from(said("limits."));
+            *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
+            let end = match &experiment.phase {
+                Phase::Ended { end: ExperimentEnd::Completed } => "completed",
+                Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
+                Phase::Ended { end: ExperimentEnd::Failed { .. } } => "failed",
+                _ => "open",
+            };
+            *ends.entry(end).or_default() += 1;
+            for trial in experiment.trials.values() {
+                let state = match &trial.state {
+                    TrialState::Stopped { reason: StopReason::NoImprovement { .. } } => {
+                        "trial gave up"
+                    }
+                    TrialState::Stopped { reason: StopReason::Rule { .. } } => "trial ruled out",
+                    TrialState::Stopped { reason: StopReason::TargetReached { .. } } => {
+                        "target reached"
+                    }
+                    TrialState::Stopped { .. } => "trial stopped",
+                    TrialState::Failed { .. } => "trial failed",
+                    _ => "trial other",
+                };
+                *ends.entry(state).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// A simulation that never gets anywhere would prove nothing.
+pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
+    let named = ["completed", "canceled", "failed", "killed at every position"];
+    let trials =
+        ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
+    let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
+    let shares = ["slots lent", "slots given back", "priority took slots"];
+    let others = ["host set aside", "late report", "limit reached", "trial paused"]
+        .into_iter()
+        .chain(shares);
+    for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
+        assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
+    }
+    assert!(!ends.contains_key("open"), "{ends:?}");
+}
