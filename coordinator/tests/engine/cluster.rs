@@ -35,6 +35,8 @@ pub(super) struct Cluster {
     pub(super) engine: Engine,
     pub(super) now: u64,
     pub(super) actions: Vec<Action>,
+    /// Everything that has happened.
+    pub(super) events: Vec<(Timestamp, Event)>,
     sequences: std::collections::BTreeMap<(Generation, u32), u64>,
 }
 
@@ -44,6 +46,7 @@ impl Cluster {
             engine: Engine::default(),
             now: 1_000_000,
             actions: Vec::new(),
+            events: Vec::new(),
             sequences: std::collections::BTreeMap::new(),
         };
         cluster.apply(Event::RulesAdopted { rules: RULES });
@@ -54,6 +57,7 @@ impl Cluster {
     }
 
     pub(super) fn apply(&mut self, event: Event) {
+        self.events.push((Timestamp(self.now), event.clone()));
         self.actions = self.engine.apply(Timestamp(self.now), event);
         self.engine.check_invariants().unwrap();
     }

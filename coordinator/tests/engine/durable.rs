@@ -1,0 +1,160 @@
+//! A coordinator that is killed after any event goes on as if nothing had happened; and what the
+//! invariants are for: a state with a broken rule is found.
+
+use muster_common::run::{RunExit, Task};
+use muster_common::time::Timestamp;
+use muster_coordinator::engine::saved::{Restoring, RowKey};
+use muster_coordinator::engine::{Admission, Engine, Event};
+use muster_coordinator::journal::Journal;
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, manifest};
+
+const SWEEP: &str = "max_trials: 6, sampler: tpe, pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 20}}";
+
+/// A sweep from its submission to its end, with a lost worker on the way.
+fn sweep() -> Cluster {
+    let mut cluster = Cluster::new(&[("w0", "a"), ("w1", "b")]);
+    cluster.submit(manifest("e", "1", SWEEP));
+    let mut num_done = 0;
+    while let Some(generation) = cluster.engine.runs().keys().next().copied() {
+        let worker = cluster.engine.runs()[&generation].members[0].worker.clone();
+        let spec = cluster.engine.spec(generation, &worker).unwrap();
+        num_done += 1;
+        match &spec.task {
+            Task::Train(task) if num_done == 3 => {
+                cluster.commit(&task.trial.to_string(), 10, generation);
+                cluster.end(generation, 0, RunExit::Lost { reason: "gone".to_owned() });
+            }
+            Task::Train(_) => cluster.finish(&spec),
+            Task::Prepare { .. } | Task::Finish { .. } => {
+                cluster.end(generation, 0, RunExit::Canceled);
+                break;
+            }
+        }
+        cluster.now += 1000;
+    }
+    cluster
+}
+
+#[test]
+fn killed_after_every_event_it_decides_the_same() {
+    let cluster = sweep();
+    assert!(cluster.events.len() > 30, "{}", cluster.events.len());
+    let directory = tempfile::tempdir().unwrap();
+    let mut undisturbed = Engine::default();
+    for (position, (at, event)) in cluster.events.iter().enumerate() {
+        let (mut journal, mut engine) = Journal::open(directory.path()).unwrap();
+        assert_eq!((journal.position(), &engine), (position as u64, &undisturbed));
+        let wanted = undisturbed.apply(*at, event.clone());
+        assert_eq!(engine.apply(*at, event.clone()), wanted, "position {position}");
+        journal.append(&[(*at, event.clone())]).unwrap();
+        if position % 7 == 0 {
+            journal.snapshot(&mut engine).unwrap();
+        }
+        // A report that was not acknowledged comes again, and counts once.
+        if let Event::RunReported { generation, rank, sequence, .. } = event {
+            assert_ne!(engine.admit(*generation, *rank, *sequence), Admission::New);
+        }
+    }
+    let (_, engine) = Journal::open(directory.path()).unwrap();
+    assert_eq!(engine, cluster.engine);
+    assert_eq!(engine.experiments().next().unwrap().trials.len(), 6);
+}
+
+#[test]
+fn what_was_not_journaled_did_not_happen() {
+    let cluster = sweep();
+    let directory = tempfile::tempdir().unwrap();
+    let (half, rest) = cluster.events.split_at(cluster.events.len() / 2);
+    {
+        let (mut journal, mut engine) = Journal::open(directory.path()).unwrap();
+        journal.append(half).unwrap();
+        for (at, event) in &cluster.events {
+            engine.apply(*at, event.clone());
+        }
+        // Killed before the rest was durable.
+    }
+    let (_, mut engine) = Journal::open(directory.path()).unwrap();
+    for (at, event) in rest {
+        engine.apply(*at, event.clone());
+    }
+    assert_eq!(engine, cluster.engine, "delivered again, it is decided the same");
+}
+
+/// The engine of a cluster with two runs at work, after something is done to its snapshot.
+fn damaged(change: impl Fn(&mut Value, &mut Vec<(RowKey, Value)>)) -> Result<(), String> {
+    let mut cluster = Cluster::new(&[("w0", "a"), ("w1", "b")]);
+    cluster.submit(manifest("e", "1", SWEEP));
+    let first = cluster.engine.runs().keys().next().copied().unwrap();
+    let worker = cluster.engine.runs()[&first].members[0].worker.clone();
+    let spec = cluster.engine.spec(first, &worker).unwrap();
+    cluster.finish(&spec);
+    let mut head: Value = serde_json::from_str(&cluster.engine.head().unwrap()).unwrap();
+    let rows = cluster.engine.unsaved().unwrap().into_iter();
+    let mut rows: Vec<(RowKey, Value)> =
+        rows.map(|(key, row)| (key, serde_json::from_str(&row).unwrap())).collect();
+    rows.sort_by(|(a, _), (b, _)| a.cmp(b));
+    change(&mut head, &mut rows);
+    let mut restoring = Restoring::new(&head.to_string()).unwrap();
+    for (key, row) in rows {
+        match key {
+            RowKey::Experiment(_) => restoring.experiment(&row.to_string()).unwrap(),
+            RowKey::Trial(_) => restoring.trial(&row.to_string()).unwrap(),
+            RowKey::Decision(..) => restoring.decision(&row.to_string()).unwrap(),
+        }
+    }
+    restoring.finish().check_invariants()
+}
+
+#[test]
+fn broken_rules_are_found() {
+    assert_eq!(damaged(|_, _| {}), Ok(()), "an undamaged state keeps them");
+    let of_trial = |rows: &mut Vec<(RowKey, Value)>, change: &dyn Fn(&mut Value)| {
+        let trials = rows.iter_mut().filter(|(key, _)| matches!(key, RowKey::Trial(_)));
+        trials.for_each(|(_, row)| change(row));
+    };
+    let found = [
+        (
+            "a slot twice",
+            damaged(|head, _| head["workers"]["w0"]["run"] = head["workers"]["w1"]["run"].clone()),
+        ),
+        ("a slot nobody gave", damaged(|head, _| head["workers"]["w0"]["run"] = json!(99))),
+        ("a run whose slot is free", damaged(|head, _| head["workers"]["w0"]["run"] = Value::Null)),
+        ("a run that vanished", damaged(|head, _| head["runs"] = json!({}))),
+        ("a generation from the future", damaged(|head, _| head["last_generation"] = json!(1))),
+        (
+            "a result nobody counted",
+            damaged(|_, rows| of_trial(rows, &|trial| trial["rungs_passed"] = json!(3))),
+        ),
+        (
+            "the best checkpoint deleted",
+            damaged(|_, rows| of_trial(rows, &|trial| trial["checkpoints"] = json!([]))),
+        ),
+        (
+            "an end before its trials'",
+            damaged(|_, rows| rows[0].1["phase"] = json!({"ended": {"end": "completed"}})),
+        ),
+        (
+            "more trials than asked for",
+            damaged(|_, rows| rows[0].1["manifest"]["searcher"]["max_trials"] = json!(1)),
+        ),
+        (
+            "more slots than allowed",
+            damaged(|_, rows| rows[0].1["manifest"]["resources"]["max_slots"] = json!(1)),
+        ),
+    ];
+    for (what, found) in found {
+        assert!(found.is_err(), "{what} is not found");
+        println!("{what}: {}", found.unwrap_err());
+    }
+}
+
+#[test]
+fn time_does_not_run_backwards() {
+    let mut cluster = Cluster::new(&[("w0", "a")]);
+    cluster.submit(manifest("e", "1", "max_trials: 1"));
+    let before = cluster.engine.clone();
+    cluster.engine.apply(Timestamp(5), Event::TimerFired);
+    assert_eq!(before, cluster.engine, "a clock that is set back changes nothing");
+}
