@@ -5,6 +5,7 @@
 //! Compatibility: fields are added, never renumbered or reused; both sides of a worker session check
 //! [`PROTOCOL_VERSION`].
 
+mod codec;
 #[cfg(feature = "convert")]
 pub mod convert;
 

@@ -16,6 +16,9 @@ fn generated_code_is_fresh() {
     tonic_prost_build::configure()
         .out_dir(scratch.path())
         .btree_map(".")
+        .codec_path("crate::codec::LeanCodec")
+        // A queue of responses keeps room for the largest kind many times over.
+        .boxed(".muster.v1.SessionResponse.message.assign")
         .compile_fds(descriptors)
         .unwrap();
     let fresh = fs::read_to_string(scratch.path().join("muster.v1.rs")).unwrap();

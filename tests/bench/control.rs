@@ -166,7 +166,7 @@ async fn work(
                 tally.connected.fetch_add(1, Ordering::Relaxed);
             }
             Some(Response::Assign(spec)) => {
-                let spec = RunSpec::try_from(spec)?;
+                let spec = RunSpec::try_from(*spec)?;
                 let is_trial = matches!(spec.task, Task::Train(_));
                 if let Some(at) = ended_at.take().filter(|_| is_trial) {
                     let gap = at.elapsed().as_secs_f64() * 1e3;

@@ -203,7 +203,7 @@ impl Session {
                 *self.owner() = Some(Owner { generation: spec.generation, rank, subject });
                 let spec = v1::RunSpec::try_from(&*spec)
                     .map_err(|error| Status::internal(error.to_string()))?;
-                Response::Assign(spec)
+                Response::Assign(Box::new(spec))
             }
             ToWorker::Direct { generation, directive } => Response::Direct(v1::Direct {
                 generation: generation.0,

@@ -288,7 +288,7 @@ impl Line {
     async fn take(&mut self, response: v1::SessionResponse) -> Result<(), String> {
         let message = match response.message {
             Some(Response::Assign(spec)) => {
-                let spec = RunSpec::try_from(spec).map_err(|error| format!("assign: {error}"))?;
+                let spec = RunSpec::try_from(*spec).map_err(|error| format!("assign: {error}"))?;
                 FromCoordinator::Assign(Box::new(spec))
             }
             Some(Response::Direct(wire)) => {
