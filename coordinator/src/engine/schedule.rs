@@ -268,7 +268,11 @@ impl Experiment {
         if limit.is_some_and(|limit| num_running >= limit as usize) {
             return None;
         }
-        let pending = self.trials.of(TrialKind::Pending);
+        let is_population = self.population().is_some();
+        if let Some(number) = self.next_member(now).filter(|_| is_population) {
+            return Some(Work::Resume(number));
+        }
+        let pending = self.trials.of(TrialKind::Pending).filter(|_| !is_population);
         let due = pending.filter(|(_, trial)| trial.not_before.is_none_or(|at| at <= now));
         if let Some(number) = due.map(|(number, _)| *number).min() {
             return Some(Work::Resume(number));
@@ -307,7 +311,7 @@ impl Experiment {
                 let trial = self.trials.get(&best.trial)?;
                 let task = Task::Finish {
                     trial: self.trial_id(best.trial),
-                    assignment: trial.assignment.clone(),
+                    assignment: trial.assignment_of(&best.checkpoint).clone(),
                     checkpoint: best.checkpoint.clone(),
                 };
                 self.phase = Phase::Finishing { run: Some(generation) };
@@ -367,7 +371,8 @@ impl Experiment {
             assignment: trial.assignment.clone(),
             target_step,
             total_steps,
-            resume_from: trial.checkpoints.last().cloned(),
+            resume_from: trial.resume_point().cloned(),
+            seed_of: trial.seed_of(),
         }))
     }
 
