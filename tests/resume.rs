@@ -82,6 +82,16 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+fn settings() -> TrialSettings {
+    TrialSettings {
+        learning_rate: 1e-3,
+        global_batch_size: 8,
+        micro_batch_size: 5,
+        dropout: Some(0.2),
+        ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
+    }
+}
+
 struct Laboratory {
     runtime: Runtime,
     store: Store,
@@ -115,14 +125,11 @@ impl Laboratory {
     }
 
     fn trainer(&self, seed: Seed, case: &Case) -> Trainer<'_> {
+        self.trainer_with(seed, case, settings())
+    }
+
+    fn trainer_with(&self, seed: Seed, case: &Case, settings: TrialSettings) -> Trainer<'_> {
         let Case { frozen, training } = case;
-        let settings = TrialSettings {
-            learning_rate: 1e-3,
-            global_batch_size: 8,
-            micro_batch_size: 5,
-            dropout: Some(0.2),
-            ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
-        };
         let plan = TrialPlan {
             settings,
             training: training.clone(),
@@ -354,4 +361,56 @@ fn a_killed_trial_gives_up_where_an_uninterrupted_one_does() {
     let (found_step, found) = run(&[2, 5, step - 1]);
     assert_eq!(found_step, step);
     assert_same_bits(&found, &wanted, "given up");
+}
+
+/// In a population a trial goes on from another one's checkpoint.
+#[test]
+fn a_trial_goes_on_from_anothers_checkpoint_with_other_hyperparameters() {
+    let _alone = alone();
+    for (number, case) in
+        (0..).zip(cases().into_iter().filter(|c| c.training.early_stopping.is_none()))
+    {
+        let laboratory = Laboratory::new();
+        let seed = Seed(200 + number);
+        let (wanted, _) = with_deaths(&laboratory, seed, &case, TOTAL_STEPS, &[]);
+        let mut parent = laboratory.trainer(seed, &case);
+        let mut host = Recorder::new(&laboratory, laboratory.writer(1, None));
+        train_until(&mut parent, 11, None, &mut host).unwrap();
+        host.writer.begin(parent.snapshot().unwrap()).unwrap();
+        let key = host.writer.finish().unwrap().unwrap();
+        let end = |settings: TrialSettings| {
+            let mut child = laboratory.trainer_with(seed, &case, settings);
+            child.adopt(laboratory.load(&key)).unwrap();
+            assert_eq!(child.step(), 11);
+            let mut host = Recorder::new(&laboratory, laboratory.writer(2, Some(key.clone())));
+            train_until(&mut child, TOTAL_STEPS, None, &mut host).unwrap();
+            child.snapshot().unwrap()
+        };
+        // With the same hyperparameters the curve is the other's, to the last bit.
+        assert_same_bits(&end(settings()), &wanted, "adopted");
+        let plain = settings();
+        let others = [
+            TrialSettings { learning_rate: 3e-3, ..plain.clone() },
+            TrialSettings { weight_decay: 0.5, ..plain.clone() },
+            TrialSettings { dropout: Some(0.5), ..plain.clone() },
+            TrialSettings { layer_decay: 0.5, ..plain.clone() },
+            TrialSettings { label_smoothing: 0.2, ..plain.clone() },
+            TrialSettings { max_grad_norm: Some(0.01), ..plain.clone() },
+            TrialSettings { adam_epsilon: 1e-3, ..plain.clone() },
+        ];
+        for other in others {
+            let found = end(other.clone());
+            assert!(bits(&found.model) != bits(&wanted.model), "{other:?} changes nothing");
+            assert_eq!(found.progress.settings, other);
+        }
+        for other in [
+            TrialSettings { global_batch_size: 16, ..plain.clone() },
+            TrialSettings { warmup_steps: 5, ..plain.clone() },
+            TrialSettings { adam_beta2: 0.9, ..plain },
+        ] {
+            let mut child = laboratory.trainer_with(seed, &case, other);
+            let error = child.adopt(laboratory.load(&key)).unwrap_err();
+            assert!(error.is_permanent() && error.to_string().contains("another"), "{error}");
+        }
+    }
 }

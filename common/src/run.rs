@@ -78,8 +78,12 @@ pub struct TrainTask {
     pub target_step: u64,
     /// Steps of the whole budget: the learning-rate schedule is laid out over them.
     pub total_steps: u64,
-    /// Continue from here; absent: from the pretrained weights.
+    /// Continue from here; absent: from the pretrained weights. A checkpoint of another trial of the
+    /// experiment may have been made with other hyperparameters, of those that can change.
     pub resume_from: Option<CheckpointKey>,
+    /// Number of the trial whose random choices it goes on with; absent: its own.
+    #[serde(default)]
+    pub seed_of: Option<u32>,
 }
 
 impl Task {

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use muster_common::manifest::{
-    Budget, HalvingSettings, Manifest, PatienceSettings, PercentileSettings, PrunerSettings,
-    SearcherSettings,
+    Budget, HalvingSettings, Manifest, PatienceSettings, PercentileSettings, PopulationSettings,
+    PrunerSettings, SearcherSettings,
 };
 
 const TEXT: &str = "version: 1
@@ -50,6 +50,15 @@ fn pruners_have_their_defaults() {
     let patience = PatienceSettings { patience: 3, min_change: 0.0, every };
     let found = pruner("type: patience, patience: 3, every: {steps: 10}");
     assert_eq!(found, PrunerSettings::Patience(patience));
+    let population = PopulationSettings {
+        every,
+        min_budget: every,
+        quantile: 0.25,
+        resample_probability: 0.25,
+        factors: vec![0.8, 1.2],
+    };
+    let found = pruner("type: population, every: {steps: 10}");
+    assert_eq!(found, PrunerSettings::Population(population));
     assert_eq!(searcher("max_trials: 5, target: 0.9").target, Some(0.9));
 }
 

@@ -96,7 +96,7 @@ fn doubts(manifest: &Manifest) -> Vec<String> {
         doubts.push("the search ends when the target is reached".to_owned());
     }
     match &searcher.pruner {
-        PrunerSettings::None | PrunerSettings::Hyperband(_) => {}
+        PrunerSettings::None | PrunerSettings::Hyperband(_) | PrunerSettings::Population(_) => {}
         PrunerSettings::Asha(_) => {
             doubts.push("whom ASHA promotes depends on the order of results".to_owned());
         }

@@ -14,7 +14,7 @@ const YIELD_BYTES: usize = 32 * 1024;
 
 /// The codec of every service.
 #[derive(Debug, Clone)]
-pub struct LeanCodec<T, U> {
+pub(crate) struct LeanCodec<T, U> {
     messages: PhantomData<(T, U)>,
 }
 

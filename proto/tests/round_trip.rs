@@ -30,6 +30,7 @@ fn spec(gang: Option<Gang>) -> RunSpec {
             target_step: 5,
             total_steps: 10,
             resume_from: None,
+            seed_of: Some(3),
         }),
         manifest: Manifest::parse(MANIFEST).unwrap(),
         store: "file:///store".to_owned(),

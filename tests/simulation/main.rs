@@ -46,17 +46,20 @@ fn manifest(draws: &mut Draws) -> Manifest {
     let limit = if draws.below(3) == 0 { "max_concurrent: 2" } else { "max_concurrent: 9" };
     let halving =
         |kind: &str| format!("{{type: {kind}, reduction_factor: {eta}, min_budget: {{steps: 5}}}}");
-    let pruner = match draws.below(8) {
+    let pruner = match draws.below(9) {
         0 => "{type: none}".to_owned(),
         1 => halving("asha_stopping"),
         2 => halving("hyperband"),
         3 => "{type: median, every: {steps: 20}, startup_trials: 2}".to_owned(),
         4 => "{type: patience, every: {steps: 20}, patience: 2}".to_owned(),
+        5 if max_trials > 1 => "{type: population, every: {steps: 20}}".to_owned(),
         _ => halving("asha"),
     };
     let samplers = ["random", "sobol", "tpe", "{type: gp, startup_trials: 3}", "cmaes"];
     let sampler = if pruner.contains("hyperband") {
         "bohb"
+    } else if pruner.contains("population") {
+        "random"
     } else {
         samplers[usize::try_from(draws.below(5)).unwrap()]
     };

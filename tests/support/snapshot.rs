@@ -22,7 +22,7 @@ impl Snapshots {
                 match key {
                     RowKey::Trial(trial) if trial.experiment == *id => restoring.trial(row)?,
                     RowKey::Decision(experiment, _) if experiment == id => {
-                        restoring.decision(row)?
+                        restoring.decision(row)?;
                     }
                     RowKey::Experiment(_) | RowKey::Trial(_) | RowKey::Decision(..) => {}
                 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use super::budget::Budget;
+use super::population::{PopulationSettings, read_population};
 use super::reader::{Field, Section};
 use super::searcher::SearcherSettings;
 use super::section::{optional, optional_or, read_budget};
@@ -34,6 +35,8 @@ pub enum PrunerSettings {
     Percentile(PercentileSettings),
     /// A trial stops when it does not get better any more.
     Patience(PatienceSettings),
+    /// Nobody stops: the worst go on from checkpoints of the best, with other hyperparameters.
+    Population(PopulationSettings),
 }
 
 /// Rungs whose budgets grow by a factor.
@@ -119,6 +122,7 @@ impl PrunerSettings {
             Self::Hyperband(_) => "hyperband",
             Self::Percentile(_) => "percentile",
             Self::Patience(_) => "patience",
+            Self::Population(_) => "population",
         }
     }
 
@@ -128,7 +132,7 @@ impl PrunerSettings {
             Self::Asha(settings) | Self::AshaStopping(settings) | Self::Hyperband(settings) => {
                 Some(settings)
             }
-            Self::None | Self::Percentile(_) | Self::Patience(_) => None,
+            Self::None | Self::Percentile(_) | Self::Patience(_) | Self::Population(_) => None,
         }
     }
 
@@ -137,6 +141,7 @@ impl PrunerSettings {
         match self {
             Self::Percentile(settings) => Some((settings.min_budget, settings.every)),
             Self::Patience(settings) => Some((settings.every, settings.every)),
+            Self::Population(settings) => Some((settings.min_budget, settings.every)),
             _ => None,
         }
     }
@@ -152,6 +157,7 @@ enum Kind {
     Median,
     Percentile,
     Patience,
+    Population,
 }
 
 pub(super) fn read_pruner(field: &Field<'_>) -> Option<PrunerSettings> {
@@ -164,6 +170,7 @@ pub(super) fn read_pruner(field: &Field<'_>) -> Option<PrunerSettings> {
             ("median", Kind::Median),
             ("percentile", Kind::Percentile),
             ("patience", Kind::Patience),
+            ("population", Kind::Population),
             ("none", Kind::None),
         ])
     })?;
@@ -175,6 +182,7 @@ pub(super) fn read_pruner(field: &Field<'_>) -> Option<PrunerSettings> {
         Kind::Median => read_percentile(&section, Some(50.0)),
         Kind::Percentile => read_percentile(&section, None),
         Kind::Patience => read_patience(&section),
+        Kind::Population => read_population(&section),
     };
     section.finish();
     pruner

@@ -92,6 +92,7 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
     rules.check_batches(&manifest);
     rules.check_pruner(&manifest);
     rules.check_searcher(&mut manifest);
+    rules.check_population(&manifest);
     rules.check_training(&manifest);
     Some(manifest)
 }

@@ -113,6 +113,10 @@ fn compared(manifest: &Manifest, pruner: &PrunerSettings) -> Option<String> {
         PrunerSettings::Patience(settings) => {
             format!("{} in a row without an improvement stop a trial", settings.patience)
         }
+        PrunerSettings::Population(settings) => {
+            let percent = settings.quantile * 100.0;
+            format!("the last {percent} % go on from checkpoints of the best")
+        }
     };
     Some(format!("  compared at {}; {rule}", texts.join(", ")))
 }

@@ -297,7 +297,10 @@ impl Experiment {
                 }
                 (false, _) => return None,
             };
-            let is_useful = !values.is_empty() && values.iter().all(|value| value.is_finite());
+            // Of one that changed its hyperparameters nobody knows which of them did it.
+            let is_useful = trial.lineage.is_empty()
+                && !values.is_empty()
+                && values.iter().all(|value| value.is_finite());
             is_useful.then(|| Prior { assignment: trial.assignment.clone(), first_rung, values })
         };
         self.trials.values().filter_map(finding).collect()

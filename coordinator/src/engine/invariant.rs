@@ -31,7 +31,16 @@ impl Engine {
                 {
                     return Err(format!("{id} has passed {} rungs", trial.rungs_passed));
                 }
-                if trial.results.windows(2).any(|pair| pair[0].step > pair[1].step) {
+                if let Some(origin) = trial.origin.as_ref().filter(|_| !trial.is_terminal()) {
+                    let parent = experiment.trials.get(&origin.trial.number);
+                    if parent.is_none_or(|parent| !parent.checkpoints.contains(origin)) {
+                        return Err(format!("{id} goes on from {origin}, which is not kept"));
+                    }
+                }
+                // Whoever takes over another batch size has other steps at its rungs.
+                if trial.lineage.is_empty()
+                    && trial.results.windows(2).any(|pair| pair[0].step > pair[1].step)
+                {
                     return Err(format!("{id} has results out of order"));
                 }
                 let best = trial.best_result(experiment.objective());

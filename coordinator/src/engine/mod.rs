@@ -1,10 +1,11 @@
 //! The pure core: events in, actions out. It reads no clock, no file, no environment and draws no
 //! random numbers but those of the seed tree, so a replay of the journal gives the same state.
 //!
-//! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], [`table`] (what holds them),
-//! `schedule` (who gets a free slot) with `placement`, `gang` (what happens to the ranks of a run), `report`
-//! (what a run's words change), `pruning` (what results mean for trials), `failure` and [`host`] (what
-//! failures mean), `timer` (what is waited for), [`saved`] (what a snapshot is made of).
+//! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], [`table`] (what holds
+//! them), `schedule` (who gets a free slot) with `placement`, `gang` (what happens to the ranks of
+//! a run), `report` (what a run's words change), `pruning` and [`population`] (what results mean
+//! for trials), `failure` and [`host`] (what failures mean), `timer` (what is waited for),
+//! [`saved`] (what a snapshot is made of).
 
 pub mod action;
 pub mod decision;
@@ -17,6 +18,7 @@ mod invariant;
 mod limit;
 pub mod line;
 mod placement;
+pub mod population;
 mod preemption;
 mod pruning;
 mod report;

@@ -179,6 +179,9 @@ impl Experiment {
 
     /// A trial waits at a rung: pruners that decide at once say what becomes of it.
     pub(super) fn judge(&mut self, now: Timestamp, number: u32) {
+        if self.population().is_some() {
+            return self.judge_member(now, number, None);
+        }
         let Some(trial) = self.trials.get(&number) else { return };
         let Some(rung) = trial.rung().checked_sub(1) else { return };
         let objective = self.objective();
@@ -197,9 +200,10 @@ impl Experiment {
                 percentile::verdict(settings, objective, &own, &others)
             }
             PrunerSettings::Patience(settings) => patience::verdict(settings, objective, &own),
-            PrunerSettings::None | PrunerSettings::Asha(_) | PrunerSettings::Hyperband(_) => {
-                return;
-            }
+            PrunerSettings::None
+            | PrunerSettings::Asha(_)
+            | PrunerSettings::Hyperband(_)
+            | PrunerSettings::Population(_) => return,
         };
         let (state, word) = match &verdict {
             Verdict::GoOn(_) => (TrialState::Pending, "goes on"),

@@ -141,10 +141,24 @@ impl Experiment {
             return;
         }
         trial.checkpoints.push(checkpoint);
-        let retired = trial.retire_checkpoints(self.manifest.checkpoint.keep_last, objective);
-        for checkpoint in retired {
-            let store = self.store.clone();
-            actions.push(Action::DeleteCheckpoint { store, checkpoint });
+        trial.origin = None;
+        let wanted = self.wanted_checkpoints();
+        // In a population, what others have may be needed no more either.
+        let members: Vec<u32> = match self.population() {
+            Some(_) => self.trials.keys().copied().collect(),
+            None => vec![number],
+        };
+        let keep_last = self.manifest.checkpoint.keep_last;
+        for number in members {
+            let has_more = |trial: &Trial| trial.checkpoints.len() > keep_last as usize;
+            if !self.trials.get(&number).is_some_and(has_more) {
+                continue;
+            }
+            let Some(trial) = self.trials.get_mut(&number) else { continue };
+            for checkpoint in trial.retire_checkpoints(keep_last, objective, &wanted) {
+                let store = self.store.clone();
+                actions.push(Action::DeleteCheckpoint { store, checkpoint });
+            }
         }
     }
 
@@ -211,6 +225,7 @@ impl Experiment {
     ) {
         let ladder_length = self.ladder.len();
         let is_target = self.target_reached == Some(number);
+        let has_rung_behind = self.has_rung_behind(number, generation);
         let Some(trial) = self.trials.get_mut(&number) else { return };
         if trial.state != (TrialState::Running { generation }) {
             return; // canceled in the meantime
@@ -232,6 +247,10 @@ impl Experiment {
             _ if passed => {
                 trial.state = TrialState::Paused;
                 return self.judge(now, number);
+            }
+            RunExit::Diverged { step } if has_rung_behind => {
+                trial.state = TrialState::Paused;
+                return self.judge_member(now, number, Some(step));
             }
             RunExit::Diverged { step } => {
                 note = Some(format!("stopped: diverged at step {step}"));

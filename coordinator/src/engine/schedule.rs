@@ -327,7 +327,12 @@ impl Experiment {
         if self.trials.count(TrialKind::Running) >= self.max_concurrent() {
             return None;
         }
-        let due = self.trials.of(TrialKind::Pending).filter(|(_, trial)| trial.is_due(now));
+        let is_population = self.population().is_some();
+        if let Some(number) = self.next_member(now).filter(|_| is_population) {
+            return Some(Work::Resume(number));
+        }
+        let due = self.trials.of(TrialKind::Pending).filter(|_| !is_population);
+        let due = due.filter(|(_, trial)| trial.is_due(now));
         if let Some(number) = due.map(|(number, _)| *number).min() {
             return Some(Work::Resume(number));
         }
@@ -365,7 +370,7 @@ impl Experiment {
                 let trial = self.trials.get(&best.trial)?;
                 let task = Task::Finish {
                     trial: self.trial_id(best.trial),
-                    assignment: trial.assignment.clone(),
+                    assignment: trial.assignment_of(&best.checkpoint).clone(),
                     checkpoint: best.checkpoint.clone(),
                 };
                 self.phase = Phase::Finishing { run: Some(generation) };
@@ -425,7 +430,8 @@ impl Experiment {
             assignment: trial.assignment.clone(),
             target_step,
             total_steps,
-            resume_from: trial.checkpoints.last().cloned(),
+            resume_from: trial.resume_point().cloned(),
+            seed_of: trial.seed_of(),
         }))
     }
 

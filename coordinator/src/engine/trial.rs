@@ -6,6 +6,8 @@
 //!    `----------'-> Stopped (diverged or early), Failed;   any of them -> Canceled
 //! ```
 
+use std::collections::BTreeSet;
+
 use muster_common::evaluation::Evaluation;
 use muster_common::id::Generation;
 use muster_common::manifest::Assignment;
@@ -14,6 +16,7 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::population::Descent;
 use super::table::Row;
 
 /// One assignment of hyperparameters.
@@ -45,6 +48,12 @@ pub struct Trial {
     /// Its last run stopped early, with the best weights after so many updates.
     #[serde(default)]
     pub early_stop: Option<u64>,
+    /// Where it went on from another trial's checkpoint, oldest first.
+    #[serde(default)]
+    pub lineage: Vec<Descent>,
+    /// That checkpoint, until there is one of its own that was made since.
+    #[serde(default)]
+    pub origin: Option<CheckpointKey>,
     /// Not started again before then.
     #[serde(default)]
     pub not_before: Option<Timestamp>,
@@ -174,6 +183,8 @@ impl Trial {
             restarts: 0,
             losses: 0,
             early_stop: None,
+            lineage: Vec::new(),
+            origin: None,
             not_before: None,
             memory_failures: 0,
             held: false,
@@ -201,9 +212,9 @@ impl Trial {
         self.results.get(rung.checked_sub(self.first_rung)?)
     }
 
-    /// Steps that survive anything: those of the newest checkpoint.
+    /// Steps that survive anything: those of the checkpoint it would go on from.
     pub fn committed_step(&self) -> u64 {
-        self.checkpoints.last().map_or(0, |checkpoint| checkpoint.step)
+        self.resume_point().map_or(0, |checkpoint| checkpoint.step)
     }
 
     /// Its best result, by rung.
@@ -217,17 +228,19 @@ impl Trial {
     }
 
     /// Moves checkpoints that nothing needs to `deleting`: neither among the newest `keep_last` nor
-    /// the one of the best result.
+    /// the one of the best result, nor `wanted` by other trials.
     pub(super) fn retire_checkpoints(
         &mut self,
         keep_last: u32,
         objective: Objective,
+        wanted: &BTreeSet<CheckpointKey>,
     ) -> Vec<CheckpointKey> {
         let best = self.best_result(objective).map(|result| result.checkpoint.clone());
         let num_old = self.checkpoints.len().saturating_sub(keep_last as usize);
         let (old, new) = self.checkpoints.split_at(num_old);
-        let (kept, retired): (Vec<_>, Vec<_>) =
-            old.iter().cloned().partition(|checkpoint| Some(checkpoint) == best.as_ref());
+        let (kept, retired): (Vec<_>, Vec<_>) = old.iter().cloned().partition(|checkpoint| {
+            Some(checkpoint) == best.as_ref() || wanted.contains(checkpoint)
+        });
         self.checkpoints = kept.into_iter().chain(new.iter().cloned()).collect();
         self.deleting.extend(retired.iter().cloned());
         retired

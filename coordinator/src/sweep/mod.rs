@@ -4,6 +4,7 @@ pub mod asha;
 pub mod hyperband;
 pub mod patience;
 pub mod percentile;
+pub mod population;
 pub mod rung;
 pub mod sampler;
 

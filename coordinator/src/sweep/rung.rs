@@ -24,7 +24,9 @@ pub fn ladder(full: Budget, pruner: &PrunerSettings) -> Vec<Budget> {
                 (full.amount() / factor.powi(power)).max(halving.min_budget.amount())
             }));
         }
-        PrunerSettings::Percentile(_) | PrunerSettings::Patience(_) => {
+        PrunerSettings::Percentile(_)
+        | PrunerSettings::Patience(_)
+        | PrunerSettings::Population(_) => {
             if let Some((first, every)) = pruner.steady() {
                 let at = |k: u32| first.amount() + f64::from(k) * every.amount();
                 amounts.extend((0..).map(at).take_while(|amount| *amount < full.amount()));

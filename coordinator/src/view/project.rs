@@ -1,5 +1,7 @@
 //! Engine and soft state to view.
 
+use muster_common::manifest::Assignment;
+use muster_common::objective::Objective;
 use muster_common::run::RunProgress;
 use muster_common::storage::Layout;
 use muster_common::time::Timestamp;
@@ -153,7 +155,7 @@ fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Li
         id: experiment.trial_id(trial.number),
         state,
         reason,
-        assignment: trial.assignment.clone(),
+        assignment: assignment_of(objective, trial).clone(),
         step: progress.as_ref().map_or(committed, |progress| progress.step.max(committed)),
         target_step: match state {
             TrialStateName::Running | TrialStateName::Pending => {
@@ -171,6 +173,12 @@ fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Li
         examples_per_second: progress.map_or(0.0, |progress| progress.examples_per_second),
         ranks: ranks(engine, trial),
     }
+}
+
+/// Its hyperparameters; of one that has ended and has changed them, those of its best result.
+fn assignment_of(objective: Objective, trial: &Trial) -> &Assignment {
+    let best = trial.best_result(objective).filter(|_| trial.is_terminal());
+    best.map_or(&trial.assignment, |best| trial.assignment_of(&best.checkpoint))
 }
 
 /// Where the ranks of a running trial are.

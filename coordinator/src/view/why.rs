@@ -23,6 +23,7 @@ pub fn why(
     let trial = experiment.trials.get(&number)?;
     let mut lines = vec![headline(engine, experiment, trial, now)];
     lines.extend(standing(experiment, trial));
+    lines.extend(descendants(experiment, trial));
     if trial.restarts + trial.losses > 0 {
         lines.push(format!(
             "{} runs, {} restarts of {}, {} runs lost with their worker",
@@ -144,6 +145,19 @@ fn standing(experiment: &Experiment, trial: &Trial) -> Vec<String> {
         Some(text)
     };
     rungs.into_iter().enumerate().filter_map(at).collect()
+}
+
+/// Who went on from its checkpoints.
+fn descendants(experiment: &Experiment, trial: &Trial) -> Vec<String> {
+    let mut lines = Vec::new();
+    for other in experiment.trials.values() {
+        let own = other.lineage.iter().filter(|d| d.parent.trial.number == trial.number);
+        lines.extend(own.map(|descent| {
+            let (step, rung) = (descent.parent.step, experiment.rung_text(descent.rung));
+            format!("t{} went on from its checkpoint of step {step}, {rung}", other.number)
+        }));
+    }
+    lines
 }
 
 fn names(numbers: &[u32]) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use muster_common::id::Generation;
 use muster_common::manifest::Manifest;
-use muster_common::run::{Directive, RunExit, RunSpec, Task};
+use muster_common::run::{DataSummary, Directive, RunExit, RunReport, RunSpec, Task};
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
 use muster_coordinator::engine::line::ProjectPolicy;
@@ -132,11 +132,7 @@ fn projects_share_by_weight_and_what_one_leaves_the_other_uses() {
     // The preparation of the other goes first now: it has none of its share.
     let prepare = cluster.only();
     assert_eq!(prepare.experiment.as_str(), "b-1");
-    cluster.report(
-        prepare.generation,
-        0,
-        muster_common::run::RunReport::Prepared(Default::default()),
-    );
+    cluster.report(prepare.generation, 0, RunReport::Prepared(DataSummary::default()));
     cluster.end(prepare.generation, 0, RunExit::Completed);
     for number in 1..8 {
         cluster.join(&format!("w{number}"), "h");

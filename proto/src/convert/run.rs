@@ -65,6 +65,7 @@ impl From<&Task> for v1::run_spec::Task {
                 target_step: task.target_step,
                 total_steps: task.total_steps,
                 resume_from: task.resume_from.as_ref().map(Into::into),
+                seed_of: task.seed_of,
             }),
             Task::Finish { trial, assignment, checkpoint } => Self::Finish(v1::FinishTask {
                 trial_id: trial.to_string(),
@@ -89,6 +90,7 @@ impl TryFrom<v1::run_spec::Task> for Task {
                 target_step: task.target_step,
                 total_steps: task.total_steps,
                 resume_from: task.resume_from.map(TryInto::try_into).transpose()?,
+                seed_of: task.seed_of,
             })),
             v1::run_spec::Task::Finish(task) => Ok(Self::Finish {
                 trial: task.trial_id.parse().map_err(ConvertError::id("finish.trial_id"))?,

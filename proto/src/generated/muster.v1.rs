@@ -69,6 +69,9 @@ pub struct TrainTask {
     /// Absent: from the pretrained weights.
     #[prost(message, optional, tag = "6")]
     pub resume_from: ::core::option::Option<Checkpoint>,
+    /// Number of the trial whose random choices it goes on with; absent: its own.
+    #[prost(uint32, optional, tag = "7")]
+    pub seed_of: ::core::option::Option<u32>,
 }
 /// Score the chosen trial on the test split and write its model.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -9,7 +9,7 @@ use muster_common::evaluation::Evaluation;
 use muster_common::evaluation::prediction::{self, PredictionError};
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest, TrialSettings};
-use muster_common::run::{Directive, RunExit, RunProgress, RunReport, RunSpec, Task};
+use muster_common::run::{Directive, RunExit, RunProgress, RunReport, RunSpec, Task, TrainTask};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
@@ -274,6 +274,12 @@ impl Bench<'_> {
     /// Root of the random choices of `trial`.
     pub(super) fn trial_seed(&self, trial: &TrialId) -> Seed {
         self.spec.manifest.seed.child("trial", u64::from(trial.number))
+    }
+
+    /// Root of the random choices of a training run.
+    pub(super) fn task_seed(&self, task: &TrainTask) -> Seed {
+        let number = task.seed_of.unwrap_or(task.trial.number);
+        self.trial_seed(&TrialId { number, ..task.trial.clone() })
     }
 
     /// Break as soon as there is a directive for this run.

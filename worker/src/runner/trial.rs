@@ -73,7 +73,7 @@ fn train_as_rank(
     rendezvous: Option<&Rendezvous>,
 ) -> Result<RunExit, TaskError> {
     let manifest = &bench.spec.manifest;
-    let seed = bench.trial_seed(&task.trial);
+    let seed = bench.task_seed(task);
     let max_length = manifest.max_length(&task.assignment);
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
@@ -101,7 +101,11 @@ fn train_as_rank(
     let mut trainer = Trainer::new(plan, model, training)?;
     if let Some(key) = &task.resume_from {
         let snapshot = checkpoint::load(bench.runtime, &bench.store, key, &pretrained.sha256)?;
-        trainer.restore(snapshot)?;
+        if key.trial == task.trial {
+            trainer.restore(snapshot)?;
+        } else {
+            trainer.adopt(snapshot)?;
+        }
         tracing::info!(trial = %task.trial, attempt = %task.attempt, "resumed from {key}");
     }
     let group = match rendezvous {
@@ -146,7 +150,7 @@ fn plan_of(bench: &Bench<'_>, task: &TrainTask, data: &str) -> TrialPlan {
         settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
         training: manifest.training.clone(),
         stopping_objective: manifest.stopping_objective(),
-        seed: bench.trial_seed(&task.trial),
+        seed: bench.task_seed(task),
         total_steps: task.total_steps,
         data: data.to_owned(),
         rank: bench.spec.gang.as_ref().map_or(0, |gang| gang.rank),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use muster_common::evaluation::Evaluation;
-use muster_common::manifest::{Budget, TrainingSettings, TrialSettings, WeightAverage};
+use muster_common::manifest::{
+    Budget, HyperparameterSpec, TrainingSettings, TrialSettings, WeightAverage,
+};
 use muster_common::objective::Objective;
 use muster_common::run::Directive;
 use muster_common::seed::Seed;
@@ -360,6 +362,21 @@ impl<'a> Trainer<'a> {
 
     /// Continues from a snapshot of the same trial.
     pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
+        self.continue_from(snapshot, |_| false)
+    }
+
+    /// Continues from a snapshot of another trial, whose random choices this one goes on with. The
+    /// optimizer remembers what it did; the hyperparameters, and the schedule laid out over the whole
+    /// budget, are this trial's own, and differ in those only that can change.
+    pub fn adopt(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
+        self.continue_from(snapshot, HyperparameterSpec::can_change)
+    }
+
+    fn continue_from(
+        &mut self,
+        snapshot: Snapshot,
+        may_differ: impl Fn(&str) -> bool,
+    ) -> Result<(), TrainError> {
         let Snapshot { progress, model, optimizer, average, best } = snapshot;
         let own = self.progress();
         differ("seed", &own.seed.0, &progress.seed.0)?;
@@ -369,7 +386,8 @@ impl<'a> Trainer<'a> {
             (fields(&own.settings), fields(&progress.settings)),
             (fields(&own.training), fields(&progress.training)),
         ] {
-            for (name, found) in found.into_iter().filter(|(name, _)| name != DEADLINE) {
+            let kept = |name: &str| name != DEADLINE && !may_differ(name);
+            for (name, found) in found.into_iter().filter(|(name, _)| kept(name)) {
                 let wanted = own.get(&name).cloned().unwrap_or_default();
                 differ(&name, &wanted, &found)?;
             }
