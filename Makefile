@@ -24,7 +24,7 @@ parity: ## Compare exported models with the reference libraries (installs 5 GB o
 	@tests/parity/run.sh
 
 bless: ## Regenerate the wire format's generated code
-	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features
+	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features --test generated
 
 clean-cache: ## Remove what the set-up scripts installed
 	@rm -rf .cache

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use muster_common::evaluation::Evaluation;
-use muster_common::id::{ExperimentId, Generation, WorkerId};
+use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
 use muster_common::manifest::Manifest;
 use muster_common::run::{
     DataSummary, Directive, FailureClass, RunExit, RunReport, RunSpec, Task, TrainTask,
@@ -21,6 +21,7 @@ use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{Experiment, ExperimentEnd, Phase};
+use muster_coordinator::engine::line::ProjectPolicy;
 use muster_coordinator::engine::run::MemberState;
 use muster_coordinator::engine::saved::{Restoring, RowKey};
 use muster_coordinator::engine::trial::{StopReason, TrialState};
@@ -63,6 +64,14 @@ fn manifest(draws: &mut Draws) -> Manifest {
         3 => "3".to_owned(),
         _ => "{min: 2, max: 4, grace_seconds: 3}".to_owned(),
     };
+    let wide = ["", ", max_slots: 4", ", max_slots: 6"][usize::try_from(draws.below(3)).unwrap()];
+    let priority = [0, 0, 0, 5, -5][usize::try_from(draws.below(5)).unwrap()];
+    let limits = match draws.below(12) {
+        0 => "{hours: 0.001}",
+        1 => "{slot_hours: 0.001}",
+        2 => "{trial_hours: 0.0005}",
+        _ => "{}",
+    };
     let text = format!(
         "version: 1
 name: sim
@@ -78,7 +87,8 @@ hyperparameters:
 searcher: {{metric: accuracy, sampler: {sampler}, max_trials: {max_trials}, {limit}, pruner: {pruner}{target}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 3, keep_last: {keep}}}
-resources: {{slots: {slots}}}
+resources: {{slots: {slots}{wide}, priority: {priority}}}
+limits: {limits}
 max_restarts: {restarts}
 ",
         seed = draws.below(1000),
@@ -284,7 +294,9 @@ impl Simulation {
     fn submit(&mut self) {
         let manifest = Box::new(manifest(&mut self.draws));
         let (text, store) = ("text".to_owned(), "file:///store".to_owned());
-        self.apply(Event::ExperimentSubmitted { manifest, text, store });
+        let users = ["ada", "ben", "cleo"];
+        let owner = self.pick(&users).map(|name| name.parse().unwrap());
+        self.apply(Event::ExperimentSubmitted { manifest, text, store, owner, base: None });
     }
 
     fn join(&mut self) {
@@ -374,10 +386,46 @@ impl Simulation {
             }
             21 | 22 => self.wait(),
             23 | 24 => self.say_too_late(),
+            25..=29 => self.wish(),
             _ => {
                 self.deliver();
             }
         }
+    }
+
+    /// A user changes their mind about a trial, a priority, or what projects may use.
+    fn wish(&mut self) {
+        let trials: Vec<TrialId> = self
+            .live
+            .experiments()
+            .flat_map(|e| e.trials.keys().map(|number| e.trial_id(*number)))
+            .collect();
+        match (self.draws.below(8), self.pick(&trials)) {
+            (0, _) => {
+                let policy =
+                    ProjectPolicy { weight: 1 + self.draw(4), max_slots: Some(4 + self.draw(3)) };
+                let projects = BTreeMap::from([("ada".parse().unwrap(), policy)]);
+                // Not while more are in use: runs are not stopped for a quota.
+                if self.live.held_by_project().values().all(|held| *held <= 4) {
+                    self.apply(Event::ProjectsSet { projects });
+                }
+            }
+            (1 | 2, Some(trial)) => {
+                let priority = i32::try_from(self.draws.below(3)).unwrap() * 5 - 5;
+                let experiment = trial.experiment;
+                self.apply(Event::ExperimentPrioritized { experiment, priority });
+            }
+            (3 | 4, Some(trial)) => self.apply(Event::TrialPaused { trial }),
+            (5 | 6, Some(trial)) => self.apply(Event::TrialResumed { trial }),
+            (_, Some(trial)) if self.draws.below(3) == 0 => {
+                self.apply(Event::TrialCanceled { trial });
+            }
+            _ => {}
+        }
+    }
+
+    fn draw(&mut self, below: u64) -> u32 {
+        u32::try_from(self.draws.below(below)).unwrap()
     }
 
     /// No more faults: everything must come to an end.
@@ -387,6 +435,14 @@ impl Simulation {
             self.live.experiments().map(|experiment| experiment.id.clone()).collect();
         for experiment in experiments {
             self.apply(Event::ExperimentResumed { experiment });
+        }
+        let held: Vec<TrialId> = self
+            .live
+            .experiments()
+            .flat_map(|e| e.trials.values().filter(|t| t.held).map(|t| e.trial_id(t.number)))
+            .collect();
+        for trial in held {
+            self.apply(Event::TrialResumed { trial });
         }
         for _ in 0..4 {
             self.join();
@@ -491,6 +547,12 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
             let said = |words: &str| experiment.decisions.iter().any(|d| d.text.contains(words));
             *ends.entry("host set aside").or_default() += u32::from(said("is set aside"));
             *ends.entry("gang waited").or_default() += u32::from(said("kept for it"));
+            *ends.entry("slots lent").or_default() += u32::from(said("borrows slots"));
+            *ends.entry("slots given back").or_default() += u32::from(said("gives back"));
+            *ends.entry("priority took slots").or_default() += u32::from(said("leaves its slots"));
+            *ends.entry("limit reached").or_default() += u32::from(said("limits."));
+            *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
+            *ends.entry("checkpoint taken over").or_default() += u32::from(said("exploits t"));
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
                 Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
@@ -522,7 +584,16 @@ fn every_seed_keeps_the_invariants_ends_and_replays() {
         let trials =
             ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
         let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
-        let others = ["host set aside", "late report"];
+        let shares = ["slots lent", "slots given back", "priority took slots"];
+        let others = [
+            "host set aside",
+            "late report",
+            "limit reached",
+            "trial paused",
+            "checkpoint taken over",
+        ]
+        .into_iter()
+        .chain(shares);
         for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
             assert!(
                 ends.get(name).is_some_and(|count| *count > 10),

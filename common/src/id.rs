@@ -89,12 +89,26 @@ name_type! {
     ExperimentName
 }
 name_type! {
+    /// Those who share slots: a user, a team, a purpose.
+    ProjectName
+}
+name_type! {
     /// One submitted manifest and everything it caused, for example `demo-1`.
     ExperimentId
 }
 name_type! {
     /// One worker process bound to one slot. A restarted worker process has a new id.
     WorkerId
+}
+
+impl ProjectName {
+    /// The project of a user by login name, with what a name may not have replaced by `-`; `None`: nothing
+    /// is left.
+    pub fn of_user(login: &str) -> Option<Self> {
+        let legal = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let name: String = login.chars().map(legal).take(NAME_BYTES_MAX).collect();
+        name.trim_matches('-').parse().ok()
+    }
 }
 
 /// One assignment of hyperparameters within an experiment; survives restarts. Shown as `demo-1/t3`.

@@ -5,8 +5,8 @@ use std::path::Path;
 use muster_common::manifest::{
     Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain, EarlyStopping,
     EvaluationSettings, GradientCompression, HYPERPARAMETERS, HalvingSettings, Holdout, Hygiene,
-    HyperparameterKind, LabelRange, LabelRule, Manifest, ModelSettings, ParameterValue, Precision,
-    PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
+    HyperparameterKind, LabelRange, LabelRule, Limits, Manifest, ModelSettings, ParameterValue,
+    Precision, PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
     SearcherSettings, Slots, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation,
     Unfreezing, WeightAverage,
 };
@@ -97,6 +97,7 @@ fn every_key_arrives() {
     let expected = Manifest {
         name: "sweep-7".parse().unwrap(),
         description: Some("every key once".to_owned()),
+        project: Some("research".parse().unwrap()),
         seed: Seed(42),
         model: ModelSettings {
             pretrained: "models/minilm".to_owned(),
@@ -142,7 +143,8 @@ fn every_key_arrives() {
         }),
         budget: Budget::Examples(27_000),
         checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
-        resources: Resources { slots: Slots::Fixed(1) },
+        resources: Resources { slots: Slots::Fixed(1), max_slots: Some(1024), priority: -5 },
+        limits: Limits { hours: Some(12.0), slot_hours: Some(96.5), trial_hours: Some(2.0) },
         max_restarts: 0,
         training: full_training(),
         evaluation: EvaluationSettings { ordered: Some(false) },
@@ -158,6 +160,7 @@ fn what_is_left_out_has_its_default() {
     let expected = Manifest {
         name: "one".parse().unwrap(),
         description: None,
+        project: None,
         seed: Seed(1),
         model: ModelSettings {
             pretrained: "models/minilm".to_owned(),
@@ -182,7 +185,8 @@ fn what_is_left_out_has_its_default() {
         searcher: None,
         budget: Budget::Epochs(2.5),
         checkpoint: CheckpointSettings { every_steps: None, keep_last: 2 },
-        resources: Resources { slots: Slots::Fixed(1) },
+        resources: Resources::default(),
+        limits: Limits::default(),
         max_restarts: 3,
         training: TrainingSettings::default(),
         evaluation: EvaluationSettings::default(),
@@ -327,8 +331,8 @@ fn every_mistake_is_reported_in_the_order_of_lines() {
         (6, "model.max_lenght"),
         (17, "data.test.path"),
         (28, "hyperparameters.dropout"),
-        (56, ""),
-        (57, "budgte"),
+        (58, ""),
+        (59, "budgte"),
     ];
     assert_eq!(found, expected);
     assert_eq!(issues[2].mend.as_deref(), Some("did you mean `max_length`?"));

@@ -160,7 +160,7 @@ impl<'a> Rehearsal<'a> {
         }
         let manifest = Box::new(self.manifest.clone());
         let (text, store) = (String::new(), "file:///plan".to_owned());
-        self.apply(Event::ExperimentSubmitted { manifest, text, store })?;
+        self.apply(Event::ExperimentSubmitted { manifest, text, store, owner: None, base: None })?;
         while let Some(((at, generation), spec)) = self.busy.pop_first() {
             self.now = at;
             self.end(generation, &spec)?;

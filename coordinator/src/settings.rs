@@ -1,17 +1,24 @@
 //! Settings of a coordinator. Precedence, strongest first: flags, `MUSTER_` environment variables, the
 //! settings file (`--config`, else `muster.toml` in the working directory if it is there), defaults.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
+use muster_common::id::ProjectName;
 use serde::Deserialize;
+
+use crate::engine::line::ProjectPolicy;
 
 /// The settings file that is read when it is there.
 const FILE: &str = "muster.toml";
 /// Most slots taken by default: beyond this a laptop stops being usable.
 const SLOTS_DEFAULT_MAX: u32 = 4;
+
+/// Largest weight of a project.
+const WEIGHT_MAX: u32 = 1000;
 
 /// Everything that can be set. Names are the keys of the file and, with `MUSTER_` before them, the
 /// environment variables.
@@ -39,6 +46,9 @@ pub struct Settings {
     pub log: String,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
+    /// What projects may use, by name; only in the file.
+    #[serde(default)]
+    pub projects: BTreeMap<ProjectName, ProjectPolicy>,
 }
 
 /// Flags that override everything else. Absent ones override nothing.
@@ -160,6 +170,13 @@ impl Settings {
         if self.slots > 1024 {
             let value = self.slots.to_string();
             return Err(SettingsError::Range { name: "slots", value, mend: "write 0 to 1024" });
+        }
+        for (name, policy) in &self.projects {
+            if !(1..=WEIGHT_MAX).contains(&policy.weight) || policy.max_slots == Some(0) {
+                let value = format!("{policy:?} for {name}");
+                let mend = "a weight lies in 1 to 1000, max_slots is at least 1";
+                return Err(SettingsError::Range { name: "projects", value, mend });
+            }
         }
         if !self.listen.ip().is_loopback() && !self.insecure {
             let value = self.listen.to_string();

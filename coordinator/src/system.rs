@@ -66,6 +66,10 @@ impl System {
         if driver.read(Engine::rules).await? < RULES {
             driver.apply(Event::RulesAdopted { rules: RULES }).await?;
         }
+        let projects = settings.projects.clone();
+        if driver.read(|engine: &Engine| engine.projects().clone()).await? != projects {
+            driver.apply(Event::ProjectsSet { projects }).await?;
+        }
         for worker in orphans {
             let cause = LossCause::CoordinatorRestarted;
             driver.apply(Event::WorkerLost { worker, cause }).await?;

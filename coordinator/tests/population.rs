@@ -90,7 +90,7 @@ impl<'a> Slots<'a> {
         }
         let (text, store) = ("text".to_owned(), "file:///store".to_owned());
         let manifest = Box::new(manifest.clone());
-        slots.apply(Event::ExperimentSubmitted { manifest, text, store });
+        slots.apply(Event::ExperimentSubmitted { manifest, text, store, owner: None, base: None });
         while let Some(((at, generation), spec)) = slots.busy.pop_first() {
             slots.now = at;
             slots.end(generation, &spec);

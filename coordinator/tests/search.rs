@@ -63,7 +63,13 @@ impl Slots {
 
     fn submit(&mut self, manifest: Manifest) {
         let (text, store) = ("text".to_owned(), "file:///store".to_owned());
-        self.apply(Event::ExperimentSubmitted { manifest: Box::new(manifest), text, store });
+        self.apply(Event::ExperimentSubmitted {
+            manifest: Box::new(manifest),
+            text,
+            store,
+            owner: None,
+            base: None,
+        });
     }
 
     fn new(num_slots: u32, seed: u64, landscape: Landscape) -> Self {
@@ -441,7 +447,7 @@ fn an_experiment_learns_from_an_earlier_one() {
     ] {
         let manifest = Box::new(again("{steps: 9}", searcher));
         let (text, store) = (String::new(), String::new());
-        let event = Event::ExperimentSubmitted { manifest, text, store };
+        let event = Event::ExperimentSubmitted { manifest, text, store, owner: None, base: None };
         let actions = slots.engine.apply(Timestamp(slots.now), event);
         assert_eq!(actions, [Action::Rejected { reason: expected.to_owned() }]);
     }

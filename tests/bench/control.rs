@@ -91,6 +91,7 @@ async fn measure(flags: &Flags) -> anyhow::Result<Value> {
         let request = v1::SubmitExperimentRequest {
             manifest: manifest(num_trials),
             base_directory: "/".to_owned(),
+            user: String::new(),
         };
         ControlServiceClient::new(channel).submit_experiment(request).await?;
         tally.finished.notified().await;

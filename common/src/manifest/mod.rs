@@ -4,8 +4,10 @@
 mod budget;
 mod data;
 mod document;
+mod edit;
 mod hub;
 mod label;
+mod limits;
 mod objective;
 mod population;
 mod pruner;
@@ -23,12 +25,14 @@ mod validate;
 mod warning;
 
 pub use budget::Budget;
+pub use edit::{Change, ChangeError, edited};
 pub use hub::HubName;
+pub use limits::Limits;
 pub use objective::MaskingSettings;
 pub use population::PopulationSettings;
 pub use pruner::{Bracket, HalvingSettings, PatienceSettings, PercentileSettings, PrunerSettings};
 pub use reader::{Issue, ManifestError};
-pub use resources::{Resources, Slots};
+pub use resources::{PRIORITY_MAX, Resources, Slots};
 pub use searcher::{CmaEsSettings, GpSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
@@ -46,7 +50,7 @@ pub use truncation::Truncation;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::ExperimentName;
+use crate::id::{ExperimentName, ProjectName};
 use crate::seed::Seed;
 
 /// The manifest version this build writes and reads.
@@ -59,6 +63,9 @@ pub struct Manifest {
     pub name: ExperimentName,
     /// Free text for people.
     pub description: Option<String>,
+    /// Whose share of the slots it uses; absent: that of the user who submits it.
+    #[serde(default)]
+    pub project: Option<ProjectName>,
     /// Root of every random choice.
     pub seed: Seed,
     /// What is fine-tuned.
@@ -78,6 +85,9 @@ pub struct Manifest {
     pub checkpoint: CheckpointSettings,
     /// What one trial occupies.
     pub resources: Resources,
+    /// What the whole experiment may cost.
+    #[serde(default)]
+    pub limits: Limits,
     /// How often a trial may fail and start again from its last checkpoint.
     pub max_restarts: u32,
     /// How every trial trains.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::reader::Field;
-use super::section::optional_or;
+use super::section::{optional, optional_or};
 
+/// Highest priority; its negative is the lowest.
+pub const PRIORITY_MAX: i32 = 100;
 /// Most slots of one trial.
 const SLOTS_MAX: u32 = 1024;
 /// How long an elastic gang waits for a lost worker's replacement when the manifest is silent: a
@@ -21,6 +23,18 @@ const GRACE_SECONDS_MAX: u32 = 86_400;
 pub struct Resources {
     /// Slots of one run, granted together.
     pub slots: Slots,
+    /// Slots of all runs of the experiment at a time, at most; absent: as many as there are.
+    #[serde(default)]
+    pub max_slots: Option<u32>,
+    /// Those with more go first, and take the slots of those with less; 0 unless it says otherwise.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self { slots: Slots::Fixed(1), max_slots: None, priority: 0 }
+    }
 }
 
 /// How many slots one run trains on, one rank each. The global batch is the same for any number.
@@ -84,8 +98,26 @@ impl fmt::Display for Slots {
 pub(super) fn read_resources(field: &Field<'_>) -> Option<Resources> {
     let section = field.section()?;
     let slots = optional_or(section.get("slots"), Slots::Fixed(1), |field| read_slots(&field));
+    let max_slots = optional(section.get("max_slots"), |field| {
+        let most = field.whole_u32(1, SLOTS_MAX)?;
+        if slots.is_some_and(|slots| slots.min() > most) {
+            let mend = "write at least as many as one trial trains on";
+            field.refuse_mend(format!("{most} is fewer than `slots`"), mend);
+            return None;
+        }
+        Some(Some(most))
+    });
+    let priority = optional_or(section.get("priority"), 0, |field| {
+        let found = field.as_whole().and_then(|priority| i32::try_from(priority).ok());
+        match found.filter(|priority| priority.abs() <= PRIORITY_MAX) {
+            Some(priority) => Some(priority),
+            None => {
+                field.expected(&format!("a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}"))
+            }
+        }
+    });
     section.finish();
-    Some(Resources { slots: slots? })
+    Some(Resources { slots: slots?, max_slots: max_slots?, priority: priority? })
 }
 
 fn read_slots(field: &Field<'_>) -> Option<Slots> {
@@ -117,8 +149,11 @@ mod tests {
     #[test]
     fn a_manifest_journaled_before_there_were_bounds_is_read() {
         let read = |json: &str| serde_json::from_str::<Resources>(json).unwrap();
-        assert_eq!(read(r#"{"slots":1}"#), Resources { slots: Slots::Fixed(1) });
-        let elastic = Resources { slots: Slots::Elastic { min: 2, max: 4, grace_seconds: 7 } };
+        assert_eq!(read(r#"{"slots":1}"#), Resources::default());
+        let elastic = Resources {
+            slots: Slots::Elastic { min: 2, max: 4, grace_seconds: 7 },
+            ..Resources::default()
+        };
         assert_eq!(read(&serde_json::to_string(&elastic).unwrap()), elastic);
     }
 }

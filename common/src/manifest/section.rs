@@ -3,6 +3,7 @@
 
 use super::budget::Budget;
 use super::data::read_data;
+use super::limits::{Limits, read_limits};
 use super::pruner::{PrunerSettings, read_pruner};
 use super::reader::{Field, closest};
 use super::resources::read_resources;
@@ -13,8 +14,7 @@ use super::space::{Domain, ParameterValue, Scale, SearchSpace};
 use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::truncation::{Truncation, read_truncation};
 use super::{
-    CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, Slots,
-    TrainingObjective,
+    CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, TrainingObjective,
 };
 use crate::id::ExperimentId;
 use crate::objective::{Mode, Objective, ObjectiveMetric};
@@ -42,6 +42,10 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     let description = optional(section.get("description"), |field| {
         field.text().map(|text| Some(text.to_owned()))
     });
+    let project = optional(section.get("project"), |field| {
+        let text = field.text()?;
+        text.parse().map_err(|error| field.refuse(format!("{error}"))).ok().map(Some)
+    });
     let seed = optional_or(section.get("seed"), 1, |field| field.whole(0, u64::MAX));
     let model = section.require("model", "{pretrained: DIRECTORY}").and_then(|f| read_model(&f));
     let objective = optional_or(section.get("objective"), TrainingObjective::default(), |field| {
@@ -58,9 +62,8 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         read_checkpoint(&field)
     });
     let resources =
-        optional_or(section.get("resources"), Resources { slots: Slots::Fixed(1) }, |field| {
-            read_resources(&field)
-        });
+        optional_or(section.get("resources"), Resources::default(), |field| read_resources(&field));
+    let limits = optional_or(section.get("limits"), Limits::default(), |field| read_limits(&field));
     let max_restarts =
         optional_or(section.get("max_restarts"), 3, |field| field.whole_u32(0, 1000));
     let training = optional_or(section.get("training"), TrainingSettings::default(), |field| {
@@ -74,6 +77,7 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     Some(Manifest {
         name: name?,
         description: description?,
+        project: project?,
         seed: Seed(seed?),
         model: model?,
         objective: objective?,
@@ -83,6 +87,7 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         budget: budget?,
         checkpoint: checkpoint?,
         resources: resources?,
+        limits: limits?,
         max_restarts: max_restarts?,
         training: training?,
         evaluation: evaluation?,

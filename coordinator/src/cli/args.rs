@@ -36,12 +36,16 @@ pub(super) enum Command {
     Why(WhyArguments),
     /// Print what the runners of an experiment or of one trial logged
     Logs(LogsArguments),
-    /// Save the running trials of an experiment and start no more
-    Pause(ExperimentArguments),
-    /// Let a paused experiment go on
-    Resume(ExperimentArguments),
-    /// End an experiment
-    Cancel(ExperimentArguments),
+    /// Save what runs of an experiment, or one trial, and start no more of it
+    Pause(SubjectArguments),
+    /// Let a paused experiment or trial go on
+    Resume(SubjectArguments),
+    /// End an experiment, or one trial
+    Cancel(SubjectArguments),
+    /// Serve an experiment before those with less priority, and give it their slots
+    Prioritize(PriorityArguments),
+    /// Submit the manifest of an experiment again, or that of one trial alone, with changes
+    Fork(ForkArguments),
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +156,42 @@ pub(super) struct ExperimentArguments {
     /// The experiment, for example demo-1
     #[arg(value_name = "EXPERIMENT")]
     pub(super) experiment: String,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SubjectArguments {
+    /// An experiment (demo-1) or one of its trials (demo-1/t3)
+    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    pub(super) subject: String,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PriorityArguments {
+    /// The experiment, for example demo-1
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: String,
+    /// From -100 to 100; those with more go first
+    #[arg(value_name = "PRIORITY", allow_negative_numbers = true)]
+    pub(super) priority: i32,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ForkArguments {
+    /// An experiment (demo-1), or a trial (demo-1/t3) whose hyperparameters become constants
+    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    pub(super) subject: String,
+    /// Change a value of the manifest, for example `budget.epochs=3`; `searcher=null` takes one out
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    /// Print the manifest instead of submitting it
+    #[arg(long)]
+    pub(super) print: bool,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use muster_common::id::{ExperimentId, TrialId};
+use muster_common::manifest::{Change, edited};
 use muster_proto::v1;
 use muster_proto::v1::control_service_client::ControlServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::args::{
-    ClientArguments, ExperimentArguments, LogsArguments, LsArguments, SubmitArguments, WhyArguments,
+    ClientArguments, ExperimentArguments, ForkArguments, LogsArguments, LsArguments,
+    PriorityArguments, SubjectArguments, SubmitArguments, WhyArguments,
 };
 use super::exit::Exit;
 use super::progress::Progress;
@@ -64,6 +66,7 @@ pub(super) async fn submit(arguments: SubmitArguments) -> anyhow::Result<Exit> {
     let request = v1::SubmitExperimentRequest {
         manifest: submission.text,
         base_directory: submission.base.display().to_string(),
+        user: user(),
     };
     let response =
         client.submit_experiment(timed(request)).await.map_err(|status| said(&status))?;
@@ -186,26 +189,127 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub(super) async fn pause(arguments: ExperimentArguments) -> anyhow::Result<Exit> {
+/// What a command is about: an experiment, or one trial of it.
+enum Subject {
+    Experiment(String),
+    Trial(String),
+}
+
+impl Subject {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        Ok(match text.parse::<TrialId>() {
+            Ok(trial) => Self::Trial(trial.to_string()),
+            Err(_) => Self::Experiment(text.parse::<ExperimentId>()?.to_string()),
+        })
+    }
+}
+
+pub(super) async fn pause(arguments: SubjectArguments) -> anyhow::Result<Exit> {
+    let subject = Subject::parse(&arguments.subject)?;
     let mut client = connect(&arguments.client).await?;
-    let request = v1::PauseExperimentRequest { experiment_id: arguments.experiment.clone() };
-    client.pause_experiment(timed(request)).await.map_err(|status| said(&status))?;
-    eprintln!("{} is paused; running trials save themselves first", arguments.experiment);
+    let done = match subject {
+        Subject::Experiment(experiment_id) => {
+            let request = v1::PauseExperimentRequest { experiment_id };
+            client.pause_experiment(timed(request)).await.map(drop)
+        }
+        Subject::Trial(trial_id) => {
+            let request = v1::PauseTrialRequest { trial_id };
+            client.pause_trial(timed(request)).await.map(drop)
+        }
+    };
+    done.map_err(|status| said(&status))?;
+    eprintln!("{} is paused; what runs saves itself first", arguments.subject);
     Ok(Exit::Done)
 }
 
-pub(super) async fn resume(arguments: ExperimentArguments) -> anyhow::Result<Exit> {
+pub(super) async fn resume(arguments: SubjectArguments) -> anyhow::Result<Exit> {
+    let subject = Subject::parse(&arguments.subject)?;
     let mut client = connect(&arguments.client).await?;
-    let request = v1::ResumeExperimentRequest { experiment_id: arguments.experiment.clone() };
-    client.resume_experiment(timed(request)).await.map_err(|status| said(&status))?;
-    eprintln!("{} goes on", arguments.experiment);
+    let done = match subject {
+        Subject::Experiment(experiment_id) => {
+            let request = v1::ResumeExperimentRequest { experiment_id };
+            client.resume_experiment(timed(request)).await.map(drop)
+        }
+        Subject::Trial(trial_id) => {
+            let request = v1::ResumeTrialRequest { trial_id };
+            client.resume_trial(timed(request)).await.map(drop)
+        }
+    };
+    done.map_err(|status| said(&status))?;
+    eprintln!("{} goes on", arguments.subject);
     Ok(Exit::Done)
 }
 
-pub(super) async fn cancel(arguments: ExperimentArguments) -> anyhow::Result<Exit> {
+pub(super) async fn cancel(arguments: SubjectArguments) -> anyhow::Result<Exit> {
+    let subject = Subject::parse(&arguments.subject)?;
     let mut client = connect(&arguments.client).await?;
-    let request = v1::CancelExperimentRequest { experiment_id: arguments.experiment.clone() };
-    client.cancel_experiment(timed(request)).await.map_err(|status| said(&status))?;
-    eprintln!("{} is canceled; checkpoints and metrics written so far stay", arguments.experiment);
+    let done = match subject {
+        Subject::Experiment(experiment_id) => {
+            let request = v1::CancelExperimentRequest { experiment_id };
+            client.cancel_experiment(timed(request)).await.map(drop)
+        }
+        Subject::Trial(trial_id) => {
+            let request = v1::CancelTrialRequest { trial_id };
+            client.cancel_trial(timed(request)).await.map(drop)
+        }
+    };
+    done.map_err(|status| said(&status))?;
+    eprintln!("{} is canceled; checkpoints and metrics written so far stay", arguments.subject);
     Ok(Exit::Done)
+}
+
+pub(super) async fn prioritize(arguments: PriorityArguments) -> anyhow::Result<Exit> {
+    let PriorityArguments { experiment, priority, client } = arguments;
+    let mut client = connect(&client).await?;
+    let request = v1::PrioritizeExperimentRequest { experiment_id: experiment.clone(), priority };
+    client.prioritize_experiment(timed(request)).await.map_err(|status| said(&status))?;
+    eprintln!("{experiment} has priority {priority}");
+    Ok(Exit::Done)
+}
+
+/// Submits what was submitted before, with changes.
+pub(super) async fn fork(arguments: ForkArguments) -> anyhow::Result<Exit> {
+    let subject = Subject::parse(&arguments.subject)?;
+    let mut client = connect(&arguments.client).await?;
+    let (experiment_id, trial) = match subject {
+        Subject::Experiment(id) => (id, None),
+        Subject::Trial(id) => (id.parse::<TrialId>()?.experiment.to_string(), Some(id)),
+    };
+    let request = v1::GetSubmissionRequest { experiment_id: experiment_id.clone() };
+    let found = client.get_submission(timed(request)).await.map_err(|status| said(&status))?;
+    let v1::GetSubmissionResponse { manifest, base_directory } = found.into_inner();
+    let mut changes = Vec::new();
+    if let Some(trial) = &trial {
+        let view = once(&mut client, experiment_id).await?;
+        let found = view.trials.iter().find(|candidate| candidate.id.to_string() == *trial);
+        let found = found.with_context(|| format!("no trial `{trial}`"))?;
+        changes.push(Change::remove("searcher"));
+        for (name, value) in &found.assignment {
+            changes.push(Change::set(&format!("hyperparameters.{name}"), &value.to_string()));
+        }
+    }
+    for text in &arguments.set {
+        changes.push(Change::parse(text)?);
+    }
+    let text = edited(&manifest, &changes)
+        .with_context(|| format!("{} cannot be changed so", arguments.subject))?;
+    if arguments.print {
+        print!("{text}");
+        return Ok(Exit::Done);
+    }
+    let request = v1::SubmitExperimentRequest { manifest: text, base_directory, user: user() };
+    let response =
+        client.submit_experiment(timed(request)).await.map_err(|status| said(&status))?;
+    let id = response.into_inner().experiment_id;
+    println!("{id}");
+    eprintln!("forked from {}; `muster watch {id}` shows how it goes", arguments.subject);
+    Ok(Exit::Done)
+}
+
+/// Login name of whoever runs this; empty: not known.
+pub(super) fn user() -> String {
+    ["MUSTER_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok())
+        .unwrap_or_default()
 }

@@ -59,6 +59,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,
+        Command::Prioritize(arguments) => client::prioritize(arguments).await,
+        Command::Fork(arguments) => client::fork(arguments).await,
     }
 }
 

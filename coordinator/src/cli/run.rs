@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use muster_common::id::ExperimentId;
+use muster_common::id::{ExperimentId, ProjectName};
 use muster_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -171,6 +171,8 @@ async fn submit(system: &System, submission: Submission) -> anyhow::Result<Exper
         manifest: Box::new(submission.manifest),
         text: submission.text,
         store: system.store.clone(),
+        owner: ProjectName::of_user(&super::client::user()),
+        base: Some(submission.base.display().to_string()),
     };
     let actions = system.driver.apply(event).await?;
     actions

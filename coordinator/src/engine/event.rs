@@ -1,11 +1,15 @@
 //! Everything that can happen. Events are journaled as JSON: variants and fields are added, never
 //! renamed.
 
-use muster_common::id::{ExperimentId, Generation, WorkerId};
+use std::collections::BTreeMap;
+
+use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId, WorkerId};
 use muster_common::manifest::Manifest;
 use muster_common::run::RunReport;
 use muster_common::storage::CheckpointKey;
 use serde::{Deserialize, Serialize};
+
+use super::line::ProjectPolicy;
 
 /// Input of the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,6 +23,39 @@ pub enum Event {
         text: String,
         /// URL of the object store.
         store: String,
+        /// The user who did; their experiments without a project share slots as a project of theirs.
+        #[serde(default)]
+        owner: Option<ProjectName>,
+        /// Directory that relative paths of the text start at.
+        #[serde(default)]
+        base: Option<String>,
+    },
+    /// A user gives it another priority.
+    ExperimentPrioritized {
+        /// Which.
+        experiment: ExperimentId,
+        /// Those with more go first.
+        priority: i32,
+    },
+    /// A user wants one trial off its slots until they say otherwise.
+    TrialPaused {
+        /// Which.
+        trial: TrialId,
+    },
+    /// A user wants a trial to go on.
+    TrialResumed {
+        /// Which.
+        trial: TrialId,
+    },
+    /// A user wants one trial to end; what it has reached counts.
+    TrialCanceled {
+        /// Which.
+        trial: TrialId,
+    },
+    /// What projects may use, from the settings.
+    ProjectsSet {
+        /// By name; others have the defaults.
+        projects: BTreeMap<ProjectName, ProjectPolicy>,
     },
     /// A user wants no new runs, and running ones saved and off their slots.
     ExperimentPaused {

@@ -6,7 +6,7 @@
 //! ```
 
 use muster_common::evaluation::Evaluation;
-use muster_common::id::{ExperimentId, Generation, TrialId};
+use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId};
 use muster_common::manifest::{Assignment, Budget, Manifest, PrunerSettings, TrialSettings};
 use muster_common::objective::Objective;
 use muster_common::run::DataSummary;
@@ -33,6 +33,9 @@ pub struct Experiment {
     pub manifest: Manifest,
     /// As the user wrote it.
     pub text: String,
+    /// Directory that relative paths of the text start at, if that is known.
+    #[serde(default)]
+    pub base: Option<String>,
     /// URL of the object store.
     pub store: String,
     /// When it was submitted.
@@ -63,12 +66,40 @@ pub struct Experiment {
     /// What earlier experiments found, as it was when this one was submitted.
     #[serde(default)]
     pub prior: Vec<Prior>,
+    /// Whose share of the slots it uses.
+    #[serde(default)]
+    pub project: Option<ProjectName>,
+    /// Those with more go first.
+    #[serde(default)]
+    pub priority: i32,
+    /// When its first run began.
+    #[serde(default)]
+    pub begun_at: Option<Timestamp>,
+    /// Time of all its slots that are free again, milliseconds.
+    #[serde(default)]
+    pub used_slot_ms: u64,
+    /// The limit that was reached: nothing more is tried.
+    #[serde(default)]
+    pub limit_reached: Option<String>,
     /// How many were submitted before it.
     #[serde(default)]
     pub number: usize,
     /// Since when free slots are kept for its next run, which needs more of them.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
+}
+
+/// What comes with a manifest.
+#[derive(Debug, Clone)]
+pub(super) struct Submission {
+    /// The manifest as the user wrote it.
+    pub(super) text: String,
+    /// URL of the object store.
+    pub(super) store: String,
+    /// Who the user is.
+    pub(super) owner: Option<ProjectName>,
+    /// Directory that relative paths of the text start at.
+    pub(super) base: Option<String>,
 }
 
 /// Where an experiment is.
@@ -162,9 +193,11 @@ impl Experiment {
         id: ExperimentId,
         now: Timestamp,
         manifest: Manifest,
-        text: String,
-        store: String,
+        submission: Submission,
     ) -> Self {
+        let Submission { text, store, owner, base } = submission;
+        let project = manifest.project.clone().or(owner);
+        let priority = manifest.resources.priority;
         let freezes = manifest.model.freezes();
         let num_parts = if freezes { NUM_PARTS } else { 1 };
         let pruner = manifest.searcher.as_ref().map_or(&PrunerSettings::None, |s| &s.pruner);
@@ -173,6 +206,7 @@ impl Experiment {
             id,
             manifest,
             text,
+            base,
             store,
             created_at: now,
             ended_at: None,
@@ -186,6 +220,11 @@ impl Experiment {
             best: None,
             target_reached: None,
             prior: Vec::new(),
+            project,
+            priority,
+            begun_at: None,
+            used_slot_ms: 0,
+            limit_reached: None,
             number: 0,
             waiting_since: None,
         }
@@ -233,7 +272,8 @@ impl Experiment {
             .map(|rung| {
                 let standing = |trial: &Trial| {
                     let result = trial.result_at(rung)?;
-                    let waits = trial.state == TrialState::Paused && trial.rung() == rung + 1;
+                    let is_waiting = trial.state == TrialState::Paused && !trial.held;
+                    let waits = is_waiting && trial.rung() == rung + 1;
                     let value = result.evaluation.value(metric);
                     Some(Standing { trial: trial.number, value, waits })
                 };

@@ -67,20 +67,24 @@ impl Engine {
     ) {
         let Some(run) = self.runs.get_mut(&generation) else { return };
         let Some(directive) = run.directive_for_ranks() else { return };
+        let mut vacated = Vec::new();
         for member in &mut run.members {
             let worker = member.worker.clone();
             match member.state {
                 MemberState::Waiting => {
                     member.state = ended.clone();
-                    if let Some(entry) = self.workers.get_mut(&worker) {
-                        entry.run = None;
-                    }
+                    vacated.push(worker);
                 }
                 MemberState::Working => {
                     actions.push(Action::DirectRun { worker, generation, directive });
                 }
                 MemberState::Ended { .. } => {}
             }
+        }
+        // The clock stands at the event that is being applied.
+        let now = self.clock.unwrap_or(Timestamp(0));
+        for worker in vacated {
+            self.vacate(now, &worker, generation);
         }
     }
 
@@ -126,9 +130,8 @@ impl Engine {
         let exit = if is_spared { RunExit::Preempted } else { exit };
         let Some(member) = run.member_mut(rank) else { return };
         member.state = MemberState::Ended { exit, counts: true, is_late };
-        if let Some(worker) = self.workers.get_mut(&member.worker) {
-            worker.run = None;
-        }
+        let worker = member.worker.clone();
+        self.vacate(now, &worker, generation);
         self.settle(now, generation, actions);
     }
 
@@ -143,6 +146,7 @@ impl Engine {
         let Some(worker) = self.workers.remove(id) else { return };
         self.last_loss = Some(now);
         let Some(generation) = worker.run else { return };
+        self.settle_slot(now, generation);
         let (reason, counts) = match cause {
             LossCause::LeaseExpired => ("nothing was heard of its worker".to_owned(), true),
             LossCause::Died { reason } => (reason.clone(), true),
@@ -178,6 +182,7 @@ impl Engine {
         if self.has_classes() {
             self.blame_hosts(now, &run);
         }
+        self.count_trial_time(now, &run);
         self.end_run(now, generation, &run);
     }
 }

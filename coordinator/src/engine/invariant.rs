@@ -16,6 +16,7 @@ impl Engine {
         self.check_slots()?;
         self.check_gangs()?;
         self.check_line()?;
+        self.check_shares()?;
         self.experiments().try_for_each(|experiment| {
             let mut claimed = BTreeSet::new();
             for trial in experiment.trials.values() {
@@ -131,11 +132,34 @@ impl Engine {
         Ok(())
     }
 
+    /// Nobody has more than they may, and the books are right.
+    fn check_shares(&self) -> Result<(), String> {
+        if self.held != self.count_held() {
+            return Err(format!("the books say {:?}", self.held));
+        }
+        for experiment in self.experiments() {
+            let most = experiment.manifest.resources.max_slots;
+            if most.is_some_and(|most| self.held(&experiment.id) > most) {
+                return Err(format!("{} has more slots than its max_slots", experiment.id));
+            }
+        }
+        for (project, held) in self.held_by_project() {
+            let most = self.policy(&project).max_slots;
+            if most.is_some_and(|most| held > most) {
+                return Err(format!("project {project} has more slots than its quota"));
+            }
+        }
+        Ok(())
+    }
+
     /// An idle cluster has nothing that could be started on it, unless a lost worker is waited for.
     fn check_line(&self) -> Result<(), String> {
         let Some(now) = self.clock.filter(|_| self.runs.is_empty()) else { return Ok(()) };
         let num_usable = self.num_usable();
-        let wanted = self.experiments().filter_map(|e| Some((e, e.slots_wanted(now)?)));
+        let wanted = self.experiments().filter_map(|e| {
+            let slots = e.slots_wanted(now)?;
+            (!self.has_shares() || slots.min() <= self.room(e).slots).then_some((e, slots))
+        });
         let startable: Vec<_> = wanted.filter(|(_, slots)| slots.min() <= num_usable).collect();
         let is_graceful =
             |slots: Slots| self.last_loss.is_some_and(|at| at.after(slots.grace()) > now);

@@ -15,30 +15,36 @@ mod failure;
 mod gang;
 pub mod host;
 mod invariant;
+mod limit;
+pub mod line;
 mod placement;
 pub mod population;
+mod preemption;
 mod pruning;
 mod report;
 pub mod run;
 pub mod saved;
 mod schedule;
+mod slots;
 pub mod table;
 mod timer;
 pub mod trial;
+mod user;
 
 use std::collections::BTreeMap;
 
-use muster_common::id::{ExperimentId, ExperimentName, Generation, WorkerId};
+use muster_common::id::{ExperimentId, ExperimentName, Generation, ProjectName, WorkerId};
 use muster_common::manifest::Manifest;
-use muster_common::run::{Directive, RunSpec};
+use muster_common::run::RunSpec;
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use action::Action;
 pub use event::{Event, LossCause};
-use experiment::{Experiment, ExperimentEnd};
+use experiment::{Experiment, Submission};
 use host::HostRecord;
+use line::ProjectPolicy;
 use run::MemberState;
 pub use run::Run;
 use table::{Row, Table};
@@ -69,11 +75,18 @@ pub struct Engine {
     /// Which rules are in force; see [`Event::RulesAdopted`].
     #[serde(default)]
     rules: u32,
+    /// What projects may use.
+    #[serde(default)]
+    projects: BTreeMap<ProjectName, ProjectPolicy>,
+    /// Slots by experiment; follows from `workers` and `runs`.
+    #[serde(skip)]
+    held: BTreeMap<ExperimentId, u32>,
 }
 
 /// The rules of this build. 0: as before there were gangs. 1: failures have classes with a rule each,
-/// and machines that fail again and again are set aside.
-pub const RULES: u32 = 1;
+/// and machines that fail again and again are set aside. 2: projects share slots, priorities take them,
+/// and slots that are kept for a gang are lent.
+pub const RULES: u32 = 2;
 
 /// A worker that offers its slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +155,16 @@ impl Engine {
         self.rules >= 1
     }
 
+    /// Whether projects, priorities and lent slots count.
+    fn has_shares(&self) -> bool {
+        self.rules >= 2
+    }
+
+    /// What projects may use.
+    pub fn projects(&self) -> &BTreeMap<ProjectName, ProjectPolicy> {
+        &self.projects
+    }
+
     /// Whether a report of a rank is to be journaled.
     pub fn admit(&self, generation: Generation, rank: u32, sequence: u64) -> Admission {
         match self.runs.get(&generation).and_then(|run| run.member(rank)) {
@@ -197,9 +220,17 @@ impl Engine {
         let now = self.clock.map_or(now, |clock| clock.max(now));
         self.clock = Some(now);
         match event {
-            Event::ExperimentSubmitted { manifest, text, store } => {
-                self.submit(now, *manifest, text, store, &mut actions);
+            Event::ExperimentSubmitted { manifest, text, store, owner, base } => {
+                let submission = Submission { text, store, owner, base };
+                self.submit(now, *manifest, submission, &mut actions);
             }
+            Event::ExperimentPrioritized { experiment, priority } => {
+                self.prioritize(now, &experiment, priority, &mut actions);
+            }
+            Event::TrialPaused { trial } => self.hold_trial(now, &trial, &mut actions),
+            Event::TrialResumed { trial } => self.release_trial(now, &trial, &mut actions),
+            Event::TrialCanceled { trial } => self.cancel_trial(now, &trial, &mut actions),
+            Event::ProjectsSet { projects } => self.projects = projects,
             Event::ExperimentPaused { experiment } => self.pause(now, &experiment, &mut actions),
             Event::ExperimentResumed { experiment } => {
                 self.resume(now, &experiment, &mut actions);
@@ -229,7 +260,9 @@ impl Engine {
         }
         self.end_overdue_gangs(now, &mut actions);
         self.take_back_hosts(now);
+        self.enforce_limits(now, &mut actions);
         self.schedule(now, &mut actions);
+        self.make_room(now, &mut actions);
         actions
     }
 
@@ -237,8 +270,7 @@ impl Engine {
         &mut self,
         now: Timestamp,
         manifest: Manifest,
-        text: String,
-        store: String,
+        submission: Submission,
         actions: &mut Vec<Action>,
     ) {
         let mut named = manifest.searcher.iter().flat_map(|searcher| &searcher.warm_start);
@@ -260,15 +292,15 @@ impl Engine {
         };
         if self.experiments.contains_key(&id) {
             // Another name was cut to the same id; its next number is free.
-            return self.submit(now, manifest, text, store, actions);
+            return self.submit(now, manifest, submission, actions);
         }
         actions.push(Action::Created { experiment: id.clone() });
         actions.push(Action::StoreManifest {
             experiment: id.clone(),
-            store: store.clone(),
-            text: text.clone(),
+            store: submission.store.clone(),
+            text: submission.text.clone(),
         });
-        let mut experiment = Experiment::new(id.clone(), now, manifest, text, store);
+        let mut experiment = Experiment::new(id.clone(), now, manifest, submission);
         experiment.number = self.order.len();
         self.teach(now, &mut experiment);
         self.order.push(id.clone());
@@ -305,39 +337,6 @@ impl Engine {
         }
     }
 
-    fn pause(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {
-        let Some(experiment) = self.experiments.get_mut(id).filter(|e| !e.is_ended()) else {
-            actions.push(not_running(id));
-            return;
-        };
-        if !experiment.paused {
-            experiment.paused = true;
-            experiment.decide(now, None, "paused".to_owned());
-        }
-        self.direct_runs(now, id, Directive::Preempt, actions);
-    }
-
-    fn resume(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {
-        let Some(experiment) = self.experiments.get_mut(id).filter(|e| !e.is_ended()) else {
-            actions.push(not_running(id));
-            return;
-        };
-        if experiment.paused {
-            experiment.paused = false;
-            experiment.decide(now, None, "resumed".to_owned());
-        }
-    }
-
-    fn cancel(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {
-        let Some(experiment) = self.experiments.get_mut(id).filter(|e| !e.is_ended()) else {
-            actions.push(not_running(id));
-            return;
-        };
-        experiment.cancel_trials();
-        experiment.end(now, ExperimentEnd::Canceled);
-        self.direct_runs(now, id, Directive::Cancel, actions);
-    }
-
     fn forget_checkpoint(&mut self, checkpoint: &CheckpointKey) {
         let trial = self
             .experiments
@@ -347,8 +346,4 @@ impl Engine {
             trial.deleting.retain(|key| key != checkpoint);
         }
     }
-}
-
-fn not_running(id: &ExperimentId) -> Action {
-    Action::Rejected { reason: format!("experiment {id} is unknown or has ended") }
 }

@@ -151,7 +151,7 @@ impl Experiment {
             trial.results.last().map_or(f64::NAN, |last| last.evaluation.value(objective.metric))
         };
         let pending = self.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
-        let due = pending.filter(|trial| trial.not_before.is_none_or(|at| at <= now));
+        let due = pending.filter(|trial| trial.is_due(now));
         let next = due.min_by(|a, b| {
             (a.rung().cmp(&b.rung()))
                 .then_with(|| objective.standing(value(a), value(b)))

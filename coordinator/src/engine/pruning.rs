@@ -95,7 +95,7 @@ impl Experiment {
         let member = |trial: &Trial| Member {
             trial: trial.number,
             values: trial.results.iter().map(|result| result.evaluation.value(metric)).collect(),
-            waits: trial.state == TrialState::Paused,
+            waits: trial.state == TrialState::Paused && !trial.held,
             is_over: trial.is_terminal(),
         };
         let mut decided = Vec::new();

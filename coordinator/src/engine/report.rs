@@ -108,7 +108,7 @@ impl Engine {
                 experiment.end_training(now, number, generation, ending, has_classes);
                 // The slots of a gang that goes on at once do not go to somebody else.
                 let goes_on = |trial: &Trial| {
-                    trial.state == TrialState::Pending && trial.not_before.is_none()
+                    trial.state == TrialState::Pending && trial.not_before.is_none() && !trial.held
                 };
                 if run.members.len() > 1 && experiment.trials.get(&number).is_some_and(goes_on) {
                     experiment.waiting_since.get_or_insert(now);

@@ -31,6 +31,9 @@ pub struct Run {
     pub rendezvous: Option<String>,
     /// It was told to leave because there are slots for a larger gang.
     pub grows: bool,
+    /// Its slots are kept for somebody else, who gets them back as soon as that is of use.
+    #[serde(default)]
+    pub lent: bool,
 }
 
 /// What the engine asks of runs; those that go their way are of no kind.
@@ -40,6 +43,8 @@ pub enum RunKind {
     Gathering,
     /// It was told to leave.
     Leaving,
+    /// It has slots that are kept for somebody else.
+    Lent,
 }
 
 impl Row for Run {
@@ -48,7 +53,8 @@ impl Row for Run {
     fn kind(&self) -> Option<RunKind> {
         match self.directive {
             Some(_) => Some(RunKind::Leaving),
-            None => self.gathers().then_some(RunKind::Gathering),
+            None if self.gathers() => Some(RunKind::Gathering),
+            None => self.lent.then_some(RunKind::Lent),
         }
     }
 }
@@ -116,6 +122,8 @@ struct RunRecord {
     #[serde(default)]
     grows: bool,
     #[serde(default)]
+    lent: bool,
+    #[serde(default)]
     worker: Option<WorkerId>,
     #[serde(default)]
     next_sequence: u64,
@@ -137,6 +145,7 @@ impl From<RunRecord> for Run {
             directive: record.directive,
             rendezvous: record.rendezvous,
             grows: record.grows,
+            lent: record.lent,
         }
     }
 }
@@ -163,6 +172,7 @@ impl Run {
             directive: None,
             rendezvous: None,
             grows: false,
+            lent: false,
         }
     }
 

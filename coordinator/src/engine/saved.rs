@@ -124,6 +124,7 @@ impl Restoring {
         }
         engine.workers.refresh();
         engine.runs.refresh();
+        engine.held = engine.count_held();
         engine
     }
 }

@@ -1,14 +1,14 @@
-//! Who gets free slots. Experiments are served in the order of submission; within one, work is chosen
+//! Who gets free slots. `line` says in which order experiments are served; within one, work is chosen
 //! in this order: a part of the preparation, a trial whose run was cut short (lowest number first), a
 //! promotion (highest rung first), a new trial, the finish.
 //!
 //! Gangs. A run gets all its slots in one step or none, so no run holds slots while it waits for others,
 //! and gangs cannot block each other. The first in the line that has too few free slots keeps those that
-//! are free: nothing behind it is started until it is, and its place in the line is kept (by
-//! [`Experiment::waiting_since`]), so it waits for no run that begins after its turn came. Nothing
-//! smaller fills the gap meanwhile: nobody knows when a run will end, so of none can be known that it
-//! would not delay the gang. A gang that needs more slots than there are keeps nothing, because it
-//! could not be started on an idle cluster either.
+//! are free, and its place in the line is kept (by [`Experiment::waiting_since`]). Meanwhile the slots are
+//! lent to smaller runs: nobody knows when a run will end, so of none can be known that it would not delay
+//! the gang, but a run can save itself and leave. As soon as the gang could begin with what was lent, those
+//! who borrowed are told to (`preemption`). A gang that needs more slots than there are keeps nothing,
+//! because it could not be started on an idle cluster either.
 //!
 //! Elastic gangs take what is free between their bounds. They wait for more only while another worker
 //! may come for one that was lost, and grow at a checkpoint when slots are free that nobody wants.
@@ -39,6 +39,8 @@ enum Work {
 enum Turn {
     /// Start it on these workers, each with its host.
     Begin(ExperimentId, Work, Vec<(WorkerId, String)>),
+    /// Start it on slots that are kept for somebody else.
+    Lend(ExperimentId, Work, Vec<(WorkerId, String)>),
     /// Keep the free slots for it.
     Keep(ExperimentId),
 }
@@ -65,7 +67,10 @@ impl Engine {
             match self.next_turn(now) {
                 None => return,
                 Some(Turn::Begin(id, work, workers)) => {
-                    self.begin_run(now, workers, &id, &work, actions);
+                    self.begin_run(now, (workers, false), &id, &work, actions);
+                }
+                Some(Turn::Lend(id, work, workers)) => {
+                    self.begin_run(now, (workers, true), &id, &work, actions);
                 }
                 Some(Turn::Keep(id)) => {
                     let num_free = self.num_free();
@@ -76,7 +81,9 @@ impl Engine {
                         let text = format!("waits for {slots}; {num_free} free, kept for it");
                         experiment.decide(now, None, text);
                     }
-                    return;
+                    if !self.has_shares() {
+                        return;
+                    }
                 }
             }
         }
@@ -89,7 +96,7 @@ impl Engine {
     }
 
     /// Number of workers that can be given a run.
-    fn num_free(&self) -> usize {
+    pub(super) fn num_free(&self) -> usize {
         if self.hosts.is_empty() {
             return self.workers.count(());
         }
@@ -109,7 +116,7 @@ impl Engine {
 
     /// Slots that gangs on their way out come back to: a gang that broke to as many as it had, one that
     /// grows to all it may have. Nobody else gets them between its last rank's end and the next run.
-    fn num_promised(&self) -> usize {
+    pub(super) fn num_promised(&self) -> usize {
         let promised = |run: &Run| {
             let experiment = self.experiments.get(&run.experiment)?;
             let comes_back = !experiment.is_ended() && !experiment.paused;
@@ -124,16 +131,6 @@ impl Engine {
         self.runs.of(RunKind::Leaving).filter_map(|(_, run)| promised(run)).sum()
     }
 
-    /// Experiments in the order in which they are served.
-    fn line(&self) -> Vec<&Experiment> {
-        let mut line = self.open_experiments();
-        // Stable: those that keep slots come first, the oldest first, then the order of submission.
-        line.sort_by_key(|experiment| {
-            (experiment.waiting_since.is_none(), experiment.waiting_since)
-        });
-        line
-    }
-
     fn next_turn(&self, now: Timestamp) -> Option<Turn> {
         let num_free = match self.num_free() {
             0 => return None,
@@ -143,22 +140,46 @@ impl Engine {
             return None;
         }
         let num_usable = self.num_usable();
+        let mut keeper: Option<&Experiment> = None;
         for experiment in self.line() {
             let Some(work) = experiment.next_work(now) else { continue };
             let slots = experiment.slots_of(&work);
-            if slots.min() > num_usable {
+            let room = self.room_for(experiment);
+            if slots.min() > num_usable.min(room) {
                 continue;
             }
-            let count = num_free.min(slots.max() as usize);
-            let is_full = count == slots.max() as usize;
+            let most = slots.max().min(room) as usize;
+            let count = num_free.min(most);
             let is_enough = count >= slots.min() as usize;
-            if is_full || (is_enough && !self.may_get_more(now, slots)) {
+            if let Some(keeper) = keeper {
+                if is_enough && self.may_lend(num_free, keeper, now) {
+                    let workers = place(&self.free_workers(), count)?;
+                    return Some(Turn::Lend(experiment.id.clone(), work, workers));
+                }
+                continue;
+            }
+            if count == most || (is_enough && !self.may_get_more(now, slots)) {
                 let workers = place(&self.free_workers(), count)?;
                 return Some(Turn::Begin(experiment.id.clone(), work, workers));
             }
-            return Some(Turn::Keep(experiment.id.clone()));
+            if experiment.waiting_since.is_none() || !self.has_shares() {
+                return Some(Turn::Keep(experiment.id.clone()));
+            }
+            keeper = Some(experiment);
         }
         None
+    }
+
+    /// How many more slots an experiment may have.
+    fn room_for(&self, experiment: &Experiment) -> u32 {
+        if self.has_shares() { self.room(experiment).slots } else { u32::MAX }
+    }
+
+    /// Whether slots that are kept may be lent: while the one they are kept for could not begin even if
+    /// all that were lent came back.
+    fn may_lend(&self, num_free: usize, keeper: &Experiment, now: Timestamp) -> bool {
+        let slots = keeper.slots_wanted(now);
+        slots.is_some_and(|slots| self.num_recallable(num_free) < slots.min())
     }
 
     /// Whether a worker may come for one that was lost.
@@ -169,7 +190,7 @@ impl Engine {
     fn begin_run(
         &mut self,
         now: Timestamp,
-        workers: Vec<(WorkerId, String)>,
+        (workers, lent): (Vec<(WorkerId, String)>, bool),
         id: &ExperimentId,
         work: &Work,
         actions: &mut Vec<Action>,
@@ -183,14 +204,19 @@ impl Engine {
             let text = format!("run {generation} on {} slots", workers.len());
             experiment.decide(now, number, text);
         }
-        self.last_generation = generation.0;
-        let run = Run::new(now, id.clone(), task, workers);
-        for member in &run.members {
-            if let Some(entry) = self.workers.get_mut(&member.worker) {
-                entry.run = Some(generation);
-            }
+        if lent {
+            let number = task.trial().map(|trial| trial.number);
+            let text = format!("run {generation} borrows slots that are kept for a gang");
+            experiment.decide(now, number, text);
         }
-        let first = run.members.first().map(|member| member.worker.clone());
+        experiment.begun_at.get_or_insert(now);
+        self.last_generation = generation.0;
+        let workers_of_run: Vec<WorkerId> = workers.iter().map(|(id, _)| id.clone()).collect();
+        let run = Run { lent, ..Run::new(now, id.clone(), task, workers) };
+        for worker in &workers_of_run {
+            self.occupy(worker, generation, id);
+        }
+        let first = workers_of_run.into_iter().next();
         self.runs.insert(generation, run);
         if let Some(worker) = first
             && let Some(spec) = self.spec(generation, &worker)
@@ -211,6 +237,9 @@ impl Engine {
         let Some(experiment) = self.experiments.get(&run.experiment) else { return };
         let slots = experiment.manifest.resources.slots;
         if !slots.is_elastic() {
+            return;
+        }
+        if self.has_shares() && self.room(experiment).slots == 0 {
             return;
         }
         let num_free = self.num_free().saturating_sub(self.num_promised());
@@ -259,13 +288,43 @@ impl Experiment {
         }
     }
 
+    /// Runs that it could begin at once if it had slots for them.
+    pub(super) fn num_startable(&self, now: Timestamp) -> u32 {
+        let waiting = match &self.phase {
+            Phase::Preparing { parts } => {
+                parts.iter().filter(|part| **part == Part::Waiting).count()
+            }
+            Phase::Searching if self.next_work(now).is_some() => {
+                let pending = self.trials.of(TrialKind::Pending);
+                let due = pending.filter(|(_, trial)| trial.is_due(now)).count();
+                let new = (self.max_trials() as usize).saturating_sub(self.trials.len());
+                let most =
+                    self.max_concurrent().saturating_sub(self.trials.count(TrialKind::Running));
+                (due + new).max(1).min(most)
+            }
+            Phase::Searching | Phase::Finishing { .. } | Phase::Ended { .. } => {
+                usize::from(self.next_work(now).is_some())
+            }
+        };
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+
+    /// Trials that may run at the same time.
+    fn max_concurrent(&self) -> usize {
+        let limit = self.manifest.searcher.as_ref().and_then(|searcher| searcher.max_concurrent);
+        limit.map_or(usize::MAX, |limit| limit as usize)
+    }
+
+    /// Whether nothing new is begun, because a trial is good enough or a limit is reached.
+    pub(super) fn is_enough(&self) -> bool {
+        self.target_reached.is_some() || self.limit_reached.is_some()
+    }
+
     fn next_trial(&self, now: Timestamp) -> Option<Work> {
-        if self.target_reached.is_some() {
+        if self.is_enough() {
             return None;
         }
-        let num_running = self.trials.count(TrialKind::Running);
-        let limit = self.manifest.searcher.as_ref().and_then(|searcher| searcher.max_concurrent);
-        if limit.is_some_and(|limit| num_running >= limit as usize) {
+        if self.trials.count(TrialKind::Running) >= self.max_concurrent() {
             return None;
         }
         let is_population = self.population().is_some();
@@ -273,7 +332,7 @@ impl Experiment {
             return Some(Work::Resume(number));
         }
         let pending = self.trials.of(TrialKind::Pending).filter(|_| !is_population);
-        let due = pending.filter(|(_, trial)| trial.not_before.is_none_or(|at| at <= now));
+        let due = pending.filter(|(_, trial)| trial.is_due(now));
         if let Some(number) = due.map(|(number, _)| *number).min() {
             return Some(Work::Resume(number));
         }
@@ -392,9 +451,10 @@ impl Experiment {
 
     fn search_is_over(&self) -> bool {
         let at_work = [TrialKind::Pending, TrialKind::Running];
-        let is_created =
-            self.trials.len() >= self.max_trials() as usize || self.target_reached.is_some();
+        let is_created = self.trials.len() >= self.max_trials() as usize || self.is_enough();
+        let is_held = self.trials.of(TrialKind::Paused).any(|(_, trial)| trial.held);
         is_created
+            && !is_held
             && at_work.iter().all(|kind| self.trials.count(*kind) == 0)
             && self.next_promotion().is_none()
     }
@@ -404,7 +464,10 @@ impl Experiment {
         let objective = self.objective();
         self.stop_waiting(now);
         let Some((number, rung)) = self.leader() else {
-            let message = "no trial has a result".to_owned();
+            let message = match &self.limit_reached {
+                None => "no trial has a result".to_owned(),
+                Some(limit) => format!("no trial has a result: {limit}"),
+            };
             self.end(now, ExperimentEnd::Failed { message });
             return;
         };

@@ -32,7 +32,7 @@ impl Engine {
             let backoffs = pending.filter_map(|trial| trial.not_before);
             grace.filter(|_| waits).into_iter().chain(backoffs).collect::<Vec<_>>()
         });
-        let times = rendezvous.chain(hosts).chain(trials);
+        let times = rendezvous.chain(hosts).chain(trials).chain(self.next_limit());
         times.filter(|at| self.clock.is_none_or(|clock| *at > clock)).min()
     }
 

@@ -60,6 +60,12 @@ pub struct Trial {
     /// Runs for which memory was too small.
     #[serde(default)]
     pub memory_failures: u32,
+    /// A user holds it back.
+    #[serde(default)]
+    pub held: bool,
+    /// Time of all its runs that are over, milliseconds.
+    #[serde(default)]
+    pub used_ms: u64,
 }
 
 /// Where a trial is.
@@ -181,12 +187,19 @@ impl Trial {
             origin: None,
             not_before: None,
             memory_failures: 0,
+            held: false,
+            used_ms: 0,
         }
     }
 
     /// Whether nothing can happen to it any more.
     pub fn is_terminal(&self) -> bool {
         self.kind().is_none()
+    }
+
+    /// Whether it could be run now, if it waits for a slot.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        !self.held && self.not_before.is_none_or(|at| at <= now)
     }
 
     /// Index of the rung it trains for next; its last result is at the one below.

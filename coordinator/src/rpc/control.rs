@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use muster_common::id::{ExperimentId, TrialId};
-use muster_common::manifest::Manifest;
+use muster_common::id::{ExperimentId, ProjectName, TrialId};
+use muster_common::manifest::{Manifest, PRIORITY_MAX};
 use muster_common::time::Timestamp;
 use muster_proto::v1;
 use muster_proto::v1::control_service_server::ControlService;
@@ -57,6 +57,10 @@ fn parse_experiment(text: &str) -> Result<ExperimentId, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("experiment_id: {error}")))
 }
 
+fn parse_trial(text: &str) -> Result<TrialId, Status> {
+    text.parse().map_err(|error| Status::invalid_argument(format!("trial_id: {error}")))
+}
+
 /// The view of one experiment; an error names those that exist.
 async fn look(service: &Service, id: &ExperimentId) -> Result<ExperimentView, Status> {
     let (wanted, live) = (id.clone(), service.live.clone());
@@ -93,6 +97,8 @@ impl ControlService for Control {
             manifest: Box::new(manifest),
             text: request.manifest,
             store: self.service.store.clone(),
+            owner: ProjectName::of_user(&request.user),
+            base: Some(request.base_directory),
         };
         let actions = self.apply(event).await?;
         let created = actions.into_iter().find_map(|action| match action {
@@ -182,15 +188,74 @@ impl ControlService for Control {
         Ok(Response::new(v1::CancelExperimentResponse {}))
     }
 
+    async fn pause_trial(
+        &self,
+        request: Request<v1::PauseTrialRequest>,
+    ) -> Reply<v1::PauseTrialResponse> {
+        let trial = parse_trial(&request.into_inner().trial_id)?;
+        look(&self.service, &trial.experiment).await?;
+        self.apply(Event::TrialPaused { trial }).await?;
+        Ok(Response::new(v1::PauseTrialResponse {}))
+    }
+
+    async fn resume_trial(
+        &self,
+        request: Request<v1::ResumeTrialRequest>,
+    ) -> Reply<v1::ResumeTrialResponse> {
+        let trial = parse_trial(&request.into_inner().trial_id)?;
+        look(&self.service, &trial.experiment).await?;
+        self.apply(Event::TrialResumed { trial }).await?;
+        Ok(Response::new(v1::ResumeTrialResponse {}))
+    }
+
+    async fn cancel_trial(
+        &self,
+        request: Request<v1::CancelTrialRequest>,
+    ) -> Reply<v1::CancelTrialResponse> {
+        let trial = parse_trial(&request.into_inner().trial_id)?;
+        look(&self.service, &trial.experiment).await?;
+        self.apply(Event::TrialCanceled { trial }).await?;
+        Ok(Response::new(v1::CancelTrialResponse {}))
+    }
+
+    async fn prioritize_experiment(
+        &self,
+        request: Request<v1::PrioritizeExperimentRequest>,
+    ) -> Reply<v1::PrioritizeExperimentResponse> {
+        let request = request.into_inner();
+        let experiment = parse_experiment(&request.experiment_id)?;
+        let priority = request.priority;
+        if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&priority) {
+            let text =
+                format!("priority: {priority} lies outside -{PRIORITY_MAX} to {PRIORITY_MAX}");
+            return Err(Status::invalid_argument(text));
+        }
+        look(&self.service, &experiment).await?;
+        self.apply(Event::ExperimentPrioritized { experiment, priority }).await?;
+        Ok(Response::new(v1::PrioritizeExperimentResponse {}))
+    }
+
+    async fn get_submission(
+        &self,
+        request: Request<v1::GetSubmissionRequest>,
+    ) -> Reply<v1::GetSubmissionResponse> {
+        let id = parse_experiment(&request.into_inner().experiment_id)?;
+        look(&self.service, &id).await?;
+        let find = move |engine: &Engine| {
+            let experiment = engine.experiment(&id)?;
+            Some((experiment.text.clone(), experiment.base.clone()))
+        };
+        let found = self.service.driver.read(find).await.map_err(stopping)?;
+        let (manifest, base) = found.ok_or_else(|| Status::not_found("the experiment is gone"))?;
+        let base_directory = base.unwrap_or_default();
+        Ok(Response::new(v1::GetSubmissionResponse { manifest, base_directory }))
+    }
+
     async fn explain_trial(
         &self,
         request: Request<v1::ExplainTrialRequest>,
     ) -> Reply<v1::ExplainTrialResponse> {
-        let trial: TrialId = request
-            .into_inner()
-            .trial_id
-            .parse()
-            .map_err(|error| Status::invalid_argument(format!("trial_id: {error}")))?;
+        let trial = parse_trial(&request.into_inner().trial_id)?;
         look(&self.service, &trial.experiment).await?;
         let find = move |engine: &Engine| {
             let experiment = engine.experiment(&trial.experiment)?;
@@ -213,11 +278,7 @@ impl ControlService for Control {
     ) -> Reply<Self::ReadLogsStream> {
         let request = request.into_inner();
         let id = parse_experiment(&request.experiment_id)?;
-        let trial: Option<TrialId> = request
-            .trial_id
-            .map(|text| text.parse())
-            .transpose()
-            .map_err(|error| Status::invalid_argument(format!("trial_id: {error}")))?;
+        let trial = request.trial_id.map(|text| parse_trial(&text)).transpose()?;
         look(&self.service, &id).await?;
         let (sender, receiver) = mpsc::channel(STREAM_MAX);
         let service = self.service.clone();

@@ -1,21 +1,24 @@
 //! What an experiment waits for, in words.
 
-use std::collections::BTreeMap;
-
-use muster_common::id::ExperimentId;
 use muster_common::manifest::Slots;
 use muster_common::time::Timestamp;
 
 use crate::engine::Engine;
 use crate::engine::experiment::Experiment;
-use crate::engine::trial::TrialState;
+use crate::engine::line::Bound;
+use crate::engine::trial::TrialKind;
 
 /// Why nothing runs, if nothing runs; or why slots stand empty.
 pub(super) fn waiting(engine: &Engine, experiment: &Experiment, now: Timestamp) -> String {
-    let is_running = engine.runs().values().any(|run| run.experiment == experiment.id);
+    let is_running = engine.held(&experiment.id) > 0;
     if is_running && experiment.waiting_since.is_none() {
         return String::new();
     }
+    what_is_missing(engine, experiment, now)
+}
+
+/// Why its next run does not begin, whatever else it does.
+pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Timestamp) -> String {
     if experiment.paused {
         return format!("paused; `muster resume {}` lets it go on", experiment.id);
     }
@@ -23,8 +26,25 @@ pub(super) fn waiting(engine: &Engine, experiment: &Experiment, now: Timestamp) 
         return "waiting for workers: none is connected".to_owned();
     }
     let Some(slots) = experiment.slots_wanted(now) else { return backing_off(experiment, now) };
+    let room = engine.room(experiment);
+    if slots.min() > room.slots {
+        let held = engine.held(&experiment.id);
+        return match room.bound {
+            Bound::Experiment(most) => {
+                format!("it has {held} of the {most} slots that resources.max_slots allows")
+            }
+            Bound::Project(most) => {
+                let project = experiment.project.as_ref().map_or("", |project| project.as_str());
+                let held = engine.held_by_project();
+                let held = held.iter().find(|(name, _)| name.as_str() == project);
+                let held = held.map_or(0, |(_, held)| *held);
+                format!("project {project} has {held} of the {most} slots of its quota")
+            }
+            Bound::Nothing => String::new(),
+        };
+    }
     let num_usable = engine.num_usable();
-    let held = held(engine);
+    let held = engine.all_held();
     let num_free = num_usable.saturating_sub(held.values().sum());
     let mut text = match slots {
         Slots::Fixed(1) => "waiting for a slot".to_owned(),
@@ -36,7 +56,7 @@ pub(super) fn waiting(engine: &Engine, experiment: &Experiment, now: Timestamp) 
         let is_kept = if experiment.waiting_since.is_some() { ", kept for it" } else { "" };
         text += &format!(": {num_free} of {num_usable} free{is_kept}");
     }
-    for (id, count) in &held {
+    for (id, count) in held {
         text += &format!(", {count} held by {id}");
     }
     let ahead = engine.experiments().find(|other| {
@@ -48,6 +68,16 @@ pub(super) fn waiting(engine: &Engine, experiment: &Experiment, now: Timestamp) 
     if let Some(other) = ahead.filter(|_| num_free > 0) {
         text += &format!("; free slots are kept for {}", other.id);
     }
+    let above = engine
+        .open_experiments()
+        .into_iter()
+        .find(|other| other.priority > experiment.priority && held.contains_key(&other.id));
+    if let Some(other) = above {
+        text += &format!(
+            "; {} has priority {}, this one {}",
+            other.id, other.priority, experiment.priority
+        );
+    }
     if experiment.waiting_since.is_some() && num_free >= slots.min() && slots.is_elastic() {
         text += "; a worker may come for one that was lost";
     }
@@ -55,21 +85,18 @@ pub(super) fn waiting(engine: &Engine, experiment: &Experiment, now: Timestamp) 
     if aside.is_empty() { text } else { format!("{text}; {}", aside.join("; ")) }
 }
 
-/// Slots by the experiment that has them.
-fn held(engine: &Engine) -> BTreeMap<ExperimentId, u32> {
-    let mut held = BTreeMap::new();
-    for generation in engine.workers().values().filter_map(|worker| worker.run) {
-        if let Some(run) = engine.runs().get(&generation) {
-            *held.entry(run.experiment.clone()).or_insert(0) += 1;
-        }
-    }
-    held
-}
-
 /// The trial that is tried again next, if that is what is waited for.
 fn backing_off(experiment: &Experiment, now: Timestamp) -> String {
-    let pending = experiment.trials.values().filter(|trial| trial.state == TrialState::Pending);
-    let next = pending.filter_map(|trial| Some((trial.not_before?, trial.number))).min();
+    let pending = || experiment.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
+    let backing = pending().filter(|trial| !trial.held);
+    let next = backing.filter_map(|trial| Some((trial.not_before?, trial.number))).min();
+    let paused = experiment.trials.of(TrialKind::Paused).map(|(_, trial)| trial);
+    if let (None, Some(held)) = (next, pending().chain(paused).find(|trial| trial.held)) {
+        let (id, number) = (&experiment.id, held.number);
+        return format!(
+            "t{number} is paused by a user; `muster resume {id}/t{number}` lets it go on"
+        );
+    }
     next.map_or_else(String::new, |(at, number)| {
         let seconds = at.since(now).as_secs_f64().ceil();
         format!("t{number} failed and is tried again in {seconds} s")

@@ -4,7 +4,7 @@
 use muster_common::time::Timestamp;
 
 use super::project::stop_reason;
-use super::waiting::waiting;
+use super::waiting::what_is_missing;
 use crate::engine::Engine;
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::{Trial, TrialState};
@@ -60,18 +60,26 @@ fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timest
                     let seconds = at.since(now).as_secs_f64().ceil();
                     format!("its last run failed, it is tried again in {seconds} s")
                 }
+                None if trial.held => {
+                    let id = experiment.trial_id(trial.number);
+                    format!("paused by a user; `muster resume {id}` lets it go on")
+                }
                 None if experiment.paused => "the experiment is paused".to_owned(),
-                None => match waiting(engine, experiment, now) {
+                None => match what_is_missing(engine, experiment, now) {
                     text if text.is_empty() => "all slots are taken by other trials".to_owned(),
                     text => text,
                 },
             };
             format!("pending, to train to {}: {reason}", next())
         }
+        TrialState::Paused if trial.held => {
+            let id = experiment.trial_id(trial.number);
+            format!("paused by a user at a rung; `muster resume {id}` lets it go on")
+        }
         TrialState::Paused => format!("paused: {}", what_it_takes(experiment, trial)),
         TrialState::Completed => "completed: it has used its whole budget".to_owned(),
         TrialState::Stopped { reason } => format!("stopped: {}", stop_reason(reason)),
-        TrialState::Canceled => "canceled with its experiment".to_owned(),
+        TrialState::Canceled => "canceled".to_owned(),
         TrialState::Failed { message } => format!("failed: {message}"),
     }
 }

@@ -821,6 +821,9 @@ pub struct SubmitExperimentRequest {
     /// Directory that relative paths of the manifest start at.
     #[prost(string, tag = "2")]
     pub base_directory: ::prost::alloc::string::String,
+    /// Login name of the user; their experiments without a project share slots as one of theirs.
+    #[prost(string, tag = "3")]
+    pub user: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubmitExperimentResponse {
@@ -871,6 +874,50 @@ pub struct CancelExperimentRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelExperimentResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseTrialRequest {
+    #[prost(string, tag = "1")]
+    pub trial_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PauseTrialResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeTrialRequest {
+    #[prost(string, tag = "1")]
+    pub trial_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeTrialResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelTrialRequest {
+    #[prost(string, tag = "1")]
+    pub trial_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelTrialResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrioritizeExperimentRequest {
+    #[prost(string, tag = "1")]
+    pub experiment_id: ::prost::alloc::string::String,
+    /// Those with more go first; -100 to 100.
+    #[prost(sint32, tag = "2")]
+    pub priority: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrioritizeExperimentResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSubmissionRequest {
+    #[prost(string, tag = "1")]
+    pub experiment_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSubmissionResponse {
+    #[prost(string, tag = "1")]
+    pub manifest: ::prost::alloc::string::String,
+    /// Empty where it is not known.
+    #[prost(string, tag = "2")]
+    pub base_directory: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadLogsRequest {
     #[prost(string, tag = "1")]
@@ -1350,6 +1397,130 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("muster.v1.ControlService", "ReadLogs"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The same for one trial.
+        pub async fn pause_trial(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PauseTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseTrialResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/PauseTrial",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "PauseTrial"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn resume_trial(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResumeTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeTrialResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/ResumeTrial",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "ResumeTrial"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn cancel_trial(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelTrialResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/CancelTrial",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "CancelTrial"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn prioritize_experiment(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PrioritizeExperimentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PrioritizeExperimentResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/PrioritizeExperiment",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("muster.v1.ControlService", "PrioritizeExperiment"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What an experiment was submitted with.
+        pub async fn get_submission(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetSubmissionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSubmissionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/GetSubmission",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "GetSubmission"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Why a trial is where it is.
         pub async fn explain_trial(
             &mut self,
@@ -1450,6 +1621,43 @@ pub mod control_service_server {
             &self,
             request: tonic::Request<super::ReadLogsRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReadLogsStream>, tonic::Status>;
+        /// The same for one trial.
+        async fn pause_trial(
+            &self,
+            request: tonic::Request<super::PauseTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PauseTrialResponse>,
+            tonic::Status,
+        >;
+        async fn resume_trial(
+            &self,
+            request: tonic::Request<super::ResumeTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResumeTrialResponse>,
+            tonic::Status,
+        >;
+        async fn cancel_trial(
+            &self,
+            request: tonic::Request<super::CancelTrialRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelTrialResponse>,
+            tonic::Status,
+        >;
+        async fn prioritize_experiment(
+            &self,
+            request: tonic::Request<super::PrioritizeExperimentRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PrioritizeExperimentResponse>,
+            tonic::Status,
+        >;
+        /// What an experiment was submitted with.
+        async fn get_submission(
+            &self,
+            request: tonic::Request<super::GetSubmissionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSubmissionResponse>,
+            tonic::Status,
+        >;
         /// Why a trial is where it is.
         async fn explain_trial(
             &self,
@@ -1855,6 +2063,235 @@ pub mod control_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/PauseTrial" => {
+                    #[allow(non_camel_case_types)]
+                    struct PauseTrialSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::PauseTrialRequest>
+                    for PauseTrialSvc<T> {
+                        type Response = super::PauseTrialResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PauseTrialRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::pause_trial(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PauseTrialSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/ResumeTrial" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResumeTrialSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ResumeTrialRequest>
+                    for ResumeTrialSvc<T> {
+                        type Response = super::ResumeTrialResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResumeTrialRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::resume_trial(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResumeTrialSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/CancelTrial" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelTrialSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::CancelTrialRequest>
+                    for CancelTrialSvc<T> {
+                        type Response = super::CancelTrialResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelTrialRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::cancel_trial(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelTrialSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/PrioritizeExperiment" => {
+                    #[allow(non_camel_case_types)]
+                    struct PrioritizeExperimentSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::PrioritizeExperimentRequest>
+                    for PrioritizeExperimentSvc<T> {
+                        type Response = super::PrioritizeExperimentResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PrioritizeExperimentRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::prioritize_experiment(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PrioritizeExperimentSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/GetSubmission" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetSubmissionSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::GetSubmissionRequest>
+                    for GetSubmissionSvc<T> {
+                        type Response = super::GetSubmissionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetSubmissionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::get_submission(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetSubmissionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -1,191 +1,13 @@
-//! Gangs, step by step: who gets slots, what happens when a rank leaves, what follows from failures.
-//! Whatever can happen in any order is in the simulation by seed.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Who gets slots, what happens when a rank leaves, what follows from failures.
 
-use muster_common::evaluation::Evaluation;
-use muster_common::id::{Generation, WorkerId};
-use muster_common::manifest::Manifest;
-use muster_common::run::{DataSummary, Directive, FailureClass, RunExit, RunReport, RunSpec, Task};
+use muster_common::id::WorkerId;
+use muster_common::run::{Directive, FailureClass, RunExit, RunReport, Task};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
-use muster_coordinator::engine::trial::{Trial, TrialState};
-use muster_coordinator::engine::{Action, Admission, Engine, Event, LossCause, RULES, Run};
+use muster_coordinator::engine::trial::TrialState;
+use muster_coordinator::engine::{Action, Admission, Event, LossCause, Run};
 
-fn manifest(name: &str, slots: &str, searcher: &str) -> Manifest {
-    let text = format!(
-        "version: 1
-name: {name}
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
-searcher: {{metric: accuracy, {searcher}}}
-budget: {{steps: 100}}
-checkpoint: {{every_steps: 10}}
-resources: {{slots: {slots}}}
-max_restarts: 2
-"
-    );
-    Manifest::parse(&text).unwrap()
-}
-
-/// An engine, its clock, and what it asked for last.
-struct Cluster {
-    engine: Engine,
-    now: u64,
-    actions: Vec<Action>,
-    sequences: std::collections::BTreeMap<(Generation, u32), u64>,
-}
-
-impl Cluster {
-    fn new(workers: &[(&str, &str)]) -> Self {
-        let mut cluster = Self {
-            engine: Engine::default(),
-            now: 1_000_000,
-            actions: Vec::new(),
-            sequences: std::collections::BTreeMap::new(),
-        };
-        cluster.apply(Event::RulesAdopted { rules: RULES });
-        for (worker, host) in workers {
-            cluster.join(worker, host);
-        }
-        cluster
-    }
-
-    fn apply(&mut self, event: Event) {
-        self.actions = self.engine.apply(Timestamp(self.now), event);
-        self.engine.check_invariants().unwrap();
-    }
-
-    fn join(&mut self, worker: &str, host: &str) {
-        let (worker, host) = (worker.parse().unwrap(), host.to_owned());
-        self.apply(Event::WorkerJoined { worker, host });
-    }
-
-    fn lose(&mut self, worker: &WorkerId, cause: LossCause) {
-        self.apply(Event::WorkerLost { worker: worker.clone(), cause });
-    }
-
-    fn wait(&mut self, seconds: u64) {
-        self.now += seconds * 1000;
-        self.apply(Event::TimerFired);
-    }
-
-    /// Submits and prepares, so that the next thing to do is to train.
-    fn submit(&mut self, manifest: Manifest) {
-        let (text, store) = ("text".to_owned(), "file:///store".to_owned());
-        self.apply(Event::ExperimentSubmitted { manifest: Box::new(manifest), text, store });
-        let prepare = self.started();
-        for spec in prepare.iter().filter(|spec| matches!(spec.task, Task::Prepare { .. })) {
-            self.report(spec.generation, 0, RunReport::Prepared(data()));
-            self.end(spec.generation, 0, RunExit::Completed);
-        }
-    }
-
-    fn report(&mut self, generation: Generation, rank: u32, report: RunReport) {
-        let sequence = self.sequences.entry((generation, rank)).or_insert(0);
-        *sequence += 1;
-        let event = Event::RunReported { generation, rank, sequence: *sequence, report };
-        self.apply(event);
-    }
-
-    fn end(&mut self, generation: Generation, rank: u32, exit: RunExit) {
-        self.report(generation, rank, RunReport::Ended { exit });
-    }
-
-    fn open(&mut self, generation: Generation) {
-        let address = "10.0.0.1:4711".to_owned();
-        self.report(generation, 0, RunReport::RendezvousOpened { address });
-    }
-
-    fn commit(&mut self, trial: &str, step: u64, generation: Generation) {
-        let checkpoint = CheckpointKey { trial: trial.parse().unwrap(), step, generation };
-        self.report(generation, 0, RunReport::CheckpointCommitted { checkpoint });
-    }
-
-    /// Brings a run to its end in good order.
-    fn finish(&mut self, spec: &RunSpec) {
-        let generation = spec.generation;
-        let world_size = self.engine.runs()[&generation].world_size();
-        if world_size > 1 {
-            self.open(generation);
-        }
-        let Task::Train(task) = &spec.task else { panic!("{spec:?}") };
-        let step = task.target_step;
-        self.commit(&task.trial.to_string(), step, generation);
-        let evaluation = Evaluation {
-            loss: 1.0,
-            confusion: vec![vec![9, 1], vec![1, 9]],
-            auc: None,
-            masked: None,
-        };
-        self.report(generation, 0, RunReport::Evaluated { step, evaluation });
-        for rank in 0..world_size {
-            self.end(generation, rank, RunExit::Completed);
-        }
-    }
-
-    fn started(&self) -> Vec<RunSpec> {
-        let spec = |action: &Action| match action {
-            Action::StartRun { spec, .. } => Some((**spec).clone()),
-            _ => None,
-        };
-        self.actions.iter().filter_map(spec).collect()
-    }
-
-    /// The one run that was just started.
-    fn only(&self) -> RunSpec {
-        let started = self.started();
-        assert_eq!(started.len(), 1, "{:?}", self.actions);
-        started[0].clone()
-    }
-
-    fn told(&self) -> Vec<(String, Directive)> {
-        let told = |action: &Action| match action {
-            Action::DirectRun { worker, directive, .. } => Some((worker.to_string(), *directive)),
-            _ => None,
-        };
-        self.actions.iter().filter_map(told).collect()
-    }
-
-    fn members(&self, generation: Generation) -> Vec<String> {
-        let run = &self.engine.runs()[&generation];
-        run.members.iter().map(|member| member.worker.to_string()).collect()
-    }
-
-    fn trial(&self, experiment: &str) -> &Trial {
-        let experiment = self.engine.experiment(&experiment.parse().unwrap()).unwrap();
-        &experiment.trials[&1]
-    }
-
-    fn said(&self, experiment: &str) -> String {
-        let experiment = self.engine.experiment(&experiment.parse().unwrap()).unwrap();
-        experiment.decisions.iter().map(|d| d.text.clone()).collect::<Vec<_>>().join("\n")
-    }
-}
-
-fn data() -> DataSummary {
-    DataSummary {
-        cache: "c".to_owned(),
-        num_train: 1000,
-        labels: vec!["a".to_owned(), "b".to_owned()],
-        ..DataSummary::default()
-    }
-}
-
-fn failed(class: FailureClass) -> RunExit {
-    RunExit::Failed { message: "its last words".to_owned(), permanent: false, class }
-}
-
-fn lost() -> RunExit {
-    RunExit::Lost { reason: "the runner died: signal 9; its last lines: boom".to_owned() }
-}
-
-const ONE: &str = "max_trials: 1";
-const FOUR: [(&str, &str); 4] = [("w1", "a"), ("w2", "a"), ("w3", "b"), ("w4", "b")];
+use super::cluster::{Cluster, FOUR, ONE, failed, lost, manifest};
 
 #[test]
 fn rank_0_begins_and_the_others_are_called_to_its_rendezvous() {
@@ -268,10 +90,13 @@ fn freed_slots_are_kept_for_the_oldest_waiting_gang() {
     cluster.submit(manifest("gang", "2", ONE));
     assert!(cluster.started().is_empty(), "one slot is free, which is not enough");
     cluster.submit(manifest("late", "1", ONE));
-    assert!(cluster.started().is_empty(), "the free slot is kept");
+    let late = cluster.only().generation;
+    assert!(cluster.engine.runs()[&late].lent, "the free slot is kept, and lent meanwhile");
     assert!(cluster.said("gang-1").contains("waits for 2 slots; 1 free"));
     // The older experiment's next trial came after the gang's turn.
     cluster.finish(&single);
+    assert!(cluster.started().is_empty());
+    cluster.end(late, 0, RunExit::Preempted);
     assert_eq!(cluster.only().gang.unwrap().world_size, 2);
     let gang = cluster.only();
     assert_eq!(gang.experiment.as_str(), "gang-1");
@@ -279,6 +104,7 @@ fn freed_slots_are_kept_for_the_oldest_waiting_gang() {
     let next: Vec<String> =
         cluster.engine.runs().values().map(|run| run.experiment.to_string()).collect();
     assert_eq!(next, ["old-1", "gang-1"], "the older one again, and the finish of the gang");
+    assert!(!cluster.engine.experiment(&"late-1".parse().unwrap()).unwrap().is_ended());
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Taking slots from those that have less right to them: runs that were lent slots which are kept for a
+//! gang, and runs of experiments with less priority. Both save themselves first and go on later, and it
+//! costs them no restart.
+
+use muster_common::id::{ExperimentId, Generation};
+use muster_common::run::{Directive, Task};
+use muster_common::time::Timestamp;
+
+use super::run::RunKind;
+use super::{Action, Engine, Run};
+
+/// A run that could leave.
+struct Victim {
+    generation: Generation,
+    slots: u32,
+    is_lent: bool,
+    priority: i32,
+}
+
+impl Engine {
+    /// Slots that come free without further doing and are promised to nobody.
+    fn num_leaving(&self) -> u32 {
+        let leaving = self.runs.of(RunKind::Leaving).map(|(_, run)| run.num_working());
+        let leaving = leaving.sum::<usize>().saturating_sub(self.num_returning());
+        u32::try_from(leaving).unwrap_or(u32::MAX)
+    }
+
+    /// Slots on their way out that gangs come back to.
+    fn num_returning(&self) -> usize {
+        let returns = |run: &Run| run.grows || run.is_broken();
+        let leaving = self.runs.of(RunKind::Leaving).map(|(_, run)| run);
+        leaving.filter(|run| returns(run)).map(Run::num_working).sum()
+    }
+
+    /// Slots of runs that were lent theirs and have not been told to leave.
+    pub(super) fn num_lent(&self) -> u32 {
+        self.runs.of(RunKind::Lent).map(|(_, run)| run.world_size()).sum()
+    }
+
+    /// Slots that a run which needs many could have if all that were lent came back.
+    pub(super) fn num_recallable(&self, num_free: usize) -> u32 {
+        let num_free = u32::try_from(num_free).unwrap_or(u32::MAX);
+        num_free.saturating_add(self.num_lent()).saturating_add(self.num_leaving())
+    }
+
+    /// Tells runs to leave if that lets the first who waits begin.
+    pub(super) fn make_room(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if !self.has_shares() || self.runs.is_empty() || !self.may_take() {
+            return;
+        }
+        let Some((id, wanted)) = self.plan_room(now) else { return };
+        for victim in wanted {
+            let Some(run) = self.runs.get(&victim.generation) else { continue };
+            let (loser, number) = (run.experiment.clone(), run.task.trial().map(|t| t.number));
+            let generation = victim.generation;
+            let priority = self.experiments.get(&id).map_or(0, |experiment| experiment.priority);
+            let text = if victim.is_lent {
+                format!("run {generation} gives back the slots that {id} waits for")
+            } else {
+                format!(
+                    "run {generation} leaves its slots to {id}: priority {priority} is above {}",
+                    victim.priority
+                )
+            };
+            if let Some(experiment) = self.experiments.get_mut(&loser) {
+                experiment.decide(now, number, text);
+            }
+            self.direct(now, generation, Directive::Preempt, actions);
+        }
+    }
+
+    /// Whether there is anything to take at all: asked at every event.
+    fn may_take(&self) -> bool {
+        if self.runs.count(RunKind::Lent) > 0 {
+            return true;
+        }
+        let mut priorities = self.experiments.of(()).map(|(_, experiment)| experiment.priority);
+        let first = priorities.next();
+        priorities.any(|priority| Some(priority) != first)
+    }
+
+    /// Who is to leave for whom.
+    fn plan_room(&self, now: Timestamp) -> Option<(ExperimentId, Vec<Victim>)> {
+        let num_usable = self.num_usable();
+        let (first, slots, num_runs) = self.line().into_iter().find_map(|experiment| {
+            let slots = experiment.slots_wanted(now)?;
+            let room = self.room(experiment).slots;
+            let fits = slots.min() <= num_usable.min(room);
+            fits.then(|| (experiment, slots, experiment.num_startable(now).min(room)))
+        })?;
+        let num_free = self.num_free().saturating_sub(self.num_promised());
+        let present =
+            u32::try_from(num_free).unwrap_or(u32::MAX).saturating_add(self.num_leaving());
+        let least = slots.min();
+        let mut victims: Vec<Victim> = Vec::new();
+        for (generation, run) in self.runs.iter().filter(|(_, run)| run.directive.is_none()) {
+            let Some(owner) = self.experiments.get(&run.experiment) else { continue };
+            let is_lower = owner.priority < first.priority && matches!(run.task, Task::Train(_));
+            let is_lent = run.lent && owner.priority <= first.priority;
+            if owner.id != first.id && (is_lower || is_lent) {
+                victims.push(Victim {
+                    generation: *generation,
+                    slots: run.world_size(),
+                    is_lent: run.lent,
+                    priority: owner.priority,
+                });
+            }
+        }
+        // What was lent first, then the least priority, then what has just begun.
+        victims.sort_by_key(|v| (!v.is_lent, v.priority, std::cmp::Reverse(v.generation)));
+        let takeable: u32 = victims.iter().map(|victim| victim.slots).sum();
+        let most = present.saturating_add(takeable).min(num_runs.saturating_mul(least));
+        let wanted = most - most % least;
+        if wanted <= present {
+            return None;
+        }
+        let mut missing = wanted - present;
+        let mut chosen = Vec::new();
+        for victim in victims {
+            if missing == 0 {
+                break;
+            }
+            missing = missing.saturating_sub(victim.slots);
+            chosen.push(victim);
+        }
+        Some((first.id.clone(), chosen))
+    }
+}

@@ -1,0 +1,6 @@
+//! The engine, step by step. Whatever can happen in any order is in the simulation by seed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cluster;
+mod gangs;
+mod sharing;
