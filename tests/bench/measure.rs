@@ -3,6 +3,7 @@
 
 mod control;
 mod search;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,7 +62,8 @@ fn main() -> anyhow::Result<()> {
         "replay" => replay(&flags)?,
         "search" => search::search(&flags)?,
         "control" => control::control(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search|control --FLAG VALUE ..."),
+        "table" => table::table(&flags)?,
+        _ => bail!("usage: measure tokenize|replay|search|control|table --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())

@@ -43,7 +43,9 @@ def run(root, script, *arguments, limit=1800):
     with tempfile.TemporaryDirectory() as work:
         out = pathlib.Path(work) / "out.json"
         command = [python(root), path, *map(str, arguments), "--out", out]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(path.parent)}
+        more = os.environ.get("PYTHONPATH")  # libraries that are not installed beside the peers
+        paths = os.pathsep.join([str(path.parent), *([more] if more else [])])
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
         # numpy picks its own kernels: a wish for old ones would slow the peers down.
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
             environment.pop(name, None)

@@ -13,6 +13,8 @@ PAIRS = (("random", "random", "random_vs_optuna_random"), ("tpe", "tpe", "tpe_vs
          ("tpe", "tpe_multivariate", "tpe_vs_optuna_tpe_multivariate"), ("gp", "gp", "gp_vs_optuna_gp"),
          ("cmaes", "cmaes", "cmaes_vs_optuna_cmaes"))
 TRIALS, SEEDS, FINISHED = 100, 30, 1000
+# On the table of recorded curves.
+TABLE_TRIALS, TABLE_SEEDS, TABLE_BELOW = 12, 200, 0.02
 # Optuna's process takes a quarter of a second for a trial, and is good after fewer of them.
 SIZES = {"gp": (50, 20)}
 
@@ -28,6 +30,14 @@ def rows(root, wanted, pairs):
                     yield compare(root, row, function, ours, theirs)
                 except peers.Missing as missing:
                     yield {"name": row, "skipped": str(missing)}
+    for sampler in ("sobol", "tpe", "gp", "cmaes"):
+        row = f"table_{sampler}_vs_random"
+        if wanted(row):
+            yield on_table(root, row, sampler)
+    for pruner in ("asha", "asha_stopping", "hyperband", "median"):
+        row = f"{pruner}_vs_random_compute"
+        if wanted(row):
+            yield compute(root, row, pruner)
     if wanted("tpe_suggestions_per_s"):
         try:
             yield speed(root)
@@ -36,12 +46,16 @@ def rows(root, wanted, pairs):
 
 
 def ours_on(root, sampler, function, *more):
+    return measure(root, "search", "--sampler", sampler, "--function", function, *more)
+
+
+def measure(root, *arguments):
     build = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "muster-tests", "--example", "measure"]
     subprocess.run(build, cwd=root, check=True, timeout=1800)
-    command = [root / "target/release/examples/measure", "search", "--sampler", sampler, "--function", function, *more]
+    command = [root / "target/release/examples/measure", *arguments]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)
     if done.returncode != 0:
-        raise muster.Failed(f"measure search: {done.stderr[-400:]}")
+        raise muster.Failed(f"measure {arguments[0]}: {done.stderr[-400:]}")
     return json.loads(done.stdout)
 
 
@@ -64,6 +78,36 @@ def compare(root, name, function, ours, theirs):
         "failed": bool(worse < 0.05),
         "note": f"median regret after {trials} trials, {seeds} seeds each; p of being worse {worse:.3f}, "
                 f"of being better {better:.3f}",
+    }
+
+
+def on_table(root, name, sampler):
+    """Regret on the recorded curves, against random draws from the same table."""
+    size = ("--file", root / "tests/bench/curves.json", "--trials", TABLE_TRIALS, "--seeds", TABLE_SEEDS)
+    mine = measure(root, "table", "--sampler", sampler, *size)["regrets"]
+    other = measure(root, "table", "--sampler", "random", *size)["regrets"]
+    worse = scipy.stats.mannwhitneyu(mine, other, alternative="greater").pvalue
+    better = scipy.stats.mannwhitneyu(mine, other, alternative="less").pvalue
+    return {
+        "name": name, "unit": "accuracy", "better": "lower", "value": statistics.mean(mine), "ours": statistics.mean(mine),
+        "peer": {"name": "muster random", "value": statistics.mean(other)}, "failed": bool(worse < 0.05),
+        "note": f"mean regret on recorded curves after {TABLE_TRIALS} trials, {TABLE_SEEDS} seeds; p of being worse "
+                f"{worse:.3f}, of being better {better:.3f}",
+    }
+
+
+def compute(root, name, pruner):
+    """Steps until a result is as near to the best of the recorded curves as the validation split can tell."""
+    size = ("--file", root / "tests/bench/curves.json", "--seeds", TABLE_SEEDS, "--below", TABLE_BELOW)
+    mine = measure(root, "table", "--pruner", pruner, *size)["steps"]
+    other = measure(root, "table", "--pruner", "none", *size)["steps"]
+    worse = scipy.stats.wilcoxon(mine, other, alternative="greater").pvalue
+    return {
+        "name": name, "unit": "ratio", "better": "higher", "value": statistics.mean(other) / statistics.mean(mine),
+        "ours": statistics.mean(mine), "peer": {"name": "every trial to the end", "value": statistics.mean(other)},
+        "failed": bool(worse < 0.05),
+        "note": f"mean steps of all trials until an accuracy within {TABLE_BELOW} of the table's best, "
+                f"{TABLE_SEEDS} orders of its trials; p of needing more {worse:.3g}",
     }
 
 

@@ -112,7 +112,7 @@ fn fine_tuning(point: &Assignment) -> f64 {
         + 0.004 * (value("layers") - 3.0).powi(2)
 }
 
-fn sampler(name: &str) -> anyhow::Result<SamplerSettings> {
+pub(super) fn sampler(name: &str) -> anyhow::Result<SamplerSettings> {
     Ok(match name {
         "random" => SamplerSettings::Random,
         "sobol" => SamplerSettings::Sobol,

@@ -28,6 +28,7 @@ pub(super) fn count(
             *ends.entry("slots given back").or_default() += u32::from(said("gives back"));
             *ends.entry("priority took slots").or_default() += u32::from(said("leaves its slots"));
             *ends.entry("limit reached").or_default() += u32::from(said("limits."));
+            *ends.entry("checkpoint taken over").or_default() += u32::from(said("exploits t"));
             *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
@@ -62,9 +63,10 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
         ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
     let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
     let shares = ["slots lent", "slots given back", "priority took slots"];
-    let others = ["host set aside", "late report", "limit reached", "trial paused"]
-        .into_iter()
-        .chain(shares);
+    let others =
+        ["host set aside", "late report", "limit reached", "trial paused", "checkpoint taken over"]
+            .into_iter()
+            .chain(shares);
     for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
         assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
     }

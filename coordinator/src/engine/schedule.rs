@@ -331,8 +331,8 @@ impl Experiment {
         if let Some(number) = self.next_member(now).filter(|_| is_population) {
             return Some(Work::Resume(number));
         }
-        let due = self.trials.of(TrialKind::Pending).filter(|_| !is_population);
-        let due = due.filter(|(_, trial)| trial.is_due(now));
+        let pending = self.trials.of(TrialKind::Pending).filter(|_| !is_population);
+        let due = pending.filter(|(_, trial)| trial.is_due(now));
         if let Some(number) = due.map(|(number, _)| *number).min() {
             return Some(Work::Resume(number));
         }
