@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
+use muster_common::telemetry::LogFormat;
 use serde::Deserialize;
 
 /// The settings file that is read when it is there.
@@ -37,6 +38,8 @@ pub struct Settings {
     pub lease_seconds: f64,
     /// Log filter, for example `info` or `muster_coordinator=debug`.
     pub log: String,
+    /// How log lines of coordinator and workers look.
+    pub log_format: LogFormat,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
 }
@@ -65,6 +68,9 @@ pub struct SettingsFlags {
     /// Log filter of coordinator and workers
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+    /// How log lines look: text, or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
 }
 
 /// Settings that cannot be used.
@@ -86,7 +92,7 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "state",
     "store",
     "listen",
@@ -96,6 +102,7 @@ const KEYS: [&str; 10] = [
     "max_slots",
     "lease_seconds",
     "log",
+    "log_format",
     "insecure",
 ];
 
@@ -122,6 +129,7 @@ impl Settings {
             ("max_slots", "0"),
             ("lease_seconds", "10"),
             ("log", "info"),
+            ("log_format", "text"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {
@@ -144,6 +152,7 @@ impl Settings {
                 b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
             })
             .and_then(|b| b.set_override_option("log", flags.log.clone()))
+            .and_then(|b| b.set_override_option("log_format", flags.log_format.clone()))
             .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build)
             .and_then(Config::try_deserialize)
             .map_err(SettingsError::Config)?;
@@ -233,6 +242,9 @@ mod tests {
         std::fs::write(&file, "slotz = 3\n").unwrap();
         let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
         assert!(load(&flags, &[]).unwrap_err().to_string().contains("slotz"));
+        let format = [("MUSTER_LOG_FORMAT", "xml")];
+        let error = load(&SettingsFlags::default(), &format).unwrap_err().to_string();
+        assert!(error.contains("xml") && error.contains("json"), "{error}");
         let open = [("MUSTER_LISTEN", "0.0.0.0:7700")];
         let error = load(&SettingsFlags::default(), &open).unwrap_err().to_string();
         assert!(error.contains("127.0.0.1"), "{error}");
