@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
 use muster_common::telemetry::LogFormat;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// The settings file that is read when it is there.
 const FILE: &str = "muster.toml";
@@ -39,6 +40,7 @@ pub struct Settings {
     /// Log filter, for example `info` or `muster_coordinator=debug`.
     pub log: String,
     /// How log lines of coordinator and workers look.
+    #[serde(deserialize_with = "read_log_format")]
     pub log_format: LogFormat,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
@@ -201,6 +203,13 @@ impl Settings {
         };
         (slots, threads)
     }
+}
+
+/// Names the formats there are, which `config` does not.
+fn read_log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = [LogFormat::Text, LogFormat::Json].into_iter().find(|format| format.name() == name);
+    known.ok_or_else(|| D::Error::custom(format!("log_format is `{name}`; write text or json")))
 }
 
 /// Resolves a path against the working directory, for children that may have another one.
