@@ -4,14 +4,18 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use muster_common::id::{Generation, WorkerId};
 use muster_common::run::RunReport;
+use muster_common::telemetry::RunIds;
 use muster_common::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use crate::engine::{Action, Admission, Engine, Event};
 use crate::journal::{Journal, JournalError};
+use crate::metrics::{Metrics, Watch};
 
 /// Commands that may wait: beyond this senders wait, which slows workers down instead of memory up.
 const COMMANDS_MAX: usize = 1024;
@@ -63,6 +67,7 @@ impl Future for PendingAdmission {
 pub struct Driver {
     commands: mpsc::Sender<Command>,
     changes: watch::Receiver<u64>,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Command {
@@ -89,11 +94,14 @@ impl Driver {
     ) -> std::io::Result<(Self, DriverThread)> {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (changed, changes) = watch::channel(journal.position());
-        let state = Loop { journal, engine, effects, changed };
+        let metrics = Metrics::default();
+        metrics.position.set(i64::try_from(journal.position()).unwrap_or(i64::MAX));
+        let seen = Watch::new(&engine);
+        let state = Loop { journal, engine, effects, changed, seen, metrics: metrics.clone() };
         let thread = std::thread::Builder::new()
             .name("driver".to_owned())
             .spawn(move || state.run(inbox))?;
-        Ok((Self { commands, changes }, thread))
+        Ok((Self { commands, changes, metrics }, thread))
     }
 
     /// Applies an event; the actions are returned for whoever wants to know and are performed anyway.
@@ -137,6 +145,11 @@ impl Driver {
         self.changes.clone()
     }
 
+    /// What is counted about the loop and around it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Ends the loop after what was sent before.
     pub async fn stop(&self) {
         // A loop that is gone has stopped.
@@ -149,6 +162,8 @@ struct Loop {
     engine: Engine,
     effects: mpsc::UnboundedSender<Action>,
     changed: watch::Sender<u64>,
+    seen: Watch,
+    metrics: Metrics,
 }
 
 impl Loop {
@@ -156,7 +171,7 @@ impl Loop {
         loop {
             let mut batch = Vec::new();
             if inbox.blocking_recv().map(|command| batch.push(command)).is_none() {
-                return self.journal.snapshot(&mut self.engine);
+                return self.snapshot();
             }
             while batch.len() < BATCH_MAX
                 && let Ok(command) = inbox.try_recv()
@@ -165,7 +180,7 @@ impl Loop {
             }
             let is_last = self.serve(batch)?;
             if is_last {
-                return self.journal.snapshot(&mut self.engine);
+                return self.snapshot();
             }
         }
     }
@@ -179,8 +194,7 @@ impl Loop {
             let now = Timestamp::now();
             match command {
                 Command::Apply { event, reply } => {
-                    events.push((now, event.clone()));
-                    answers.push(Answer::Actions(reply, self.engine.apply(now, event)));
+                    answers.push(Answer::Actions(reply, self.apply(now, event, &mut events)));
                 }
                 Command::Report { worker, generation, sequence, report, reply } => {
                     let run = self.engine.runs().get(&generation);
@@ -190,11 +204,11 @@ impl Loop {
                     });
                     if let Some(rank) = rank.filter(|_| admission == Admission::New) {
                         let event = Event::RunReported { generation, rank, sequence, report };
-                        events.push((now, event.clone()));
-                        let actions = self.engine.apply(now, event);
+                        let actions = self.apply(now, event, &mut events);
                         let (unheard, _) = oneshot::channel();
                         answers.push(Answer::Actions(unheard, actions));
                     }
+                    Watch::admitted(&self.metrics, admission);
                     answers.push(Answer::Admission(reply, admission));
                 }
                 Command::Read(reader) => readers.push(reader),
@@ -202,7 +216,9 @@ impl Loop {
             }
         }
         if !events.is_empty() {
+            let started_at = Instant::now();
             self.journal.append(&events)?;
+            self.metrics.committed(started_at.elapsed(), self.journal.position());
         }
         for answer in answers {
             self.answer(answer);
@@ -212,15 +228,64 @@ impl Loop {
             reader(&self.engine);
         }
         if !events.is_empty() {
-            self.journal.snapshot_if_due(&mut self.engine)?;
+            if self.journal.is_snapshot_due() {
+                self.snapshot()?;
+            }
             self.changed.send_replace(self.journal.position());
         }
         Ok(is_last)
     }
 
+    /// Applies an event and keeps it for the journal.
+    fn apply(
+        &mut self,
+        now: Timestamp,
+        event: Event,
+        events: &mut Vec<(Timestamp, Event)>,
+    ) -> Vec<Action> {
+        let _run = self.run_span(&event).map(Span::entered);
+        let before = self.seen.before(&self.engine, &event);
+        let actions = self.engine.apply(now, event.clone());
+        self.seen.after(&self.metrics, now, &self.engine, before, &event, &actions);
+        events.push((now, event));
+        actions
+    }
+
+    /// The span of a run that reports, where its events are logged at all.
+    fn run_span(&self, event: &Event) -> Option<Span> {
+        let Event::RunReported { generation, rank, report, .. } = event else { return None };
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return None;
+        }
+        let run = self.engine.runs().get(generation)?;
+        let (experiment, trial) = (run.experiment.clone(), run.task.trial().cloned());
+        let span = RunIds { experiment, trial, run: *generation, rank: *rank }.span();
+        let (what, step) = match report {
+            RunReport::Prepared(_) => ("prepared", None),
+            RunReport::CheckpointCommitted { checkpoint } => {
+                ("checkpoint committed", Some(checkpoint.step))
+            }
+            RunReport::Evaluated { step, .. } => ("evaluated", Some(*step)),
+            RunReport::EarlyStopped { step, .. } => ("early stopped", Some(*step)),
+            RunReport::Finished { .. } => ("finished", None),
+            RunReport::RendezvousOpened { .. } => ("rendezvous opened", None),
+            RunReport::Ended { .. } => ("ended", None),
+        };
+        span.in_scope(|| tracing::debug!(step, "report: {what}"));
+        Some(span)
+    }
+
+    fn snapshot(&mut self) -> Result<(), JournalError> {
+        let started_at = Instant::now();
+        self.journal.snapshot(&mut self.engine)?;
+        self.metrics.snapshots.observe(started_at.elapsed().as_secs_f64());
+        Ok(())
+    }
+
     fn answer(&self, answer: Answer) {
         match answer {
             Answer::Actions(reply, actions) => {
+                self.metrics.pending("message", i64::try_from(actions.len()).unwrap_or(i64::MAX));
                 for action in &actions {
                     if self.effects.send(action.clone()).is_err() {
                         tracing::debug!("nobody performs actions any more");

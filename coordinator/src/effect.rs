@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::StreamExt;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use muster_common::telemetry::RunIds;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
@@ -20,10 +21,18 @@ const CHORES_AT_ONCE: usize = 8;
 /// object store.
 pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: Driver, live: Live) {
     let (chores, waiting) = mpsc::unbounded_channel();
+    let metrics = driver.metrics().clone();
+    let of_chores = metrics.clone();
     let tell = async move {
         while let Some(action) = actions.recv().await {
             match action {
-                Action::StartRun { worker, spec } => live.send(&worker, ToWorker::Assign(spec)),
+                Action::StartRun { worker, spec } => {
+                    if tracing::enabled!(tracing::Level::DEBUG) {
+                        let _run = RunIds::of(&spec).span().entered();
+                        tracing::debug!(%worker, "the run is assigned");
+                    }
+                    live.send(&worker, ToWorker::Assign(spec));
+                }
                 Action::DirectRun { worker, generation, directive } => {
                     live.send(&worker, ToWorker::Direct { generation, directive });
                 }
@@ -31,17 +40,23 @@ pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: D
                     if chores.send(action).is_err() {
                         return;
                     }
+                    metrics.pending("chore", 1);
                 }
                 Action::Rejected { reason } => tracing::debug!(reason, "event changes nothing"),
                 Action::Created { .. } => {}
             }
+            metrics.pending("message", -1);
         }
     };
     let stores = Arc::new(Stores::default());
     let keep_house =
         UnboundedReceiverStream::new(waiting).for_each_concurrent(CHORES_AT_ONCE, move |chore| {
             let (stores, driver) = (Arc::clone(&stores), driver.clone());
-            async move { do_chore(chore, &stores, &driver).await }
+            let metrics = of_chores.clone();
+            async move {
+                do_chore(chore, &stores, &driver).await;
+                metrics.pending("chore", -1);
+            }
         });
     tokio::join!(tell, keep_house);
 }

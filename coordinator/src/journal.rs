@@ -141,16 +141,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes a snapshot when enough has happened since the last. The engine must be the state after
-    /// every appended event.
-    pub fn snapshot_if_due(&mut self, engine: &mut Engine) -> Result<(), JournalError> {
-        if self.position - self.snapshot_position < SNAPSHOT_EVERY {
-            return Ok(());
-        }
-        self.snapshot(engine)
+    /// Whether enough has happened since the last snapshot for another.
+    pub fn is_snapshot_due(&self) -> bool {
+        self.position - self.snapshot_position >= SNAPSHOT_EVERY
     }
 
-    /// Brings the snapshot to the present. Events are kept: they are the history.
+    /// Brings the snapshot to the present. Events are kept: they are the history. The engine must be
+    /// the state after every appended event.
     pub fn snapshot(&mut self, engine: &mut Engine) -> Result<(), JournalError> {
         let (path, position) = (self.path.clone(), self.position);
         let body = engine.head().and_then(|head| Ok((head, engine.unsaved()?)));

@@ -5,6 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use muster_common::id::WorkerId;
+use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat};
 use muster_common::time::Timestamp;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -36,6 +37,8 @@ pub struct LocalLauncher {
     pub threads_per_slot: u32,
     /// Log filter of the workers.
     pub log: String,
+    /// Format of their log lines.
+    pub log_format: LogFormat,
     /// The engine, to report deaths.
     pub driver: Driver,
     /// Soft state, to forget the dead.
@@ -121,6 +124,7 @@ impl LocalLauncher {
             .arg("--end-with-stdin")
             .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())
             .env("MUSTER_LOG", &self.log)
+            .env(FORMAT_VARIABLE, self.log_format.name())
             // The end of this pipe tells the worker that we are gone, however we went.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

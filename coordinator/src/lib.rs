@@ -2,8 +2,8 @@
 //! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`alarm`] when something is due, [`capacity`] how large a
-//! gang may be, [`launcher`] starts local workers, [`view`] shows it all. [`plan`] lets the engine go
-//! through an experiment before it is run.
+//! gang may be, [`launcher`] starts local workers, [`view`] shows it all, [`metrics`] counts it. [`plan`]
+//! lets the engine go through an experiment before it is run.
 //!
 //! Nothing here links libtorch.
 
@@ -18,6 +18,7 @@ pub mod launcher;
 pub mod lease;
 pub mod live;
 pub mod logs;
+pub mod metrics;
 pub mod plan;
 pub mod rpc;
 pub mod settings;

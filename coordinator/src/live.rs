@@ -87,6 +87,11 @@ impl Live {
         }
     }
 
+    /// Workers with an open session.
+    pub fn num_connected(&self) -> usize {
+        self.state().sessions.len()
+    }
+
     /// Something was heard of a worker.
     pub fn touch(&self, worker: &WorkerId, now: Instant) {
         self.state().heard.insert(worker.clone(), now);

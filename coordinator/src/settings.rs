@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
 use muster_common::id::ProjectName;
-use serde::Deserialize;
+use muster_common::telemetry::LogFormat;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::engine::line::ProjectPolicy;
 
@@ -44,6 +46,9 @@ pub struct Settings {
     pub lease_seconds: f64,
     /// Log filter, for example `info` or `muster_coordinator=debug`.
     pub log: String,
+    /// How log lines of coordinator and workers look.
+    #[serde(deserialize_with = "read_log_format")]
+    pub log_format: LogFormat,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
     /// What projects may use, by name; only in the file.
@@ -75,6 +80,9 @@ pub struct SettingsFlags {
     /// Log filter of coordinator and workers
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
+    /// How log lines look: text, or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
 }
 
 /// Settings that cannot be used.
@@ -96,7 +104,7 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "state",
     "store",
     "listen",
@@ -106,6 +114,7 @@ const KEYS: [&str; 10] = [
     "max_slots",
     "lease_seconds",
     "log",
+    "log_format",
     "insecure",
 ];
 
@@ -132,6 +141,7 @@ impl Settings {
             ("max_slots", "0"),
             ("lease_seconds", "10"),
             ("log", "info"),
+            ("log_format", "text"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {
@@ -154,6 +164,7 @@ impl Settings {
                 b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
             })
             .and_then(|b| b.set_override_option("log", flags.log.clone()))
+            .and_then(|b| b.set_override_option("log_format", flags.log_format.clone()))
             .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build)
             .and_then(Config::try_deserialize)
             .map_err(SettingsError::Config)?;
@@ -211,6 +222,13 @@ impl Settings {
     }
 }
 
+/// Names the formats there are, which `config` does not.
+fn read_log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = [LogFormat::Text, LogFormat::Json].into_iter().find(|format| format.name() == name);
+    known.ok_or_else(|| D::Error::custom(format!("log_format is `{name}`; write text or json")))
+}
+
 /// Resolves a path against the working directory, for children that may have another one.
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
@@ -250,6 +268,9 @@ mod tests {
         std::fs::write(&file, "slotz = 3\n").unwrap();
         let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
         assert!(load(&flags, &[]).unwrap_err().to_string().contains("slotz"));
+        let format = [("MUSTER_LOG_FORMAT", "xml")];
+        let error = load(&SettingsFlags::default(), &format).unwrap_err().to_string();
+        assert!(error.contains("xml") && error.contains("json"), "{error}");
         let open = [("MUSTER_LISTEN", "0.0.0.0:7700")];
         let error = load(&SettingsFlags::default(), &open).unwrap_err().to_string();
         assert!(error.contains("127.0.0.1"), "{error}");

@@ -57,12 +57,15 @@ impl System {
             engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect();
         let orphans = local_workers(&engine);
         let (effects, inbox) = mpsc::unbounded_channel();
-        for action in engine.outstanding() {
+        let outstanding = engine.outstanding();
+        let num_outstanding = i64::try_from(outstanding.len()).unwrap_or(i64::MAX);
+        for action in outstanding {
             // The receiver is ours and alive.
             let _sent = effects.send(action);
         }
         let (driver, thread) =
             Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
+        driver.metrics().pending("message", num_outstanding);
         if driver.read(Engine::rules).await? < RULES {
             driver.apply(Event::RulesAdopted { rules: RULES }).await?;
         }
@@ -134,6 +137,7 @@ impl System {
             coordinator: format!("http://{}", self.address),
             threads_per_slot,
             log: self.settings.log.clone(),
+            log_format: self.settings.log_format,
             driver: self.driver.clone(),
             live: self.live.clone(),
             logs: self.logs.clone(),

@@ -4,11 +4,12 @@ use crate::lexer::{has_word, is_word};
 use crate::tree::File;
 
 /// Documents a user reads; every path in them must be there.
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "configs/README.md",
+    "coordinator/README.md",
     "deploy/README.md",
     "tests/README.md",
 ];

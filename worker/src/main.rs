@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use muster_common::id::WorkerId;
-use muster_common::telemetry::{LogFormat, install};
+use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, install};
 use muster_common::time::Timestamp;
 use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{SupervisorOptions, die_with_supervisor, supervise};
@@ -60,22 +60,28 @@ struct PredictArguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = std::env::var("MUSTER_LOG").unwrap_or_else(|_| "info".to_owned());
+    let format = LogFormat::of_environment();
+    let named = std::env::var(FORMAT_VARIABLE).unwrap_or_else(|_| format.name().to_owned());
+    if named != format.name() {
+        eprintln!("error: {FORMAT_VARIABLE} is `{named}`; write text or json");
+        return ExitCode::FAILURE;
+    }
     let outcome = match arguments.command {
         Command::Supervise { coordinator, worker_id, end_with_stdin } => {
-            install(&filter, LogFormat::Text);
+            install("supervisor", &filter, format);
             start(coordinator, worker_id, end_with_stdin)
         }
         Command::Runner => {
-            install(&filter, LogFormat::Text);
+            install("runner", &filter, format);
             die_with_supervisor().map_err(anyhow::Error::new).and_then(|()| runner::run())
         }
         Command::Predict(arguments) => {
             // Downloads take minutes, and say so.
-            install("warn,muster_worker::model::hub=info", LogFormat::Text);
+            install("predict", "warn,muster_worker::model::hub=info", format);
             classify(arguments)
         }
         Command::CheckCollectives => {
-            install(&filter, LogFormat::Text);
+            install("check", &filter, format);
             check_collectives()
         }
     };

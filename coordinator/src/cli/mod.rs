@@ -16,7 +16,6 @@ mod validate;
 use std::process::ExitCode;
 
 use clap::Parser;
-use muster_common::telemetry::{LogFormat, install};
 
 use args::{Arguments, Command};
 use exit::Exit;
@@ -42,11 +41,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Run(arguments) => {
-            // The terminal belongs to the progress view; warnings still come through.
-            install("warn", LogFormat::Text);
-            run::run(arguments).await
-        }
+        Command::Run(arguments) => run::run(arguments).await,
         Command::Serve(arguments) => serve::serve(arguments).await,
         Command::Validate(arguments) => validate::validate(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),

@@ -1,6 +1,8 @@
-//! The service: gRPC in and out. Wire types stop here.
+//! The service: gRPC in and out, and what operators ask over plain HTTP on the same port. Wire types stop
+//! here.
 
 mod control;
+mod operate;
 mod view;
 mod worker;
 
@@ -74,11 +76,15 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// Serves until `service.shutdown`.
 pub async fn serve(listener: TcpListener, service: Service) -> Result<(), ServeError> {
     let shutdown = service.shutdown.clone();
+    let routes = tonic::service::Routes::from(operate::router(service.clone()))
+        .add_service(ControlServiceServer::new(control::Control::new(service.clone())))
+        .add_service(WorkerServiceServer::new(worker::Workers::new(service)));
     tonic::transport::Server::builder()
+        // Scrapers and probes speak HTTP/1.1, gRPC is HTTP/2; the first bytes of a connection tell which.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        .add_service(ControlServiceServer::new(control::Control::new(service.clone())))
-        .add_service(WorkerServiceServer::new(worker::Workers::new(service)))
+        .add_routes(routes)
         // Without it an answer waits 40 ms for the client's acknowledgement of the one before.
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

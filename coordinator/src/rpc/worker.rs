@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
 use super::Service;
 use crate::driver::{PendingAdmission, Stopped};
@@ -73,18 +74,22 @@ impl WorkerService for Workers {
             outgoing,
             owner: Mutex::default(),
         };
-        tokio::spawn(async move {
-            tokio::select! {
-                result = session.run(hello, incoming, messages) => {
-                    if let Err(status) = result {
-                        tracing::info!(worker = %session.worker, %status, "session ended");
-                        let _gone = session.outgoing.send(Err(status)).await;
+        let span = tracing::info_span!("session", worker = %worker);
+        tokio::spawn(
+            async move {
+                tokio::select! {
+                    result = session.run(hello, incoming, messages) => {
+                        if let Err(status) = result {
+                            tracing::info!(%status, "session ended");
+                            let _gone = session.outgoing.send(Err(status)).await;
+                        }
                     }
+                    () = session.service.shutdown.cancelled() => {}
                 }
-                () = session.service.shutdown.cancelled() => {}
+                session.service.live.disconnect(&session.worker, session.number);
             }
-            session.service.live.disconnect(&session.worker, session.number);
-        });
+            .instrument(span),
+        );
         Ok(tonic::Response::new(ReceiverStream::new(stream)))
     }
 }
@@ -302,7 +307,14 @@ impl Session {
         };
         let lines = match owner.as_ref().map_or(0, |owner| owner.rank) {
             0 => lines,
-            rank => lines.into_iter().map(|line| format!("rank {rank}: {line}")).collect(),
+            // A line in JSON says so itself.
+            rank => {
+                let named = |line: String| {
+                    let names_itself = line.starts_with('{');
+                    if names_itself { line } else { format!("rank {rank}: {line}") }
+                };
+                lines.into_iter().map(named).collect()
+            }
         };
         let subject = owner.as_ref().map(|owner| &owner.subject);
         self.service.logs.append(&self.worker, subject, &lines);

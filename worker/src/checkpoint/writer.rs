@@ -72,8 +72,11 @@ impl Writer {
         let key = checkpoint.clone();
         let (runtime, store) = (self.runtime.clone(), self.store.clone());
         let (origin, before_commit) = (self.origin.clone(), Arc::clone(&self.before_commit));
+        let span = tracing::error_span!("save", step = checkpoint.step);
         let write = move || {
+            let _saving = span.entered();
             let written = commit(&runtime, &store, &origin, &key, snapshot, &before_commit);
+            tracing::debug!(is_committed = written.is_ok(), "the checkpoint is written");
             // Nobody listens any more when the run has ended in the meantime.
             let _unheard = sender.send(written);
         };

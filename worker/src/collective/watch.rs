@@ -124,7 +124,9 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
 pub(super) fn host(shared: &Arc<Shared>, listener: TcpListener) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let shared = Arc::clone(shared);
+    let span = tracing::Span::current();
     let accept = move || {
+        let _run = span.entered();
         let all = shared.world_size as usize - 1;
         loop {
             {
@@ -136,7 +138,9 @@ pub(super) fn host(shared: &Arc<Shared>, listener: TcpListener) -> std::io::Resu
             match listener.accept() {
                 Ok((stream, from)) => {
                     let shared = Arc::clone(&shared);
+                    let span = tracing::Span::current();
                     let talk = move || {
+                        let _run = span.entered();
                         if let Err(reason) = receive(&shared, stream) {
                             tracing::warn!(%from, reason, "a connection was refused");
                         }
@@ -189,7 +193,11 @@ pub(super) fn join(shared: &Arc<Shared>, mut stream: TcpStream) -> std::io::Resu
     stream.write_all(&Message::Hello { generation, rank, world_size }.line())?;
     shared.admit(0, &stream).map_err(std::io::Error::other)?;
     let shared = Arc::clone(shared);
-    let talk = move || converse(&shared, 0, stream, Lines::default(), Vec::new());
+    let span = tracing::Span::current();
+    let talk = move || {
+        let _run = span.entered();
+        converse(&shared, 0, stream, Lines::default(), Vec::new());
+    };
     thread::Builder::new().name("rank".to_owned()).spawn(talk).map(|_| ())
 }
 

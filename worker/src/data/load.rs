@@ -400,7 +400,9 @@ async fn in_the_background<T: Send + 'static>(
 ) -> Result<T, DataError> {
     let (sender, result) = oneshot::channel();
     // Not a thread of the runtime, which would keep its niceness for what it does next.
+    let span = tracing::Span::current();
     let begun = thread::Builder::new().name("tokens".to_owned()).spawn(move || {
+        let _run = span.entered();
         // Of the calling thread alone, under Linux. Without it training is slower, and right.
         if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
             tracing::debug!("tokenization goes on at full priority: {error}");

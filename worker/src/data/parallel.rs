@@ -27,7 +27,9 @@ pub(super) fn each<T: Sync, R: Send>(
     let parts: Vec<&[T]> = items.chunks(PART).collect();
     let done: Vec<Mutex<Option<Vec<R>>>> = parts.iter().map(|_| Mutex::new(None)).collect();
     let next = AtomicUsize::new(0);
+    let span = tracing::Span::current();
     let take = || {
+        let _run = span.enter();
         while let Some((part, slot)) = {
             let index = next.fetch_add(1, Ordering::Relaxed);
             parts.get(index).zip(done.get(index))

@@ -20,6 +20,7 @@ use muster_common::time::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 /// Points held while the store is slow.
 const PENDING_MAX: usize = 65_536;
@@ -116,10 +117,13 @@ impl MetricSink {
         });
         let ending = Ending(Arc::clone(&shared));
         let task = Arc::clone(&shared);
-        runtime.spawn(async move {
-            let _ending = ending;
-            write_all(&task, &store).await;
-        });
+        runtime.spawn(
+            async move {
+                let _ending = ending;
+                write_all(&task, &store).await;
+            }
+            .in_current_span(),
+        );
         Self { shared }
     }
 
@@ -185,8 +189,7 @@ impl MetricSink {
         let unreported = std::mem::take(&mut state.num_unreported);
         drop(state);
         if unreported > 0 {
-            let trial = &self.shared.origin.trial;
-            tracing::warn!(%trial, "{unreported} metric values were dropped: the store is too slow");
+            tracing::warn!("{unreported} metric values were dropped: the store is too slow");
         }
         Ok(())
     }
@@ -269,7 +272,7 @@ async fn write(shared: &Shared, store: &Store, sequence: u32, points: &[MetricPo
             Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
             Err(_) => format!("no answer within {} s", WRITE_DEADLINE.as_secs()),
         };
-        tracing::warn!(%trial, "cannot write metrics: {reason}");
+        tracing::warn!("cannot write metrics: {reason}");
         if !shared.note_failure(reason) {
             return;
         }

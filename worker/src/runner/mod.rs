@@ -17,6 +17,7 @@ use std::thread;
 use anyhow::Context;
 use muster_common::id::Generation;
 use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
+use muster_common::telemetry::RunIds;
 use tch::Device;
 
 use crate::pipe::{FromRunner, ToRunner};
@@ -91,16 +92,19 @@ fn serve(
     while let Ok(spec) = starts.recv() {
         let generation = spec.generation;
         outbox.begin(generation);
+        // Entered once for all steps.
+        let run = RunIds::of(&spec).span().entered();
         let exit = match task::execute(&spec, &mut warm, outbox, directives, runtime) {
             Ok(exit) => exit,
             Err(error) => {
                 let (permanent, class) = (error.is_permanent(), failure::class_of(&error));
                 let message = format!("{:#}", anyhow::Error::new(error));
-                tracing::error!(%generation, permanent, "{message}");
+                tracing::error!(permanent, "{message}");
                 RunExit::Failed { message, permanent, class }
             }
         };
-        tracing::info!(%generation, "run {exit}");
+        tracing::info!("run {exit}");
+        drop(run);
         // What ranks have in flight together when one fails cannot be called back.
         let is_spent = spec.gang.is_some() && matches!(exit, RunExit::Failed { .. });
         outbox.report(RunReport::Ended { exit });

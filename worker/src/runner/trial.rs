@@ -96,7 +96,7 @@ fn train_as_rank(
     };
     let plan = plan_of(bench, task, &data.summary().cache);
     for warning in manifest.trial_warnings(&task.assignment, task.total_steps) {
-        tracing::warn!(trial = %task.trial, "{warning}");
+        tracing::warn!("{warning}");
     }
     let mut trainer = Trainer::new(plan, model, training)?;
     if let Some(key) = &task.resume_from {
@@ -106,7 +106,7 @@ fn train_as_rank(
         } else {
             trainer.adopt(snapshot)?;
         }
-        tracing::info!(trial = %task.trial, attempt = %task.attempt, "resumed from {key}");
+        tracing::info!(step = key.step, attempt = %task.attempt, "resumed from {key}");
     }
     let group = match rendezvous {
         None => None,
@@ -390,6 +390,7 @@ impl Host for Session<'_> {
         }
         let Some(tally) = scored else { return Ok(None) };
         let evaluation = tally.evaluation(num_classes);
+        tracing::debug!(step, "the validation split is scored");
         for (metric, value) in evaluation.values(self.is_ordered) {
             self.record(step, MetricName::validation(metric), value);
         }

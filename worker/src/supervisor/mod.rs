@@ -15,9 +15,11 @@ use std::time::Duration;
 use anyhow::Context;
 use muster_common::id::{Generation, WorkerId};
 use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
+use muster_common::telemetry::{LogFormat, RunIds, foreign_line};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument as _, Span};
 
 use crate::pipe::{FromRunner, ToRunner};
 use book::Book;
@@ -74,16 +76,22 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
         current: None,
         kill_at: None,
         deaths: 0,
+        ids: None,
+        span: Span::none(),
+        format: LogFormat::of_environment(),
         book: Book::default(),
     };
     let parent = parent_gone(options.end_with_stdin);
     tokio::pin!(parent);
     let reason = loop {
         let overdue_at = supervisor.deadline();
+        let span = supervisor.span.clone();
         let step = tokio::select! {
-            event = supervisor.runner.next() => supervisor.take_event(event).await,
-            message = supervisor.link.next() => supervisor.take_message(message).await,
-            () = sleep_until(overdue_at) => supervisor.overdue().await,
+            event = supervisor.runner.next() => supervisor.take_event(event).instrument(span).await,
+            message = supervisor.link.next() => {
+                supervisor.take_message(message).instrument(span).await
+            }
+            () = sleep_until(overdue_at) => supervisor.overdue().instrument(span).await,
             _ = interrupt.recv() => break "interrupted",
             _ = terminate.recv() => break "terminated",
             () = &mut parent => break "its parent ended",
@@ -155,6 +163,11 @@ struct Supervisor {
     /// When patience with a directive ends.
     kill_at: Option<Instant>,
     deaths: u32,
+    /// What lines of the run in progress name.
+    ids: Option<RunIds>,
+    /// Of the run in progress.
+    span: Span,
+    format: LogFormat,
     book: Book,
 }
 
@@ -210,6 +223,7 @@ impl Supervisor {
             }
             RunnerEvent::Logged(line) => {
                 self.book.note_line(&line);
+                let line = foreign_line("runner", self.ids.as_ref(), line, self.format);
                 self.link.log(self.current.map(|run| run.generation), line);
                 Ok(())
             }
@@ -237,12 +251,15 @@ impl Supervisor {
             self.runner.kill().await;
             for line in self.runner.last_lines().await {
                 self.book.note_line(&line);
+                let line = foreign_line("runner", self.ids.as_ref(), line, self.format);
                 self.link.log(Some(generation), line);
             }
         }
         self.report(generation, report).await;
+        tracing::debug!("the run is over");
         self.deaths = 0;
         self.current = None;
+        self.leave_span();
         self.kill_at = None;
         if is_spoiled {
             self.book.forget_lines();
@@ -284,8 +301,14 @@ impl Supervisor {
             };
             self.report(run.generation, RunReport::Ended { exit }).await;
         }
+        self.leave_span();
         self.book.forget_lines();
         Ok(())
+    }
+
+    fn leave_span(&mut self) {
+        self.ids = None;
+        self.span = Span::none();
     }
 
     async fn report(&mut self, generation: Generation, report: RunReport) {
@@ -299,6 +322,10 @@ impl Supervisor {
         }
         let Some(spec) = self.waiting.take() else { return Ok(()) };
         self.current = Some(Current::of(&spec));
+        let ids = RunIds::of(&spec);
+        self.span = ids.span();
+        self.ids = Some(ids);
+        self.span.in_scope(|| tracing::debug!("the runner is given the run"));
         self.state = RunnerState::Busy;
         // A runner that cannot be written to is dead, which its own event tells.
         if let Err(error) = self.runner.tell(&ToRunner::Start(spec)).await {
@@ -373,6 +400,7 @@ impl Supervisor {
         if self.current.take().is_some() {
             self.runner.kill().await;
             self.kill_at = None;
+            self.leave_span();
             self.state = RunnerState::Dead { again_at: Instant::now() };
         }
         Ok(())

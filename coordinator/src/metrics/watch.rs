@@ -1,0 +1,218 @@
+//! What happened, told from events, the state around them, and the actions that followed. The driver shows it
+//! each event; what it remembers is bounded by the workers and the experiments that have not ended.
+
+use std::collections::BTreeMap;
+
+use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
+use muster_common::run::{FailureClass, RunExit, RunReport};
+use muster_common::time::Timestamp;
+
+use super::census::task_name;
+use super::{Metrics, label};
+use crate::engine::{Action, Admission, Engine, Event, LossCause};
+
+/// Values of the label of lost workers.
+pub(super) const CAUSES: [&str; 4] = ["lease_expired", "left", "died", "coordinator_restarted"];
+
+/// Name of a class as a label value.
+pub(super) fn class_label(class: FailureClass) -> &'static str {
+    match class {
+        FailureClass::OutOfMemory => "out_of_memory",
+        FailureClass::Lost => "lost",
+        FailureClass::Hang => "hang",
+        FailureClass::Diverged => "diverged",
+        FailureClass::BadData => "bad_data",
+        FailureClass::Preempted => "preempted",
+        FailureClass::DiskFull => "disk_full",
+        FailureClass::Other => "other",
+    }
+}
+
+/// The observer of one driver.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Since when a slot is free.
+    free_since: BTreeMap<WorkerId, Timestamp>,
+    /// Since when nothing runs for an experiment that wants to go on.
+    waiting_since: BTreeMap<ExperimentId, Timestamp>,
+    /// Runs in progress by experiment.
+    num_running: BTreeMap<ExperimentId, usize>,
+    /// How the first rank of a run failed that has not ended as a whole.
+    failures: BTreeMap<Generation, FailureClass>,
+}
+
+/// A run that may end, for which experiment, and its trial with the restarts it had.
+type RunBefore = (Generation, ExperimentId, Option<(TrialId, u32)>);
+
+/// What an event may change, as it was before.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    /// The run that may end, its trial, and the restarts of that.
+    run: Option<RunBefore>,
+    /// Workers whose slot may become free.
+    workers: Vec<WorkerId>,
+}
+
+impl Watch {
+    /// Begins with what the journal held.
+    pub(crate) fn new(engine: &Engine) -> Self {
+        let mut watch = Self::default();
+        for run in engine.runs().values() {
+            *watch.num_running.entry(run.experiment.clone()).or_default() += 1;
+        }
+        watch
+    }
+
+    /// Looks at the state before an event; cheap for all but those that may end a run.
+    pub(crate) fn before(&mut self, engine: &Engine, event: &Event) -> Before {
+        let (generation, class) = match event {
+            Event::RunReported { generation, report: RunReport::Ended { exit }, .. } => {
+                (*generation, failure_class(exit))
+            }
+            Event::WorkerLost { worker, .. } => {
+                let run = engine.workers().get(worker).and_then(|worker| worker.run);
+                let Some(generation) = run else { return Before::default() };
+                (generation, Some(FailureClass::Lost))
+            }
+            _ => return Before::default(),
+        };
+        let Some(run) = engine.runs().get(&generation) else { return Before::default() };
+        if let Some(class) = class {
+            // What a rank finds wrong with the data explains the others, as a rank that vanished does.
+            let kept = self.failures.entry(generation).or_insert(class);
+            if class == FailureClass::BadData {
+                *kept = class;
+            }
+        }
+        let trial = run.task.trial().map(|trial| (trial.clone(), restarts(engine, trial)));
+        let holds = |worker: &&WorkerId| {
+            engine.workers().get(*worker).is_some_and(|worker| worker.run == Some(generation))
+        };
+        let workers = run.members.iter().map(|member| &member.worker).filter(holds).cloned();
+        let workers = workers.collect();
+        Before { run: Some((generation, run.experiment.clone(), trial)), workers }
+    }
+
+    /// Counts what an event has changed.
+    pub(crate) fn after(
+        &mut self,
+        metrics: &Metrics,
+        now: Timestamp,
+        engine: &Engine,
+        before: Before,
+        event: &Event,
+        actions: &[Action],
+    ) {
+        match event {
+            Event::WorkerLost { worker, cause } => {
+                let cause = match cause {
+                    LossCause::LeaseExpired => CAUSES[0],
+                    LossCause::Left { .. } => CAUSES[1],
+                    LossCause::Died { .. } => CAUSES[2],
+                    LossCause::CoordinatorRestarted => CAUSES[3],
+                };
+                metrics.workers_lost.get_or_create(&label("cause", cause)).inc();
+                self.free_since.remove(worker);
+            }
+            Event::WorkerJoined { worker, .. } => {
+                self.free_since.entry(worker.clone()).or_insert(now);
+            }
+            Event::ExperimentResumed { experiment }
+            | Event::ExperimentPaused { experiment }
+            | Event::ExperimentCanceled { experiment } => {
+                self.start_waiting(now, engine, experiment);
+            }
+            _ => {}
+        }
+        for action in actions {
+            if let Action::Created { experiment } = action {
+                self.start_waiting(now, engine, experiment);
+            }
+        }
+        self.take_end(metrics, now, engine, before);
+        self.take_starts(metrics, now, actions);
+    }
+
+    fn take_starts(&mut self, metrics: &Metrics, now: Timestamp, actions: &[Action]) {
+        for action in actions {
+            if let Action::StartRun { worker, spec } = action {
+                if let Some(since) = self.free_since.remove(worker) {
+                    metrics.slot_idle.observe(now.since(since).as_secs_f64());
+                }
+                // Ranks beyond the first are part of a run that has started.
+                if spec.gang.as_ref().is_none_or(|gang| gang.rank == 0) {
+                    let task = label("task", task_name(&spec.task));
+                    metrics.runs_started.get_or_create(&task).inc();
+                    *self.num_running.entry(spec.experiment.clone()).or_default() += 1;
+                    if let Some(since) = self.waiting_since.remove(&spec.experiment) {
+                        metrics.queue_wait.observe(now.since(since).as_secs_f64());
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_end(&mut self, metrics: &Metrics, now: Timestamp, engine: &Engine, before: Before) {
+        let Some((generation, experiment, trial)) = before.run else { return };
+        for worker in before.workers {
+            // It may have the next run already: then it was free for no time at all.
+            let now_has = engine.workers().get(&worker).map(|worker| worker.run);
+            if now_has.is_some_and(|run| run != Some(generation)) {
+                self.free_since.insert(worker, now);
+            }
+        }
+        if engine.runs().contains_key(&generation) {
+            return;
+        }
+        if let Some(number) = self.num_running.get_mut(&experiment) {
+            *number = number.saturating_sub(1);
+        }
+        let class = self.failures.remove(&generation);
+        if let Some((trial, before)) = trial {
+            let num_new = restarts(engine, &trial).saturating_sub(before);
+            let class = class_label(class.unwrap_or_default());
+            metrics.restarts.get_or_create(&label("class", class)).inc_by(u64::from(num_new));
+        }
+        self.start_waiting(now, engine, &experiment);
+    }
+
+    /// From now on nothing runs for the experiment, unless it has ended, is paused, or something does.
+    fn start_waiting(&mut self, now: Timestamp, engine: &Engine, id: &ExperimentId) {
+        let wants = engine.experiment(id).is_some_and(|found| !found.is_ended() && !found.paused);
+        let is_idle = self.num_running.get(id).is_none_or(|number| *number == 0);
+        if is_idle {
+            self.num_running.remove(id);
+        }
+        if wants && is_idle {
+            self.waiting_since.entry(id.clone()).or_insert(now);
+        } else if !wants {
+            self.waiting_since.remove(id);
+        }
+    }
+
+    /// Counts what became of a report.
+    pub(crate) fn admitted(metrics: &Metrics, admission: Admission) {
+        let value = match admission {
+            Admission::New => "new",
+            Admission::Old => "repeated",
+            Admission::Gap => "gap",
+        };
+        metrics.reports.get_or_create(&label("admission", value)).inc();
+    }
+}
+
+fn restarts(engine: &Engine, trial: &TrialId) -> u32 {
+    let experiment = engine.experiment(&trial.experiment);
+    experiment.and_then(|found| found.trials.get(&trial.number)).map_or(0, |found| found.restarts)
+}
+
+/// The class of a rank's failure. A rank that is told to leave does not fail.
+fn failure_class(exit: &RunExit) -> Option<FailureClass> {
+    match exit {
+        RunExit::Completed | RunExit::Canceled | RunExit::Preempted => None,
+        RunExit::Diverged { .. } => Some(FailureClass::Diverged),
+        RunExit::Lost { .. } => Some(FailureClass::Lost),
+        RunExit::Failed { permanent: true, .. } => Some(FailureClass::BadData),
+        RunExit::Failed { class, .. } => Some(*class),
+    }
+}
