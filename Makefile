@@ -1,5 +1,5 @@
 # Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
-.PHONY: help demo test check bench bench-peers parity bless clean-cache
+.PHONY: help demo test check bench bench-peers parity sim bless clean-cache
 .DEFAULT_GOAL := help
 
 help: ## List the targets
