@@ -23,8 +23,10 @@ bench-peers: ## Install the peers that `make bench` compares with (6 GB once)
 parity: ## Compare exported models with the reference libraries (installs 5 GB once)
 	@tests/parity/run.sh
 
-bless: ## Regenerate the wire format's generated code
+bless: ## Regenerate the generated code of the wire format, the schema of manifests, imported samples
 	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features
+	@MUSTER_BLESS=1 cargo test --release --workspace --locked published_copy
+	@MUSTER_BLESS=1 cargo test --release --workspace --locked samples_become
 
 clean-cache: ## Remove what the set-up scripts installed
 	@rm -rf .cache

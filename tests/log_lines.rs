@@ -1,5 +1,4 @@
 //! With `log_format = "json"` every line of every process is an object, and those of a run name it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 

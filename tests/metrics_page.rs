@@ -35,7 +35,7 @@ struct Family {
     samples: BTreeMap<(String, BTreeMap<String, String>), f64>,
 }
 
-/// Reads the OpenMetrics text format, strictly: names, order, suffixes, units, quoting and the end mark.
+/// Reads the text format of `OpenMetrics`, strictly: names, order, suffixes, units, quoting and the end mark.
 fn parse(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     let mut current = String::new();

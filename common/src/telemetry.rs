@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::id::{ExperimentId, Generation, TrialId};
 use crate::run::RunSpec;
@@ -75,7 +75,10 @@ pub fn install(process: &'static str, filter: &str, format: LogFormat) {
         // A panic is a line like any other.
         (Ok(()), LogFormat::Json) => std::panic::set_hook(Box::new(|info| {
             let place = info.location().map(ToString::to_string).unwrap_or_default();
-            let message = info.payload_as_str().unwrap_or("no message");
+            let payload = info.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            let message = text.unwrap_or("no message");
             tracing::error!(place, "panic: {message}");
         })),
         (Ok(()), LogFormat::Text) => {}
@@ -175,7 +178,7 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         let mut object = heading(metadata.level().as_str(), self.process, metadata.target());
-        for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>();
             let fields = fields.and_then(|fields| serde_json::from_str(&fields.fields).ok());

@@ -11,6 +11,7 @@ mod pruner;
 mod reader;
 mod resources;
 mod sampler;
+pub mod schema;
 mod searcher;
 mod section;
 mod settings;
@@ -22,6 +23,7 @@ mod validate;
 mod warning;
 
 pub use budget::Budget;
+pub use document::{Entry, Malformed, Node, NodeKind, parse as parse_yaml};
 pub use hub::HubName;
 pub use objective::MaskingSettings;
 pub use pruner::{Bracket, HalvingSettings, PatienceSettings, PercentileSettings, PrunerSettings};

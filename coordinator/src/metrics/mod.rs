@@ -154,7 +154,7 @@ impl Metrics {
         }
     }
 
-    /// What a scrape gives, in the OpenMetrics text format.
+    /// What a scrape gives, in the text format of `OpenMetrics`.
     pub fn text(&self, census: &Census, num_connections: usize) -> Result<String, fmt::Error> {
         // Held for all of it: two scrapes must not mix.
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);

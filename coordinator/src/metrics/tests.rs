@@ -1,15 +1,16 @@
 //! Counting, without processes.
 
 use muster_common::id::WorkerId;
+use muster_common::run::{DataSummary, RunExit, RunReport, Task};
 use muster_common::time::Timestamp;
 
 use super::*;
-use crate::engine::{Engine, Event, LossCause};
+use crate::engine::{Action, Engine, Event, LossCause};
 
-fn apply(watch: &mut Watch, metrics: &Metrics, engine: &mut Engine, at: u64, event: Event) {
-    let before = watch.before(engine, &event);
+fn apply(watch: &mut Watch, metrics: &Metrics, engine: &mut Engine, at: u64, event: &Event) {
+    let before = watch.before(engine, event);
     let actions = engine.apply(Timestamp(at), event.clone());
-    watch.after(metrics, Timestamp(at), engine, before, &event, &actions);
+    watch.after(metrics, Timestamp(at), engine, before, event, &actions);
 }
 
 fn manifest(name: &str) -> muster_common::manifest::Manifest {
@@ -26,27 +27,57 @@ fn assert_shows(metrics: &Metrics, line: &str) {
     assert!(text.lines().any(|shown| shown == line), "no `{line}`:\n{text}");
 }
 
-#[test]
-fn many_experiments_make_a_bounded_number_of_series() {
+/// Brings `num` experiments to their first trial, each on a worker of its own.
+fn searching(num: u64) -> (Metrics, Engine) {
     let (metrics, mut engine) = (Metrics::default(), Engine::default());
     let mut watch = Watch::new(&engine);
-    let mut sizes = Vec::new();
-    for number in 0..400 {
+    let mut waiting = Vec::new();
+    for number in 0..num {
+        let text = String::new();
         let manifest = Box::new(manifest(&format!("e{number}")));
-        let event = Event::ExperimentSubmitted {
-            manifest,
-            text: String::new(),
-            store: "file:///s".to_owned(),
-        };
-        apply(&mut watch, &metrics, &mut engine, 1, event);
-        if number % 100 == 99 {
-            let census = Census::of(&engine);
-            sizes.push(metrics.text(&census, 0).unwrap().lines().count());
+        let store = "file:///s".to_owned();
+        waiting.push(Event::ExperimentSubmitted { manifest, text, store });
+        let worker = format!("w{number}").parse().unwrap();
+        waiting.push(Event::WorkerJoined { worker, host: "h".to_owned() });
+    }
+    while let Some(event) = waiting.pop() {
+        let before = watch.before(&engine, &event);
+        let actions = engine.apply(Timestamp(1), event.clone());
+        watch.after(&metrics, Timestamp(1), &engine, before, &event, &actions);
+        for action in actions {
+            let Action::StartRun { spec, .. } = action else { continue };
+            if !matches!(spec.task, Task::Prepare { .. }) {
+                continue;
+            }
+            let data = DataSummary { num_train: 100, num_validation: 10, ..DataSummary::default() };
+            let reports =
+                [RunReport::Ended { exit: RunExit::Completed }, RunReport::Prepared(data)];
+            for (sequence, report) in [2, 1].into_iter().zip(reports) {
+                let generation = spec.generation;
+                waiting.push(Event::RunReported { generation, rank: 0, sequence, report });
+            }
         }
     }
-    assert!(sizes.windows(2).all(|pair| pair[0] == pair[1]), "{sizes:?}");
-    let census = Census::of(&engine);
-    assert_eq!(census.experiments[&label("phase", "preparing")], 400);
+    (metrics, engine)
+}
+
+#[test]
+fn many_experiments_make_a_bounded_number_of_series() {
+    let num_series = |num: u64| {
+        let (metrics, engine) = searching(num);
+        let text = metrics.text(&Census::of(&engine), 0).unwrap();
+        let trials: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("muster_trials{")).collect();
+        let sum: u64 = trials
+            .iter()
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(sum, num, "{trials:?}");
+        (trials.len(), text.lines().count())
+    };
+    let (few, many, more) = (num_series(10), num_series(120), num_series(240));
+    assert_eq!((few.0, many.0), (10, 51));
+    assert_eq!(many, more);
 }
 
 #[test]
@@ -54,7 +85,7 @@ fn waits_and_losses_are_counted() {
     let (metrics, mut engine) = (Metrics::default(), Engine::default());
     let mut watch = Watch::new(&engine);
     let worker: WorkerId = "w".parse().unwrap();
-    let mut at = |at: u64, event| apply(&mut watch, &metrics, &mut engine, at, event);
+    let mut at = |at: u64, event: Event| apply(&mut watch, &metrics, &mut engine, at, &event);
     let text = String::new();
     let store = "file:///s".to_owned();
     at(1_000, Event::ExperimentSubmitted { manifest: Box::new(manifest("a")), text, store });

@@ -41,11 +41,14 @@ pub(crate) struct Watch {
     failures: BTreeMap<Generation, FailureClass>,
 }
 
+/// A run that may end, for which experiment, and its trial with the restarts it had.
+type RunBefore = (Generation, ExperimentId, Option<(TrialId, u32)>);
+
 /// What an event may change, as it was before.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
     /// The run that may end, its trial, and the restarts of that.
-    run: Option<(Generation, ExperimentId, Option<(TrialId, u32)>)>,
+    run: Option<RunBefore>,
     /// Workers whose slot may become free.
     workers: Vec<WorkerId>,
 }

@@ -309,9 +309,9 @@ impl Session {
             0 => lines,
             // A line in JSON says so itself.
             rank => {
-                let named = |line: String| match line.starts_with('{') {
-                    true => line,
-                    false => format!("rank {rank}: {line}"),
+                let named = |line: String| {
+                    let names_itself = line.starts_with('{');
+                    if names_itself { line } else { format!("rank {rank}: {line}") }
                 };
                 lines.into_iter().map(named).collect()
             }
