@@ -81,6 +81,7 @@ fn an_elastic_gang_goes_on_with_fewer_and_grows_again() {
     let service = Service::start(directory, Place::Here).unwrap();
     let mut workers: Vec<Muster> =
         ["w1", "w2", "w3"].map(|label| service.worker(Place::Here, label).unwrap()).into();
+    service.await_workers(3).unwrap();
     service.ask(Place::Here, &["submit", "gang.yaml"]).unwrap();
     await_checkpoints(directory, "gang-1", 2).unwrap();
     workers[1].kill().unwrap();

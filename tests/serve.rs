@@ -5,6 +5,7 @@ use std::path::Path;
 
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::exported_weights;
 use muster_tests::skip;
 
 struct Served {
@@ -94,6 +95,68 @@ fn an_experiment_is_paused_resumed_and_canceled() {
     let mut again = served.client("again", &["cancel", "sample-1"]);
     assert!(!again.wait().unwrap().success());
     assert!(again.stderr().contains("has ended"), "{}", again.stderr());
+}
+
+#[test]
+fn who_is_preempted_by_a_priority_ends_with_the_bits_of_who_was_left_alone() {
+    let name = "who_is_preempted_by_a_priority_ends_with_the_bits_of_who_was_left_alone";
+    let Some(served) = Served::start(name, &Sample { max_trials: 1, min_steps: 60 }) else {
+        return;
+    };
+    served.ask(&["submit", "sample.yaml"]);
+    wait_for(&served, "a running trial", |text| text.contains("1 running"));
+    let shown = served.ask(&["fork", "sample-1", "--set", "resources.priority=5", "--print"]);
+    assert!(shown.contains("priority: 5") && shown.contains("name: sample"), "{shown}");
+    assert_eq!(served.ask(&["fork", "sample-1", "--set", "resources.priority=5"]), "sample-2\n");
+    let second = served.ask(&["watch", "sample-2"]);
+    assert!(second.contains("sample-2 completed"), "{second}");
+    let first = served.ask(&["watch", "sample-1"]);
+    assert!(first.contains("sample-1 completed"), "{first}");
+    let why = served.ask(&["why", "sample-1/t1"]);
+    assert!(why.contains("leaves its slots to sample-2: priority 5 is above 0"), "{why}");
+    let weights = |id: &str| exported_weights(served.directory.path(), id).unwrap();
+    assert!(weights("sample-1") == weights("sample-2"), "the same manifest gives the same bits");
+}
+
+#[test]
+fn one_trial_is_paused_resumed_and_canceled_and_mistakes_are_said() {
+    let name = "one_trial_is_paused_resumed_and_canceled_and_mistakes_are_said";
+    let Some(served) = Served::start(name, &Sample { max_trials: 2, min_steps: 60 }) else {
+        return;
+    };
+    served.ask(&["submit", "sample.yaml"]);
+    wait_for(&served, "a running trial", |text| text.contains("1 running"));
+    served.ask(&["pause", "sample-1/t1"]);
+    let says = |words: &str| {
+        let begun = std::time::Instant::now();
+        while !served.ask(&["why", "sample-1/t1"]).contains(words) {
+            assert!(begun.elapsed() < PATIENCE, "{}", served.ask(&["why", "sample-1/t1"]));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    says("pending, to train to step 60, rung 1 (60 steps): paused by a user");
+    served.ask(&["resume", "sample-1/t1"]);
+    served.ask(&["cancel", "sample-1/t1"]);
+    says("canceled");
+    let refused = |label: &str, arguments: &[&str]| {
+        let mut client = served.client(label, arguments);
+        assert!(!client.wait().unwrap().success());
+        client.stderr()
+    };
+    let text = refused("again", &["resume", "sample-1/t1"]);
+    assert!(text.contains("trial sample-1/t1 has ended"), "{text}");
+    let text = refused("absent", &["pause", "sample-1/t9"]);
+    assert!(text.contains("no trial `sample-1/t9`"), "{text}");
+    let text = refused("high", &["prioritize", "sample-1", "101"]);
+    assert!(text.contains("priority: 101 lies outside -100 to 100"), "{text}");
+    let text = refused("leaf", &["fork", "sample-1", "--set", "name.first=x"]);
+    assert!(text.contains("`name` has no keys to change"), "{text}");
+    let text = refused("wrong", &["fork", "sample-1", "--set", "budget.steps=none"]);
+    assert!(text.contains("budget.steps: expected a whole number"), "{text}");
+    served.ask(&["prioritize", "sample-1", "-7"]);
+    let alone = served.ask(&["fork", "sample-1/t1", "--print"]);
+    assert!(!alone.contains("searcher:") && !alone.contains("min: "), "{alone}");
+    served.ask(&["cancel", "sample-1"]);
 }
 
 #[test]

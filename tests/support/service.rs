@@ -1,6 +1,8 @@
 //! `muster serve` with clients and workers that dial in.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -64,6 +66,29 @@ impl Service {
         let arguments = ["supervise", "--coordinator", &self.url];
         let command = place.command("muster-worker")?;
         Muster::start_command(command, &self.directory, label, &arguments)
+    }
+
+    /// Waits until so many workers have dialled in.
+    pub fn await_workers(&self, count: usize) -> anyhow::Result<()> {
+        let address = self.url.strip_prefix("http://").context("an address over plain HTTP")?;
+        let wanted = format!("muster_worker_connections {count}\n");
+        let begun = Instant::now();
+        loop {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let request =
+                format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes())?;
+            let mut page = String::new();
+            stream.read_to_string(&mut page)?;
+            if page.contains(&wanted) {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("not {count} workers: {page}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// A client of it.
