@@ -82,11 +82,12 @@ impl Engine {
     /// Who is to leave for whom.
     fn plan_room(&self, now: Timestamp) -> Option<(ExperimentId, Vec<Victim>)> {
         let num_usable = self.num_usable();
-        let (first, slots, num_runs) = self.line().into_iter().find_map(|experiment| {
+        let (first, slots, most) = self.line().into_iter().find_map(|experiment| {
             let slots = experiment.slots_wanted(now)?;
             let room = self.room(experiment).slots;
             let fits = slots.min() <= num_usable.min(room);
-            fits.then(|| (experiment, slots, experiment.num_startable(now).min(room)))
+            let most = experiment.num_startable(now).saturating_mul(slots.min()).min(room);
+            fits.then_some((experiment, slots, most))
         })?;
         let num_free = self.num_free().saturating_sub(self.num_promised());
         let present =
@@ -109,7 +110,7 @@ impl Engine {
         // What was lent first, then the least priority, then what has just begun.
         victims.sort_by_key(|v| (!v.is_lent, v.priority, std::cmp::Reverse(v.generation)));
         let takeable: u32 = victims.iter().map(|victim| victim.slots).sum();
-        let most = present.saturating_add(takeable).min(num_runs.saturating_mul(least));
+        let most = most.min(present.saturating_add(takeable));
         let wanted = most - most % least;
         if wanted <= present {
             return None;

@@ -103,6 +103,21 @@ fn more_priority_takes_slots_and_gives_them_back_later() {
 }
 
 #[test]
+fn nobody_leaves_for_slots_that_could_not_be_used() {
+    let mut cluster = Cluster::new(&[("w0", "h")]);
+    let high = "resources: {priority: 1, max_slots: 2}";
+    cluster.submit(with("high", "2", MANY, high));
+    cluster.apply(Event::ExperimentPaused { experiment: "high-1".parse().unwrap() });
+    cluster.submit(manifest("low", "1", MANY));
+    for number in 1..5 {
+        cluster.join(&format!("w{number}"), "h");
+    }
+    assert_eq!((cluster.held("high-1"), cluster.held("low-1")), (0, 5));
+    cluster.apply(Event::ExperimentResumed { experiment: "high-1".parse().unwrap() });
+    assert_eq!(cluster.leaving().len(), 2, "{}", cluster.said("low-1"));
+}
+
+#[test]
 fn a_priority_can_be_given_later_and_equals_take_nothing() {
     let mut cluster = Cluster::new(&[("w0", "h"), ("w1", "h")]);
     cluster.submit(manifest("one", "1", MANY));
