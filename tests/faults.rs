@@ -33,7 +33,9 @@ training: {{step_deadline_s: 20}}
 fn undisturbed(slots: u32, steps: u64) -> Vec<u8> {
     let quiet = prepare(&slots.to_string(), steps);
     let directory = quiet.directory.path();
-    let run = ["run", "gang.yaml", "--slots", &slots.to_string()];
+    // As many threads as a worker that dials in has: sums in another order have other bits.
+    let slots = slots.to_string();
+    let run = ["run", "gang.yaml", "--slots", &slots, "--threads-per-slot", "1"];
     Muster::start(directory, "quiet", &run).unwrap().succeed().unwrap();
     exported_weights(directory, "gang-1").unwrap()
 }
@@ -134,6 +136,32 @@ fn a_rank_without_memory_is_named_and_started_again() {
     assert!(result.contains("gang-2 completed"), "{result}");
     assert!(told.contains("failed (out of memory): rank 1"), "{told}");
     assert!(exported_weights(directory, "gang-2").unwrap() == undisturbed(2, 300));
+}
+
+#[test]
+fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
+    let name = "a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room";
+    let laboratory = prepare("1", 500);
+    let directory = laboratory.directory.path();
+    let disk = match Disk::mount(&directory.join("muster-data/coordinator"), 16) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(name, &reason),
+    };
+    let mut service = Service::start(directory, Place::Here).unwrap();
+    let worker = service.worker(Place::Here, "first").unwrap();
+    service.ask(Place::Here, &["submit", "gang.yaml"]).unwrap();
+    await_checkpoints(directory, "gang-1", 2).unwrap();
+    disk.fill().unwrap();
+    assert!(!service.server.wait().unwrap().success());
+    let said = service.server.stderr();
+    assert!(said.contains("error: no space is left for the journal"), "{said}");
+    drop(worker);
+    disk.clear().unwrap();
+    let service = Service::start(directory, Place::Here).unwrap();
+    let _worker = service.worker(Place::Here, "second").unwrap();
+    let (result, _) = service.ask(Place::Here, &["watch", "gang-1"]).unwrap();
+    assert!(result.contains("gang-1 completed"), "{result}");
+    assert!(exported_weights(directory, "gang-1").unwrap() == undisturbed(1, 500));
 }
 
 #[test]

@@ -42,6 +42,16 @@ pub enum JournalError {
         #[source]
         source: std::io::Error,
     },
+    /// The disk is full.
+    #[error(
+        "no space is left for the journal {}; make room and start again: \
+         nothing that was acknowledged is lost",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
     /// The database refused.
     #[error("journal {}", path.display())]
     Database {
@@ -70,6 +80,16 @@ pub enum JournalError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl JournalError {
+    fn database(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full { path },
+            _ => Self::Database { path, source },
+        }
+    }
 }
 
 /// The open journal. Dropping it releases the directory.
@@ -102,7 +122,7 @@ impl Journal {
             TryLockError::WouldBlock => JournalError::Locked { directory: directory.to_owned() },
             TryLockError::Error(source) => JournalError::Io { path: lock_path.clone(), source },
         })?;
-        let database = |source| JournalError::Database { path: path.clone(), source };
+        let database = |source| JournalError::database(&path, source);
         let connection = Connection::open(&path).map_err(database)?;
         prepare(&connection, &path)?;
         let mut journal =
@@ -119,7 +139,7 @@ impl Journal {
     /// Makes events durable, all or none.
     pub fn append(&mut self, events: &[(Timestamp, Event)]) -> Result<(), JournalError> {
         let path = self.path.clone();
-        let database = |source| JournalError::Database { path: path.clone(), source };
+        let database = |source| JournalError::database(&path, source);
         let transaction = self.connection.transaction().map_err(database)?;
         let mut position = self.position;
         {
@@ -166,7 +186,7 @@ impl Journal {
                 .execute("DELETE FROM snapshots WHERE position < ?1", params![integer(position)])?;
             transaction.commit()
         };
-        write(&mut self.connection).map_err(|source| JournalError::Database { path, source })?;
+        write(&mut self.connection).map_err(|source| JournalError::database(&path, source))?;
         engine.mark_saved();
         self.snapshot_position = position;
         Ok(())
@@ -174,7 +194,7 @@ impl Journal {
 
     fn replay(&mut self) -> Result<Engine, JournalError> {
         let path = self.path.clone();
-        let database = |source| JournalError::Database { path: path.clone(), source };
+        let database = |source| JournalError::database(&path, source);
         let damaged = |position: u64| {
             let path = path.clone();
             move |source| JournalError::Damaged { path, position, source }
@@ -287,7 +307,7 @@ fn integer(value: u64) -> i64 {
 }
 
 fn prepare(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    let database = |source| JournalError::Database { path: path.to_owned(), source };
+    let database = |source| JournalError::database(path, source);
     connection.busy_timeout(Duration::from_secs(5)).map_err(database)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
     // FULL: a decision that was acted upon survives a power cut, not only a killed process.

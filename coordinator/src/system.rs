@@ -6,7 +6,7 @@ use anyhow::Context;
 use muster_common::id::{ExperimentId, WorkerId};
 use muster_common::manifest::Slots;
 use muster_common::storage::Store;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -95,6 +95,7 @@ impl System {
         let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
         tasks.spawn(leases);
         tasks.spawn(ring(driver.clone(), shutdown.clone()));
+        tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
         let stop = shutdown.clone();
         tasks.spawn(async move {
             if let Err(error) = rpc::serve(listener, service).await {
@@ -167,6 +168,13 @@ impl System {
             Err(_) => anyhow::bail!("the driver thread panicked"),
         }
     }
+}
+
+/// Stops everything when the driver is gone: without it nothing can be decided, and nobody who asks gets
+/// an answer.
+async fn stop_with(mut changes: watch::Receiver<u64>, shutdown: CancellationToken) {
+    while changes.changed().await.is_ok() {}
+    shutdown.cancel();
 }
 
 fn local_workers(engine: &Engine) -> Vec<WorkerId> {

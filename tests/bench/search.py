@@ -64,14 +64,18 @@ def theirs_on(root, sampler, function, *more):
     return peers.run(root, script, "--sampler", sampler, "--function", function, *more)
 
 
+def p_values(mine, other):
+    """One-sided: of our regrets being larger, and of their being smaller."""
+    test = scipy.stats.mannwhitneyu
+    return test(mine, other, alternative="greater").pvalue, test(mine, other, alternative="less").pvalue
+
+
 def compare(root, name, function, ours, theirs):
     trials, seeds = SIZES.get(ours, (TRIALS, SEEDS))
     size = ("--trials", trials, "--seeds", seeds)
     mine = ours_on(root, ours, function, *size)["regrets"]
     other = theirs_on(root, theirs, function, *size)["regrets"]
-    # One-sided: are our regrets larger?
-    worse = scipy.stats.mannwhitneyu(mine, other, alternative="greater").pvalue
-    better = scipy.stats.mannwhitneyu(mine, other, alternative="less").pvalue
+    worse, better = p_values(mine, other)
     return {
         "name": name, "unit": "ratio", "better": "lower", "value": statistics.median(mine) / statistics.median(other),
         "ours": statistics.median(mine), "peer": {"name": f"optuna {theirs}", "value": statistics.median(other)},
@@ -86,8 +90,7 @@ def on_table(root, name, sampler):
     size = ("--file", root / "tests/bench/curves.json", "--trials", TABLE_TRIALS, "--seeds", TABLE_SEEDS)
     mine = measure(root, "table", "--sampler", sampler, *size)["regrets"]
     other = measure(root, "table", "--sampler", "random", *size)["regrets"]
-    worse = scipy.stats.mannwhitneyu(mine, other, alternative="greater").pvalue
-    better = scipy.stats.mannwhitneyu(mine, other, alternative="less").pvalue
+    worse, better = p_values(mine, other)
     return {
         "name": name, "unit": "accuracy", "better": "lower", "value": statistics.mean(mine), "ours": statistics.mean(mine),
         "peer": {"name": "muster random", "value": statistics.mean(other)}, "failed": bool(worse < 0.05),

@@ -24,7 +24,7 @@ pub(super) enum Retry {
 }
 
 /// The class of an exit that is a failure.
-pub(super) fn class_of(exit: &RunExit) -> Option<FailureClass> {
+pub(crate) fn class_of(exit: &RunExit) -> Option<FailureClass> {
     match exit {
         RunExit::Completed | RunExit::Canceled | RunExit::Preempted => None,
         RunExit::Diverged { .. } => Some(FailureClass::Diverged),

@@ -11,7 +11,7 @@ pub mod action;
 pub mod decision;
 pub mod event;
 pub mod experiment;
-mod failure;
+pub(crate) mod failure;
 mod gang;
 pub mod host;
 mod invariant;

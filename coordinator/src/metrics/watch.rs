@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
-use muster_common::run::{FailureClass, RunExit, RunReport};
+use muster_common::run::{FailureClass, RunReport};
 use muster_common::time::Timestamp;
 
 use super::census::task_name;
 use super::{Metrics, label};
+use crate::engine::failure::class_of;
 use crate::engine::{Action, Admission, Engine, Event, LossCause};
 
 /// Values of the label of lost workers.
@@ -67,7 +68,7 @@ impl Watch {
     pub(crate) fn before(&mut self, engine: &Engine, event: &Event) -> Before {
         let (generation, class) = match event {
             Event::RunReported { generation, report: RunReport::Ended { exit }, .. } => {
-                (*generation, failure_class(exit))
+                (*generation, class_of(exit))
             }
             Event::WorkerLost { worker, .. } => {
                 let run = engine.workers().get(worker).and_then(|worker| worker.run);
@@ -204,15 +205,4 @@ impl Watch {
 fn restarts(engine: &Engine, trial: &TrialId) -> u32 {
     let experiment = engine.experiment(&trial.experiment);
     experiment.and_then(|found| found.trials.get(&trial.number)).map_or(0, |found| found.restarts)
-}
-
-/// The class of a rank's failure. A rank that is told to leave does not fail.
-fn failure_class(exit: &RunExit) -> Option<FailureClass> {
-    match exit {
-        RunExit::Completed | RunExit::Canceled | RunExit::Preempted => None,
-        RunExit::Diverged { .. } => Some(FailureClass::Diverged),
-        RunExit::Lost { .. } => Some(FailureClass::Lost),
-        RunExit::Failed { permanent: true, .. } => Some(FailureClass::BadData),
-        RunExit::Failed { class, .. } => Some(*class),
-    }
 }
