@@ -26,8 +26,10 @@ parity: ## Compare exported models with the reference libraries (installs 5 GB o
 sim: ## Simulate the coordinator with SEEDS=100000 seeds (a night): faults, replays, invariants
 	@MUSTER_SEEDS=$(or $(SEEDS),100000) cargo test --release --workspace --locked --test simulation -- --nocapture
 
-bless: ## Regenerate the wire format's generated code
+bless: ## Regenerate the generated code of the wire format, the schema of manifests, imported samples
 	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features --test generated
+	@MUSTER_BLESS=1 cargo test --release --workspace --locked published_copy
+	@MUSTER_BLESS=1 cargo test --release --workspace --locked samples_become
 
 clean-cache: ## Remove what the set-up scripts installed
 	@rm -rf .cache

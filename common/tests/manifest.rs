@@ -1,5 +1,7 @@
 //! The manifest reader from outside: what is legal, what is refused and in which words.
 
+mod refusal;
+
 use std::path::Path;
 
 use muster_common::manifest::{
@@ -13,25 +15,7 @@ use muster_common::manifest::{
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
 use proptest::prelude::*;
-
-/// Every key once.
-const FULL: &str = include_str!("full.yaml");
-
-/// Nothing that has a default.
-const MINIMAL: &str = "\
-version: 1
-name: one
-model: {pretrained: models/minilm}
-data:
-  train: {path: train.csv}
-  validation: {fraction: 0.1}
-  text: text
-  label: {column: label}
-budget: {epochs: 2.5}
-";
-
-/// What is refused: see the head of the file.
-const REFUSALS: &str = include_str!("refusals.txt");
+use refusal::{FULL, MINIMAL, Refusal, refusals};
 
 /// What a manifest is answered.
 fn answer(text: &str) -> String {
@@ -262,40 +246,6 @@ fn names_stay_names_and_quoted_numbers_are_text() {
         ["0", "1.0", "2", "1_000", "0x1F", ".inf"]
     );
     assert_eq!(label("\"a: b\", 'it''s'"), ["a: b", "it's"]);
-}
-
-/// One entry of the table of refusals.
-struct Refusal {
-    line: usize,
-    manifest: String,
-    expected: String,
-}
-
-fn refusals() -> Vec<Refusal> {
-    let mut found = Vec::new();
-    let mut line = 1;
-    for block in REFUSALS.split("\n\n") {
-        let part = |mark: &str| -> String {
-            let lines = block.lines().filter_map(|line| line.strip_prefix(mark));
-            lines.flat_map(|line| [line, "\n"]).collect()
-        };
-        let (removed, added, expected) = (part("-"), part("+"), part("> "));
-        let manifest = match (removed.as_str(), block.lines().any(|line| line == "only")) {
-            (_, true) => added,
-            ("", false) => format!("{MINIMAL}{added}"),
-            (removed, false) => {
-                let framed = format!("\n{FULL}");
-                let removed = format!("\n{removed}");
-                assert_eq!(framed.matches(&removed).count(), 1, "refusals.txt:{line}");
-                framed.replacen(&removed, &format!("\n{added}"), 1).split_off(1)
-            }
-        };
-        if !block.lines().all(|line| line.starts_with('#')) {
-            found.push(Refusal { line, manifest, expected: expected.trim_end().to_owned() });
-        }
-        line += block.lines().count() + 1;
-    }
-    found
 }
 
 #[test]

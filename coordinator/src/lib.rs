@@ -3,7 +3,7 @@
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`alarm`] when something is due, [`capacity`] how large a
 //! gang may be, [`launcher`] starts local workers, [`view`] shows it all, [`metrics`] counts it. [`plan`]
-//! lets the engine go through an experiment before it is run.
+//! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
 //!
 //! Nothing here links libtorch.
 
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod driver;
 pub mod effect;
 pub mod engine;
+pub mod import;
 pub mod journal;
 pub mod launcher;
 pub mod lease;

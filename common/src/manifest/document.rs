@@ -17,34 +17,47 @@ const SHOWN_MAX: usize = 40;
 
 /// A value and the line, from 1, where it starts.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) line: usize,
-    pub(super) kind: NodeKind,
+pub struct Node {
+    /// Line, from 1.
+    pub line: usize,
+    /// What it is.
+    pub kind: NodeKind,
 }
 
+/// Kinds of values.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum NodeKind {
+pub enum NodeKind {
     /// Text, and whether it was quoted (quoted text is never a number, a truth value or null).
     Scalar {
+        /// As it is written, without quotes.
         text: String,
+        /// Whether quotes or a block say that it is text.
         quoted: bool,
     },
+    /// A list.
     Sequence(Vec<Node>),
+    /// Keys with values, in the order of the document.
     Mapping(Vec<Entry>),
 }
 
+/// A key and its value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) line: usize,
-    pub(super) value: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// The value.
+    pub value: Node,
 }
 
 /// The text is not one YAML document of plain data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Malformed {
-    pub(super) line: usize,
-    pub(super) message: String,
+pub struct Malformed {
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub message: String,
 }
 
 impl Malformed {
@@ -75,7 +88,7 @@ struct Builder {
 }
 
 /// Parses one document. `None`: the text holds only white space and comments.
-pub(super) fn parse(text: &str) -> Result<Option<Node>, Malformed> {
+pub fn parse(text: &str) -> Result<Option<Node>, Malformed> {
     if text.len() > BYTES_MAX {
         let message = format!("longer than {BYTES_MAX} bytes: this is no manifest");
         return Err(Malformed::new(1, message));
@@ -203,6 +216,25 @@ impl Builder {
 }
 
 impl Node {
+    /// The value as YAML 1.2's core schema reads it, which is how editors see it.
+    pub fn value(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match &self.kind {
+            NodeKind::Scalar { .. } if self.is_null() => Value::Null,
+            NodeKind::Scalar { text, quoted: false } => match text.as_str() {
+                "true" => Value::Bool(true),
+                "false" => Value::Bool(false),
+                text => number(text).map_or_else(|| text.into(), Value::Number),
+            },
+            NodeKind::Scalar { text, quoted: true } => text.as_str().into(),
+            NodeKind::Sequence(items) => items.iter().map(Self::value).collect(),
+            NodeKind::Mapping(entries) => {
+                let pair = |entry: &Entry| (entry.key.clone(), entry.value.value());
+                Value::Object(entries.iter().map(pair).collect())
+            }
+        }
+    }
+
     /// Puts everything on one line: mistakes in what an alias stands for are shown where it is used.
     fn relocate(&mut self, line: usize) {
         self.line = line;
@@ -237,6 +269,17 @@ impl Node {
         matches!(&self.kind, NodeKind::Scalar { text, quoted: false }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
+}
+
+/// A plain scalar that is a number.
+fn number(text: &str) -> Option<serde_json::Number> {
+    let legal = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+    if !text.chars().all(legal) || !text.contains(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let whole =
+        text.parse::<i64>().map(Into::into).or_else(|_| text.parse::<u64>().map(Into::into));
+    whole.ok().or_else(|| serde_json::Number::from_f64(text.parse().ok()?))
 }
 
 /// A text of the user for a message: in backticks, and not whole when it is long.

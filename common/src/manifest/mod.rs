@@ -14,6 +14,7 @@ mod pruner;
 mod reader;
 mod resources;
 mod sampler;
+pub mod schema;
 mod searcher;
 mod section;
 mod settings;
@@ -25,6 +26,7 @@ mod validate;
 mod warning;
 
 pub use budget::Budget;
+pub use document::{Entry, Malformed, Node, NodeKind, parse as parse_yaml};
 pub use edit::{Change, ChangeError, edited};
 pub use hub::HubName;
 pub use limits::Limits;

@@ -25,10 +25,10 @@ pub(super) const BUDGET_MAX: u64 = 1_000_000_000_000;
 /// Most values of a range that is tried in steps.
 const STEPS_MAX: f64 = 1e6;
 /// Fewest and most epochs accepted. Their ratio bounds the number of rungs.
-const EPOCHS_MIN: f64 = 1e-6;
-const EPOCHS_MAX: f64 = 1e6;
+pub(super) const EPOCHS_MIN: f64 = 1e-6;
+pub(super) const EPOCHS_MAX: f64 = 1e6;
 /// Longest sequence accepted, in tokens; the model's own limit is checked where its config is read.
-const LENGTH_MAX: u32 = 8192;
+pub(super) const LENGTH_MAX: u32 = 8192;
 
 pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
     let section = root.section()?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::import::Dialect;
 use crate::settings::SettingsFlags;
 
 /// Distributed training and hyperparameter sweeps from one manifest
@@ -22,6 +23,10 @@ pub(super) enum Command {
     Validate(ValidateArguments),
     /// Say what a manifest would cost: trials per rung, steps, checkpoints, time
     Plan(PlanArguments),
+    /// Print the JSON Schema of manifests, for editors
+    Schema,
+    /// Make a manifest of a Determined, W&B or Katib file
+    Import(ImportArguments),
     /// Classify texts with a model that a run has written
     Predict(PredictArguments),
     /// Serve experiments until stopped, with local workers and those that dial in
@@ -85,6 +90,34 @@ pub(super) struct PlanArguments {
     /// Speed of training on one slot
     #[arg(long, value_name = "X")]
     pub(super) examples_per_second: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArguments {
+    /// The file: a Determined experiment, a W&B sweep or a Katib Experiment
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Whose file it is; without it, its keys tell
+    #[arg(long, value_name = "SYSTEM")]
+    pub(super) from: Option<Dialect>,
+    /// Write the manifest to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// For `model.pretrained`
+    #[arg(long, value_name = "MODEL")]
+    pub(super) model: Option<String>,
+    /// For `data.train.path`
+    #[arg(long, value_name = "FILE")]
+    pub(super) data: Option<String>,
+    /// For `data.text`
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) text: Option<String>,
+    /// For `data.label.column`
+    #[arg(long, value_name = "COLUMN")]
+    pub(super) label: Option<String>,
+    /// Exit with code 1 if a key is not carried over
+    #[arg(long)]
+    pub(super) strict: bool,
 }
 
 #[derive(Debug, Args)]

@@ -40,6 +40,7 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
         cause.downcast_ref::<ManifestError>().is_some()
             || cause.downcast_ref::<SettingsError>().is_some()
             || cause.downcast_ref::<super::validate::InputError>().is_some()
+            || cause.downcast_ref::<crate::import::ImportError>().is_some()
             || cause.downcast_ref::<TooLarge>().is_some()
     });
     if is_usage { Exit::Usage } else { Exit::Failed }

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod exit;
+mod import;
 mod number;
 mod plan;
 mod predict;
@@ -45,6 +46,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Serve(arguments) => serve::serve(arguments).await,
         Command::Validate(arguments) => validate::validate(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Schema => import::print_schema(),
+        Command::Import(arguments) => import::import_file(&arguments),
         Command::Predict(arguments) => predict::predict(arguments).await,
         Command::Submit(arguments) => client::submit(arguments).await,
         Command::Ls(arguments) => client::ls(arguments).await,

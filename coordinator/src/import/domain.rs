@@ -1,0 +1,151 @@
+//! A foreign domain of a hyperparameter, in Muster's terms.
+
+use muster_common::manifest::{HyperparameterKind, HyperparameterSpec};
+
+use super::reader::Place;
+
+/// What a hyperparameter may be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Domain {
+    Constant(f64),
+    Values(Vec<f64>),
+    Range { min: f64, max: f64, is_log: bool, step: Option<f64> },
+}
+
+impl Domain {
+    /// A list of scalars; the reason when one is no number.
+    pub(super) fn of_list(place: &Place<'_>) -> Result<Self, String> {
+        let items = place.items();
+        let numbers: Option<Vec<f64>> = items.iter().map(Place::number).collect();
+        let mut numbers = numbers.ok_or("its values are not numbers")?;
+        let mut seen: Vec<u64> = Vec::new();
+        numbers.retain(|number| {
+            let is_new = !seen.contains(&number.to_bits());
+            seen.push(number.to_bits());
+            is_new
+        });
+        match numbers.as_slice() {
+            [] => Err("it has no values".to_owned()),
+            [one] => Ok(Self::Constant(*one)),
+            _ => Ok(Self::Values(numbers)),
+        }
+    }
+
+    pub(super) fn range(min: f64, max: f64, is_log: bool, step: Option<f64>) -> Self {
+        if min.to_bits() == max.to_bits() {
+            return Self::Constant(min);
+        }
+        Self::Range { min, max, is_log, step }
+    }
+
+    /// So many values with equal distances, of exponents where the scale is logarithmic.
+    pub(super) fn spread(self, count: u64) -> Self {
+        let Self::Range { min, max, is_log, .. } = self else { return self };
+        // More than anybody tries; a grid has its own limit.
+        if !(2..=1000).contains(&count) {
+            return self;
+        }
+        let (low, high) = if is_log { (min.ln(), max.ln()) } else { (min, max) };
+        let at = |index: u64| {
+            let value = low + (high - low) * index as f64 / (count - 1) as f64;
+            if is_log { value.exp() } else { value }
+        };
+        Self::Values((0..count).map(at).collect())
+    }
+
+    /// The largest value.
+    pub(super) fn max(&self) -> f64 {
+        match self {
+            Self::Constant(value) => *value,
+            Self::Values(values) => values.iter().copied().fold(f64::MIN, f64::max),
+            Self::Range { max, .. } => *max,
+        }
+    }
+
+    /// The smallest value.
+    pub(super) fn min(&self) -> f64 {
+        match self {
+            Self::Constant(value) => *value,
+            Self::Values(values) => values.iter().copied().fold(f64::MAX, f64::min),
+            Self::Range { min, .. } => *min,
+        }
+    }
+
+    /// How many values a grid would try; of a continuous range, those of a whole-number one.
+    pub(super) fn num_points(&self) -> f64 {
+        match self {
+            Self::Constant(_) => 1.0,
+            Self::Values(values) => values.len() as f64,
+            Self::Range { min, max, step, .. } => (max - min) / step.unwrap_or(1.0) + 1.0,
+        }
+    }
+
+    pub(super) fn is_searched(&self) -> bool {
+        !matches!(self, Self::Constant(_))
+    }
+
+    /// Whether a grid cannot list its points.
+    pub(super) fn is_continuous(&self, spec: &HyperparameterSpec) -> bool {
+        matches!(self, Self::Range { step: None, .. }) && spec.kind == HyperparameterKind::Float
+    }
+
+    /// As a manifest writes it; the reason when it is illegal there.
+    pub(super) fn text(&self, spec: &HyperparameterSpec) -> Result<String, String> {
+        let value = |number: f64| -> Result<String, String> {
+            if !(spec.min..=spec.max).contains(&number) {
+                let (name, range) = (spec.name, spec.range());
+                return Err(format!("{} is out of range: {name} is {range}", shown(number)));
+            }
+            if spec.kind == HyperparameterKind::Int && number.fract() != 0.0 {
+                return Err(format!(
+                    "{} is no whole number, which {} is",
+                    shown(number),
+                    spec.name
+                ));
+            }
+            Ok(shown(number))
+        };
+        match self {
+            Self::Constant(number) => value(*number),
+            Self::Values(numbers) => {
+                let written: Result<Vec<String>, String> =
+                    numbers.iter().map(|number| value(*number)).collect();
+                Ok(format!("{{values: [{}]}}", written?.join(", ")))
+            }
+            Self::Range { min, max, is_log, step } => {
+                if min >= max {
+                    return Err("its lower bound is not below its upper".to_owned());
+                }
+                if *is_log && *min <= 0.0 {
+                    return Err("a log scale starts above 0".to_owned());
+                }
+                let mut text = format!("{{min: {}, max: {}", value(*min)?, value(*max)?);
+                if *is_log {
+                    text += ", scale: log";
+                } else if let Some(step) = step.filter(|_| spec.kind == HyperparameterKind::Float) {
+                    if !(step > 0.0 && step <= max - min && (max - min) / step <= 1e6) {
+                        return Err(format!("steps of {} do not fit its range", shown(step)));
+                    }
+                    text += &format!(", step: {}", shown(step));
+                }
+                Ok(text + "}")
+            }
+        }
+    }
+}
+
+/// The nearest whole number; 0 for what is below, and at most 2^53.
+pub(super) fn whole(number: f64) -> u64 {
+    format!("{:.0}", number.clamp(0.0, 9_007_199_254_740_992.0)).parse().unwrap_or(0)
+}
+
+/// A number as people write it; very small and large ones with an exponent.
+pub(super) fn shown(number: f64) -> String {
+    // What arithmetic with exponents adds to the last digits was never meant.
+    let number: f64 = format!("{number:.12e}").parse().unwrap_or(number);
+    if number == 0.0 || (1e-3..1e15).contains(&number.abs()) {
+        format!("{number}")
+    } else {
+        format!("{number:e}")
+    }
+}
