@@ -66,17 +66,7 @@ impl System {
         let (driver, thread) =
             Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
         driver.metrics().pending("message", num_outstanding);
-        if driver.read(Engine::rules).await? < RULES {
-            driver.apply(Event::RulesAdopted { rules: RULES }).await?;
-        }
-        let projects = settings.projects.clone();
-        if driver.read(|engine: &Engine| engine.projects().clone()).await? != projects {
-            driver.apply(Event::ProjectsSet { projects }).await?;
-        }
-        for worker in orphans {
-            let cause = LossCause::CoordinatorRestarted;
-            driver.apply(Event::WorkerLost { worker, cause }).await?;
-        }
+        adopt(&driver, settings, orphans).await?;
         let live = Live::default();
         let logs = Logs::new(state.join("logs"));
         let shutdown = CancellationToken::new();
@@ -168,6 +158,27 @@ impl System {
             Err(_) => anyhow::bail!("the driver thread panicked"),
         }
     }
+}
+
+/// Tells the engine what is different since the journal was written: rules, projects, and the local workers
+/// of the process before this one.
+async fn adopt(
+    driver: &Driver,
+    settings: &Settings,
+    orphans: Vec<WorkerId>,
+) -> Result<(), JournalError> {
+    if driver.read(Engine::rules).await? < RULES {
+        driver.apply(Event::RulesAdopted { rules: RULES }).await?;
+    }
+    let projects = settings.projects.clone();
+    if driver.read(|engine: &Engine| engine.projects().clone()).await? != projects {
+        driver.apply(Event::ProjectsSet { projects }).await?;
+    }
+    for worker in orphans {
+        let cause = LossCause::CoordinatorRestarted;
+        driver.apply(Event::WorkerLost { worker, cause }).await?;
+    }
+    Ok(())
 }
 
 /// Stops everything when the driver is gone: without it nothing can be decided, and nobody who asks gets
