@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::alarm::ring;
 use crate::capacity::Capacity;
-use crate::driver::{Driver, DriverThread};
+use crate::driver::{Driver, DriverThread, Stopped};
 use crate::effect::perform_all;
 use crate::engine::{Engine, Event, LossCause, RULES};
 use crate::journal::Journal;
@@ -166,7 +166,7 @@ async fn adopt(
     driver: &Driver,
     settings: &Settings,
     orphans: Vec<WorkerId>,
-) -> Result<(), JournalError> {
+) -> Result<(), Stopped> {
     if driver.read(Engine::rules).await? < RULES {
         driver.apply(Event::RulesAdopted { rules: RULES }).await?;
     }
