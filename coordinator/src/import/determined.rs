@@ -64,7 +64,7 @@ pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
     if let Some(period) = root.get("min_checkpoint_period") {
         match period.take_whole("batches") {
             Some(batches) if (1..=1_000_000_000_000).contains(&batches) => {
-                draft.every_steps = Some(batches)
+                draft.every_steps = Some(batches);
             }
             _ => period.leave_out("`checkpoint.every_steps` is in steps"),
         }

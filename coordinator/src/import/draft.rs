@@ -184,7 +184,8 @@ impl Draft {
             self.space.iter().map(|searched| searched.domain.num_points()).product();
         if self.sampler == "grid" && (self.space.iter().any(continuous) || num_points > 1e6) {
             "sobol".clone_into(&mut self.sampler);
-            self.assume("searcher.sampler", "a grid does not go through continuous ranges, nor through a million points: `sobol`");
+            let why = "a grid does not go through continuous ranges, nor through a million points: `sobol`";
+            self.assume("searcher.sampler", why);
         }
         if self.sampler == "grid" {
             if let Some((_, path)) = self.max_trials.take() {
