@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,12 +46,13 @@ fn check_name(text: &str) -> Result<(), IdError> {
     }
 }
 
+// Shared: there are many checkpoints and runs of one experiment, and all of them name it.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The text, safe as a path segment.
@@ -62,18 +64,19 @@ macro_rules! name_type {
             type Error = IdError;
             fn try_from(text: String) -> Result<Self, IdError> {
                 check_name(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
         }
         impl FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::try_from(text.to_owned())
+                check_name(text)?;
+                Ok(Self(text.into()))
             }
         }
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
         impl fmt::Display for $name {

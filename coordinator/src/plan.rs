@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use muster_common::evaluation::{Evaluation, MaskedScore};
 use muster_common::id::Generation;
 use muster_common::manifest::{
-    Budget, Domain, Manifest, PrunerSettings, SamplerSettings, TrialSettings,
+    Budget, Domain, Limits, Manifest, PrunerSettings, SamplerSettings, TrialSettings,
 };
 use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
 use muster_common::seed::Seed;
@@ -24,8 +24,8 @@ pub struct Premises {
     pub num_slots: u32,
     /// Training examples, after the held-out splits have been cut off.
     pub num_train: u64,
-    /// Training examples per second and slot.
-    pub examples_per_second: f64,
+    /// Training examples per second and slot; where nobody knows, times are in units of their own.
+    pub examples_per_second: Option<f64>,
 }
 
 /// One rung of a plan.
@@ -78,11 +78,38 @@ pub fn plan(manifest: &Manifest, premises: &Premises) -> Result<Plan, PlanError>
         searcher.target = None;
         searcher.warm_start.clear();
     }
+    // What it would take tells whether a limit is reached.
+    rehearsed.limits = Limits::default();
     let mut rehearsal = Rehearsal::new(&rehearsed, premises);
     rehearsal.run()?;
     let mut plan = rehearsal.outcome()?;
     plan.doubts = doubts(manifest);
+    let trial_ms = rehearsal.trial_ms.values().max().copied().unwrap_or_default();
+    plan.doubts.extend(limits(manifest.limits, premises, &plan, trial_ms));
     Ok(plan)
+}
+
+/// Which limits end it before it has done what is planned.
+fn limits(limits: Limits, premises: &Premises, plan: &Plan, trial_ms: u64) -> Vec<String> {
+    if limits == Limits::default() {
+        return Vec::new();
+    }
+    if premises.examples_per_second.is_none() {
+        return vec!["whether a limit is reached depends on the speed".to_owned()];
+    }
+    let reached = |name: &str, limit: Option<f64>, seconds: f64, what: &str| {
+        let limit = limit.filter(|limit| seconds > Limits::time(*limit).as_secs_f64())?;
+        Some(format!(
+            "limits.{name}: {limit} h are over before {what} of {:.2} h",
+            seconds / 3600.0
+        ))
+    };
+    let found = [
+        reached("hours", limits.hours, plan.seconds, "the search"),
+        reached("slot_hours", limits.slot_hours, plan.slot_seconds, "its runs"),
+        reached("trial_hours", limits.trial_hours, trial_ms as f64 / 1000.0, "the longest trial"),
+    ];
+    found.into_iter().flatten().collect()
 }
 
 /// Why the search itself may go another way than the rehearsal.
@@ -131,6 +158,8 @@ struct Rehearsal<'a> {
     num_checkpoints: u64,
     most_checkpoints: u64,
     slot_ms: u64,
+    /// Of all runs of a trial.
+    trial_ms: BTreeMap<u32, u64>,
     examples: f64,
 }
 
@@ -146,6 +175,7 @@ impl<'a> Rehearsal<'a> {
             num_checkpoints: 0,
             most_checkpoints: 0,
             slot_ms: 0,
+            trial_ms: BTreeMap::new(),
             examples: 0.0,
         }
     }
@@ -211,7 +241,8 @@ impl<'a> Rehearsal<'a> {
         let settings = TrialSettings::resolve(&self.manifest.hyperparameters, &task.assignment);
         let examples = steps as f64 * settings.global_batch_size as f64;
         self.examples += examples;
-        let rate = self.premises.examples_per_second.max(1e-9) * f64::from(world_size);
+        let rate =
+            self.premises.examples_per_second.unwrap_or(1.0).max(1e-9) * f64::from(world_size);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -221,6 +252,7 @@ impl<'a> Rehearsal<'a> {
         let (since, _) = self.searching.unwrap_or((self.now, self.now));
         self.searching = Some((since, self.now + ms));
         self.slot_ms += ms * u64::from(world_size);
+        *self.trial_ms.entry(task.trial.number).or_default() += ms;
         let between = self.manifest.checkpoint.every_steps.map_or(0, |every| {
             (task.target_step.saturating_sub(1) / every).saturating_sub(from / every)
         });

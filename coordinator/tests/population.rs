@@ -338,7 +338,7 @@ fn plans_of_populations_come_true() {
     let world = toy();
     let searcher = "max_trials: 8, pruner: {type: population, every: {steps: 30}}";
     let manifest = manifest(COORDINATE, searcher, 100, 2);
-    let premises = Premises { num_slots: 3, num_train: 1000, examples_per_second: 100.0 };
+    let premises = Premises { num_slots: 3, num_train: 1000, examples_per_second: Some(100.0) };
     let planned = plan(&manifest, &premises).unwrap();
     assert_eq!(planned.doubts, Vec::<String>::new());
     assert_eq!((planned.num_trials, planned.steps), (8, 800));

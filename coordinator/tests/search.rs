@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::Generation;
-use muster_common::manifest::Manifest;
+use muster_common::manifest::{Limits, Manifest};
 use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task};
 use muster_common::seed::{Draws, Seed};
 use muster_common::storage::CheckpointKey;
@@ -310,8 +310,11 @@ fn plans_of_deterministic_methods_come_true() {
         for seed in 1..=5 {
             manifest.seed = Seed(seed);
             let num_slots = u32::try_from(seed).unwrap();
-            let premises =
-                Premises { num_slots, num_train: data().num_train, examples_per_second: 100.0 };
+            let premises = Premises {
+                num_slots,
+                num_train: data().num_train,
+                examples_per_second: Some(100.0),
+            };
             let planned = plan(&manifest, &premises).unwrap();
             assert_eq!(planned.doubts, Vec::<String>::new());
             let slots = Slots::run(manifest.clone(), num_slots, seed, shuffled);
@@ -332,7 +335,7 @@ fn plans_of_deterministic_methods_come_true() {
 #[test]
 fn plans_know_times_and_say_what_they_do_not_know() {
     let plain = manifest("{steps: 100}", "metric: loss, max_trials: 8");
-    let premises = Premises { num_slots: 2, num_train: 1000, examples_per_second: 32.0 };
+    let premises = Premises { num_slots: 2, num_train: 1000, examples_per_second: Some(32.0) };
     let planned = plan(&plain, &premises).unwrap();
     // 8 trials of 100 steps of 32 examples, 32 examples per second, on two slots.
     assert!((planned.slot_seconds - 800.0).abs() < 1e-9);
@@ -344,6 +347,25 @@ fn plans_know_times_and_say_what_they_do_not_know() {
     assert_eq!(planned.doubts.len(), 2, "{:?}", planned.doubts);
     assert_eq!(planned.rungs[0].num_trials, 8);
     assert_eq!(planned.rungs[1].num_trials, 2);
+    let mut limited = plain.clone();
+    // 400 s in all, 800 s of slots, 100 s a trial.
+    for (limits, wanted) in [
+        (Limits { hours: Some(0.1), ..Limits::default() }, "limits.hours: 0.1 h are over"),
+        (
+            Limits { slot_hours: Some(0.2), ..Limits::default() },
+            "limits.slot_hours: 0.2 h are over",
+        ),
+        (Limits { trial_hours: Some(0.02), ..Limits::default() }, "limits.trial_hours: 0.02 h"),
+    ] {
+        limited.limits = limits;
+        let planned = plan(&limited, &premises).unwrap();
+        assert_eq!(planned.doubts.len(), 1, "{:?}", planned.doubts);
+        assert!(planned.doubts[0].starts_with(wanted), "{:?}", planned.doubts);
+        let unknown = plan(&limited, &Premises { examples_per_second: None, ..premises.clone() });
+        assert!(unknown.unwrap().doubts[0].contains("depends on the speed"));
+    }
+    limited.limits = Limits { hours: Some(0.12), slot_hours: Some(0.23), trial_hours: Some(0.03) };
+    assert_eq!(plan(&limited, &premises).unwrap().doubts, Vec::<String>::new());
     let mut gang = plain;
     gang.resources.slots = muster_common::manifest::Slots::Fixed(4);
     assert!(plan(&gang, &premises).is_err(), "two slots are too few");

@@ -1,6 +1,7 @@
 //! The manifest: what a user submits. [`Manifest::parse`] is the one door from text to types; behind
 //! it everything is known to be legal and nobody checks again.
 
+mod assignment;
 mod budget;
 mod data;
 mod document;
@@ -25,6 +26,7 @@ mod truncation;
 mod validate;
 mod warning;
 
+pub use assignment::Assignment;
 pub use budget::Budget;
 pub use document::{Entry, Malformed, Node, NodeKind, parse as parse_yaml};
 pub use edit::{Change, ChangeError, edited};
@@ -41,9 +43,7 @@ pub use source::{
     DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates,
     Policy, Source, SourceFormat,
 };
-pub use space::{
-    Assignment, Domain, ParameterValue, Scale, SearchSpace, grid_points, is_active, keep_active,
-};
+pub use space::{Domain, ParameterValue, Scale, SearchSpace, grid_points, is_active, keep_active};
 pub use training::{
     ClassWeights, EarlyStopping, EvaluationSettings, GradientCompression, Precision, ScheduleShape,
     TrainingSettings, Unfreezing, WeightAverage,

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::assignment::Assignment;
 use super::reader::Field;
 use super::section::optional_or;
 use super::settings::lookup;
-use super::space::{Assignment, Domain};
+use super::space::Domain;
 use super::training::number_within;
 use super::validate::Rules;
 use super::{ClassWeights, Manifest, SamplerSettings, TrainingObjective, Truncation};

@@ -1,9 +1,10 @@
 //! The `sampler` of a searcher.
 
+use super::assignment::Assignment;
 use super::reader::{Field, Section};
 use super::searcher::{CmaEsSettings, GpSettings, SamplerSettings, TpeSettings};
 use super::section::{optional, optional_or, read_space};
-use super::space::{Assignment, Domain};
+use super::space::Domain;
 use super::training::number_within;
 
 /// A name, or a mapping with `type` and what the type knows.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::assignment::Assignment;
 use super::pruner::PrunerSettings;
-use super::space::Assignment;
 use crate::id::ExperimentId;
 use crate::objective::Objective;
 

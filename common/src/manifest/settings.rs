@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::space::{Assignment, Domain, SearchSpace};
+use super::assignment::Assignment;
+use super::space::{Domain, SearchSpace};
 
 /// Whether a hyperparameter is a whole or a real number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::assignment::Assignment;
+use super::settings::written;
 use crate::seed::Draws;
 
 /// One value of one hyperparameter. Whole numbers stay whole, so batch sizes never become 31.99.
@@ -27,6 +29,16 @@ impl ParameterValue {
     }
 }
 
+impl ParameterValue {
+    /// The text that is read as the same value to the last bit; [`fmt::Display`] rounds for people.
+    pub fn exact(self) -> String {
+        match self {
+            Self::Int(n) => n.to_string(),
+            Self::Float(x) => written(x),
+        }
+    }
+}
+
 impl fmt::Display for ParameterValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,9 +50,6 @@ impl fmt::Display for ParameterValue {
         }
     }
 }
-
-/// One value for every searched hyperparameter of a trial, by name.
-pub type Assignment = BTreeMap<String, ParameterValue>;
 
 /// How draws between two bounds are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,6 +302,14 @@ mod tests {
         }
 
         #[test]
+        fn exact_text_is_read_as_the_same_value(value: f64, whole: i64) {
+            prop_assume!(value.is_finite());
+            let text = ParameterValue::Float(value).exact();
+            prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits());
+            prop_assert_eq!(ParameterValue::Int(whole).exact().parse::<i64>().unwrap(), whole);
+        }
+
+        #[test]
         fn whole_draws_stay_within_bounds(seed: u64, min in 1i64..100, width in 0i64..100, log: bool) {
             let scale = if log { Scale::Log } else { Scale::Linear };
             let domain = Domain::Int { min, max: min + width, scale };
@@ -335,7 +352,7 @@ mod tests {
             let named = values.map(|(name, n)| (name.to_owned(), ParameterValue::Int(n)));
             let mut assignment = Assignment::from(named);
             keep_active(&space, &mut assignment);
-            assignment.into_keys().collect::<String>()
+            assignment.keys().cloned().collect::<String>()
         };
         assert_eq!([kept(1, 2), kept(1, 1), kept(2, 2)], ["abc", "ab", "a"]);
     }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use super::assignment::Assignment;
 use super::document::{self, Node, NodeKind};
 use super::pruner::PrunerSettings;
 use super::reader::{Field, Issues, ManifestError};
@@ -10,7 +11,7 @@ use super::searcher::{SamplerSettings, SearcherSettings};
 use super::section::read_manifest;
 use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
-use super::space::{Assignment, Domain, SearchSpace, grid_points};
+use super::space::{Domain, SearchSpace, grid_points};
 use super::{Budget, ClassWeights, HubName, Manifest, ScheduleShape, Truncation};
 
 /// Largest grid accepted.

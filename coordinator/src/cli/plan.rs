@@ -27,25 +27,20 @@ pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
     let premises = Premises {
         num_slots: arguments.slots.unwrap_or_else(|| manifest.resources.slots.max()),
         num_train,
-        examples_per_second: arguments.examples_per_second.unwrap_or(1.0),
+        examples_per_second: arguments.examples_per_second,
     };
-    if !(premises.examples_per_second.is_finite() && premises.examples_per_second > 0.0) {
+    if premises.examples_per_second.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
         bail!("--examples-per-second must be above 0");
     }
     let found = rehearse(&manifest, &premises)?;
-    println!("{}", describe(&manifest, &found, &premises, arguments));
+    println!("{}", describe(&manifest, &found, &premises));
     for note in notes.iter().chain(&found.doubts) {
         println!("about: {note}");
     }
     Ok(Exit::Done)
 }
 
-fn describe(
-    manifest: &Manifest,
-    plan: &Plan,
-    premises: &Premises,
-    arguments: &PlanArguments,
-) -> String {
+fn describe(manifest: &Manifest, plan: &Plan, premises: &Premises) -> String {
     let mut lines = vec![format!(
         "{}: {} trials, {} steps, {} examples",
         manifest.name, plan.num_trials, plan.steps, plan.examples
@@ -67,7 +62,7 @@ fn describe(
         None => format!("  {written} checkpoints, at most {most} at once"),
     });
     let slots = premises.num_slots;
-    lines.push(if arguments.examples_per_second.is_some() {
+    lines.push(if premises.examples_per_second.is_some() {
         let hours = plan.slot_seconds / 3600.0;
         let finish = clock(plan.seconds);
         format!("  {hours:.2} slot-hours of training; on {slots} slots done after {finish}")

@@ -100,6 +100,13 @@ impl Restoring {
         let (trials, decisions) =
             (std::mem::take(&mut self.trials), std::mem::take(&mut self.decisions));
         if let Some(experiment) = self.experiments.last_mut() {
+            let id = experiment.id.clone();
+            let (mut trials, mut decisions) = (trials, decisions);
+            trials.iter_mut().for_each(|trial| trial.share_name(&id));
+            let named = decisions.iter_mut().filter_map(|decision| decision.trial.as_mut());
+            named.filter(|trial| trial.experiment == id).for_each(|trial| {
+                trial.experiment = id.clone();
+            });
             experiment.trials = trials.into_iter().map(|trial| (trial.number, trial)).collect();
             experiment.decisions = Decisions::from(decisions);
         }

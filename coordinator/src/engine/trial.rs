@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use muster_common::evaluation::Evaluation;
-use muster_common::id::Generation;
+use muster_common::id::{ExperimentId, Generation};
 use muster_common::manifest::Assignment;
 use muster_common::objective::Objective;
 use muster_common::storage::CheckpointKey;
@@ -225,6 +225,15 @@ impl Trial {
             .rev()
             .filter(|result| value(result).is_finite())
             .min_by(|a, b| objective.standing(value(a), value(b)))
+    }
+
+    /// Lets all that name its experiment share one name: each row of a snapshot brought its own.
+    pub(super) fn share_name(&mut self, id: &ExperimentId) {
+        let results = self.results.iter_mut().map(|result| &mut result.checkpoint);
+        let kept = self.checkpoints.iter_mut().chain(&mut self.deleting).chain(&mut self.origin);
+        for key in results.chain(kept).filter(|key| key.trial.experiment == *id) {
+            key.trial.experiment = id.clone();
+        }
     }
 
     /// Moves checkpoints that nothing needs to `deleting`: neither among the newest `keep_last` nor
