@@ -50,10 +50,10 @@ lints() {
     .cache/cargo-deny/bin/cargo-deny --log-level warn --offline --locked check bans licenses sources
 }
 
+# Programs and tests in one go: what only tests depend on changes features of other crates, so that building the
+# programs by themselves first would compile nearly all of them twice.
 build() {
-    deploy/setup/build.sh target/build.log
-    echo "      test programs"
-    cargo test --release --workspace --locked --no-run --quiet
+    deploy/setup/build.sh target/build.log --workspace --all-targets
 }
 
 # Shows one line per test program while they run; everything goes to the log.
