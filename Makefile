@@ -1,5 +1,5 @@
 # Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
-.PHONY: help demo test check bench bench-peers parity sim bless clean-cache
+.PHONY: help demo test check bench bench-peers parity sim planted bless clean-cache
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -25,6 +25,9 @@ parity: ## Compare exported models with the reference libraries (installs 5 GB o
 
 sim: ## Simulate the coordinator with SEEDS=100000 seeds (a night): faults, replays, invariants
 	@MUSTER_SEEDS=$(or $(SEEDS),100000) cargo test --release --workspace --locked --test simulation -- --nocapture
+
+planted: ## Break rules of the engine one by one, in a copy, and see the simulation find each
+	@tests/simulation/planted.sh
 
 bless: ## Regenerate the generated code of the wire format, the schema of manifests, imported samples
 	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features --test generated

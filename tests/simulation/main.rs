@@ -17,7 +17,7 @@ use std::sync::mpsc;
 
 use muster_common::evaluation::Evaluation;
 use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
-use muster_common::manifest::Manifest;
+use muster_common::manifest::{Manifest, PrunerSettings};
 use muster_common::run::{
     DataSummary, Directive, FailureClass, RunExit, RunReport, RunSpec, Task, TrainTask,
 };
@@ -153,6 +153,8 @@ impl Simulation {
                     let run = &self.live.runs()[&spec.generation];
                     let rank = run.rank_of(&worker).unwrap();
                     assert_eq!(spec.gang.as_ref().map_or(0, |gang| gang.rank), rank);
+                    let paused = self.live.experiment(&spec.experiment).unwrap().paused;
+                    assert!(!paused || rank > 0, "a paused experiment begins a run");
                     self.start(&spec, rank);
                 }
                 Action::DirectRun { worker, generation, directive } => {
@@ -475,6 +477,28 @@ impl Simulation {
         panic!("something never ends");
     }
 
+    /// Li et al. 2020, algorithm 2: whoever is promoted is among the best of so many at that moment.
+    fn check_promotions(&mut self) {
+        let mut num_checked = 0;
+        for experiment in self.live.experiments() {
+            let Some(searcher) = &experiment.manifest.searcher else { continue };
+            let PrunerSettings::Asha(asha) = &searcher.pruner else { continue };
+            for decision in experiment.decisions.iter() {
+                let Some((_, standing)) = decision.text.split_once("is place ") else { continue };
+                if !decision.text.starts_with("promoted to ") {
+                    continue;
+                }
+                let words: Vec<&str> = standing.split(' ').collect();
+                let (place, results): (u32, u32) =
+                    (words[0].parse().unwrap(), words[2].parse().unwrap());
+                let eta = asha.reduction_factor;
+                assert!(place * eta <= results, "1 in {eta} goes on: {}", decision.text);
+                num_checked += 1;
+            }
+        }
+        *self.seen.entry("promoted").or_default() += num_checked;
+    }
+
     fn check_replay(&mut self) {
         let (mut replayed, mut saved) = (Engine::default(), Snapshots::default());
         // Killed after every event, or now and then.
@@ -508,6 +532,7 @@ fn simulate(seed: u64) -> Simulation {
         simulation.fault();
     }
     simulation.make_peace();
+    simulation.check_promotions();
     simulation.check_replay();
     simulation
 }

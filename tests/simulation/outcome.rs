@@ -63,10 +63,16 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
         ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
     let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
     let shares = ["slots lent", "slots given back", "priority took slots"];
-    let others =
-        ["host set aside", "late report", "limit reached", "trial paused", "checkpoint taken over"]
-            .into_iter()
-            .chain(shares);
+    let others = [
+        "host set aside",
+        "late report",
+        "limit reached",
+        "trial paused",
+        "checkpoint taken over",
+        "promoted",
+    ]
+    .into_iter()
+    .chain(shares);
     for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
         assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
     }
