@@ -16,11 +16,13 @@ import accuracy
 import control
 import ddp
 import search
+import sweep
 import train
 
-PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "train": train.rows}
+PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "sweep": sweep.rows,
+         "train": train.rows}
 # Too long to run unasked.
-ON_REQUEST = {"accuracy"}
+ON_REQUEST = {"accuracy", "sweep"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -10,6 +10,7 @@ import muster
 import peers
 
 TRIALS, REPORTS = 2000, 10
+POINTS = 250_000
 MANY_TRIALS, MANY_WORKERS = 100_000, 10_000
 
 
@@ -19,6 +20,7 @@ def rows(root, wanted, pairs):
         ("coordinator_cpu_ms_per_trial", "trial_starts_per_s", "slot_idle_ms"): trials,
         ("restart_100k_trials_s", "durable_reports_per_s", "rss_10k_workers_mib"): many_trials,
         ("tune_10000_trials_s",): tune,
+        ("ingest_points_per_s",): ingest,
     }
     with tempfile.TemporaryDirectory(prefix="muster-bench-") as work:
         for names, measure in measures.items():
@@ -102,6 +104,20 @@ def tune(root, work, pairs):
         found = coordinator.simulate(workers=16, trials=10_000, trial_ms=1000, reports=REPORTS)
     yield {"name": "tune_10000_trials_s", "unit": "s", "better": "lower", "samples": [found["seconds"]],
            "note": "10,000 trials of one second on 16 slots; 625 s is the least, Ray Tune's own table says 715 s"}
+
+
+def ingest(root, work, pairs):
+    """Values for live views, as fast as the coordinator takes them."""
+    samples, cpu = [], []
+    for number in range(pairs):
+        with Coordinator(root, work / f"ingest-{number}") as coordinator:
+            before = coordinator.cpu_seconds()
+            found = coordinator.simulate(workers=16, trials=32, reports=2, points=POINTS)
+            samples.append(32 * POINTS / found["seconds"])
+            cpu.append((coordinator.cpu_seconds() - before) * 1e6 / (32 * POINTS))
+    yield {"name": "ingest_points_per_s", "unit": "1/s", "better": "higher", "samples": samples,
+           "note": f"32 trials of {POINTS} values in messages of 100, 16 simulated workers on the same two cores; "
+                   f"{sorted(cpu)[len(cpu) // 2]:.2f} us of the coordinator's CPU per value"}
 
 
 def many_trials(root, work, pairs):

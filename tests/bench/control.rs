@@ -46,9 +46,11 @@ struct Conduct {
     duration: Duration,
     /// Reports besides its start and its end: checkpoints, and the result as the last.
     num_reports: u64,
+    /// Values that it measures, for live views.
+    num_points: u64,
 }
 
-/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`; `--idle-seconds` keeps the
+/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`, `--points`; `--idle-seconds` keeps the
 /// workers connected afterwards. One JSON object.
 pub(super) fn control(flags: &Flags) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -62,6 +64,7 @@ async fn measure(flags: &Flags) -> anyhow::Result<Value> {
     let conduct = Conduct {
         duration: Duration::from_millis(flags.number("trial-ms", 0)?),
         num_reports: flags.number("reports", 10)?,
+        num_points: flags.number("points", 0)?,
     };
     let tally = Arc::new(Tally::default());
     let mut channels: Vec<Channel> = Vec::new();
@@ -216,6 +219,9 @@ async fn run(
     if matches!(spec.task, Task::Train(_)) && !conduct.duration.is_zero() {
         sleep(conduct.duration).await;
     }
+    if matches!(spec.task, Task::Train(_)) {
+        measure_points(sender, spec, conduct.num_points).await?;
+    }
     let mut sequence = 0;
     for report in &reports {
         sequence += 1;
@@ -224,6 +230,31 @@ async fn run(
         say(sender, Request::Report(wire)).await?;
     }
     Ok(sequence)
+}
+
+/// Metrics of a training step, and steps of a message: what a runner says at a time.
+const METRICS: [&str; 5] =
+    ["train_loss", "learning_rate", "grad_norm", "examples_per_second", "tokens_per_second"];
+const STEPS_PER_MESSAGE: u64 = 20;
+
+/// Sends values as a runner does, as fast as they are taken.
+async fn measure_points(
+    sender: &mpsc::Sender<SessionRequest>,
+    spec: &RunSpec,
+    num_points: u64,
+) -> anyhow::Result<()> {
+    let num_steps = num_points / METRICS.len() as u64;
+    for first in (0..num_steps).step_by(usize::try_from(STEPS_PER_MESSAGE)?) {
+        let steps: Vec<u64> = (first + 1..=num_steps.min(first + STEPS_PER_MESSAGE)).collect();
+        let series = METRICS.map(|name| v1::MetricSeries {
+            name: name.to_owned(),
+            values: steps.iter().map(|step| 1.0 / *step as f64).collect(),
+            steps: steps.clone(),
+        });
+        let (generation, series) = (spec.generation.0, series.into());
+        say(sender, Request::MetricPoints(v1::MetricPoints { generation, series })).await?;
+    }
+    Ok(())
 }
 
 fn summary() -> DataSummary {
