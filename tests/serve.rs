@@ -75,6 +75,55 @@ fn an_experiment_is_submitted_watched_and_listed() {
     assert!(missing.stderr().contains("known: sample-1"), "{}", missing.stderr());
 }
 
+/// Steps of a metric that `muster curves --json` prints.
+fn steps_of(text: &str, metric: &str) -> Vec<u64> {
+    let curves = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut found = curves.filter(|curve| curve["metric"] == metric);
+    let curve = found.next().unwrap_or_default();
+    let steps = curve["steps"].as_array().cloned().unwrap_or_default();
+    steps.iter().map(|step| step.as_u64().unwrap()).collect()
+}
+
+#[test]
+fn curves_are_seen_while_a_trial_goes_on_and_afterwards() {
+    let name = "curves_are_seen_while_a_trial_goes_on_and_afterwards";
+    let Some(served) = Served::start(name, &Sample { max_trials: 1, min_steps: 60 }) else {
+        return;
+    };
+    served.ask(&["submit", "sample.yaml"]);
+    wait_for(&served, "a running trial", |text| text.contains("1 running"));
+    let mut follower = served.client("follow", &["curves", "sample-1/t1", "--follow"]);
+    let mut during = Vec::new();
+    let begun = std::time::Instant::now();
+    while during.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "no value was ever seen");
+        let text = served.ask(&["curves", "sample-1/t1", "--json", "--name", "train_loss"]);
+        during = steps_of(&text, "train_loss");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(during[0], 1);
+    assert!(served.ask(&["ls"]).contains("1 running"), "the first values came after the end");
+    served.ask(&["watch", "sample-1"]);
+
+    let after = served.ask(&["curves", "sample-1/t1", "--json"]);
+    let steps = steps_of(&after, "train_loss");
+    assert_eq!(steps, (1..=steps.len() as u64).collect::<Vec<_>>(), "every step, each once");
+    assert!(steps.len() > during.len(), "{steps:?} {during:?}");
+    assert!(!steps_of(&after, "validation_accuracy").is_empty(), "{after}");
+    let picture = served.ask(&["curves", "sample-1/t1"]);
+    assert!(picture.contains("train_loss ") && picture.contains("▁"), "{picture}");
+
+    assert!(follower.wait().unwrap().success(), "{}", follower.stderr());
+    let followed = follower.stdout();
+    let lines = followed.lines().filter(|line| line.contains(" train_loss "));
+    let step = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+    assert_eq!(lines.map(step).collect::<Vec<_>>(), steps, "{followed}");
+
+    let mut wrong = served.client("wrong", &["curves", "sample-1/t1", "--name", "Loss!"]);
+    assert!(!wrong.wait().unwrap().success());
+    assert!(wrong.stderr().contains("`Loss!` is not a metric name"), "{}", wrong.stderr());
+}
+
 #[test]
 fn an_experiment_is_paused_resumed_and_canceled() {
     let name = "an_experiment_is_paused_resumed_and_canceled";
@@ -116,6 +165,9 @@ fn who_is_preempted_by_a_priority_ends_with_the_bits_of_who_was_left_alone() {
     assert!(why.contains("leaves its slots to sample-2: priority 5 is above 0"), "{why}");
     let weights = |id: &str| exported_weights(served.directory.path(), id).unwrap();
     assert!(weights("sample-1") == weights("sample-2"), "the same manifest gives the same bits");
+    let forked = served.ask(&["fork", "sample-1/t1", "--print"]);
+    let rate = |text: &str| text.split("learning_rate").nth(1).unwrap().to_owned();
+    assert!(rate(&forked).split_whitespace().nth(1).unwrap().len() > 8, "rounded: {forked}");
 }
 
 #[test]

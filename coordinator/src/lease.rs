@@ -1,8 +1,9 @@
 //! Leases: a worker that is silent for too long has lost its run.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use muster_common::id::WorkerId;
+use muster_common::id::{Generation, WorkerId};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
@@ -28,8 +29,14 @@ pub async fn watch_leases(
             tracing::warn!("this process stood still; every lease starts afresh");
             live.renew_leases(Instant::now());
         }
-        let names = |engine: &Engine| engine.workers().keys().cloned().collect::<Vec<WorkerId>>();
-        let Ok(workers) = driver.read(names).await else { return };
+        let names = |engine: &Engine| {
+            let workers: Vec<WorkerId> = engine.workers().keys().cloned().collect();
+            let runs: BTreeSet<Generation> = engine.runs().keys().copied().collect();
+            (workers, runs)
+        };
+        let Ok((workers, runs)) = driver.read(names).await else { return };
+        // A run that was lost has not said that it is over.
+        live.keep_runs(|generation| runs.contains(&generation));
         let now = Instant::now();
         for worker in workers {
             if live.silence(&worker, now) < lease {

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use muster_common::id::{Generation, WorkerId};
+use muster_common::metric::MetricName;
 use muster_common::run::{Directive, RunProgress, RunSpec};
 use tokio::sync::mpsc;
+
+use crate::curve::{CurveSet, LiveCurves};
 
 /// Messages a session may lag behind before it is cut: a worker gets a handful per run.
 const SESSION_CAPACITY: usize = 64;
@@ -57,6 +60,8 @@ struct Session {
 #[derive(Debug, Clone, Default)]
 pub struct Live {
     state: Arc<Mutex<State>>,
+    /// Apart: there are many values, and nobody else should wait for them.
+    curves: Arc<Mutex<LiveCurves>>,
 }
 
 impl Live {
@@ -150,6 +155,32 @@ impl Live {
     /// A run is over.
     pub fn end_run(&self, generation: Generation) {
         self.state().progress.remove(&generation);
+        self.curves().retain(|other| other != generation);
+    }
+
+    /// Forgets what runs said that are not among these any more.
+    pub fn keep_runs(&self, goes_on: impl Fn(Generation) -> bool) {
+        self.state().progress.retain(|generation, _| goes_on(*generation));
+        self.curves().retain(goes_on);
+    }
+
+    fn curves(&self) -> MutexGuard<'_, LiveCurves> {
+        self.curves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes values of a metric of a run, steps rising.
+    pub fn measured(
+        &self,
+        generation: Generation,
+        name: MetricName,
+        values: impl Iterator<Item = (u64, f64)>,
+    ) {
+        self.curves().extend(generation, name, values);
+    }
+
+    /// What a run has measured so far, as far as it was heard.
+    pub fn curves_of(&self, generation: Generation) -> CurveSet {
+        self.curves().of(generation)
     }
 
     /// Mean of the summed rate over the last moments, examples per second.

@@ -89,7 +89,9 @@ impl Rank {
             let left = PATIENCE.saturating_sub(begun.elapsed());
             match self.messages.recv_timeout(left) {
                 Ok(FromRunner::Report { report, .. }) => return Ok(report),
-                Ok(FromRunner::Ready | FromRunner::Progress { .. }) => {}
+                Ok(
+                    FromRunner::Ready | FromRunner::Progress { .. } | FromRunner::Measured { .. },
+                ) => {}
                 Err(error) => bail!("no report ({error}):\n{}", self.log()),
             }
         }

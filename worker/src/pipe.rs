@@ -2,6 +2,7 @@
 //! output. End of input means that the supervisor is gone, and the runner ends at once.
 
 use muster_common::id::Generation;
+use muster_common::metric::MetricSeries;
 use muster_common::run::{Directive, RunProgress, RunReport, RunSpec};
 use serde::{Deserialize, Serialize};
 
@@ -39,5 +40,12 @@ pub enum FromRunner {
         generation: Generation,
         /// Where it is.
         progress: RunProgress,
+    },
+    /// May be lost.
+    Measured {
+        /// Which run.
+        generation: Generation,
+        /// What, since the last message of this kind.
+        series: Vec<MetricSeries>,
     },
 }

@@ -179,6 +179,17 @@ pub struct MetricPoint {
     pub recorded_at: Timestamp,
 }
 
+/// Values of one metric of a run, for live views.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricSeries {
+    /// What was measured.
+    pub name: MetricName,
+    /// Optimizer updates done, rising.
+    pub steps: Vec<u64>,
+    /// As many values; `None` where one is not finite.
+    pub values: Vec<Option<f64>>,
+}
+
 /// The points that count, sorted by trial, rank, step and name; see the module for the rule.
 pub fn effective(points: Vec<MetricPoint>) -> Vec<MetricPoint> {
     let mut attempts: BTreeMap<TrialId, BTreeMap<Attempt, u64>> = BTreeMap::new();

@@ -41,6 +41,8 @@ pub(super) enum Command {
     Why(WhyArguments),
     /// Print what the runners of an experiment or of one trial logged
     Logs(LogsArguments),
+    /// Show what a trial has measured, now or while it goes on
+    Curves(CurvesArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
     /// Let a paused experiment or trial go on
@@ -234,6 +236,24 @@ pub(super) struct WhyArguments {
     /// The trial, for example demo-1/t3
     #[arg(value_name = "TRIAL")]
     pub(super) trial: String,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CurvesArguments {
+    /// The trial, for example demo-1/t3
+    #[arg(value_name = "TRIAL")]
+    pub(super) trial: String,
+    /// Only this metric; can be given several times
+    #[arg(long, value_name = "METRIC")]
+    pub(super) name: Vec<String>,
+    /// Print every step instead of one line per metric, and go on until the trial ends
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Print one JSON object per metric, with all points
+    #[arg(long, conflicts_with = "follow")]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

@@ -29,9 +29,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Largest message: a view of ten thousand trials takes a few megabytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-type Client = ControlServiceClient<Channel>;
+pub(super) type Client = ControlServiceClient<Channel>;
 
-async fn connect(arguments: &ClientArguments) -> anyhow::Result<Client> {
+pub(super) async fn connect(arguments: &ClientArguments) -> anyhow::Result<Client> {
     let url = &arguments.coordinator;
     let endpoint = Endpoint::from_shared(url.clone())
         .with_context(|| format!("`{url}` is no URL; write http://HOST:PORT"))?
@@ -45,7 +45,7 @@ async fn connect(arguments: &ClientArguments) -> anyhow::Result<Client> {
 }
 
 /// The coordinator's words, without the transport's.
-fn said(status: &Status) -> anyhow::Error {
+pub(super) fn said(status: &Status) -> anyhow::Error {
     match status.code() {
         Code::Unavailable | Code::Unknown | Code::Cancelled => {
             anyhow!("the coordinator went away: {}", status.message())
@@ -285,7 +285,7 @@ pub(super) async fn fork(arguments: ForkArguments) -> anyhow::Result<Exit> {
         let found = found.with_context(|| format!("no trial `{trial}`"))?;
         changes.push(Change::remove("searcher"));
         for (name, value) in &found.assignment {
-            changes.push(Change::set(&format!("hyperparameters.{name}"), &value.to_string()));
+            changes.push(Change::set(&format!("hyperparameters.{name}"), &value.exact()));
         }
     }
     for text in &arguments.set {

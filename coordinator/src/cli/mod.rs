@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod curves;
 mod exit;
 mod import;
 mod number;
@@ -54,6 +55,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Watch(arguments) => client::watch(arguments).await,
         Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
+        Command::Curves(arguments) => curves::curves(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use muster_common::id::{ExperimentId, ProjectName, TrialId};
 use muster_common::manifest::{Manifest, PRIORITY_MAX};
+use muster_common::metric::MetricName;
 use muster_common::time::Timestamp;
 use muster_proto::v1;
 use muster_proto::v1::control_service_server::ControlService;
@@ -13,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Service;
+use super::curves::answer;
 use super::view::experiment_to_wire;
 use crate::driver::Stopped;
 use crate::engine::{Action, Engine, Event};
@@ -268,6 +270,22 @@ impl ControlService for Control {
         let found = self.service.driver.read(find).await.map_err(stopping)?;
         let lines = found.unwrap_or_else(|| Err(Status::not_found("the experiment is gone")))?;
         Ok(Response::new(v1::ExplainTrialResponse { lines }))
+    }
+
+    type ReadCurvesStream = StreamOf<v1::ReadCurvesResponse>;
+
+    async fn read_curves(
+        &self,
+        request: Request<v1::ReadCurvesRequest>,
+    ) -> Reply<Self::ReadCurvesStream> {
+        let request = request.into_inner();
+        let trial = parse_trial(&request.trial_id)?;
+        look(&self.service, &trial.experiment).await?;
+        let names: Result<_, _> = request.names.into_iter().map(MetricName::try_from).collect();
+        let names = names.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (sender, receiver) = mpsc::channel(STREAM_MAX);
+        tokio::spawn(answer(self.service.clone(), trial, names, request.follow, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     type ReadLogsStream = StreamOf<v1::ReadLogsResponse>;

@@ -2,6 +2,7 @@
 //! here.
 
 mod control;
+mod curves;
 mod operate;
 mod view;
 mod worker;

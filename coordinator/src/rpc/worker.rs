@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
+use muster_common::metric::MetricName;
 use muster_common::run::RunReport;
 use muster_proto::PROTOCOL_VERSION;
 use muster_proto::v1::session_request::Message as Request;
@@ -246,6 +247,7 @@ impl Session {
                 }
                 Ok(())
             }
+            Request::MetricPoints(points) => self.take_points(points).await,
             Request::LogLines(lines) => {
                 let generation = lines.generation.map(Generation);
                 self.take_lines(generation, lines.lines).await
@@ -260,6 +262,22 @@ impl Session {
             Request::Heartbeat(_) | Request::Report(_) => Ok(()),
             Request::Hello(_) => Err(Status::invalid_argument("Hello is said once")),
         }
+    }
+
+    /// Values for live views.
+    async fn take_points(&self, points: v1::MetricPoints) -> Result<(), Status> {
+        let generation = Generation(points.generation);
+        // One that nobody does any more would be remembered for nothing.
+        if self.owner_of(generation).await?.is_none() {
+            return Ok(());
+        }
+        for series in points.series {
+            let name = MetricName::try_from(series.name)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let values = series.steps.into_iter().zip(series.values);
+            self.service.live.measured(generation, name, values);
+        }
+        Ok(())
     }
 
     async fn take_report(&self, wire: v1::Report) -> Result<PendingReport, Status> {

@@ -1,6 +1,7 @@
 //! Reports: what a run says and how it ends.
 
 use muster_common::evaluation::{Evaluation, MaskedScore};
+use muster_common::metric::MetricSeries;
 use muster_common::run::{DataFlaws, DataSummary, FailureClass, RunExit, RunProgress, RunReport};
 
 use super::{ConvertError, required};
@@ -269,6 +270,17 @@ impl From<v1::RunProgress> for RunProgress {
             target_step: wire.target_step,
             examples_per_second: wire.examples_per_second,
             loss: wire.loss,
+        }
+    }
+}
+
+impl From<MetricSeries> for v1::MetricSeries {
+    fn from(series: MetricSeries) -> Self {
+        let value = |value: Option<f64>| value.unwrap_or(f64::NAN);
+        Self {
+            name: series.name.into(),
+            steps: series.steps,
+            values: series.values.into_iter().map(value).collect(),
         }
     }
 }

@@ -346,7 +346,7 @@ impl FailureClass {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionRequest {
-    #[prost(oneof = "session_request::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "session_request::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: ::core::option::Option<session_request::Message>,
 }
 /// Nested message and enum types in `SessionRequest`.
@@ -365,6 +365,8 @@ pub mod session_request {
         LogLines(super::LogLines),
         #[prost(message, tag = "6")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "7")]
+        MetricPoints(super::MetricPoints),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -399,6 +401,25 @@ pub struct Progress {
     pub generation: u64,
     #[prost(message, optional, tag = "2")]
     pub progress: ::core::option::Option<RunProgress>,
+}
+/// What a run measures, for live views. May be lost: what is kept is in the store.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MetricPoints {
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub series: ::prost::alloc::vec::Vec<MetricSeries>,
+}
+/// Values of one metric. Both lists are equally long.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MetricSeries {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Rising.
+    #[prost(uint64, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<u64>,
+    #[prost(double, repeated, tag = "3")]
+    pub values: ::prost::alloc::vec::Vec<f64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogLines {
@@ -933,6 +954,37 @@ pub struct ReadLogsResponse {
     #[prost(string, repeated, tag = "1")]
     pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadCurvesRequest {
+    #[prost(string, tag = "1")]
+    pub trial_id: ::prost::alloc::string::String,
+    /// Names of metrics; empty means all.
+    #[prost(string, repeated, tag = "2")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Go on until the experiment has ended.
+    #[prost(bool, tag = "3")]
+    pub follow: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadCurvesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub curves: ::prost::alloc::vec::Vec<Curve>,
+}
+/// A metric of a trial, thinned: every point stands for some steps. All lists are equally long.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Curve {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The last step of each point.
+    #[prost(uint64, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<u64>,
+    #[prost(double, repeated, tag = "3")]
+    pub means: ::prost::alloc::vec::Vec<f64>,
+    #[prost(double, repeated, tag = "4")]
+    pub minima: ::prost::alloc::vec::Vec<f64>,
+    #[prost(double, repeated, tag = "5")]
+    pub maxima: ::prost::alloc::vec::Vec<f64>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExperimentView {
     #[prost(string, tag = "1")]
@@ -1397,6 +1449,31 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("muster.v1.ControlService", "ReadLogs"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Curves of one trial: the present ones at once, then again while it is followed and they change.
+        pub async fn read_curves(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadCurvesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadCurvesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::LeanCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/ReadCurves",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "ReadCurves"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// The same for one trial.
         pub async fn pause_trial(
             &mut self,
@@ -1621,6 +1698,17 @@ pub mod control_service_server {
             &self,
             request: tonic::Request<super::ReadLogsRequest>,
         ) -> std::result::Result<tonic::Response<Self::ReadLogsStream>, tonic::Status>;
+        /// Server streaming response type for the ReadCurves method.
+        type ReadCurvesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadCurvesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Curves of one trial: the present ones at once, then again while it is followed and they change.
+        async fn read_curves(
+            &self,
+            request: tonic::Request<super::ReadCurvesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadCurvesStream>, tonic::Status>;
         /// The same for one trial.
         async fn pause_trial(
             &self,
@@ -2052,6 +2140,52 @@ pub mod control_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadLogsSvc(inner);
+                        let codec = crate::codec::LeanCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/ReadCurves" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadCurvesSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::ServerStreamingService<super::ReadCurvesRequest>
+                    for ReadCurvesSvc<T> {
+                        type Response = super::ReadCurvesResponse;
+                        type ResponseStream = T::ReadCurvesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadCurvesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::read_curves(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadCurvesSvc(inner);
                         let codec = crate::codec::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -5,6 +5,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_common::id::Generation;
+use muster_common::metric::MetricSeries;
 use muster_common::run::{FailureClass, RunExit, RunProgress, RunReport};
 
 use crate::pipe::FromRunner;
@@ -41,6 +42,13 @@ impl Outbox {
     pub(super) fn progress(&self, progress: RunProgress) {
         if let Some(generation) = self.generation() {
             send(&FromRunner::Progress { generation, progress });
+        }
+    }
+
+    /// What the run that is going on has measured.
+    pub(super) fn measured(&self, series: Vec<MetricSeries>) {
+        if let Some(generation) = self.generation().filter(|_| !series.is_empty()) {
+            send(&FromRunner::Measured { generation, series });
         }
     }
 

@@ -1,5 +1,6 @@
 //! Training a trial up to a rung.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use muster_common::digest::ContentHash;
 use muster_common::evaluation::Evaluation;
 use muster_common::manifest::{Precision, TrialSettings};
-use muster_common::metric::MetricName;
+use muster_common::metric::{MetricName, MetricSeries};
 use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
 use muster_common::storage::CheckpointKey;
@@ -30,6 +31,8 @@ use crate::train::{
 /// Longest wait of the other ranks for rank 0 while it hands over a checkpoint: the one before may
 /// still be on its way to a slow store.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20 * 60);
+/// Values of one metric between two messages to live views.
+const FRESH_MAX: usize = 1024;
 
 pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, TaskError> {
     let Some(gang) = bench.spec.gang.clone() else { return train_as_rank(bench, task, None) };
@@ -212,6 +215,8 @@ struct Session<'a> {
     directives: Directives,
     outbox: Outbox,
     metrics: Arc<MetricSink>,
+    /// What has been measured since live views were told last.
+    fresh: BTreeMap<MetricName, MetricSeries>,
     writer: Writer,
     generation: muster_common::id::Generation,
     last_saved: Option<u64>,
@@ -254,6 +259,7 @@ impl<'a> Session<'a> {
             directives: bench.directives.clone(),
             outbox: bench.outbox.clone(),
             metrics,
+            fresh: BTreeMap::new(),
             writer,
             generation: bench.spec.generation,
             last_saved: task.resume_from.as_ref().map(|key| key.step),
@@ -350,6 +356,20 @@ impl<'a> Session<'a> {
         Ok(RunExit::Completed)
     }
 
+    /// Keeps a value for live views.
+    fn show(&mut self, step: u64, name: MetricName, value: f64) {
+        let series = self.fresh.entry(name.clone()).or_insert_with(|| MetricSeries {
+            name,
+            steps: Vec::new(),
+            values: Vec::new(),
+        });
+        // Progress is said several times a second; what was forgotten is in the store.
+        if series.steps.len() < FRESH_MAX {
+            series.steps.push(step);
+            series.values.push(Some(value).filter(|value| value.is_finite()));
+        }
+    }
+
     fn flush(&self, step: u64) -> Result<(), TaskError> {
         let flushed = self.metrics.flush();
         flushed.map_err(|error| TaskError::Metrics { step, reason: error.to_string() })
@@ -363,13 +383,15 @@ impl Host for Session<'_> {
 
     fn record(&mut self, step: u64, name: MetricName, value: f64) {
         if self.is_first() {
-            self.metrics.record(step, name, value);
+            self.metrics.record(step, name.clone(), value);
+            self.show(step, name, value);
         }
     }
 
     fn progress(&mut self, progress: RunProgress) {
         if self.is_first() {
             self.outbox.progress(progress);
+            self.outbox.measured(std::mem::take(&mut self.fresh).into_values().collect());
         }
     }
 

@@ -221,6 +221,10 @@ impl Supervisor {
                 self.link.progress(generation, progress);
                 Ok(())
             }
+            RunnerEvent::Said(FromRunner::Measured { generation, series }) => {
+                self.link.measured(generation, series);
+                Ok(())
+            }
             RunnerEvent::Logged(line) => {
                 self.book.note_line(&line);
                 let line = foreign_line("runner", self.ids.as_ref(), line, self.format);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use muster_common::id::{Generation, WorkerId};
+use muster_common::metric::MetricSeries;
 use muster_common::run::{Directive, RunProgress, RunReport, RunSpec};
 use muster_proto::PROTOCOL_VERSION;
 use muster_proto::v1::session_request::Message as Request;
@@ -38,6 +39,7 @@ enum Outgoing {
     Report { generation: Generation, sequence: u64, report: RunReport },
     Hold { generation: Generation },
     Progress { generation: Generation, progress: RunProgress },
+    Measured { generation: Generation, series: Vec<MetricSeries> },
     Log { generation: Option<Generation>, line: String },
     Goodbye { reason: String },
 }
@@ -95,6 +97,11 @@ impl Link {
     /// Sends what may be lost.
     pub(super) fn progress(&self, generation: Generation, progress: RunProgress) {
         let _full = self.outgoing.try_send(Outgoing::Progress { generation, progress });
+    }
+
+    /// Sends what may be lost.
+    pub(super) fn measured(&self, generation: Generation, series: Vec<MetricSeries>) {
+        let _full = self.outgoing.try_send(Outgoing::Measured { generation, series });
     }
 
     /// Sends what may be lost.
@@ -274,6 +281,10 @@ impl Line {
                 generation: generation.0,
                 progress: Some((&progress).into()),
             })),
+            Outgoing::Measured { generation, series } => {
+                let series = series.into_iter().map(Into::into).collect();
+                Some(Request::MetricPoints(v1::MetricPoints { generation: generation.0, series }))
+            }
             Outgoing::Log { generation, line } => {
                 let generation = generation.map(|generation| generation.0);
                 Some(Request::LogLines(v1::LogLines { generation, lines: vec![line] }))
