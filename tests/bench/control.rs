@@ -50,8 +50,8 @@ struct Conduct {
     num_points: u64,
 }
 
-/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`, `--points`; `--idle-seconds` keeps the
-/// workers connected afterwards. One JSON object.
+/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`, `--points`;
+/// `--idle-seconds` keeps the workers connected afterwards. One JSON object.
 pub(super) fn control(flags: &Flags) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(flags))
