@@ -3,7 +3,8 @@
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`mod@curve`] how runs go, [`alarm`] when something is due,
 //! [`capacity`] how large a gang may be, [`launcher`] starts local workers, [`view`] shows it all,
-//! [`metrics`] counts it. [`plan`] lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
+//! [`metrics`] counts it. [`plan`] lets the engine go through an experiment before it is run, [`import`]
+//! makes manifests of others' files.
 //!
 //! Nothing here links libtorch.
 
