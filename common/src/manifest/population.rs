@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::assignment::Assignment;
 use super::budget::Budget;
 use super::pruner::PrunerSettings;
 use super::reader::{Field, Section};
@@ -126,6 +127,6 @@ fn searched_names<'a>(space: &'a SearchSpace, searcher: &'a SearcherSettings) ->
         SamplerSettings::List(points) => points.first(),
         _ => None,
     };
-    let listed = listed.into_iter().flat_map(|point| point.keys());
+    let listed = listed.into_iter().flat_map(Assignment::keys);
     searched.map(|(name, _)| name.as_str()).chain(listed.map(String::as_str)).collect()
 }

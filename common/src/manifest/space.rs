@@ -271,7 +271,7 @@ pub fn grid_points(space: &SearchSpace) -> impl Iterator<Item = Assignment> + '_
         let mut point = all;
         keep_active(space, &mut point);
         // Of the points that differ in what does not exist, the first stands for all.
-        let is_first = firsts.iter().all(|(name, first)| *first || point.contains_key(**name));
+        let is_first = firsts.iter().all(|(name, first)| *first || point.contains_key(name));
         is_first.then_some(point)
     })
 }

@@ -27,7 +27,9 @@ pub(super) async fn curves(arguments: CurvesArguments) -> anyhow::Result<Exit> {
         if follow {
             shown = print_steps(&curves, shown);
         } else if arguments.json {
-            curves.iter().for_each(|curve| println!("{}", to_json(curve)));
+            for curve in &curves {
+                println!("{}", to_json(curve));
+            }
         } else {
             print!("{}", overview(&curves));
         }

@@ -195,7 +195,7 @@ fn changes(from: &Assignment, to: &Assignment) -> String {
         value.map_or_else(|| "none".to_owned(), ToString::to_string)
     };
     let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
-    let changed = names.into_iter().filter(|name| from.get(*name) != to.get(*name));
+    let changed = names.into_iter().filter(|name| from.get(name) != to.get(name));
     let texts: Vec<String> = changed
         .map(|name| format!("{name} {} -> {}", word(from.get(name)), word(to.get(name))))
         .collect();

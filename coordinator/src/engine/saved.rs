@@ -102,7 +102,9 @@ impl Restoring {
         if let Some(experiment) = self.experiments.last_mut() {
             let id = experiment.id.clone();
             let (mut trials, mut decisions) = (trials, decisions);
-            trials.iter_mut().for_each(|trial| trial.share_name(&id));
+            for trial in &mut trials {
+                trial.share_name(&id);
+            }
             let named = decisions.iter_mut().filter_map(|decision| decision.trial.as_mut());
             named.filter(|trial| trial.experiment == id).for_each(|trial| {
                 trial.experiment = id.clone();

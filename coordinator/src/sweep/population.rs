@@ -114,7 +114,7 @@ pub fn explore(
     for _ in 0..space.len() {
         let absent = space.iter().filter(|(name, domain)| {
             domain.condition().is_some()
-                && !next.contains_key(*name)
+                && !next.contains_key(name)
                 && is_active(space, &next, name)
         });
         let drawn: Vec<(String, ParameterValue)> = absent

@@ -79,7 +79,7 @@ fn tree(
     let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
     for (name, axis) in axes {
         let column = |observations: &[&Observation<'_>]| -> Vec<Vec<f64>> {
-            let values = observations.iter().filter_map(|seen| seen.assignment.get(*name));
+            let values = observations.iter().filter_map(|seen| seen.assignment.get(name));
             values.filter_map(|value| Some(vec![axis.position(*value)?])).collect()
         };
         let ranked =
