@@ -1,4 +1,4 @@
-//! A real S3 server (SeaweedFS), one for each test program. It ends with the program, however that ends.
+//! A real S3 server (`SeaweedFS`), one for each test program. It ends with the program, however that ends.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -222,10 +222,8 @@ impl Store {
         loop {
             let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             let written = self.inner.put_opts(key, bytes.clone().into(), options).await;
-            let error = match written.map_err(|error| self.explain("write", key, error)) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
+            let Err(source) = written else { return Ok(()) };
+            let error = self.explain("write", key, source);
             // On this host no answer gets lost.
             if error.is_permanent() || self.is_on_this_host() {
                 return Err(error);

@@ -247,7 +247,8 @@ impl Trial {
         let best = self.best_checkpoints(policy.keep_best, objective);
         let num_old = self.checkpoints.len().saturating_sub(policy.keep_last as usize);
         let (old, new) = self.checkpoints.split_at(num_old);
-        let is_due = |step: u64| policy.keep_every_steps.is_some_and(|every| step % every == 0);
+        let is_due =
+            |step: u64| policy.keep_every_steps.is_some_and(|every| step.is_multiple_of(every));
         let (kept, retired): (Vec<_>, Vec<_>) = old.iter().cloned().partition(|checkpoint| {
             best.contains(checkpoint) || is_due(checkpoint.step) || wanted.contains(checkpoint)
         });
