@@ -16,9 +16,10 @@ import accuracy
 import control
 import ddp
 import search
+import storage
 import train
 
-PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "train": train.rows}
+PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "storage": storage.rows, "train": train.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
