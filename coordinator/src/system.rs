@@ -50,7 +50,7 @@ impl System {
     pub async fn start(settings: &Settings, listen: SocketAddr) -> anyhow::Result<Self> {
         let state = absolute(&settings.state);
         let (journal, engine) = Journal::open(&state)?;
-        let store = Store::open(&settings.store)?.url().to_owned();
+        let store = Store::open_checked(&settings.store_url()?).await?.url().to_owned();
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
         let unfinished: Vec<ExperimentId> =

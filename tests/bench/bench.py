@@ -16,11 +16,12 @@ import accuracy
 import control
 import ddp
 import search
+import storage
 import sweep
 import train
 
-PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "sweep": sweep.rows,
-         "train": train.rows}
+PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "storage": storage.rows,
+         "sweep": sweep.rows, "train": train.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy", "sweep"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -1,8 +1,9 @@
 //! The parts of `make bench` that are no whole program: tokenization, losses on given rows,
-//! samplers on test functions, and simulated workers. Prints one JSON object.
+//! samplers on test functions, simulated workers, and checkpoints. Prints one JSON object.
 
 mod control;
 mod search;
+mod storage;
 mod table;
 
 use std::collections::BTreeMap;
@@ -63,7 +64,8 @@ fn main() -> anyhow::Result<()> {
         "search" => search::search(&flags)?,
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search|control|table --FLAG VALUE ..."),
+        "storage" => storage::storage(&flags)?,
+        _ => bail!("usage: measure tokenize|replay|search|control|table|storage --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())

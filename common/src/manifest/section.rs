@@ -270,7 +270,7 @@ fn read_experiments(field: &Field<'_>) -> Option<Vec<ExperimentId>> {
 }
 
 fn default_checkpoint() -> CheckpointSettings {
-    CheckpointSettings { every_steps: None, keep_last: 2 }
+    CheckpointSettings::DEFAULT
 }
 
 fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
@@ -278,8 +278,16 @@ fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
     let every_steps =
         optional(section.get("every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
     let keep_last = optional_or(section.get("keep_last"), 2, |field| field.whole_u32(1, 1_000_000));
+    let keep_best = optional_or(section.get("keep_best"), 1, |field| field.whole_u32(1, 1_000_000));
+    let keep_every_steps =
+        optional(section.get("keep_every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
     section.finish();
-    Some(CheckpointSettings { every_steps: every_steps?, keep_last: keep_last? })
+    Some(CheckpointSettings {
+        every_steps: every_steps?,
+        keep_last: keep_last?,
+        keep_best: keep_best?,
+        keep_every_steps: keep_every_steps?,
+    })
 }
 
 pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {

@@ -10,6 +10,7 @@
 //! ```
 
 use std::fmt;
+use std::str::FromStr;
 
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,21 @@ pub struct CheckpointKey {
 /// Why a key is not what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
+    /// Not the key of an object of a checkpoint.
+    #[error("`{key}` is no object of a checkpoint")]
+    NotCheckpoint {
+        /// What was given.
+        key: String,
+    },
+    /// Not what a person calls a checkpoint.
+    #[error(
+        "`{text}` is no checkpoint: write EXPERIMENT/tN/STEP-GENERATION, for example demo-1/t3/400-7; \
+         `muster checkpoints ls` lists them"
+    )]
+    NotCheckpointName {
+        /// What was given.
+        text: String,
+    },
     /// Not the key of a checkpoint's index.
     #[error("`{key}` is not the index of a checkpoint")]
     NotCheckpointIndex {
@@ -65,25 +81,51 @@ impl CheckpointKey {
 
     /// Parses the key of an index as [`CheckpointKey::index`] builds it.
     pub fn parse_index(path: &Path) -> Result<Self, KeyError> {
-        let wrong = || KeyError::NotCheckpointIndex { key: path.to_string() };
+        match Self::of_object(path) {
+            Ok(key) if key.index() == *path => Ok(key),
+            _ => Err(KeyError::NotCheckpointIndex { key: path.to_string() }),
+        }
+    }
+
+    /// The checkpoint in whose directory an object lies.
+    pub fn of_object(path: &Path) -> Result<Self, KeyError> {
+        let wrong = || KeyError::NotCheckpoint { key: path.to_string() };
         let parts: Vec<_> = path.parts().map(|part| part.as_ref().to_owned()).collect();
-        let [root, experiment, trials, number, checkpoints, name, index] = &parts[..] else {
+        let [root, experiment, trials, number, checkpoints, name, _] = &parts[..] else {
             return Err(wrong());
         };
-        if (&**root, &**trials, &**checkpoints, &**index)
-            != ("experiments", "trials", "checkpoints", INDEX)
-        {
+        if (&**root, &**trials, &**checkpoints) != ("experiments", "trials", "checkpoints") {
             return Err(wrong());
         }
-        let (step, generation) = name.split_once('-').ok_or_else(wrong)?;
-        Ok(Self {
-            trial: TrialId {
-                experiment: experiment.parse().map_err(|_| wrong())?,
-                number: number.parse().map_err(|_| wrong())?,
-            },
-            step: step.parse().map_err(|_| wrong())?,
-            generation: Generation(generation.parse().map_err(|_| wrong())?),
-        })
+        let trial = TrialId {
+            experiment: experiment.parse().map_err(|_| wrong())?,
+            number: number.parse().map_err(|_| wrong())?,
+        };
+        Self::of_name(trial, name)
+            .filter(|key| key.directory().filename() == Some(name))
+            .ok_or_else(wrong)
+    }
+
+    /// `STEP-GENERATION` of a trial.
+    fn of_name(trial: TrialId, name: &str) -> Option<Self> {
+        let (step, generation) = name.split_once('-')?;
+        let generation = Generation(generation.parse().ok()?);
+        Some(Self { trial, step: step.parse().ok()?, generation })
+    }
+
+    /// As a person types it, and [`FromStr`] reads it: `EXPERIMENT/tN/STEP-GENERATION`.
+    pub fn name(&self) -> String {
+        format!("{}/{}-{}", self.trial, self.step, self.generation)
+    }
+}
+
+impl FromStr for CheckpointKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let wrong = || KeyError::NotCheckpointName { text: text.to_owned() };
+        let (trial, name) = text.rsplit_once('/').ok_or_else(wrong)?;
+        Self::of_name(trial.parse().map_err(|_| wrong())?, name).ok_or_else(wrong)
     }
 }
 
@@ -92,9 +134,14 @@ impl CheckpointKey {
 pub struct Layout;
 
 impl Layout {
+    /// Everything of all experiments.
+    pub fn experiments() -> Path {
+        Path::from("experiments")
+    }
+
     /// Everything of one experiment.
     pub fn experiment(experiment: &ExperimentId) -> Path {
-        Path::from("experiments").join(experiment.as_str())
+        Self::experiments().join(experiment.as_str())
     }
 
     /// The manifest as the user wrote it.
@@ -149,7 +196,9 @@ mod tests {
         fn checkpoint_keys_round_trip(number in 1u32.., step: u64, generation: u64) {
             let trial = TrialId { experiment: "demo-1".parse().unwrap(), number };
             let key = CheckpointKey { trial, step, generation: Generation(generation) };
-            prop_assert_eq!(CheckpointKey::parse_index(&key.index()).unwrap(), key);
+            prop_assert_eq!(&CheckpointKey::parse_index(&key.index()).unwrap(), &key);
+            prop_assert_eq!(&CheckpointKey::of_object(&key.part("model")).unwrap(), &key);
+            prop_assert_eq!(key.name().parse::<CheckpointKey>().unwrap(), key);
         }
 
         #[test]

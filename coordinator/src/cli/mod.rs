@@ -1,8 +1,10 @@
 //! The command line. Standard output is for results, standard error for everything said on the way.
 
 mod args;
+mod checkpoints;
 mod client;
 mod curves;
+mod doctor;
 mod exit;
 mod import;
 mod number;
@@ -61,6 +63,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Cancel(arguments) => client::cancel(arguments).await,
         Command::Prioritize(arguments) => client::prioritize(arguments).await,
         Command::Fork(arguments) => client::fork(arguments).await,
+        Command::Doctor(arguments) => doctor::doctor(arguments).await,
+        Command::Checkpoints(command) => checkpoints::checkpoints(command).await,
     }
 }
 

@@ -33,6 +33,15 @@ impl Trial {
         self.origin.as_ref().or_else(|| self.checkpoints.last())
     }
 
+    /// Checkpoints that stand in for the one it goes on from, newest first. None for one that has taken
+    /// over another's: its own were made with other hyperparameters.
+    pub(super) fn earlier_checkpoints(&self) -> Vec<CheckpointKey> {
+        if !self.lineage.is_empty() || self.origin.is_some() {
+            return Vec::new();
+        }
+        self.checkpoints.iter().rev().skip(1).cloned().collect()
+    }
+
     /// The hyperparameters that its result at a rung was reached with.
     pub fn assignment_at(&self, rung: usize) -> &Assignment {
         let later = self.lineage.iter().find(|descent| descent.rung >= rung);

@@ -149,14 +149,14 @@ impl Experiment {
             Some(_) => self.trials.keys().copied().collect(),
             None => vec![number],
         };
-        let keep_last = self.manifest.checkpoint.keep_last;
+        let policy = self.manifest.checkpoint.clone();
         for number in members {
-            let has_more = |trial: &Trial| trial.checkpoints.len() > keep_last as usize;
+            let has_more = |trial: &Trial| trial.checkpoints.len() > policy.keep_last as usize;
             if !self.trials.get(&number).is_some_and(has_more) {
                 continue;
             }
             let Some(trial) = self.trials.get_mut(&number) else { continue };
-            for checkpoint in trial.retire_checkpoints(keep_last, objective, &wanted) {
+            for checkpoint in trial.retire_checkpoints(&policy, objective, &wanted) {
                 let store = self.store.clone();
                 actions.push(Action::DeleteCheckpoint { store, checkpoint });
             }

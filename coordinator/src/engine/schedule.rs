@@ -431,6 +431,7 @@ impl Experiment {
             target_step,
             total_steps,
             resume_from: trial.resume_point().cloned(),
+            earlier: trial.earlier_checkpoints(),
             seed_of: trial.seed_of(),
         }))
     }

@@ -3,7 +3,7 @@
 use muster_common::manifest::Assignment;
 use muster_common::objective::Objective;
 use muster_common::run::RunProgress;
-use muster_common::storage::Layout;
+use muster_common::storage::{Layout, object_url};
 use muster_common::time::Timestamp;
 
 use super::remaining::examples_left;
@@ -107,7 +107,7 @@ fn location(experiment: &Experiment) -> String {
     let key = Layout::experiment(&experiment.id);
     match experiment.store.strip_prefix("file://") {
         Some(root) => format!("{root}/{key}"),
-        None => format!("{}/{key}", experiment.store.trim_end_matches('/')),
+        None => object_url(&experiment.store, &key),
     }
 }
 

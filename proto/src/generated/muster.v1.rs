@@ -72,6 +72,9 @@ pub struct TrainTask {
     /// Number of the trial whose random choices it goes on with; absent: its own.
     #[prost(uint32, optional, tag = "7")]
     pub seed_of: ::core::option::Option<u32>,
+    /// Earlier checkpoints of the same lineage, newest first, that stand in for a damaged one.
+    #[prost(message, repeated, tag = "8")]
+    pub earlier: ::prost::alloc::vec::Vec<Checkpoint>,
 }
 /// Score the chosen trial on the test split and write its model.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -102,8 +102,11 @@ fn train_as_rank(
         tracing::warn!("{warning}");
     }
     let mut trainer = Trainer::new(plan, model, training)?;
-    if let Some(key) = &task.resume_from {
-        let snapshot = checkpoint::load(bench.runtime, &bench.store, key, &pretrained.sha256)?;
+    let keys = task.resume_from.iter().chain(&task.earlier);
+    let found = checkpoint::load_newest(bench.runtime, &bench.store, keys, &pretrained.sha256)?;
+    let resumed = found.as_ref().map(|(key, _)| key.clone());
+    let task = &TrainTask { resume_from: resumed, ..task.clone() };
+    if let Some((key, snapshot)) = found {
         if key.trial == task.trial {
             trainer.restore(snapshot)?;
         } else {

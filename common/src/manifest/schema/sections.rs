@@ -308,6 +308,8 @@ fn checkpoint(rows: &Rows) -> Value {
     Keys::of(rows, "checkpoint")
         .may("every_steps", whole(1, BUDGET_MAX))
         .may("keep_last", whole(1, COUNT_MAX))
+        .may("keep_best", whole(1, COUNT_MAX))
+        .may("keep_every_steps", whole(1, BUDGET_MAX))
         .end()
 }
 
