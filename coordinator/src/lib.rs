@@ -2,7 +2,8 @@
 //! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`alarm`] when something is due, [`capacity`] how large a
-//! gang may be, [`launcher`] starts local workers, [`view`] shows it all, [`metrics`] counts it. [`plan`]
+//! gang may be, [`launcher`] starts local workers, [`compaction`] tidies the metrics of
+//! trials that have ended, [`view`] shows it all, [`metrics`] counts it. [`plan`]
 //! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
 //!
 //! Nothing here links libtorch.
@@ -10,6 +11,7 @@
 pub mod alarm;
 pub mod capacity;
 pub mod cli;
+pub mod compaction;
 pub mod driver;
 pub mod effect;
 pub mod engine;

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::alarm::ring;
 use crate::capacity::Capacity;
+use crate::compaction::Compactor;
 use crate::driver::{Driver, DriverThread, Stopped};
 use crate::effect::perform_all;
 use crate::engine::{Engine, Event, LossCause, RULES};
@@ -39,6 +40,7 @@ pub struct System {
     /// Set when the system is to stop.
     pub shutdown: CancellationToken,
     capacity: Capacity,
+    compactor: Compactor,
     settings: Settings,
     logs: Logs,
     tasks: TaskTracker,
@@ -85,6 +87,8 @@ impl System {
         let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
         tasks.spawn(leases);
         tasks.spawn(ring(driver.clone(), shutdown.clone()));
+        let compactor = Compactor::new(driver.clone(), &state);
+        tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
         let stop = shutdown.clone();
         tasks.spawn(async move {
@@ -102,6 +106,7 @@ impl System {
             unfinished,
             shutdown,
             capacity,
+            compactor,
             settings,
             logs,
             tasks,
@@ -144,6 +149,7 @@ impl System {
 
     /// Ends workers, service and driver, in that order; what was decided stays in the journal.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.compactor.finish().await;
         self.shutdown.cancel();
         self.driver.stop().await;
         self.tasks.close();

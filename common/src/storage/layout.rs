@@ -4,6 +4,7 @@
 //! experiments/EXPERIMENT/manifest.yaml
 //! experiments/EXPERIMENT/trials/N/checkpoints/STEP-GENERATION/{PART.safetensors, index.json}
 //! experiments/EXPERIMENT/trials/N/metrics/ATTEMPT-RANK-SEQUENCE.parquet
+//! experiments/EXPERIMENT/trials/N/metrics/trial.parquet    in their place, when the trial has ended
 //! experiments/EXPERIMENT/trials/N/report/test.parquet   what the chosen trial said of the test split
 //! experiments/EXPERIMENT/best/            a Hugging Face directory
 //! cache/CONTENT_HASH/                     tokenized data, activations of frozen layers
@@ -121,6 +122,11 @@ impl Layout {
     pub fn metrics(trial: &TrialId, attempt: Attempt, rank: u32, sequence: u32) -> Path {
         let name = format!("{attempt}-{rank}-{sequence:06}.parquet");
         Self::trial(trial).join("metrics").join(name)
+    }
+
+    /// The one file of metrics of a trial that has ended.
+    pub fn trial_metrics(trial: &TrialId) -> Path {
+        Self::trial(trial).join("metrics").join("trial.parquet")
     }
 
     /// What the model of a trial said about every example of the test split.

@@ -19,6 +19,7 @@ use crate::checkpoint::{self, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::data::{Data, Dataset};
 use crate::ffi::ReductionTimes;
+use crate::machine::{Usage, host_name};
 use crate::metrics::{MetricOrigin, MetricSink};
 use crate::model::{ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixCache, PrefixSplit};
@@ -30,6 +31,9 @@ use crate::train::{
 /// Longest wait of the other ranks for rank 0 while it hands over a checkpoint: the one before may
 /// still be on its way to a slow store.
 const SAVE_DEADLINE: Duration = Duration::from_secs(20 * 60);
+
+/// Longest wait for the last metrics of a run that leaves early: a slot that was taken back is waited for.
+const LAST_FLUSH: Duration = Duration::from_millis(700);
 
 pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, TaskError> {
     let Some(gang) = bench.spec.gang.clone() else { return train_as_rank(bench, task, None) };
@@ -118,6 +122,10 @@ fn train_as_rank(
     let (labels, sha256) = (&data.summary().labels, pretrained.sha256.clone());
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
+    // The trial may have ended with this run, and its metrics are put in order then.
+    if let Err(error) = session.metrics.flush_within(LAST_FLUSH) {
+        tracing::warn!("{error}; they follow if this process lives on");
+    }
     if group.is_some() {
         log_times(&trainer.reduction_times()?);
     }
@@ -220,6 +228,7 @@ struct Session<'a> {
     is_ordered: bool,
     /// The ranks of the run; absent: this one alone.
     group: Option<Group>,
+    usage: Usage,
 }
 
 impl<'a> Session<'a> {
@@ -236,6 +245,7 @@ impl<'a> Session<'a> {
             attempt: task.attempt,
             rank: group.as_ref().map_or(0, Group::rank),
             resumed_from: task.resume_from.as_ref().map_or(0, |key| key.step),
+            host: host_name().into(),
         };
         let metrics = Arc::new(MetricSink::new(bench.store.clone(), origin, bench.runtime));
         let origin = Origin {
@@ -262,6 +272,7 @@ impl<'a> Session<'a> {
             is_ordered: manifest.evaluation.is_ordered(labels)
                 || searched.is_some_and(ObjectiveMetric::needs_order),
             group,
+            usage: Usage::begin(),
         }
     }
 
@@ -363,6 +374,13 @@ impl Host for Session<'_> {
 
     fn record(&mut self, step: u64, name: MetricName, value: f64) {
         if self.is_first() {
+            self.metrics.record(step, name, value);
+        }
+    }
+
+    fn measure(&mut self, step: u64) {
+        for (name, value) in self.usage.measure() {
+            // Of every rank: each has a process, and perhaps a machine, of its own.
             self.metrics.record(step, name, value);
         }
     }
