@@ -3,7 +3,8 @@
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`alarm`] when something is due, [`capacity`] how large a
 //! gang may be, [`launcher`] starts local workers, [`compaction`] tidies the metrics of
-//! trials that have ended, [`view`] shows it all, [`metrics`] counts it. [`plan`]
+//! trials that have ended, [`view`] shows it all, [`metrics`] counts it,
+//! [`logs`] and [`own_log`] keep what was said. [`plan`]
 //! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
 //!
 //! Nothing here links libtorch.
@@ -22,6 +23,7 @@ pub mod lease;
 pub mod live;
 pub mod logs;
 pub mod metrics;
+pub mod own_log;
 pub mod plan;
 pub mod rpc;
 pub mod settings;

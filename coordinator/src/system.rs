@@ -21,6 +21,7 @@ use crate::launcher::{LOCAL_PREFIX, LocalLauncher, find_worker};
 use crate::lease::watch_leases;
 use crate::live::Live;
 use crate::logs::Logs;
+use crate::own_log::OwnLog;
 use crate::rpc::{self, Service};
 use crate::settings::{Settings, absolute};
 
@@ -43,6 +44,7 @@ pub struct System {
     compactor: Compactor,
     settings: Settings,
     logs: Logs,
+    own_log: OwnLog,
     tasks: TaskTracker,
     thread: DriverThread,
 }
@@ -52,7 +54,9 @@ impl System {
     pub async fn start(settings: &Settings, listen: SocketAddr) -> anyhow::Result<Self> {
         let state = absolute(&settings.state);
         let (journal, engine) = Journal::open(&state)?;
-        let store = Store::open(&settings.store)?.url().to_owned();
+        let store = Store::open(&settings.store)?;
+        let own_log = OwnLog::new(store.clone());
+        let store = store.url().to_owned();
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
         let unfinished: Vec<ExperimentId> =
@@ -88,6 +92,7 @@ impl System {
         tasks.spawn(leases);
         tasks.spawn(ring(driver.clone(), shutdown.clone()));
         let compactor = Compactor::new(driver.clone(), &state);
+        tasks.spawn(own_log.clone().keep(shutdown.clone()));
         tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
         let stop = shutdown.clone();
@@ -109,6 +114,7 @@ impl System {
             compactor,
             settings,
             logs,
+            own_log,
             tasks,
             thread,
         })
@@ -159,6 +165,7 @@ impl System {
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
+        self.own_log.finish().await;
         match joined {
             Ok(result) => Ok(result?),
             Err(_) => anyhow::bail!("the driver thread panicked"),

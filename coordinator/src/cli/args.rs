@@ -39,7 +39,7 @@ pub(super) enum Command {
     Watch(ExperimentArguments),
     /// Say why a trial waits, has stopped or has failed
     Why(WhyArguments),
-    /// Print what the runners of an experiment or of one trial logged
+    /// Print what was logged about an experiment or one trial, by a coordinator or out of the object store
     Logs(LogsArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
@@ -243,9 +243,12 @@ pub(super) struct LogsArguments {
     /// An experiment (demo-1) or one of its trials (demo-1/t3)
     #[arg(value_name = "EXPERIMENT[/TRIAL]")]
     pub(super) subject: String,
-    /// Go on until the experiment ends
+    /// Go on until the experiment ends; with `--store`, until interrupted
     #[arg(short, long)]
     pub(super) follow: bool,
+    /// Read them from this object store, where they stay when the coordinator is gone
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<String>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

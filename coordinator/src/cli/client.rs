@@ -18,7 +18,7 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::run::exit_of;
 use super::validate::read;
-use super::{number, table};
+use super::{number, stored_logs, table};
 use crate::rpc::experiment_from_wire;
 use crate::view::{ExperimentView, TrialStateName};
 
@@ -174,11 +174,16 @@ pub(super) async fn why(arguments: WhyArguments) -> anyhow::Result<Exit> {
 }
 
 pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
+    if let Some(store) = &arguments.store {
+        return stored_logs::print(store, &arguments.subject, arguments.follow).await;
+    }
     let (experiment_id, trial_id) = match arguments.subject.parse::<TrialId>() {
         Ok(trial) => (trial.experiment.to_string(), Some(trial.to_string())),
         Err(_) => (arguments.subject.parse::<ExperimentId>()?.to_string(), None),
     };
-    let mut client = connect(&arguments.client).await?;
+    let connected = connect(&arguments.client).await;
+    let mut client = connected
+        .context("logs are in the object store too: `muster logs --store URL` reads them there")?;
     let request = v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow };
     let mut stream = client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();
     while let Some(response) = stream.message().await.map_err(|status| said(&status))? {

@@ -10,6 +10,7 @@ mod predict;
 mod progress;
 mod run;
 mod serve;
+mod stored_logs;
 mod summary;
 mod table;
 mod validate;
