@@ -45,12 +45,16 @@ fn record(store: &Store, runtime: &Runtime, trial: &TrialId) {
             sinks[1].record(step, MetricName::CPU_SHARE, value(&mut draws));
             if step % 3 == 0 {
                 sinks[0].record(step, MetricName::VALIDATION_ACCURACY, value(&mut draws));
-                sinks.iter().for_each(|sink| sink.flush().unwrap());
+                for sink in &sinks {
+                    sink.flush().unwrap();
+                }
             }
         }
         // A rung that is evaluated again.
         sinks[0].record(resumed_from, MetricName::VALIDATION_ACCURACY, value(&mut draws));
-        sinks.iter().for_each(|sink| sink.flush().unwrap());
+        for sink in &sinks {
+            sink.flush().unwrap();
+        }
     }
 }
 
@@ -128,7 +132,7 @@ fn the_queries_of_the_document_say_what_our_reader_says() {
     let best_of = |trial: &Vec<&MetricPoint>| {
         let value = trial.iter().map(|point| point.value).fold(f64::MIN, f64::max);
         let steps: Vec<u64> =
-            trial.iter().filter(|point| point.value == value).map(|point| point.step).collect();
+            trial.iter().filter(|point| point.value >= value).map(|point| point.step).collect();
         (trial[0].trial.to_string(), value, steps)
     };
     let mut all: Vec<_> = accuracies[..3].iter().map(best_of).collect();

@@ -69,25 +69,22 @@ impl Nvml {
         // SAFETY: takes nothing.
         check("nvmlInit_v2", unsafe { init() })?;
         let mut device: Device = std::ptr::null_mut();
-        match gpu.parse::<c_uint>() {
-            Ok(index) => {
-                let find = function(c"nvmlDeviceGetHandleByIndex_v2")?;
-                // SAFETY: `nvmlReturn_t (unsigned int index, nvmlDevice_t *device)`.
-                let find: unsafe extern "C" fn(c_uint, *mut Device) -> c_int =
-                    unsafe { std::mem::transmute(find) };
-                // SAFETY: `device` is a place for a handle.
-                check("nvmlDeviceGetHandleByIndex_v2", unsafe { find(index, &raw mut device) })?;
-            }
-            Err(_) => {
-                let uuid = CString::new(gpu).map_err(|error| error.to_string())?;
-                let find = function(c"nvmlDeviceGetHandleByUUID")?;
-                // SAFETY: `nvmlReturn_t (const char *uuid, nvmlDevice_t *device)`.
-                let find: unsafe extern "C" fn(*const c_char, *mut Device) -> c_int =
-                    unsafe { std::mem::transmute(find) };
-                // SAFETY: a NUL-terminated text, and a place for a handle.
-                let status = unsafe { find(uuid.as_ptr(), &raw mut device) };
-                check("nvmlDeviceGetHandleByUUID", status)?;
-            }
+        if let Ok(index) = gpu.parse::<c_uint>() {
+            let find = function(c"nvmlDeviceGetHandleByIndex_v2")?;
+            // SAFETY: `nvmlReturn_t (unsigned int index, nvmlDevice_t *device)`.
+            let find: unsafe extern "C" fn(c_uint, *mut Device) -> c_int =
+                unsafe { std::mem::transmute(find) };
+            // SAFETY: `device` is a place for a handle.
+            check("nvmlDeviceGetHandleByIndex_v2", unsafe { find(index, &raw mut device) })?;
+        } else {
+            let uuid = CString::new(gpu).map_err(|error| error.to_string())?;
+            let find = function(c"nvmlDeviceGetHandleByUUID")?;
+            // SAFETY: `nvmlReturn_t (const char *uuid, nvmlDevice_t *device)`.
+            let find: unsafe extern "C" fn(*const c_char, *mut Device) -> c_int =
+                unsafe { std::mem::transmute(find) };
+            // SAFETY: a NUL-terminated text, and a place for a handle.
+            let status = unsafe { find(uuid.as_ptr(), &raw mut device) };
+            check("nvmlDeviceGetHandleByUUID", status)?;
         }
         let get_use = function(c"nvmlDeviceGetUtilizationRates")?;
         let get_memory = function(c"nvmlDeviceGetMemoryInfo")?;
