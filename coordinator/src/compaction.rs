@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use muster_common::id::{ExperimentId, TrialId};
-use muster_common::metric::{Compaction, MetricError, compact};
-use muster_common::storage::Store;
+use muster_common::metric::{Compaction, MetricError, by_time, compact, event_file, read_trial};
+use muster_common::storage::{Layout, Store};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,8 @@ const DONE_FILE: &str = "compacted-experiments.txt";
 #[derive(Debug, Clone)]
 pub struct Compactor {
     driver: Driver,
+    /// Write event files of TensorBoard too.
+    tensorboard: bool,
     /// One look at a time: a trial must not be compacted twice at once.
     known: Arc<Mutex<Known>>,
 }
@@ -59,13 +61,14 @@ struct Ended {
 }
 
 impl Compactor {
-    /// For the experiments of `driver`; `state` is the directory of its journal.
-    pub fn new(driver: Driver, state: &Path) -> Self {
+    /// For the experiments of `driver`; `state` is the directory of its journal. `tensorboard`: an event
+    /// file is written for every trial too.
+    pub fn new(driver: Driver, state: &Path, tensorboard: bool) -> Self {
         let file = state.join(DONE_FILE);
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let experiments = text.lines().filter_map(|line| line.parse().ok()).collect();
         let known = Known { file, experiments, trials: BTreeMap::new() };
-        Self { driver, known: Arc::new(Mutex::new(known)) }
+        Self { driver, tensorboard, known: Arc::new(Mutex::new(known)) }
     }
 
     /// Looks again and again until `shutdown`.
@@ -111,7 +114,7 @@ impl Compactor {
         let mut num_failed = 0;
         for Ended { experiment, store, trials, is_whole } in self.driver.read(find).await? {
             let num_trials = trials.len();
-            let done = compact_all(&store, trials).await;
+            let done = compact_all(&store, trials, self.tensorboard).await;
             let failed = num_trials.saturating_sub(done.len());
             num_failed += failed;
             if is_whole && failed == 0 {
@@ -164,7 +167,7 @@ fn ended(
 }
 
 /// Compacts these trials and gives the numbers of those that need no more work.
-async fn compact_all(store: &str, trials: Vec<TrialId>) -> Vec<u32> {
+async fn compact_all(store: &str, trials: Vec<TrialId>, tensorboard: bool) -> Vec<u32> {
     if trials.is_empty() {
         return Vec::new();
     }
@@ -176,19 +179,34 @@ async fn compact_all(store: &str, trials: Vec<TrialId>) -> Vec<u32> {
         }
     };
     let each = futures::stream::iter(trials)
-        .map(move |trial| compact_one(store.clone(), trial))
+        .map(move |trial| compact_one(store.clone(), trial, tensorboard))
         .buffer_unordered(AT_ONCE);
     let done: Vec<Option<u32>> = each.collect().await;
     done.into_iter().flatten().collect()
 }
 
 /// Compacts a trial and gives its number, unless there is more to do.
-async fn compact_one(store: Store, trial: TrialId) -> Option<u32> {
-    let Ok(result) = timeout(TRIAL_DEADLINE, compact(&store, &trial)).await else {
+async fn compact_one(store: Store, trial: TrialId, tensorboard: bool) -> Option<u32> {
+    let work = async {
+        let result = compact(&store, &trial).await?;
+        if tensorboard {
+            write_events(&store, &trial).await?;
+        }
+        Ok(result)
+    };
+    let Ok(result) = timeout(TRIAL_DEADLINE, work).await else {
         tracing::warn!(%trial, "metrics not compacted: the store takes too long");
         return None;
     };
     note(&trial, result)
+}
+
+/// Writes what counts of `trial` as an event file, the same one each time.
+async fn write_events(store: &Store, trial: &TrialId) -> Result<(), MetricError> {
+    let points = by_time(read_trial(store, trial).await?);
+    let Some(first) = points.first() else { return Ok(()) };
+    let key = Layout::trial_events(trial, first.recorded_at);
+    Ok(store.put(&key, event_file(&points)).await?)
 }
 
 /// The number of a trial that needs no more work.

@@ -49,6 +49,8 @@ pub struct Settings {
     /// How log lines of coordinator and workers look.
     #[serde(deserialize_with = "read_log_format")]
     pub log_format: LogFormat,
+    /// Write an event file of TensorBoard for every trial that has ended.
+    pub tensorboard: bool,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
     /// What projects may use, by name; only in the file.
@@ -104,7 +106,7 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "state",
     "store",
     "listen",
@@ -115,6 +117,7 @@ const KEYS: [&str; 11] = [
     "lease_seconds",
     "log",
     "log_format",
+    "tensorboard",
     "insecure",
 ];
 
@@ -142,6 +145,7 @@ impl Settings {
             ("lease_seconds", "10"),
             ("log", "info"),
             ("log_format", "text"),
+            ("tensorboard", "false"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {

@@ -91,7 +91,7 @@ impl System {
         let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
         tasks.spawn(leases);
         tasks.spawn(ring(driver.clone(), shutdown.clone()));
-        let compactor = Compactor::new(driver.clone(), &state);
+        let compactor = Compactor::new(driver.clone(), &state, settings.tensorboard);
         tasks.spawn(own_log.clone().keep(shutdown.clone()));
         tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));

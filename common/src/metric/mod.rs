@@ -23,12 +23,14 @@ mod name;
 mod parquet;
 mod schema;
 mod supersede;
+mod tensorboard;
 
 pub use compact::{Compaction, compact};
 pub use name::MetricName;
 pub use parquet::{decode, encode};
 pub use schema::{METRIC_FORMAT, METRIC_FORMAT_KEY, metric_schema};
 pub use supersede::{effective, marked};
+pub use tensorboard::{by_time, event_file};
 
 use std::sync::Arc;
 

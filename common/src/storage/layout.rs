@@ -6,6 +6,7 @@
 //! experiments/EXPERIMENT/trials/N/metrics/ATTEMPT-RANK-SEQUENCE.parquet
 //! experiments/EXPERIMENT/trials/N/metrics/trial.parquet    in their place, when the trial has ended
 //! experiments/EXPERIMENT/trials/N/report/test.parquet   what the chosen trial said of the test split
+//! experiments/EXPERIMENT/trials/N/tensorboard/events.out.tfevents.SECONDS.muster    if the settings say so
 //! experiments/EXPERIMENT/trials/N/logs/GENERATION-RANK-SEQUENCE.log    what a run of the trial said
 //! experiments/EXPERIMENT/logs/GENERATION-RANK-SEQUENCE.log      what a run said that is of no trial
 //! experiments/EXPERIMENT/best/            a Hugging Face directory
@@ -133,6 +134,16 @@ impl Layout {
     /// The one file of metrics of a trial that has ended.
     pub fn trial_metrics(trial: &TrialId) -> Path {
         Self::trial(trial).join("metrics").join("trial.parquet")
+    }
+
+    /// The event file of TensorBoard of a trial whose first value is of that time.
+    pub fn trial_events(trial: &TrialId, first: Timestamp) -> Path {
+        Self::trial(trial).join("tensorboard").join(Self::event_file(first))
+    }
+
+    /// Name of an event file: readers of TensorBoard look for the second part and sort by the third.
+    pub fn event_file(first: Timestamp) -> String {
+        format!("events.out.tfevents.{:010}.muster", first.0 / 1000)
     }
 
     /// Logs of the runs of a trial, or of those that are of none.

@@ -41,6 +41,8 @@ pub(super) enum Command {
     Why(WhyArguments),
     /// Print what was logged about an experiment or one trial, by a coordinator or out of the object store
     Logs(LogsArguments),
+    /// Write an experiment for MLflow or TensorBoard
+    Export(ExportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
     /// Let a paused experiment or trial go on
@@ -249,6 +251,21 @@ pub(super) struct LogsArguments {
     /// Read them from this object store, where they stay when the coordinator is gone
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    /// The experiment, for example demo-1
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: String,
+    /// Write its trials as runs into this directory, a file store of MLflow (mlruns)
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) mlflow: Option<PathBuf>,
+    /// Write an event file of TensorBoard for each trial into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) tensorboard: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

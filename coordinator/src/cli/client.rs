@@ -134,6 +134,18 @@ async fn once(client: &mut Client, experiment_id: String) -> anyhow::Result<Expe
     Ok(experiment_from_wire(wire.context("the coordinator sent nothing")?)?)
 }
 
+/// An experiment as it is now, and the text of its manifest.
+pub(super) async fn fetch(
+    arguments: &ClientArguments,
+    experiment: &ExperimentId,
+) -> anyhow::Result<(ExperimentView, String)> {
+    let mut client = connect(arguments).await?;
+    let request = v1::GetSubmissionRequest { experiment_id: experiment.to_string() };
+    let found = client.get_submission(timed(request)).await.map_err(|status| said(&status))?;
+    let view = once(&mut client, experiment.to_string()).await?;
+    Ok((view, found.into_inner().manifest))
+}
+
 async fn follow(client: &mut Client, experiment_id: String) -> anyhow::Result<Exit> {
     let request = v1::WatchExperimentRequest { experiment_id, once: false };
     let mut stream =

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod exit;
+mod export;
 mod import;
 mod number;
 mod plan;
@@ -55,6 +56,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Watch(arguments) => client::watch(arguments).await,
         Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
+        Command::Export(arguments) => export::export(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,
