@@ -15,10 +15,12 @@ import sys
 import accuracy
 import control
 import ddp
+import metric_rows
 import search
 import train
 
-PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "train": train.rows}
+PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "storage": metric_rows.rows,
+         "train": train.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -2,6 +2,7 @@
 //! samplers on test functions, and simulated workers. Prints one JSON object.
 
 mod control;
+mod rows;
 mod search;
 mod table;
 
@@ -63,7 +64,8 @@ fn main() -> anyhow::Result<()> {
         "search" => search::search(&flags)?,
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search|control|table --FLAG VALUE ..."),
+        "rows" => rows::rows(&flags)?,
+        _ => bail!("usage: measure tokenize|replay|search|control|table|rows --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())
