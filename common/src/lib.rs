@@ -8,6 +8,7 @@ pub mod compute;
 pub mod digest;
 pub mod evaluation;
 pub mod id;
+pub mod log_store;
 pub mod manifest;
 pub mod metric;
 pub mod objective;

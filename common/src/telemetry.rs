@@ -4,8 +4,10 @@
 //! and those of the spans around it, of which the inner ones win. Whatever belongs to a run has
 //! `experiment`, `trial` (unless the run has none), `run` and `rank`; what belongs to a step has `step`.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -59,7 +61,7 @@ pub fn install(process: &'static str, filter: &str, format: LogFormat) {
         Ok(spans) => filter.add_directive(spans),
         Err(_) => filter,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Tee);
     let installed = match format {
         LogFormat::Text => {
             builder.with_ansi(io::stderr().is_terminal()).with_target(false).try_init()
@@ -83,6 +85,61 @@ pub fn install(process: &'static str, filter: &str, format: LogFormat) {
         })),
         (Ok(()), LogFormat::Text) => {}
     }
+}
+
+/// Lines that [`recent_lines`] holds back at most.
+const RECENT_MAX: usize = 4096;
+
+static RECENT: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
+
+/// Standard error, and a copy for whoever keeps the lines of this process.
+struct Tee;
+
+impl io::Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(recent) = &mut *RECENT.lock().unwrap_or_else(PoisonError::into_inner) {
+            if recent.len() == RECENT_MAX {
+                recent.pop_front();
+            }
+            recent.push_back(without_colors(&String::from_utf8_lossy(bytes)));
+        }
+        io::stderr().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Without the escape sequences that color text on a terminal.
+fn without_colors(text: &str) -> String {
+    let mut pieces = text.split('\u{1b}');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        plain += piece.split_once('m').map_or(piece, |(_, after)| after);
+    }
+    plain
+}
+
+/// From now on lines of this process are held for [`recent_lines`]; called before [`install`].
+pub fn hold_lines() {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.get_or_insert_default();
+}
+
+/// Lines that this process has logged since the last call, oldest first, if [`hold_lines`] was called; of
+/// very many the newest.
+pub fn recent_lines() -> Vec<String> {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.as_mut().map(|lines| lines.drain(..).collect()).unwrap_or_default()
+}
+
+/// Now, as log lines say it: RFC 3339, UTC, microseconds.
+pub fn timestamp() -> String {
+    let mut now = String::new();
+    // Writing to a string does not fail.
+    let _written = SystemTime.format_time(&mut Writer::new(&mut now));
+    now
 }
 
 /// What lines about a run name.
@@ -148,9 +205,7 @@ pub fn foreign_line(
 }
 
 fn heading(level: &str, process: &str, target: &str) -> Map<String, Value> {
-    let mut now = String::new();
-    // Writing to a string does not fail.
-    let _written = SystemTime.format_time(&mut Writer::new(&mut now));
+    let now = timestamp();
     let mut object = Map::new();
     for (name, value) in
         [("timestamp", now.as_str()), ("level", level), ("process", process), ("target", target)]
@@ -278,6 +333,12 @@ mod tests {
             "trial": 3, "run": 17, "rank": 1, "step": 7, "rate": "NaN", "list": "[1, 2]",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn colors_are_taken_out() {
+        let line = "\u{1b}[2m2026-01-01\u{1b}[0m \u{1b}[32m INFO\u{1b}[0m ready\n";
+        assert_eq!(without_colors(line), "2026-01-01  INFO ready\n");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct Settings {
     /// How log lines of coordinator and workers look.
     #[serde(deserialize_with = "read_log_format")]
     pub log_format: LogFormat,
+    /// Write an event file of TensorBoard for every trial that has ended.
+    pub tensorboard: bool,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
     /// What projects may use, by name; only in the file.
@@ -118,7 +120,7 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "state",
     "store",
     "store_endpoint",
@@ -133,6 +135,7 @@ const KEYS: [&str; 15] = [
     "lease_seconds",
     "log",
     "log_format",
+    "tensorboard",
     "insecure",
 ];
 
@@ -160,6 +163,7 @@ impl Settings {
             ("lease_seconds", "10"),
             ("log", "info"),
             ("log_format", "text"),
+            ("tensorboard", "false"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {

@@ -2,6 +2,7 @@
 //! samplers on test functions, simulated workers, and checkpoints. Prints one JSON object.
 
 mod control;
+mod rows;
 mod search;
 mod storage;
 mod table;
@@ -65,7 +66,10 @@ fn main() -> anyhow::Result<()> {
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
         "storage" => storage::storage(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search|control|table|storage --FLAG VALUE ..."),
+        "rows" => rows::rows(&flags)?,
+        _ => bail!(
+            "usage: measure tokenize|replay|search|control|table|storage|rows --FLAG VALUE ..."
+        ),
     };
     println!("{result}");
     Ok(())

@@ -4,9 +4,15 @@
 //! experiments/EXPERIMENT/manifest.yaml
 //! experiments/EXPERIMENT/trials/N/checkpoints/STEP-GENERATION/{PART.safetensors, index.json}
 //! experiments/EXPERIMENT/trials/N/metrics/ATTEMPT-RANK-SEQUENCE.parquet
+//! experiments/EXPERIMENT/trials/N/metrics/trial.parquet    in their place, when the trial has ended
 //! experiments/EXPERIMENT/trials/N/report/test.parquet   what the chosen trial said of the test split
+//! experiments/EXPERIMENT/trials/N/tensorboard/events.out.tfevents.SECONDS.muster    if the settings say so
+//! experiments/EXPERIMENT/trials/N/logs/GENERATION-RANK-SEQUENCE.log    what a run of the trial said
+//! experiments/EXPERIMENT/logs/GENERATION-RANK-SEQUENCE.log      what a run said that is of no trial
 //! experiments/EXPERIMENT/best/            a Hugging Face directory
 //! cache/CONTENT_HASH/                     tokenized data, activations of frozen layers
+//! logs/coordinator/STARTED_AT-SEQUENCE.log    what a coordinator said
+//! logs/workers/WORKER-SEQUENCE.log            what a worker said while it had no run
 //! ```
 
 use std::fmt;
@@ -15,7 +21,9 @@ use std::str::FromStr;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Attempt, ExperimentId, Generation, TrialId};
+use crate::id::{Attempt, ExperimentId, Generation, TrialId, WorkerId};
+use crate::telemetry::RunIds;
+use crate::time::Timestamp;
 
 /// Name of the object whose presence commits a checkpoint or a cache entry.
 const INDEX: &str = "index.json";
@@ -168,6 +176,52 @@ impl Layout {
     pub fn metrics(trial: &TrialId, attempt: Attempt, rank: u32, sequence: u32) -> Path {
         let name = format!("{attempt}-{rank}-{sequence:06}.parquet");
         Self::trial(trial).join("metrics").join(name)
+    }
+
+    /// The one file of metrics of a trial that has ended.
+    pub fn trial_metrics(trial: &TrialId) -> Path {
+        Self::trial(trial).join("metrics").join("trial.parquet")
+    }
+
+    /// The event file of TensorBoard of a trial whose first value is of that time.
+    pub fn trial_events(trial: &TrialId, first: Timestamp) -> Path {
+        Self::trial(trial).join("tensorboard").join(Self::event_file(first))
+    }
+
+    /// Name of an event file: readers of TensorBoard look for the second part and sort by the third.
+    pub fn event_file(first: Timestamp) -> String {
+        format!("events.out.tfevents.{:010}.muster", first.0 / 1000)
+    }
+
+    /// Logs of the runs of a trial, or of those that are of none.
+    pub fn run_logs(experiment: &ExperimentId, trial: Option<&TrialId>) -> Path {
+        trial.map_or_else(|| Self::experiment(experiment), Self::trial).join("logs")
+    }
+
+    /// Stem of the log of one rank of a run; see [`Layout::log_object`].
+    pub fn run_log(ids: &RunIds) -> Path {
+        let directory = Self::run_logs(&ids.experiment, ids.trial.as_ref());
+        directory.join(format!("{}-{}", ids.run, ids.rank))
+    }
+
+    /// Logs of coordinators.
+    pub fn coordinator_logs() -> Path {
+        Path::from("logs").join("coordinator")
+    }
+
+    /// Stem of the log of the coordinator that started then.
+    pub fn coordinator_log(started_at: Timestamp) -> Path {
+        Self::coordinator_logs().join(format!("{:014}", started_at.0))
+    }
+
+    /// Stem of the log of a worker, of what is about no run.
+    pub fn worker_log(worker: &WorkerId) -> Path {
+        Path::from("logs").join("workers").join(worker.as_str())
+    }
+
+    /// One object of the log with this stem.
+    pub fn log_object(stem: &Path, sequence: u32) -> Path {
+        Path::from(format!("{stem}-{sequence:06}.log"))
     }
 
     /// What the model of a trial said about every example of the test split.

@@ -39,10 +39,12 @@ pub(super) enum Command {
     Watch(ExperimentArguments),
     /// Say why a trial waits, has stopped or has failed
     Why(WhyArguments),
-    /// Print what the runners of an experiment or of one trial logged
+    /// Print what was logged about an experiment or one trial, by a coordinator or out of the object store
     Logs(LogsArguments),
     /// Show what a trial has measured, now or while it goes on
     Curves(CurvesArguments),
+    /// Write an experiment for MLflow or TensorBoard
+    Export(ExportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
     /// Let a paused experiment or trial go on
@@ -362,9 +364,27 @@ pub(super) struct LogsArguments {
     /// An experiment (demo-1) or one of its trials (demo-1/t3)
     #[arg(value_name = "EXPERIMENT[/TRIAL]")]
     pub(super) subject: String,
-    /// Go on until the experiment ends
+    /// Go on until the experiment ends; with `--store`, until interrupted
     #[arg(short, long)]
     pub(super) follow: bool,
+    /// Read them from this object store, where they stay when the coordinator is gone
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<String>,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    /// The experiment, for example demo-1
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: String,
+    /// Write its trials as runs into this directory, a file store of MLflow (mlruns)
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) mlflow: Option<PathBuf>,
+    /// Write an event file of TensorBoard for each trial into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) tensorboard: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

@@ -6,6 +6,7 @@ mod client;
 mod curves;
 mod doctor;
 mod exit;
+mod export;
 mod import;
 mod number;
 mod plan;
@@ -13,6 +14,7 @@ mod predict;
 mod progress;
 mod run;
 mod serve;
+mod stored_logs;
 mod summary;
 mod table;
 mod validate;
@@ -58,6 +60,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Curves(arguments) => curves::curves(arguments).await,
+        Command::Export(arguments) => export::export(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,
