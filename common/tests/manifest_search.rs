@@ -1,10 +1,12 @@
 //! The searcher's part of manifests: what is filled in when little is written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use muster_common::goal::Constraint;
 use muster_common::manifest::{
     Budget, HalvingSettings, Manifest, PatienceSettings, PercentileSettings, PopulationSettings,
     PrunerSettings, SearcherSettings,
 };
+use muster_common::objective::ObjectiveMetric;
 
 const TEXT: &str = "version: 1
 name: e
@@ -63,6 +65,17 @@ fn pruners_have_their_defaults() {
 }
 
 #[test]
+fn constraints_are_read() {
+    let constraints =
+        |text: &str| searcher(&format!("max_trials: 5, constraints: [{text}]")).constraints;
+    let found = constraints("{metric: loss, max: 0.6}, {metric: auc, min: 0.5, max: 0.9}");
+    let bound = |metric, min, max| Constraint { metric, min, max };
+    let loss = bound(ObjectiveMetric::Loss, None, Some(0.6));
+    assert_eq!(found, [loss, bound(ObjectiveMetric::Auc, Some(0.5), Some(0.9))]);
+    assert_eq!(constraints("{metric: mcc, min: -0.5, max: null}")[0].max, None);
+}
+
+#[test]
 fn a_round_of_hyperband_knows_its_size() {
     let pruner = "pruner: {type: hyperband, min_budget: {steps: 1}}";
     // 81 + 34 + 15 + 8 + 5, as in the paper's table 1.
@@ -83,6 +96,9 @@ fn an_old_journal_is_read() {
         "pruner":{"asha":{"reduction_factor":2,"min_budget":{"examples":2560}}}}"#;
     let read: SearcherSettings = serde_json::from_str(old).unwrap();
     assert_eq!(read.target, None);
+    assert_eq!((read.others.len(), read.constraints.len()), (0, 0));
+    let written = serde_json::to_value(&read).unwrap();
+    assert!(written.get("others").is_none() && written.get("constraints").is_none());
     let halving = HalvingSettings { reduction_factor: 2, min_budget: Budget::Examples(2560) };
     assert_eq!(read.pruner, PrunerSettings::Asha(halving));
 }

@@ -5,6 +5,7 @@ mod budget;
 mod data;
 mod document;
 mod edit;
+mod goal;
 mod hub;
 mod label;
 mod limits;

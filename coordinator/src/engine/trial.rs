@@ -9,15 +9,16 @@
 use std::collections::BTreeSet;
 
 use muster_common::evaluation::Evaluation;
+use muster_common::goal::{Goal, Merit};
 use muster_common::id::Generation;
 use muster_common::manifest::Assignment;
-use muster_common::objective::Objective;
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::population::Descent;
 use super::table::Row;
+use crate::sweep::front;
 
 /// One assignment of hyperparameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,30 +218,55 @@ impl Trial {
         self.resume_point().map_or(0, |checkpoint| checkpoint.step)
     }
 
+    /// How good its results are, lowest rung first.
+    pub fn merits(&self, goal: &Goal) -> impl DoubleEndedIterator<Item = Merit> {
+        self.results.iter().map(|result| goal.merit(&result.evaluation))
+    }
+
+    /// How good the last one is.
+    pub fn last_merit(&self, goal: &Goal) -> Merit {
+        self.results.last().map_or(Merit::NONE, |last| goal.merit(&last.evaluation))
+    }
+
     /// Its best result, by rung.
-    pub fn best_result(&self, objective: Objective) -> Option<&RungResult> {
-        let value = |result: &RungResult| result.evaluation.value(objective.metric);
+    pub fn best_result(&self, goal: &Goal) -> Option<&RungResult> {
+        let merit = |result: &RungResult| goal.merit(&result.evaluation);
         self.results
             .iter()
             .rev()
-            .filter(|result| value(result).is_finite())
-            .min_by(|a, b| objective.standing(value(a), value(b)))
+            .filter(|result| merit(result).is_finite())
+            .min_by(|a, b| goal.standing(&merit(a), &merit(b)))
+    }
+
+    /// The results whose checkpoints are kept: the best, and of several objectives those of its own that
+    /// none of them dominates.
+    pub fn kept_results(&self, goal: &Goal) -> Vec<&RungResult> {
+        let mut kept: Vec<&RungResult> = self.best_result(goal).into_iter().collect();
+        if !goal.is_single() {
+            let merits: Vec<Merit> = self.merits(goal).collect();
+            let front = front::front(goal, &merits);
+            kept.extend(front.into_iter().filter_map(|index| self.results.get(index)));
+        }
+        kept
     }
 
     /// Moves checkpoints that nothing needs to `deleting`: neither among the newest `keep_last` nor
-    /// the one of the best result, nor `wanted` by other trials.
+    /// those of the results that are kept, nor `wanted` by other trials.
     pub(super) fn retire_checkpoints(
         &mut self,
         keep_last: u32,
-        objective: Objective,
+        goal: &Goal,
         wanted: &BTreeSet<CheckpointKey>,
     ) -> Vec<CheckpointKey> {
-        let best = self.best_result(objective).map(|result| result.checkpoint.clone());
+        let kept_results = self.kept_results(goal);
+        let best: BTreeSet<CheckpointKey> =
+            kept_results.into_iter().map(|result| result.checkpoint.clone()).collect();
         let num_old = self.checkpoints.len().saturating_sub(keep_last as usize);
         let (old, new) = self.checkpoints.split_at(num_old);
-        let (kept, retired): (Vec<_>, Vec<_>) = old.iter().cloned().partition(|checkpoint| {
-            Some(checkpoint) == best.as_ref() || wanted.contains(checkpoint)
-        });
+        let (kept, retired): (Vec<_>, Vec<_>) = old
+            .iter()
+            .cloned()
+            .partition(|checkpoint| best.contains(checkpoint) || wanted.contains(checkpoint));
         self.checkpoints = kept.into_iter().chain(new.iter().cloned()).collect();
         self.deleting.extend(retired.iter().cloned());
         retired

@@ -237,6 +237,7 @@ fn searcher(rows: &Rows) -> Value {
     Keys::of(rows, "searcher")
         .must("metric", definition("metric"))
         .may("mode", choice(&["max", "min"]))
+        .may("constraints", list(constraint(rows), 1))
         .may("sampler", sampler(rows))
         .may("max_trials", whole(1, COUNT_MAX))
         .may("max_concurrent", whole(1, COUNT_MAX))
@@ -244,6 +245,18 @@ fn searcher(rows: &Rows) -> Value {
         .may("warm_start", list(name(), 1))
         .may("pruner", pruner(rows))
         .end()
+}
+
+fn constraint(rows: &Rows) -> Value {
+    let mut bounds = Keys::of(rows, "searcher.constraints")
+        .must("metric", definition("metric"))
+        .may("min", json!({"type": "number"}))
+        .may("max", json!({"type": "number"}))
+        .end();
+    if let Some(object) = bounds.as_object_mut() {
+        object.insert("anyOf".to_owned(), json!([{"required": ["min"]}, {"required": ["max"]}]));
+    }
+    bounds
 }
 
 fn sampler(rows: &Rows) -> Value {
