@@ -3,10 +3,10 @@
 
 use muster_common::goal::Constraint;
 use muster_common::manifest::{
-    Budget, HalvingSettings, Manifest, PatienceSettings, PercentileSettings, PopulationSettings,
-    PrunerSettings, SearcherSettings,
+    Budget, Change, HalvingSettings, Manifest, PatienceSettings, PercentileSettings,
+    PopulationSettings, PrunerSettings, SearcherSettings, edited,
 };
-use muster_common::objective::ObjectiveMetric;
+use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 
 const TEXT: &str = "version: 1
 name: e
@@ -73,6 +73,33 @@ fn constraints_are_read() {
     let loss = bound(ObjectiveMetric::Loss, None, Some(0.6));
     assert_eq!(found, [loss, bound(ObjectiveMetric::Auc, Some(0.5), Some(0.9))]);
     assert_eq!(constraints("{metric: mcc, min: -0.5, max: null}")[0].max, None);
+}
+
+#[test]
+fn objectives_are_read_and_can_be_set() {
+    let text = TEXT.to_owned()
+        + "searcher: {objectives: [{metric: accuracy}, {metric: loss}, {metric: mcc, mode: min}], max_trials: 5}\n";
+    let read = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}")).searcher.unwrap();
+    let objective = |metric, mode| Objective { metric, mode };
+    assert_eq!(
+        read.goal().objectives().collect::<Vec<_>>(),
+        [
+            objective(ObjectiveMetric::Accuracy, Mode::Max),
+            objective(ObjectiveMetric::Loss, Mode::Min),
+            objective(ObjectiveMetric::Mcc, Mode::Min),
+        ]
+    );
+    let json = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<SearcherSettings>(&json).unwrap(), read);
+    // As `muster fork --set` does it.
+    let one = TEXT.to_owned() + "searcher: {metric: accuracy, max_trials: 5}\n";
+    let changes = [
+        "searcher.metric=null",
+        "searcher.objectives=[{metric: accuracy}, {metric: loss}, {metric: mcc, mode: min}]",
+    ];
+    let changes: Vec<Change> = changes.iter().map(|text| Change::parse(text).unwrap()).collect();
+    let changed = edited(&one, &changes).unwrap();
+    assert_eq!(Manifest::parse(&changed).unwrap().searcher.unwrap(), read);
 }
 
 #[test]

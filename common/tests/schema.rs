@@ -71,6 +71,8 @@ const BEYOND: &[&str] = &[
     "is above max",
     "write both bounds in one",
     "only results that keep it",
+    "one value says nothing of several",
+    "stands twice; remove one",
 ];
 
 fn configs() -> PathBuf {

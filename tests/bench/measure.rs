@@ -2,6 +2,7 @@
 //! samplers on test functions, and simulated workers. Prints one JSON object.
 
 mod control;
+mod front;
 mod search;
 mod table;
 
@@ -61,9 +62,10 @@ fn main() -> anyhow::Result<()> {
         "tokenize" => tokenize(&flags)?,
         "replay" => replay(&flags)?,
         "search" => search::search(&flags)?,
+        "front" => front::front(&flags)?,
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search|control|table --FLAG VALUE ..."),
+        _ => bail!("usage: measure tokenize|replay|search|front|control|table --FLAG VALUE ..."),
     };
     println!("{result}");
     Ok(())

@@ -1,12 +1,12 @@
 //! What a searcher wants: `metric` with `mode`, or several `objectives`, and `constraints`.
 
-use super::Manifest;
 use super::reader::{Field, Section};
 use super::searcher::SearcherSettings;
 use super::section::{optional, optional_or};
 use super::settings::written;
 use super::validate::Rules;
-use crate::goal::{Constraint, Goal};
+use super::{Manifest, PrunerSettings, SamplerSettings};
+use crate::goal::{Constraint, Goal, OBJECTIVES_MAX};
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 
 /// Where a metric stands in a manifest, key by key.
@@ -14,10 +14,40 @@ type Path = Vec<String>;
 
 /// Reads these keys of the searcher's section.
 pub(super) fn read_goal(section: &Section<'_>) -> Option<Goal> {
-    let objective = read_objective(section);
+    let objectives = match section.get("objectives") {
+        Some(field) => {
+            for own in [section.get("metric"), section.get("mode")].into_iter().flatten() {
+                own.refuse_mend("stands beside `objectives`", "remove it, or `objectives`");
+            }
+            read_objectives(&field)
+        }
+        None => read_objective(section).map(|objective| vec![objective]),
+    };
     let constraints =
         optional_or(section.get("constraints"), Vec::new(), |field| read_constraints(&field));
-    Some(Goal { objective: objective?, others: Vec::new(), constraints: constraints? })
+    let mut objectives = objectives?.into_iter();
+    let objective = objectives.next()?;
+    Some(Goal { objective, others: objectives.collect(), constraints: constraints? })
+}
+
+/// Two or more.
+fn read_objectives(field: &Field<'_>) -> Option<Vec<Objective>> {
+    let read = |item: &Field<'_>| {
+        let section = item.section()?;
+        let objective = read_objective(&section);
+        section.finish();
+        objective
+    };
+    let objectives = read_metrics(field, read, |objective| objective.metric, "remove one")?;
+    match objectives.len() {
+        1 => field.refuse_mend("there is one only", "write `metric` instead, or another objective"),
+        num if num > OBJECTIVES_MAX => {
+            let message = format!("{num} objectives are more than {OBJECTIVES_MAX}");
+            field.refuse_mend(message, "leave some out, or bound them under `constraints`");
+        }
+        _ => return Some(objectives),
+    }
+    None
 }
 
 /// `metric` and `mode`.
@@ -103,7 +133,14 @@ fn read_constraint(field: &Field<'_>) -> Option<Constraint> {
 /// The metrics that a searcher names, with their places.
 pub(super) fn metrics_of(searcher: &SearcherSettings) -> Vec<(Path, ObjectiveMetric)> {
     let path = |keys: &[&str]| keys.iter().copied().map(ToOwned::to_owned).collect::<Path>();
-    let mut named = vec![(path(&["searcher", "metric"]), searcher.objective.metric)];
+    let mut named = Vec::new();
+    for (index, objective) in searcher.goal().objectives().enumerate() {
+        let place = match searcher.others.is_empty() {
+            true => path(&["searcher", "metric"]),
+            false => path(&["searcher", "objectives", &format!("[{index}]"), "metric"]),
+        };
+        named.push((place, objective.metric));
+    }
     for (index, constraint) in searcher.constraints.iter().enumerate() {
         let place = path(&["searcher", "constraints", &format!("[{index}]"), "metric"]);
         named.push((place, constraint.metric));
@@ -112,9 +149,30 @@ pub(super) fn metrics_of(searcher: &SearcherSettings) -> Vec<(Path, ObjectiveMet
 }
 
 impl Rules<'_> {
+    /// What knows one objective only.
+    fn check_several(&self, searcher: &SearcherSettings) {
+        if searcher.target.is_some() {
+            let message = "one value says nothing of several objectives";
+            let mend = "remove it; `max_trials` and `limits` end the search";
+            self.refuse(&["searcher", "target"], message, mend);
+        }
+        if matches!(searcher.pruner, PrunerSettings::Patience(_)) {
+            let message = "`patience` knows when one objective gets better, not several";
+            let mend = "write `asha` or `median`, or one `metric`";
+            self.refuse(&["searcher", "pruner"], message, mend);
+        }
+        if matches!(searcher.sampler, SamplerSettings::CmaEs(_)) {
+            let message = "`cmaes` moves towards one point, and several objectives have many best";
+            self.refuse(&["searcher", "sampler"], message, "write `tpe` or `gp`, or one `metric`");
+        }
+    }
+
     /// What does not go together with what is wanted.
     pub(super) fn check_goal(&self, manifest: &Manifest) {
         let Some(searcher) = &manifest.searcher else { return };
+        if !searcher.others.is_empty() {
+            return self.check_several(searcher);
+        }
         let bounds = searcher.constraints.iter().enumerate();
         for (index, bound) in bounds.filter(|(_, bound)| bound.metric == searcher.objective.metric)
         {

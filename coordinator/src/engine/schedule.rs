@@ -477,6 +477,10 @@ impl Experiment {
             goal.objective.metric.name(),
             result.step
         );
+        let num_front = self.front().len();
+        if num_front > 0 {
+            text += &format!(", of {num_front} results on the front");
+        }
         let breaches: Vec<String> =
             goal.breaches(&result.evaluation).iter().map(Breach::words).collect();
         if !breaches.is_empty() {

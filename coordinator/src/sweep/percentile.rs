@@ -114,6 +114,7 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use muster_common::goal::Constraint;
     use muster_common::manifest::Budget;
     use muster_common::objective::ObjectiveMetric;
 
@@ -150,6 +151,35 @@ mod tests {
         assert!(!goes_on(Mode::Max, 50.0, &[0.24], &others));
         assert!(!goes_on(Mode::Max, 25.0, &[0.31], &others));
         assert!(goes_on(Mode::Max, 75.0, &[0.18], &others));
+    }
+
+    #[test]
+    fn where_constraints_count_so_do_places() {
+        let (every, min_budget) = (Budget::Steps(1), Budget::Steps(1));
+        let settings =
+            PercentileSettings { percentile: 50.0, every, min_budget, startup_trials: 3 };
+        let bound = Constraint { metric: ObjectiveMetric::Mcc, min: Some(0.5), max: None };
+        let loss = Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min };
+        let goal = Goal { constraints: vec![bound], ..loss.into() };
+        let merit = |value: f64, violation| Merit::new([value], violation);
+        let own = [merit(0.0, 0.9), merit(0.0, 0.5)];
+        let others = [merit(5.0, 0.0), merit(6.0, 0.0), merit(0.0, 0.7), merit(0.0, 0.5)];
+        assert_eq!(
+            verdict(&settings, &goal, &own, &others),
+            Verdict::GoOn(
+                "best loss 0.0000, constraints broken by 0.5000 has 2 of 4 other results at this rung \
+                 before it, 50 % of them may be"
+                    .to_owned()
+            )
+        );
+        let others = [merit(5.0, 0.0), merit(6.0, 0.0), merit(7.0, 0.0), merit(0.0, 0.5)];
+        assert!(matches!(verdict(&settings, &goal, &own, &others), Verdict::Stop(_)));
+        // Without constraints the same values are compared as ever.
+        let kept = [merit(5.0, 0.0), merit(6.0, 0.0), merit(0.0, 0.0)];
+        assert!(matches!(
+            verdict(&settings, &loss.into(), &[merit(5.1, 0.0)], &kept),
+            Verdict::Stop(_)
+        ));
     }
 
     #[test]

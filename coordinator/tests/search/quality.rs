@@ -107,6 +107,14 @@ fn fonseca_fleming(x: &[f64]) -> (Vec<f64>, f64) {
     (vec![value(1.0), value(-1.0)], 0.0)
 }
 
+/// Deb, Thiele, Laumanns, Zitzler 2002, DTLZ2 with three objectives: a part of a sphere.
+fn dtlz2(x: &[f64]) -> (Vec<f64>, f64) {
+    let g: f64 = x[2..].iter().map(|x| (x - 0.5).powi(2)).sum();
+    let (a, b) = (x[0] * PI / 2.0, x[1] * PI / 2.0);
+    let values = [a.cos() * b.cos(), a.cos() * b.sin(), a.sin()];
+    (values.iter().map(|value| value * (1.0 + g)).collect(), 0.0)
+}
+
 /// Binh, Korn 1997: two objectives and two constraints.
 fn binh_korn(x: &[f64]) -> (Vec<f64>, f64) {
     let (x, y) = (5.0 * x[0], 3.0 * x[1]);
@@ -157,9 +165,10 @@ fn constrained_minima_are_found_more_closely_than_by_chance() {
 
 #[test]
 fn fronts_cover_more_than_by_chance() {
-    let functions: [(&str, Function, SearchSpace, Goal, &[f64]); 3] = [
+    let functions: [(&str, Function, SearchSpace, Goal, &[f64]); 4] = [
         ("zdt1", zdt1, cube(3, 0.0, 1.0), goal(2, false), &[1.1, 6.0]),
         ("fonseca-fleming", fonseca_fleming, cube(3, -4.0, 4.0), goal(2, false), &[1.0, 1.0]),
+        ("dtlz2", dtlz2, cube(4, 0.0, 1.0), goal(3, false), &[1.1, 1.1, 1.1]),
         ("binh-korn", binh_korn, cube(2, 0.0, 1.0), goal(2, true), &[140.0, 50.0]),
     ];
     for (name, function, space, goal, reference) in functions {
@@ -167,7 +176,10 @@ fn fronts_cover_more_than_by_chance() {
             let run = |seed| search(sampler, (&space, &goal), seed, num_trials, function);
             (0..NUM_SEEDS).map(|seed| volume(&run(seed), reference)).collect()
         };
-        for (sampler, num_trials) in [(tpe(), 80), (gp(), 40)] {
+        // The sides of this one have nothing to do with each other.
+        let multivariate = name != "dtlz2";
+        let tpe = SamplerSettings::Tpe(TpeSettings { multivariate, ..TpeSettings::default() });
+        for (sampler, num_trials) in [(tpe, 80), (gp(), 40)] {
             let (learned, drawn) =
                 (volumes(&sampler, num_trials), volumes(&SamplerSettings::Random, num_trials));
             let num_wins = learned.iter().zip(&drawn).filter(|(a, b)| a > b).count();
