@@ -135,9 +135,11 @@ pub(super) fn metrics_of(searcher: &SearcherSettings) -> Vec<(Path, ObjectiveMet
     let path = |keys: &[&str]| keys.iter().copied().map(ToOwned::to_owned).collect::<Path>();
     let mut named = Vec::new();
     for (index, objective) in searcher.goal().objectives().enumerate() {
-        let place = match searcher.others.is_empty() {
-            true => path(&["searcher", "metric"]),
-            false => path(&["searcher", "objectives", &format!("[{index}]"), "metric"]),
+        let item = format!("[{index}]");
+        let place = if searcher.others.is_empty() {
+            path(&["searcher", "metric"])
+        } else {
+            path(&["searcher", "objectives", &item, "metric"])
         };
         named.push((place, objective.metric));
     }

@@ -6,7 +6,9 @@ use muster_common::seed::Seed;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{ExperimentEnd, Phase};
 use muster_coordinator::engine::trial::TrialState;
-use muster_coordinator::view::why;
+use muster_coordinator::live::Live;
+use muster_coordinator::rpc::{experiment_from_wire, experiment_to_wire};
+use muster_coordinator::view::{project, why};
 
 use super::slots::{Slots, manifest};
 
@@ -239,5 +241,27 @@ fn a_warm_start_needs_the_same_objectives() {
         let before = slots.engine.experiments().count();
         slots.submit(manifest("{steps: 10}", &searcher));
         assert_eq!(slots.engine.experiments().count() > before, is_taken, "{objectives}");
+    }
+}
+
+/// What `muster ls` and `watch` of another process show is what the coordinator sees.
+#[test]
+fn a_view_with_a_front_and_constraints_arrives_whole() {
+    for goal in
+        [SEVERAL.to_owned(), format!("metric: loss, {BOUND}"), format!("{SEVERAL}, {BOUND}")]
+    {
+        let slots = run(&format!("{goal}, max_trials: 7"), 10, against_each_other);
+        let now = Timestamp(slots.now);
+        let view = project(&slots.engine, slots.experiment(), &Live::default(), now);
+        let arrived = experiment_from_wire(experiment_to_wire(&view)).unwrap();
+        assert_eq!(arrived, view);
+        assert_eq!(
+            view.front.is_empty(),
+            !goal.contains("objectives") || goal.contains("constraints")
+        );
+        assert_eq!(view.breaches().is_empty(), !goal.contains("constraints"));
+        let ranked: Vec<u32> = view.ranked().iter().map(|trial| trial.id.number).collect();
+        assert_eq!(ranked.len(), 7);
+        assert_eq!(Some(ranked[0]), view.best.as_ref().map(|best| best.trial.number));
     }
 }

@@ -25,8 +25,8 @@ pub fn fronts(goal: &Goal, merits: &[Merit]) -> Vec<Vec<usize>> {
     let mut fronts: Vec<Vec<(usize, &Merit)>> = Vec::new();
     for entry in sorted {
         let is_dominated = |front: &Vec<(usize, &Merit)>| {
-            let looked_at = front.iter().rev().take(num_looked_at);
-            looked_at.into_iter().any(|(_, other)| goal.dominates(other, entry.1))
+            let mut looked_at = front.iter().rev().take(num_looked_at);
+            looked_at.any(|(_, other)| goal.dominates(other, entry.1))
         };
         let place = fronts.partition_point(is_dominated);
         match fronts.get_mut(place) {

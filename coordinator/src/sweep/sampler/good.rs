@@ -104,12 +104,12 @@ fn weights(goal: &Goal, good: &[(usize, Merit)]) -> Vec<f64> {
     let added = contributions(&unit_costs(&costs), &reference(goal));
     let most = added.iter().copied().fold(LEAST_WEIGHT, f64::max);
     let mut added = added.into_iter();
-    let weight = |merit: &Merit| match merit.is_feasible() {
-        true if costs.len() == 1 => 1.0,
-        true => (added.next().unwrap_or(0.0) / most).max(LEAST_WEIGHT),
-        // Where nothing keeps all constraints, what is nearest to it is all there is.
-        false if costs.is_empty() => 1.0,
-        false => LEAST_WEIGHT,
+    let weight = |merit: &Merit| {
+        if !merit.is_feasible() {
+            // Where nothing keeps all constraints, what is nearest to it is all there is.
+            return if costs.is_empty() { 1.0 } else { LEAST_WEIGHT };
+        }
+        (added.next().unwrap_or(0.0) / most).max(LEAST_WEIGHT)
     };
     merits.iter().map(weight).collect()
 }
