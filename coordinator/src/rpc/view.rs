@@ -63,7 +63,7 @@ pub fn experiment_to_wire(view: &ExperimentView) -> v1::ExperimentView {
         ordered: view.ordered,
         warnings: view.warnings.clone(),
         training_objective: view.training_objective.name().to_owned(),
-        other_objectives: view.goal.others.iter().map(objective_to_wire).collect(),
+        other_objectives: view.goal.others.iter().copied().map(objective_to_wire).collect(),
         constraints: view.goal.constraints.iter().map(constraint_to_wire).collect(),
         front: view.front.iter().map(front_to_wire).collect(),
     }
@@ -107,7 +107,7 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
     })
 }
 
-fn objective_to_wire(objective: &Objective) -> v1::Objective {
+fn objective_to_wire(objective: Objective) -> v1::Objective {
     let metric = objective.metric.name().to_owned();
     v1::Objective { metric, maximize: objective.mode == Mode::Max }
 }

@@ -37,7 +37,9 @@ fn goal(num: usize) -> Goal {
 fn ranks(goal: &Goal, merits: &[Merit]) -> Vec<usize> {
     let mut ranks = vec![usize::MAX; merits.len()];
     for (rank, front) in fronts(goal, merits).into_iter().enumerate() {
-        front.into_iter().for_each(|index| ranks[index] = rank);
+        for index in front {
+            ranks[index] = rank;
+        }
     }
     ranks
 }
