@@ -7,6 +7,7 @@ pub mod columnar;
 pub mod compute;
 pub mod digest;
 pub mod evaluation;
+pub mod goal;
 pub mod id;
 pub mod log_store;
 pub mod manifest;

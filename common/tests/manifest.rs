@@ -115,6 +115,8 @@ fn every_key_arrives() {
         hyperparameters: full_space(),
         searcher: Some(SearcherSettings {
             objective: Objective { metric: ObjectiveMetric::MacroF1, mode: Mode::Max },
+            others: Vec::new(),
+            constraints: Vec::new(),
             max_trials: 16,
             max_concurrent: Some(4),
             sampler: SamplerSettings::Random,
@@ -202,6 +204,8 @@ fn a_sweep_has_its_defaults() {
     let (sampler, pruner) = (SamplerSettings::Random, PrunerSettings::None);
     let expected = SearcherSettings {
         objective,
+        others: Vec::new(),
+        constraints: Vec::new(),
         max_trials: 5,
         max_concurrent: None,
         sampler,

@@ -2,6 +2,7 @@
 //! samplers on test functions, simulated workers, and checkpoints. Prints one JSON object.
 
 mod control;
+mod front;
 mod rows;
 mod search;
 mod storage;
@@ -63,12 +64,13 @@ fn main() -> anyhow::Result<()> {
         "tokenize" => tokenize(&flags)?,
         "replay" => replay(&flags)?,
         "search" => search::search(&flags)?,
+        "front" => front::front(&flags)?,
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
         "storage" => storage::storage(&flags)?,
         "rows" => rows::rows(&flags)?,
         _ => bail!(
-            "usage: measure tokenize|replay|search|control|table|storage|rows --FLAG VALUE ..."
+            "usage: measure tokenize|replay|search|front|control|table|storage|rows --FLAG VALUE ..."
         ),
     };
     println!("{result}");

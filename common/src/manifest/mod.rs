@@ -6,6 +6,7 @@ mod budget;
 mod data;
 mod document;
 mod edit;
+mod goal;
 mod hub;
 mod label;
 mod limits;

@@ -86,7 +86,7 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
         if !view.reason.is_empty() {
             println!("{}", view.reason);
         }
-        print!("{}{}", table::trials(&view), table::ranks(&view));
+        print!("{}{}{}", table::trials(&view), table::front(&view), table::ranks(&view));
         return Ok(Exit::Done);
     }
     let response = client
@@ -104,7 +104,11 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
         let state =
             if view.paused && !view.state.is_ended() { "paused" } else { view.state.name() };
         let best = view.best.as_ref().map_or_else(String::new, |best| {
-            format!("{} {:.4}", view.objective.metric.name(), best.objective)
+            let front = match view.front.len() {
+                0 => String::new(),
+                num => format!(" (front of {num})"),
+            };
+            view.goal.words(&view.goal.merit(&best.validation)) + &front
         });
         println!(
             "{:<24} {:<10} {:>3} of {:<3} trials  {:>3} running  {:>8}  {best}",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use muster_common::digest::ContentHash;
 use muster_common::evaluation::Evaluation;
-use muster_common::manifest::{Precision, TrialSettings};
+use muster_common::manifest::{Precision, SearcherSettings, TrialSettings};
 use muster_common::metric::{MetricName, MetricSeries};
 use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
@@ -267,7 +267,7 @@ impl<'a> Session<'a> {
         let before_commit = Arc::new(move || flushed.flush().map_err(|error| error.to_string()));
         let writer = Writer::new(bench.runtime.clone(), bench.store.clone(), origin, before_commit);
         let manifest = &bench.spec.manifest;
-        let searched = manifest.searcher.as_ref().map(|searcher| searcher.objective.metric);
+        let goal = manifest.searcher.as_ref().map(SearcherSettings::goal);
         Self {
             directives: bench.directives.clone(),
             outbox: bench.outbox.clone(),
@@ -279,7 +279,7 @@ impl<'a> Session<'a> {
             validation,
             precision: manifest.training.precision,
             is_ordered: manifest.evaluation.is_ordered(labels)
-                || searched.is_some_and(ObjectiveMetric::needs_order),
+                || goal.is_some_and(|goal| goal.metrics().any(ObjectiveMetric::needs_order)),
             group,
             usage: Usage::begin(),
         }
