@@ -36,6 +36,8 @@ use std::sync::Arc;
 
 use object_store::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{Attempt, TrialId};
 use crate::storage::{Layout, Store, StoreError};
 use crate::time::Timestamp;
