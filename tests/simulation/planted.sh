@@ -16,8 +16,10 @@ git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | t
 ln -s "$PWD/.cache" "$tree/.cache"
 # What other crates are built to is the same here.
 if [ -d target/release ] && [ ! -d "$CARGO_TARGET_DIR/release" ]; then
-    cp -al target/release "$CARGO_TARGET_DIR/release"
+    cp -a --reflink=auto target/release "$CARGO_TARGET_DIR/release"
 fi
+# The copy lies inside a repository, where `git apply` would take paths from its root and pass over all of these.
+export GIT_CEILING_DIRECTORIES=$PWD/target/planted
 cd "$tree"
 
 simulate() {

@@ -134,14 +134,17 @@ fn last_value(trial: &Trial, metric: ObjectiveMetric) -> f64 {
 
 impl Experiment {
     /// A checkpoint exists; older ones that nothing needs go.
-    fn commit(&mut self, number: u32, checkpoint: CheckpointKey, actions: &mut Vec<Action>) {
-        let (objective, id) = (self.objective(), self.id.clone());
+    fn commit(&mut self, number: u32, mut checkpoint: CheckpointKey, actions: &mut Vec<Action>) {
+        let objective = self.objective();
+        // The report brought a copy of the name; there is one for all.
+        if checkpoint.trial.experiment == self.id {
+            checkpoint.trial.experiment = self.id.clone();
+        }
         let Some(trial) = self.trials.get_mut(&number) else { return };
         if trial.checkpoints.contains(&checkpoint) {
             return;
         }
         trial.checkpoints.push(checkpoint);
-        trial.share_name(&id);
         trial.origin = None;
         let wanted = self.wanted_checkpoints();
         // In a population, what others have may be needed no more either.

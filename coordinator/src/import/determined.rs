@@ -1,7 +1,6 @@
 //! Determined's experiment configuration (`docs/reference/experiment-config-reference` of version 0.38, and
 //! the lengths in `max_length` of earlier ones).
 
-use muster_common::id::ProjectName;
 use muster_common::objective::Mode;
 
 use super::domain::{Domain, whole};
@@ -40,14 +39,7 @@ const UNITS: [(&str, &str); 6] = [
 
 pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
     let root = reader.root();
-    for (key, reason) in REASONS {
-        if let Some(place) = root.get(key) {
-            place.leave_out(reason);
-        }
-    }
-    draft.name = root.take_text("name").map(ToOwned::to_owned);
-    draft.project = root.take_text("project").and_then(ProjectName::of_user);
-    draft.description = root.take_text("description").map(ToOwned::to_owned);
+    draft.take_head(&root, &REASONS);
     draft.max_restarts = root.take_whole("max_restarts").map(|restarts| restarts.min(1000));
     if let Some(reproducibility) = root.get("reproducibility") {
         draft.seed = reproducibility.take_whole("experiment_seed");

@@ -85,6 +85,18 @@ impl Draft {
         self.assumed.push(Remark { line: 0, path: path.to_owned(), reason: reason.into() });
     }
 
+    /// Takes what names the experiment, and leaves out what has no place here, each with the reason.
+    pub(super) fn take_head(&mut self, root: &Place<'_>, reasons: &[(&str, &str)]) {
+        for (key, reason) in reasons {
+            if let Some(place) = root.get(key) {
+                place.leave_out(*reason);
+            }
+        }
+        self.name = root.take_text("name").map(ToOwned::to_owned);
+        self.project = root.take_text("project").and_then(ProjectName::of_user);
+        self.description = root.take_text("description").map(ToOwned::to_owned);
+    }
+
     /// Takes a hyperparameter under its foreign name, or says why not.
     pub(super) fn put(&mut self, name: &str, place: &Place<'_>, domain: Result<Domain, String>) {
         if names::is_epochs(name) {

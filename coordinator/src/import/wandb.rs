@@ -1,6 +1,5 @@
 //! W&B's sweep configuration (`guides/sweeps/sweep-config-keys`).
 
-use muster_common::id::ProjectName;
 use muster_common::objective::Mode;
 
 use super::domain::{Domain, whole};
@@ -17,14 +16,7 @@ const REASONS: [(&str, &str); 5] = [
 
 pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
     let root = reader.root();
-    for (key, reason) in REASONS {
-        if let Some(place) = root.get(key) {
-            place.leave_out(reason);
-        }
-    }
-    draft.name = root.take_text("name").map(ToOwned::to_owned);
-    draft.project = root.take_text("project").and_then(ProjectName::of_user);
-    draft.description = root.take_text("description").map(ToOwned::to_owned);
+    draft.take_head(&root, &REASONS);
     draft.is_search = true;
     "random".clone_into(&mut draft.sampler);
     match root.take_text("method") {
