@@ -3,8 +3,7 @@
 usage: metrics_readable.py DIRECTORY SQL_FILE
 
 Prints one JSON object: `columns` (name and Arrow type), `metadata` (key-value metadata of the first
-file), `rows` (rows of all files) and `effective` (what the query in SQL_FILE says, with the word
-DIRECTORY replaced). Values are written as the 16 hexadecimal digits of their bits, because JSON knows
+file), `rows` (rows of all files) and `effective` (what the query in SQL_FILE says). Values are written as the 16 hexadecimal digits of their bits, because JSON knows
 no NaN.
 """
 
@@ -29,7 +28,7 @@ def main():
             if table.column(name).null_count:
                 sys.exit(f"{file} has nulls in {name}")
     metadata = pq.read_metadata(files[0]).metadata
-    query = sql_file.read_text(encoding="utf-8").replace("DIRECTORY", str(directory))
+    query = sql_file.read_text(encoding="utf-8")
     connection = duckdb.connect()
     points = connection.sql(
         f"SELECT trial, rank, step, name, value, attempt, epoch_ms(recorded_at) FROM ({query})"

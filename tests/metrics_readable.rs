@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use muster_common::evaluation::prediction::{self, Prediction};
 use muster_common::id::{Attempt, TrialId};
-use muster_common::metric::{self, EFFECTIVE_SQL, METRIC_FORMAT_KEY, MetricName, MetricPoint};
+use muster_common::metric::{
+    self, Compaction, EFFECTIVE_SQL, METRIC_FORMAT_KEY, MetricName, MetricPoint,
+};
 use muster_common::seed::Seed;
 use muster_common::storage::{Layout, Store};
 use muster_worker::metrics::{MetricOrigin, MetricSink};
@@ -49,7 +51,8 @@ fn python() -> Option<PathBuf> {
 
 impl Bench {
     fn sink(&self, attempt: u32, rank: u32, resumed_from: u64) -> MetricSink {
-        let origin = MetricOrigin { trial: trial(), attempt: Attempt(attempt), rank, resumed_from };
+        let (trial, attempt, host) = (trial(), Attempt(attempt), format!("node-{rank}").into());
+        let origin = MetricOrigin { trial, attempt, rank, resumed_from, host };
         MetricSink::new(self.store.clone(), origin, self.runtime.handle())
     }
 
@@ -61,7 +64,8 @@ impl Bench {
     fn theirs(&self, python: &Path) -> Value {
         let directory = self.store.local_path(&metric::directory(&trial())).unwrap();
         let sql = self.directory.path().join("effective.sql");
-        std::fs::write(&sql, EFFECTIVE_SQL).unwrap();
+        let store = self.directory.path().join("store").display().to_string();
+        std::fs::write(&sql, EFFECTIVE_SQL.replace("muster-data", &store)).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("metrics_readable.py");
         let mut reader = tokio::process::Command::new(python);
         reader.arg(script).args([&directory, &sql]).stdin(Stdio::null()).kill_on_drop(true);
@@ -133,7 +137,15 @@ fn a_superseded_attempt_is_read_alike_by_everybody() {
     let theirs = bench.theirs(&python);
     assert_same(&theirs, &ours);
     assert_eq!(theirs["rows"], 60 + 1 + 2 * 12);
-    assert_eq!(theirs["metadata"][METRIC_FORMAT_KEY], "1");
+    // One file in place of all says the same, with every key once.
+    let compaction = bench.runtime.block_on(metric::compact(&bench.store, &trial())).unwrap();
+    assert_eq!(compaction, Compaction::Done { num_rows: 60 + 1 + 12, num_files: 6 });
+    // As text, which compares a loss that is not a number too.
+    assert_eq!(format!("{:?}", bench.ours()), format!("{ours:?}"));
+    let theirs = bench.theirs(&python);
+    assert_same(&theirs, &ours);
+    assert_eq!(theirs["rows"], 60 + 1 + 12);
+    assert_eq!(theirs["metadata"][METRIC_FORMAT_KEY], "2");
     let columns = json!([
         ["trial", "string"],
         ["attempt", "uint32"],
@@ -142,7 +154,11 @@ fn a_superseded_attempt_is_read_alike_by_everybody() {
         ["step", "uint64"],
         ["name", "string"],
         ["value", "double"],
-        ["recorded_at", "timestamp[ms, tz=UTC]"]
+        ["recorded_at", "timestamp[ms, tz=UTC]"],
+        ["experiment", "string"],
+        ["unit", "string"],
+        ["host", "string"],
+        ["superseded", "bool"]
     ]);
     assert_eq!(theirs["columns"], columns);
 }

@@ -178,6 +178,8 @@ impl<'a> Recorder<'a> {
 }
 
 impl Host for Recorder<'_> {
+    fn measure(&mut self, _step: u64) {}
+
     fn directive(&mut self) -> Option<Directive> {
         None
     }

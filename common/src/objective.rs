@@ -101,6 +101,24 @@ impl ObjectiveMetric {
         }
     }
 
+    /// The smallest and the largest value that it can have.
+    pub fn range(self) -> (f64, f64) {
+        match self {
+            Self::Mcc | Self::QuadraticKappa => (-1.0, 1.0),
+            Self::Loss | Self::MaskedLoss | Self::MeanAbsoluteError => (0.0, f64::INFINITY),
+            Self::Perplexity => (1.0, f64::INFINITY),
+            _ => (0.0, 1.0),
+        }
+    }
+
+    /// The same for people.
+    pub fn range_words(self) -> String {
+        match self.range() {
+            (low, high) if high.is_finite() => format!("{low} to {high}"),
+            (low, _) => format!("{low} or more"),
+        }
+    }
+
     /// Whether it means something only where classes are in an order.
     pub fn needs_order(self) -> bool {
         matches!(self, Self::OffByOneAccuracy | Self::MeanAbsoluteError | Self::QuadraticKappa)

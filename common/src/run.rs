@@ -81,6 +81,9 @@ pub struct TrainTask {
     /// Continue from here; absent: from the pretrained weights. A checkpoint of another trial of the
     /// experiment may have been made with other hyperparameters, of those that can change.
     pub resume_from: Option<CheckpointKey>,
+    /// Earlier checkpoints of the same lineage, newest first, that stand in for one that has come to harm.
+    #[serde(default)]
+    pub earlier: Vec<CheckpointKey>,
     /// Number of the trial whose random choices it goes on with; absent: its own.
     #[serde(default)]
     pub seed_of: Option<u32>,

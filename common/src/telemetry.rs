@@ -4,8 +4,10 @@
 //! and those of the spans around it, of which the inner ones win. Whatever belongs to a run has
 //! `experiment`, `trial` (unless the run has none), `run` and `rank`; what belongs to a step has `step`.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -59,7 +61,7 @@ pub fn install(process: &'static str, filter: &str, format: LogFormat) {
         Ok(spans) => filter.add_directive(spans),
         Err(_) => filter,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Tee);
     let installed = match format {
         LogFormat::Text => {
             builder.with_ansi(io::stderr().is_terminal()).with_target(false).try_init()
@@ -83,6 +85,61 @@ pub fn install(process: &'static str, filter: &str, format: LogFormat) {
         })),
         (Ok(()), LogFormat::Text) => {}
     }
+}
+
+/// Lines that [`recent_lines`] holds back at most.
+const RECENT_MAX: usize = 4096;
+
+static RECENT: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
+
+/// Standard error, and a copy for whoever keeps the lines of this process.
+struct Tee;
+
+impl io::Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(recent) = &mut *RECENT.lock().unwrap_or_else(PoisonError::into_inner) {
+            if recent.len() == RECENT_MAX {
+                recent.pop_front();
+            }
+            recent.push_back(without_colors(&String::from_utf8_lossy(bytes)));
+        }
+        io::stderr().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Without the escape sequences that color text on a terminal.
+fn without_colors(text: &str) -> String {
+    let mut pieces = text.split('\u{1b}');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        plain += piece.split_once('m').map_or(piece, |(_, after)| after);
+    }
+    plain
+}
+
+/// From now on lines of this process are held for [`recent_lines`]; called before [`install`].
+pub fn hold_lines() {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.get_or_insert_default();
+}
+
+/// Lines that this process has logged since the last call, oldest first, if [`hold_lines`] was called; of
+/// very many the newest.
+pub fn recent_lines() -> Vec<String> {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.as_mut().map(|lines| lines.drain(..).collect()).unwrap_or_default()
+}
+
+/// Now, as log lines say it: RFC 3339, UTC, microseconds.
+pub fn timestamp() -> String {
+    let mut now = String::new();
+    // Writing to a string does not fail.
+    let _written = SystemTime.format_time(&mut Writer::new(&mut now));
+    now
 }
 
 /// What lines about a run name.
@@ -123,6 +180,20 @@ impl RunIds {
     }
 }
 
+/// The run that a line of either format names, if it names one.
+pub fn named_run(line: &str) -> Option<Generation> {
+    let line = without_colors(line);
+    if line.starts_with('{') {
+        let object: Map<String, Value> = serde_json::from_str(&line).ok()?;
+        return object.get("run")?.as_u64().map(Generation);
+    }
+    // Of the spans before the message: `run{experiment=demo-1 trial=3 run=17 rank=0}: ...`.
+    let (_, fields) = line.split_once("run{")?;
+    let (fields, _) = fields.split_once('}')?;
+    let number = fields.split(' ').find_map(|field| field.strip_prefix("run="))?;
+    number.parse().ok().map(Generation)
+}
+
 /// A line that a library wrote to standard error, as one of `format`: JSON if it is not already.
 pub fn foreign_line(
     process: &str,
@@ -148,9 +219,7 @@ pub fn foreign_line(
 }
 
 fn heading(level: &str, process: &str, target: &str) -> Map<String, Value> {
-    let mut now = String::new();
-    // Writing to a string does not fail.
-    let _written = SystemTime.format_time(&mut Writer::new(&mut now));
+    let now = timestamp();
     let mut object = Map::new();
     for (name, value) in
         [("timestamp", now.as_str()), ("level", level), ("process", process), ("target", target)]
@@ -256,6 +325,23 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_both_formats_name_their_run() {
+        let sink = Sink::default();
+        let lines = sink.clone();
+        let text = tracing_subscriber::fmt().with_target(false).with_writer(move || lines.clone());
+        tracing::subscriber::with_default(text.finish(), || {
+            tracing::warn!("run=4");
+            ids().span().in_scope(|| tracing::warn!("an example {{run=5}}"));
+        });
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let named: Vec<_> = text.lines().map(named_run).collect();
+        assert_eq!(named, [None, Some(Generation(17))], "{text}");
+        let json = |ids| foreign_line("runner", ids, "a line".to_owned(), LogFormat::Json);
+        assert_eq!(named_run(&json(Some(&ids()))), Some(Generation(17)));
+        assert_eq!(named_run(&json(None)), None);
+    }
+
+    #[test]
     fn a_line_is_one_flat_object_with_the_fields_of_its_spans() {
         let sink = Sink::default();
         let lines = sink.clone();
@@ -278,6 +364,12 @@ mod tests {
             "trial": 3, "run": 17, "rank": 1, "step": 7, "rate": "NaN", "list": "[1, 2]",
         });
         assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn colors_are_taken_out() {
+        let line = "\u{1b}[2m2026-01-01\u{1b}[0m \u{1b}[32m INFO\u{1b}[0m ready\n";
+        assert_eq!(without_colors(line), "2026-01-01  INFO ready\n");
     }
 
     #[test]

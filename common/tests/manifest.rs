@@ -115,6 +115,8 @@ fn every_key_arrives() {
         hyperparameters: full_space(),
         searcher: Some(SearcherSettings {
             objective: Objective { metric: ObjectiveMetric::MacroF1, mode: Mode::Max },
+            others: Vec::new(),
+            constraints: Vec::new(),
             max_trials: 16,
             max_concurrent: Some(4),
             sampler: SamplerSettings::Random,
@@ -126,7 +128,11 @@ fn every_key_arrives() {
             warm_start: Vec::new(),
         }),
         budget: Budget::Examples(27_000),
-        checkpoint: CheckpointSettings { every_steps: Some(100), keep_last: 5 },
+        checkpoint: CheckpointSettings {
+            every_steps: Some(100),
+            keep_last: 5,
+            ..CheckpointSettings::DEFAULT
+        },
         resources: Resources { slots: Slots::Fixed(1), max_slots: Some(1024), priority: -5 },
         limits: Limits { hours: Some(12.0), slot_hours: Some(96.5), trial_hours: Some(2.0) },
         max_restarts: 0,
@@ -168,7 +174,7 @@ fn what_is_left_out_has_its_default() {
         hyperparameters: SearchSpace::new(),
         searcher: None,
         budget: Budget::Epochs(2.5),
-        checkpoint: CheckpointSettings { every_steps: None, keep_last: 2 },
+        checkpoint: CheckpointSettings::DEFAULT,
         resources: Resources::default(),
         limits: Limits::default(),
         max_restarts: 3,
@@ -198,6 +204,8 @@ fn a_sweep_has_its_defaults() {
     let (sampler, pruner) = (SamplerSettings::Random, PrunerSettings::None);
     let expected = SearcherSettings {
         objective,
+        others: Vec::new(),
+        constraints: Vec::new(),
         max_trials: 5,
         max_concurrent: None,
         sampler,
@@ -332,6 +340,30 @@ fn what_is_frozen_and_drawn_anew_is_read() {
     let old = r#"{"pretrained":"m","max_length":8,"freeze_embeddings":false,"freeze_layers":0}"#;
     let old: ModelSettings = serde_json::from_str(old).unwrap();
     assert!(!old.freezes() && old.reinitialize_layers == 0);
+}
+
+#[test]
+fn what_is_kept_is_read_and_old_journals_keep_what_they_did() {
+    let section =
+        "checkpoint: {every_steps: 5, keep_last: 3, keep_best: 4, keep_every_steps: 100}\n";
+    let manifest = Manifest::parse(&format!("{MINIMAL}{section}")).unwrap();
+    let wanted = CheckpointSettings {
+        every_steps: Some(5),
+        keep_last: 3,
+        keep_best: 4,
+        keep_every_steps: Some(100),
+    };
+    assert_eq!(manifest.checkpoint, wanted);
+    assert_round_trip(&manifest);
+    for (wrong, word) in
+        [("keep_best: 0", "1 to 1000000"), ("keep_evry_steps: 1", "keep_every_steps")]
+    {
+        let refused = Manifest::parse(&format!("{MINIMAL}checkpoint: {{{wrong}}}\n")).unwrap_err();
+        assert!(refused.to_string().contains(word), "{refused}");
+    }
+    let old: CheckpointSettings =
+        serde_json::from_str(r#"{"every_steps": null, "keep_last": 2}"#).unwrap();
+    assert_eq!(old, CheckpointSettings::DEFAULT);
 }
 
 #[test]

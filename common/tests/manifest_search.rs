@@ -1,10 +1,12 @@
 //! The searcher's part of manifests: what is filled in when little is written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use muster_common::goal::Constraint;
 use muster_common::manifest::{
-    Budget, HalvingSettings, Manifest, PatienceSettings, PercentileSettings, PopulationSettings,
-    PrunerSettings, SearcherSettings,
+    Budget, Change, HalvingSettings, Manifest, PatienceSettings, PercentileSettings,
+    PopulationSettings, PrunerSettings, SearcherSettings, edited,
 };
+use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 
 const TEXT: &str = "version: 1
 name: e
@@ -63,6 +65,44 @@ fn pruners_have_their_defaults() {
 }
 
 #[test]
+fn constraints_are_read() {
+    let constraints =
+        |text: &str| searcher(&format!("max_trials: 5, constraints: [{text}]")).constraints;
+    let found = constraints("{metric: loss, max: 0.6}, {metric: auc, min: 0.5, max: 0.9}");
+    let bound = |metric, min, max| Constraint { metric, min, max };
+    let loss = bound(ObjectiveMetric::Loss, None, Some(0.6));
+    assert_eq!(found, [loss, bound(ObjectiveMetric::Auc, Some(0.5), Some(0.9))]);
+    assert_eq!(constraints("{metric: mcc, min: -0.5, max: null}")[0].max, None);
+}
+
+#[test]
+fn objectives_are_read_and_can_be_set() {
+    let text = TEXT.to_owned()
+        + "searcher: {objectives: [{metric: accuracy}, {metric: loss}, {metric: mcc, mode: min}], max_trials: 5}\n";
+    let read = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}")).searcher.unwrap();
+    let objective = |metric, mode| Objective { metric, mode };
+    assert_eq!(
+        read.goal().objectives().collect::<Vec<_>>(),
+        [
+            objective(ObjectiveMetric::Accuracy, Mode::Max),
+            objective(ObjectiveMetric::Loss, Mode::Min),
+            objective(ObjectiveMetric::Mcc, Mode::Min),
+        ]
+    );
+    let json = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<SearcherSettings>(&json).unwrap(), read);
+    // As `muster fork --set` does it.
+    let one = TEXT.to_owned() + "searcher: {metric: accuracy, max_trials: 5}\n";
+    let changes = [
+        "searcher.metric=null",
+        "searcher.objectives=[{metric: accuracy}, {metric: loss}, {metric: mcc, mode: min}]",
+    ];
+    let changes: Vec<Change> = changes.iter().map(|text| Change::parse(text).unwrap()).collect();
+    let changed = edited(&one, &changes).unwrap();
+    assert_eq!(Manifest::parse(&changed).unwrap().searcher.unwrap(), read);
+}
+
+#[test]
 fn a_round_of_hyperband_knows_its_size() {
     let pruner = "pruner: {type: hyperband, min_budget: {steps: 1}}";
     // 81 + 34 + 15 + 8 + 5, as in the paper's table 1.
@@ -83,6 +123,9 @@ fn an_old_journal_is_read() {
         "pruner":{"asha":{"reduction_factor":2,"min_budget":{"examples":2560}}}}"#;
     let read: SearcherSettings = serde_json::from_str(old).unwrap();
     assert_eq!(read.target, None);
+    assert_eq!((read.others.len(), read.constraints.len()), (0, 0));
+    let written = serde_json::to_value(&read).unwrap();
+    assert!(written.get("others").is_none() && written.get("constraints").is_none());
     let halving = HalvingSettings { reduction_factor: 2, min_budget: Budget::Examples(2560) };
     assert_eq!(read.pruner, PrunerSettings::Asha(halving));
 }

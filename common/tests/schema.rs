@@ -68,6 +68,11 @@ const BEYOND: &[&str] = &[
     "goes on from a better one",
     "with float16 a trial cannot go on",
     "is none of them",
+    "is above max",
+    "write both bounds in one",
+    "only results that keep it",
+    "one value says nothing of several",
+    "stands twice; remove one",
 ];
 
 fn configs() -> PathBuf {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use muster_common::storage::{Layout, Store, StoreError};
 use muster_common::telemetry::RunIds;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -75,7 +75,7 @@ async fn do_chore(chore: Action, stores: &Stores, driver: &Driver) {
         }
         Action::DeleteCheckpoint { store, checkpoint } => {
             let deleted = match stores.open(&store) {
-                Ok(store) => delete(&store, &checkpoint).await,
+                Ok(store) => store.delete_checkpoint(&checkpoint).await,
                 Err(error) => Err(error),
             };
             match deleted {
@@ -93,15 +93,6 @@ async fn do_chore(chore: Action, stores: &Stores, driver: &Driver) {
         | Action::Rejected { .. }
         | Action::Created { .. } => {}
     }
-}
-
-/// Index first: from then on the checkpoint does not exist, whatever happens to the rest.
-async fn delete(store: &Store, checkpoint: &CheckpointKey) -> Result<(), StoreError> {
-    store.delete(&checkpoint.index()).await?;
-    for key in store.list(&checkpoint.directory()).await? {
-        store.delete(&key).await?;
-    }
-    Ok(())
 }
 
 /// Opened stores by URL.

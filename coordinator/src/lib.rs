@@ -2,15 +2,17 @@
 //! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`mod@curve`] how runs go, [`alarm`] when something is due,
-//! [`capacity`] how large a gang may be, [`launcher`] starts local workers, [`view`] shows it all,
-//! [`metrics`] counts it. [`plan`] lets the engine go through an experiment before it is run, [`import`]
-//! makes manifests of others' files.
+//! [`capacity`] how large a gang may be, [`launcher`] starts local workers, [`compaction`] tidies the metrics of
+//! trials that have ended, [`view`] shows it all, [`metrics`] counts it,
+//! [`logs`] and [`own_log`] keep what was said. [`plan`]
+//! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
 //!
 //! Nothing here links libtorch.
 
 pub mod alarm;
 pub mod capacity;
 pub mod cli;
+pub mod compaction;
 pub mod curve;
 pub mod driver;
 pub mod effect;
@@ -22,6 +24,7 @@ pub mod lease;
 pub mod live;
 pub mod logs;
 pub mod metrics;
+pub mod own_log;
 pub mod plan;
 pub mod rpc;
 pub mod settings;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use config::{Config, ConfigError, Environment, File, FileFormat};
 use muster_common::id::ProjectName;
+use muster_common::storage::{StoreError, StoreOptions};
 use muster_common::telemetry::LogFormat;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -31,6 +32,18 @@ pub struct Settings {
     pub state: PathBuf,
     /// Object store: a directory or a URL.
     pub store: String,
+    /// URL of the server of a remote store, where it is not the provider's own.
+    #[serde(default)]
+    pub store_endpoint: Option<String>,
+    /// Region of an S3 store.
+    #[serde(default)]
+    pub store_region: Option<String>,
+    /// Whether the container of an S3 store is a part of the path rather than of the host.
+    #[serde(default)]
+    pub store_path_style: Option<bool>,
+    /// Deadline of one request to a remote store, seconds.
+    #[serde(default)]
+    pub store_request_seconds: Option<u32>,
     /// Address of `muster serve`.
     pub listen: SocketAddr,
     /// Local workers; 0: one per core, at most [`SLOTS_DEFAULT_MAX`].
@@ -49,6 +62,8 @@ pub struct Settings {
     /// How log lines of coordinator and workers look.
     #[serde(deserialize_with = "read_log_format")]
     pub log_format: LogFormat,
+    /// Write an event file of TensorBoard for every trial that has ended.
+    pub tensorboard: bool,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
     /// What projects may use, by name; only in the file.
@@ -65,7 +80,8 @@ pub struct SettingsFlags {
     /// Directory of journal and logs
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
-    /// Object store for checkpoints, metrics and models: a directory, file:// or s3:// URL
+    /// Object store for checkpoints, metrics and models: a directory, or a file://, s3://, gs:// or
+    /// az:// URL
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
     /// Local workers
@@ -104,9 +120,13 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 16] = [
     "state",
     "store",
+    "store_endpoint",
+    "store_region",
+    "store_path_style",
+    "store_request_seconds",
     "listen",
     "slots",
     "threads_per_slot",
@@ -115,6 +135,7 @@ const KEYS: [&str; 11] = [
     "lease_seconds",
     "log",
     "log_format",
+    "tensorboard",
     "insecure",
 ];
 
@@ -142,6 +163,7 @@ impl Settings {
             ("lease_seconds", "10"),
             ("log", "info"),
             ("log_format", "text"),
+            ("tensorboard", "false"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {
@@ -196,6 +218,24 @@ impl Settings {
             return Err(SettingsError::Range { name: "listen", value, mend });
         }
         Ok(self)
+    }
+
+    /// The store with everything about it but credentials; refuses what cannot be one.
+    pub fn store_url(&self) -> Result<String, StoreError> {
+        let options = StoreOptions {
+            endpoint: self.store_endpoint.clone(),
+            region: self.store_region.clone(),
+            path_style: self.store_path_style,
+            request_seconds: self.store_request_seconds,
+        };
+        options.applied_to(&self.store)
+    }
+
+    /// Directory of the store, if it is one of this machine.
+    pub fn local_store(&self) -> Option<&Path> {
+        let is_local = self.store.starts_with("file://") || !self.store.contains("://");
+        let path = self.store.strip_prefix("file://").unwrap_or(&self.store);
+        is_local.then(|| Path::new(path))
     }
 
     /// The lease.
@@ -289,6 +329,18 @@ mod tests {
         }
         let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
         assert_eq!(load(&flags, &[]).unwrap(), load(&SettingsFlags::default(), &[]).unwrap());
+    }
+
+    #[test]
+    fn the_store_is_one_url() {
+        let environment =
+            [("MUSTER_STORE", "s3://runs/a"), ("MUSTER_STORE_ENDPOINT", "http://minio:9000")];
+        let settings = load(&SettingsFlags::default(), &environment).unwrap();
+        let url = settings.store_url().unwrap();
+        assert_eq!(url, "s3://runs/a?endpoint=http%3A%2F%2Fminio%3A9000");
+        let secret = [("MUSTER_STORE", "s3://id:hunter2@runs/a")];
+        let error = load(&SettingsFlags::default(), &secret).unwrap().store_url().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::alarm::ring;
 use crate::capacity::Capacity;
+use crate::compaction::Compactor;
 use crate::driver::{Driver, DriverThread, Stopped};
 use crate::effect::perform_all;
 use crate::engine::{Engine, Event, LossCause, RULES};
@@ -20,6 +21,7 @@ use crate::launcher::{LOCAL_PREFIX, LocalLauncher, find_worker};
 use crate::lease::watch_leases;
 use crate::live::Live;
 use crate::logs::Logs;
+use crate::own_log::OwnLog;
 use crate::rpc::{self, Service};
 use crate::settings::{Settings, absolute};
 
@@ -39,8 +41,10 @@ pub struct System {
     /// Set when the system is to stop.
     pub shutdown: CancellationToken,
     capacity: Capacity,
+    compactor: Compactor,
     settings: Settings,
     logs: Logs,
+    own_log: OwnLog,
     tasks: TaskTracker,
     thread: DriverThread,
 }
@@ -50,7 +54,9 @@ impl System {
     pub async fn start(settings: &Settings, listen: SocketAddr) -> anyhow::Result<Self> {
         let state = absolute(&settings.state);
         let (journal, engine) = Journal::open(&state)?;
-        let store = Store::open(&settings.store)?.url().to_owned();
+        let store = Store::open_checked(&settings.store_url()?).await?;
+        let own_log = OwnLog::new(store.clone());
+        let store = store.url().to_owned();
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
         let unfinished: Vec<ExperimentId> =
@@ -85,6 +91,9 @@ impl System {
         let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
         tasks.spawn(leases);
         tasks.spawn(ring(driver.clone(), shutdown.clone()));
+        let compactor = Compactor::new(driver.clone(), &state, settings.tensorboard);
+        tasks.spawn(own_log.clone().keep(shutdown.clone()));
+        tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
         let stop = shutdown.clone();
         tasks.spawn(async move {
@@ -102,8 +111,10 @@ impl System {
             unfinished,
             shutdown,
             capacity,
+            compactor,
             settings,
             logs,
+            own_log,
             tasks,
             thread,
         })
@@ -144,6 +155,7 @@ impl System {
 
     /// Ends workers, service and driver, in that order; what was decided stays in the journal.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.compactor.finish().await;
         self.shutdown.cancel();
         self.driver.stop().await;
         self.tasks.close();
@@ -153,6 +165,7 @@ impl System {
         if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
+        self.own_log.finish().await;
         match joined {
             Ok(result) => Ok(result?),
             Err(_) => anyhow::bail!("the driver thread panicked"),

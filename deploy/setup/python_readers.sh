@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds .cache/python, a Python environment with other people's readers (pyarrow, duckdb, scikit-learn), once.
+# Builds .cache/python, a Python environment with other people's readers (pyarrow, duckdb, pandas, polars, TensorBoard,
+# MLflow) and scikit-learn, once.
 # Tests read Muster's files with them, so that "plain Parquet" is checked by programs that are not Muster.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-packages=(pyarrow==21.0.0 duckdb==1.4.3 numpy==2.3.5 scikit-learn==1.7.2)
+packages=(pyarrow==21.0.0 duckdb==1.4.3 numpy==2.3.5 scikit-learn==1.7.2 pandas==2.3.3 polars==2.1.0
+    tensorboard==2.21.0 mlflow-skinny==3.17.2)
 recipe="${packages[*]}, layout 1"
 home=.cache/python
 stamp=$home/.ready
@@ -23,18 +25,18 @@ if ready; then
 fi
 
 free_kib=$(df -Pk .cache | awk 'NR==2 {print $4}')
-if [ "$free_kib" -lt 1500000 ]; then
-    echo "error: the Python readers need 1.5 GB of free disk in $PWD/.cache, $((free_kib / 1000)) MB are left" >&2
+if [ "$free_kib" -lt 2500000 ]; then
+    echo "error: the Python readers need 2.5 GB of free disk in $PWD/.cache, $((free_kib / 1000)) MB are left" >&2
     exit 1
 fi
 
-echo "      installing Python readers for the tests (0.5 GB, half a minute; details in $log)"
+echo "      installing Python readers for the tests (1 GB, half a minute; details in $log)"
 rm -rf "$home"
 install() {
     python3 -m venv "$home" &&
         timeout --foreground 600 "$home/bin/python" -m pip install --no-cache-dir --no-input --disable-pip-version-check \
             --only-binary :all: "${packages[@]}" &&
-        "$home/bin/python" -c 'import duckdb, numpy, pyarrow.parquet, sklearn'
+        "$home/bin/python" -c 'import duckdb, mlflow, numpy, pandas, polars, pyarrow.parquet, sklearn, tensorboard'
 }
 if ! install >"$log" 2>&1; then
     tail -n 5 "$log" >&2

@@ -4,6 +4,7 @@
 use muster_common::id::{Attempt, Generation};
 use muster_common::manifest::{Assignment, Manifest};
 use muster_common::run::{FailureClass, Gang, RunExit, RunReport, RunSpec, Task, TrainTask};
+use muster_common::storage::CheckpointKey;
 use muster_proto::convert::ConvertError;
 use muster_proto::v1;
 use proptest::prelude::*;
@@ -30,6 +31,11 @@ fn spec(gang: Option<Gang>) -> RunSpec {
             target_step: 5,
             total_steps: 10,
             resume_from: None,
+            earlier: vec![CheckpointKey {
+                trial: "wire-1/t1".parse().unwrap(),
+                step: 3,
+                generation: Generation(5),
+            }],
             seed_of: Some(3),
         }),
         manifest: Manifest::parse(MANIFEST).unwrap(),

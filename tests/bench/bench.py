@@ -5,6 +5,7 @@ installed makes its row `skipped` with the reason, never a pass. `tests/bench/RE
 """
 import argparse
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -15,11 +16,14 @@ import sys
 import accuracy
 import control
 import ddp
+import metric_rows
 import search
+import storage
 import sweep
 import train
 
-PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows, "sweep": sweep.rows,
+PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows,
+         "storage": lambda *sides: itertools.chain(storage.rows(*sides), metric_rows.rows(*sides)), "sweep": sweep.rows,
          "train": train.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy", "sweep"}

@@ -1,8 +1,11 @@
 //! The parts of `make bench` that are no whole program: tokenization, losses on given rows,
-//! samplers on test functions, and simulated workers. Prints one JSON object.
+//! samplers on test functions, simulated workers, and checkpoints. Prints one JSON object.
 
 mod control;
+mod front;
+mod rows;
 mod search;
+mod storage;
 mod table;
 
 use std::collections::BTreeMap;
@@ -61,9 +64,14 @@ fn main() -> anyhow::Result<()> {
         "tokenize" => tokenize(&flags)?,
         "replay" => replay(&flags)?,
         "search" => search::search(&flags)?,
+        "front" => front::front(&flags)?,
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
-        _ => bail!("usage: measure tokenize|replay|search|control|table --FLAG VALUE ..."),
+        "storage" => storage::storage(&flags)?,
+        "rows" => rows::rows(&flags)?,
+        _ => bail!(
+            "usage: measure tokenize|replay|search|front|control|table|storage|rows --FLAG VALUE ..."
+        ),
     };
     println!("{result}");
     Ok(())

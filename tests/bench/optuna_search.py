@@ -1,11 +1,13 @@
-"""Optuna's samplers on the functions of search.rs: regret after so many trials, proposals per second."""
+"""Optuna's samplers on the functions of search.rs and front.rs: regret or volume after so many trials, proposals per second."""
 import argparse
 import json
 import math
 import time
 import warnings
 
+import numpy as np
 import optuna
+from optuna._hypervolume import compute_hypervolume
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--sampler", choices=["random", "tpe", "tpe_multivariate", "gp", "cmaes"], required=True)
@@ -51,7 +53,29 @@ def fine_tuning(trial):
             + 0.004 * (layers - 3) ** 2)
 
 
+def zdt1(trial):
+    x = [trial.suggest_float(f"x{d}", 0, 1) for d in range(5)]
+    g = 1 + 9 * sum(x[1:]) / (len(x) - 1)
+    return x[0], g * (1 - math.sqrt(x[0] / g))
+
+
+def dtlz2(trial):
+    x = [trial.suggest_float(f"x{d}", 0, 1) for d in range(5)]
+    g = sum((v - 0.5) ** 2 for v in x[2:])
+    a, b = x[0] * math.pi / 2, x[1] * math.pi / 2
+    return tuple((1 + g) * v for v in (math.cos(a) * math.cos(b), math.cos(a) * math.sin(b), math.sin(a)))
+
+
+def binh_korn(trial):
+    x, y = 5 * trial.suggest_float("x0", 0, 1), 3 * trial.suggest_float("x1", 0, 1)
+    bounds = ((x - 5) ** 2 + y * y - 25, 7.7 - (x - 8) ** 2 - (y + 3) ** 2)
+    trial.set_user_attr("bounds", bounds)
+    return 4 * (x * x + y * y), (x - 5) ** 2 + (y - 5) ** 2
+
+
 FUNCTIONS = {function.__name__: function for function in (branin, hartmann6, rosenbrock4, fine_tuning)}
+# Of several objectives, with the point where their volume ends.
+FRONTS = {"zdt1": (zdt1, (1.1, 7.0)), "dtlz2": (dtlz2, (1.1, 1.1, 1.1)), "binh_korn": (binh_korn, (140.0, 50.0))}
 
 
 def sampler(seed):
@@ -61,8 +85,23 @@ def sampler(seed):
         return optuna.samplers.GPSampler(seed=seed)
     if arguments.sampler == "cmaes":
         return optuna.samplers.CmaEsSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, multivariate=arguments.sampler == "tpe_multivariate")
+    more = {"constraints_func": lambda trial: trial.user_attrs["bounds"]} if arguments.function == "binh_korn" else {}
+    return optuna.samplers.TPESampler(seed=seed, multivariate=arguments.sampler == "tpe_multivariate", **more)
 
+
+def volume(seed):
+    function, reference = FRONTS[arguments.function]
+    study = optuna.create_study(directions=["minimize"] * len(reference), sampler=sampler(seed))
+    study.optimize(function, n_trials=arguments.trials)
+    kept = [trial.values for trial in study.trials if all(b <= 0 for b in trial.user_attrs.get("bounds", ()))
+            and all(value < end for value, end in zip(trial.values, reference))]
+    return float(compute_hypervolume(np.array(kept), np.array(reference))) if kept else 0.0
+
+
+if arguments.function in FRONTS:
+    with open(arguments.out, "w", encoding="utf-8") as file:
+        json.dump({"volumes": [volume(seed) for seed in range(arguments.seeds)]}, file)
+    raise SystemExit
 
 function = FUNCTIONS[arguments.function]
 regrets = []

@@ -13,6 +13,8 @@ PAIRS = (("random", "random", "random_vs_optuna_random"), ("tpe", "tpe", "tpe_vs
          ("tpe", "tpe_multivariate", "tpe_vs_optuna_tpe_multivariate"), ("gp", "gp", "gp_vs_optuna_gp"),
          ("cmaes", "cmaes", "cmaes_vs_optuna_cmaes"))
 TRIALS, SEEDS, FINISHED = 100, 30, 1000
+# Of several objectives; the last one has constraints too.
+FRONTS = ("zdt1", "dtlz2", "binh_korn")
 # On the table of recorded curves.
 TABLE_TRIALS, TABLE_SEEDS, TABLE_BELOW = 12, 200, 0.02
 # Optuna's process takes a quarter of a second for a trial, and is good after fewer of them.
@@ -28,6 +30,14 @@ def rows(root, wanted, pairs):
             if wanted(row):
                 try:
                     yield compare(root, row, function, ours, theirs)
+                except peers.Missing as missing:
+                    yield {"name": row, "skipped": str(missing)}
+    for theirs in ("tpe", "tpe_multivariate"):
+        for function in FRONTS:
+            row = f"tpe_vs_optuna_{theirs}_front_{function}"
+            if wanted(row):
+                try:
+                    yield on_front(root, row, function, theirs)
                 except peers.Missing as missing:
                     yield {"name": row, "skipped": str(missing)}
     for sampler in ("sobol", "tpe", "gp", "cmaes"):
@@ -81,6 +91,21 @@ def compare(root, name, function, ours, theirs):
         "ours": statistics.median(mine), "peer": {"name": f"optuna {theirs}", "value": statistics.median(other)},
         "failed": bool(worse < 0.05),
         "note": f"median regret after {trials} trials, {seeds} seeds each; p of being worse {worse:.3f}, "
+                f"of being better {better:.3f}",
+    }
+
+
+def on_front(root, name, function, theirs):
+    """Volume that the front covers, up to a fixed point."""
+    size = ("--trials", TRIALS, "--seeds", SEEDS)
+    mine = measure(root, "front", "--sampler", "tpe", "--function", function, *size)["volumes"]
+    other = theirs_on(root, theirs, function, *size)["volumes"]
+    better, worse = p_values(mine, other)
+    return {
+        "name": name, "unit": "ratio", "better": "higher", "value": statistics.median(mine) / statistics.median(other),
+        "ours": statistics.median(mine), "peer": {"name": f"optuna {theirs}", "value": statistics.median(other)},
+        "failed": bool(worse < 0.05),
+        "note": f"median volume after {TRIALS} trials, {SEEDS} seeds each; p of being worse {worse:.3f}, "
                 f"of being better {better:.3f}",
     }
 

@@ -142,7 +142,7 @@ impl Search<'_> {
             .map(|(assignment, value)| Observation::over(assignment, vec![*value]))
             .collect();
         let (space, seed) = (&self.problem.space, self.seed);
-        let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };
+        let proposal = Proposal { space, goal: &LOSS.into(), seed, number, history: &history };
         propose(self.sampler, &proposal)
     }
 

@@ -107,7 +107,7 @@ fn regret(table: &Table, sampler: &SamplerSettings, seed: Seed, num_trials: u32)
             .map(|index| Observation::over(&table.points[*index], vec![table.last(*index)]))
             .collect();
         let proposal =
-            Proposal { space: &space, objective: ACCURACY, seed, number, history: &history };
+            Proposal { space: &space, goal: &ACCURACY.into(), seed, number, history: &history };
         let wanted = propose(sampler, &proposal);
         let far = |index: &usize| distance(&space, &wanted, &table.points[*index]);
         let left = (0..table.points.len()).filter(|index| !tried.contains(index));

@@ -39,6 +39,22 @@ const NUM_FAULTY: usize = 400;
 /// Reports that must suffice to end everything afterwards.
 const PEACE_MAX: usize = 20_000;
 
+/// What is wanted, and the sampler, or another one that can look for it.
+fn goal<'a>(draws: &mut Draws, pruner: &str, sampler: &'a str) -> (&'static str, &'a str) {
+    let several = |goal| if sampler == "cmaes" { (goal, "tpe") } else { (goal, sampler) };
+    match draws.below(6) {
+        0 => ("metric: accuracy, constraints: [{metric: loss, max: 0.5}]", sampler),
+        1 if !pruner.contains("patience") => {
+            several("objectives: [{metric: accuracy}, {metric: loss}]")
+        }
+        2 if !pruner.contains("patience") => several(
+            "objectives: [{metric: loss}, {metric: accuracy}, {metric: macro_recall, mode: min}], \
+             constraints: [{metric: loss, min: 0.1, max: 0.9}]",
+        ),
+        _ => ("metric: accuracy", sampler),
+    }
+}
+
 fn manifest(draws: &mut Draws) -> Manifest {
     let max_trials = 1 + draws.below(12);
     let eta = 2 + draws.below(3);
@@ -63,7 +79,9 @@ fn manifest(draws: &mut Draws) -> Manifest {
     } else {
         samplers[usize::try_from(draws.below(5)).unwrap()]
     };
-    let target = if draws.below(6) == 0 { ", target: 0.85" } else { "" };
+    let (goal, sampler) = goal(draws, &pruner, sampler);
+    let target =
+        if draws.below(6) == 0 && !goal.contains("objectives") { ", target: 0.85" } else { "" };
     let slots = match draws.below(5) {
         0 | 1 => "1".to_owned(),
         2 => "2".to_owned(),
@@ -90,7 +108,7 @@ data:
   label: {{column: label}}
 hyperparameters:
   learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
-searcher: {{metric: accuracy, sampler: {sampler}, max_trials: {max_trials}, {limit}, pruner: {pruner}{target}}}
+searcher: {{{goal}, sampler: {sampler}, max_trials: {max_trials}, {limit}, pruner: {pruner}{target}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 3, keep_last: {keep}}}
 resources: {{slots: {slots}{wide}, priority: {priority}}}
@@ -249,7 +267,9 @@ impl Simulation {
             .collect();
         let right = (talent + task.target_step.min(40)).min(100);
         let confusion = vec![vec![right, 100 - right], vec![0, 0]];
-        let evaluation = Evaluation { loss: 1.0, confusion, ..Evaluation::default() };
+        let seed = Seed(u64::from(task.trial.number)).child("loss", task.target_step);
+        let evaluation =
+            Evaluation { loss: seed.draws().unit(), confusion, ..Evaluation::default() };
         script.push_back(if gives_up {
             RunReport::EarlyStopped { step: end, best_step: end / 2, evaluation }
         } else {

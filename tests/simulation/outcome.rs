@@ -29,6 +29,9 @@ pub(super) fn count(
             *ends.entry("priority took slots").or_default() += u32::from(said("leaves its slots"));
             *ends.entry("limit reached").or_default() += u32::from(said("limits."));
             *ends.entry("checkpoint taken over").or_default() += u32::from(said("exploits t"));
+            *ends.entry("constraint broken").or_default() += u32::from(said("constraints broken"));
+            *ends.entry("nothing kept all").or_default() += u32::from(said("no result keeps all"));
+            *ends.entry("front").or_default() += u32::from(experiment.front().len() > 1);
             *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
@@ -63,6 +66,7 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
         ["trial stopped", "trial gave up", "trial failed", "trial ruled out", "target reached"];
     let gangs = ["gang", "gang waited", "gang grew", "gang shrank"];
     let shares = ["slots lent", "slots given back", "priority took slots"];
+    let goals = ["constraint broken", "nothing kept all", "front"];
     let others = [
         "host set aside",
         "late report",
@@ -73,7 +77,7 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
     ]
     .into_iter()
     .chain(shares);
-    for name in named.into_iter().chain(trials).chain(gangs).chain(others) {
+    for name in named.into_iter().chain(trials).chain(gangs).chain(others).chain(goals) {
         assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
     }
     assert!(!ends.contains_key("open"), "{ends:?}");

@@ -265,6 +265,7 @@ model:
             target_step,
             total_steps: target_step.max(1000),
             resume_from: resume_from.cloned(),
+            earlier: Vec::new(),
             seed_of: None,
         });
         let world_size = u32::try_from(ranks.len())?;

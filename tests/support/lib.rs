@@ -6,6 +6,8 @@ pub mod gradient;
 pub mod hosts;
 pub mod limits;
 pub mod process;
+pub mod proxy;
+pub mod s3;
 pub mod sample;
 pub mod service;
 pub mod snapshot;

@@ -4,10 +4,11 @@ use crate::lexer::{has_word, is_word};
 use crate::tree::File;
 
 /// Documents a user reads; every path in them must be there.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "common/README.md",
     "configs/README.md",
     "coordinator/README.md",
     "deploy/README.md",

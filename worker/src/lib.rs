@@ -12,6 +12,7 @@ pub mod data;
 pub mod deadline;
 pub mod export;
 pub mod ffi;
+mod machine;
 pub mod metrics;
 pub mod model;
 pub mod pipe;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use muster_common::id::WorkerId;
-use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, install};
+use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
 use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{SupervisorOptions, die_with_supervisor, supervise};
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
     }
     let outcome = match arguments.command {
         Command::Supervise { coordinator, worker_id, end_with_stdin } => {
+            hold_lines();
             install("supervisor", &filter, format);
             start(coordinator, worker_id, end_with_stdin)
         }

@@ -9,6 +9,7 @@ use super::settings::written;
 use super::source::{
     DataSettings, Delimiter, Holdout, HubSet, Hygiene, NearDuplicates, Policy, Source, SourceFormat,
 };
+use crate::storage::holds_secret;
 
 pub(super) fn read_data(field: &Field<'_>, objective: TrainingObjective) -> Option<DataSettings> {
     let section = field.section()?;
@@ -126,6 +127,15 @@ fn read_files(section: &Section<'_>) -> Option<Source> {
         }
         place.text().map(|path| vec![path.to_owned()])
     });
+    if let Some(place) = &place
+        && paths.iter().flatten().any(|path| holds_secret(path))
+    {
+        // The manifest is kept and shown: what it says must not be repeated here either.
+        let mend =
+            "take it out, and set AWS_ACCESS_KEY_ID and the like where muster and its workers run";
+        place.refuse_mend("a URL here holds a credential", mend);
+        return None;
+    }
     let named = optional(section.get("format"), |field| field.choice(FORMATS).map(Some));
     let written_columns = section.get("columns");
     let columns = optional(written_columns.clone(), |field| read_names(&field).map(Some));

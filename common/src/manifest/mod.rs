@@ -6,6 +6,7 @@ mod budget;
 mod data;
 mod document;
 mod edit;
+mod goal;
 mod hub;
 mod label;
 mod limits;
@@ -173,11 +174,28 @@ impl ModelSettings {
     }
 }
 
-/// When a trial saves a checkpoint besides at the end of each rung.
+/// When a trial saves a checkpoint besides at the end of each rung, and which are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSettings {
     /// Every so many steps; absent: only at rungs.
     pub every_steps: Option<u64>,
     /// So many of the newest checkpoints of a trial are kept, at least one.
     pub keep_last: u32,
+    /// Those of so many of its best results as well, at least one.
+    #[serde(default = "one")]
+    pub keep_best: u32,
+    /// And those whose step is a multiple of this; absent: none for that reason.
+    #[serde(default)]
+    pub keep_every_steps: Option<u64>,
+}
+
+impl CheckpointSettings {
+    /// Only at rungs; the newest two and the best are kept.
+    pub const DEFAULT: Self =
+        Self { every_steps: None, keep_last: 2, keep_best: 1, keep_every_steps: None };
+}
+
+/// What journals of older builds say nothing of.
+fn one() -> u32 {
+    1
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::assignment::Assignment;
+use super::goal::metrics_of;
 use super::reader::Field;
 use super::section::optional_or;
 use super::settings::lookup;
@@ -110,21 +111,17 @@ impl Rules<'_> {
     /// Metrics that evaluations will not have.
     fn check_metrics(&self, manifest: &Manifest) {
         let objective = manifest.objective;
-        let searched = manifest.searcher.as_ref().map(|searcher| searcher.objective.metric);
+        let mut named = manifest.searcher.as_ref().map(metrics_of).unwrap_or_default();
         let watched = manifest.training.early_stopping.and_then(|stopping| stopping.metric);
-        let named: [(&[&str], _); 2] = [
-            (&["searcher", "metric"], searched),
-            (&["training", "early_stopping", "metric"], watched),
-        ];
-        for (path, metric) in named {
-            let Some(metric) = metric.filter(|metric| !objective.measures(*metric)) else {
-                continue;
-            };
+        let path = ["training", "early_stopping", "metric"].map(ToOwned::to_owned).to_vec();
+        named.extend(watched.map(|metric| (path, metric)));
+        for (path, metric) in named.into_iter().filter(|(_, metric)| !objective.measures(*metric)) {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let measured = ObjectiveMetric::ALL.into_iter().filter(|m| objective.measures(*m));
             let known: Vec<&str> = measured.map(ObjectiveMetric::name).collect();
             let (metric, objective) = (metric.name(), objective.name());
             let message = format!("the objective `{objective}` is not measured by `{metric}`");
-            self.refuse(path, message, &format!("write one of {}", known.join(", ")));
+            self.refuse(&path, message, &format!("write one of {}", known.join(", ")));
         }
     }
 

@@ -211,15 +211,25 @@ impl<'a> Field<'a> {
     }
 
     /// A rule over several sections complains about the value at `path`, or, where a key of it is
-    /// absent, in the section that lacks it.
+    /// absent, in the section that lacks it. `[1]` is the second item of a list.
     pub(super) fn refuse_below(&self, path: &[&str], message: impl Into<String>, mend: &str) {
         let (mut line, mut node) = (self.line, self.node);
         for key in path {
-            let NodeKind::Mapping(entries) = &node.kind else { break };
-            let Some(entry) = entries.iter().find(|entry| entry.key == *key) else { break };
-            (line, node) = (entry.line, &entry.value);
+            let found = match &node.kind {
+                NodeKind::Mapping(entries) => entries
+                    .iter()
+                    .find(|entry| entry.key == *key)
+                    .map(|entry| (entry.line, &entry.value)),
+                NodeKind::Sequence(items) => {
+                    let index = key.trim_matches(['[', ']']).parse::<usize>().ok();
+                    index.and_then(|index| items.get(index)).map(|item| (item.line, item))
+                }
+                NodeKind::Scalar { .. } => None,
+            };
+            let Some(found) = found else { break };
+            (line, node) = found;
         }
-        self.issues.add_mend((line, &path.join(".")), message, mend);
+        self.issues.add_mend((line, &path.join(".").replace(".[", "[")), message, mend);
     }
 
     pub(super) fn expected<T>(&self, what: &str) -> Option<T> {

@@ -4,14 +4,21 @@ use serde::{Deserialize, Serialize};
 
 use super::assignment::Assignment;
 use super::pruner::PrunerSettings;
+use crate::goal::{Constraint, Goal};
 use crate::id::ExperimentId;
 use crate::objective::Objective;
 
 /// What to try and what to stop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SearcherSettings {
-    /// What is optimised, on the validation split.
+    /// What is optimised, on the validation split; of several the first.
     pub objective: Objective,
+    /// The others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Objective>,
+    /// What results are to keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<Constraint>,
     /// Trials created at most. For a grid, the size of the grid.
     pub max_trials: u32,
     /// Trials at work at the same time at most; absent: as many as there are slots.
@@ -26,6 +33,14 @@ pub struct SearcherSettings {
     /// Earlier experiments whose results are learned from.
     #[serde(default)]
     pub warm_start: Vec<ExperimentId>,
+}
+
+impl SearcherSettings {
+    /// What results are compared by.
+    pub fn goal(&self) -> Goal {
+        let (others, constraints) = (self.others.clone(), self.constraints.clone());
+        Goal { objective: self.objective, others, constraints }
+    }
 }
 
 /// How assignments are proposed.

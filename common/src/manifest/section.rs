@@ -3,6 +3,7 @@
 
 use super::budget::Budget;
 use super::data::read_data;
+use super::goal::read_goal;
 use super::limits::{Limits, read_limits};
 use super::pruner::{PrunerSettings, read_pruner};
 use super::reader::{Field, closest};
@@ -16,8 +17,8 @@ use super::truncation::{Truncation, read_truncation};
 use super::{
     CheckpointSettings, MANIFEST_VERSION, Manifest, ModelSettings, Resources, TrainingObjective,
 };
+use crate::goal::Goal;
 use crate::id::ExperimentId;
-use crate::objective::{Mode, Objective, ObjectiveMetric};
 use crate::seed::Seed;
 
 /// Largest number of steps, examples or epochs accepted: far above any training, far below 2^53.
@@ -222,11 +223,7 @@ pub(super) fn read_budget(field: &Field<'_>) -> Option<Budget> {
 
 fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     let section = field.section()?;
-    let metrics = ObjectiveMetric::ALL.map(|metric| (metric.name(), metric));
-    let metric = section.require("metric", "accuracy").and_then(|field| field.choice(&metrics));
-    let mode = optional(section.get("mode"), |field| {
-        field.choice(&[("max", Mode::Max), ("min", Mode::Min)]).map(Some)
-    });
+    let goal = read_goal(&section);
     let sampler =
         optional_or(section.get("sampler"), SamplerSettings::Random, |field| read_sampler(&field));
     let pruner =
@@ -246,10 +243,11 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     let warm_start =
         optional_or(section.get("warm_start"), Vec::new(), |field| read_experiments(&field));
     section.finish();
-    let metric = metric?;
-    let objective = Objective { metric, mode: mode?.unwrap_or(metric.natural_mode()) };
+    let Goal { objective, others, constraints } = goal?;
     Some(SearcherSettings {
         objective,
+        others,
+        constraints,
         max_trials: max_trials?,
         max_concurrent: max_concurrent?,
         sampler: sampler?,
@@ -270,7 +268,7 @@ fn read_experiments(field: &Field<'_>) -> Option<Vec<ExperimentId>> {
 }
 
 fn default_checkpoint() -> CheckpointSettings {
-    CheckpointSettings { every_steps: None, keep_last: 2 }
+    CheckpointSettings::DEFAULT
 }
 
 fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
@@ -278,8 +276,16 @@ fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
     let every_steps =
         optional(section.get("every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
     let keep_last = optional_or(section.get("keep_last"), 2, |field| field.whole_u32(1, 1_000_000));
+    let keep_best = optional_or(section.get("keep_best"), 1, |field| field.whole_u32(1, 1_000_000));
+    let keep_every_steps =
+        optional(section.get("keep_every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
     section.finish();
-    Some(CheckpointSettings { every_steps: every_steps?, keep_last: keep_last? })
+    Some(CheckpointSettings {
+        every_steps: every_steps?,
+        keep_last: keep_last?,
+        keep_best: keep_best?,
+        keep_every_steps: keep_every_steps?,
+    })
 }
 
 pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {

@@ -89,6 +89,7 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
     let rules = Rules { root: &root };
     rules.check_columns(&manifest);
     rules.check_objective(&manifest);
+    rules.check_goal(&manifest);
     rules.check_holdouts(&manifest);
     rules.check_batches(&manifest);
     rules.check_pruner(&manifest);

@@ -1,12 +1,13 @@
 WITH points AS (
-    SELECT * FROM read_parquet('DIRECTORY/*.parquet')
+    SELECT *
+    FROM read_parquet('muster-data/experiments/*/trials/*/metrics/*.parquet', union_by_name = true)
 ),
 attempts AS (
     SELECT trial, attempt, min(resumed_from) AS resumed_from
     FROM points
     GROUP BY trial, attempt
 )
-SELECT trial, rank, step, name, value, attempt, recorded_at
+SELECT * EXCLUDE (superseded)
 FROM points
 WHERE NOT EXISTS (
     SELECT 1

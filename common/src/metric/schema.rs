@@ -9,17 +9,21 @@
 //! | `step` | uint64 | optimizer updates done |
 //! | `name` | string | what was measured |
 //! | `value` | double | how much |
-//! | `recorded_at` | timestamp, milliseconds, UTC | when |
+//! | `recorded_at` | timestamp, milliseconds, UTC | when, by the clock of the host |
+//! | `experiment` | string | `EXPERIMENT` |
+//! | `unit` | string | what the value counts: `nats`, `tokens/s`, `bytes`; `1` for plain numbers |
+//! | `host` | string | name of the machine that recorded it |
+//! | `superseded` | boolean | it does not count any more; known only in `trial.parquet` |
 //!
-//! No column is ever null. The file's key-value metadata holds [`METRIC_FORMAT_KEY`]. Columns are
-//! only ever added, at the end, with a higher [`METRIC_FORMAT`].
+//! The last four came with format 2. No column is ever null. The file's key-value metadata holds
+//! [`METRIC_FORMAT_KEY`]. Columns are only ever added, at the end, with a higher [`METRIC_FORMAT`].
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 /// Version of the schema this build writes, and the highest it reads.
-pub const METRIC_FORMAT: u32 = 1;
+pub const METRIC_FORMAT: u32 = 2;
 
 /// Key of the version in the file's key-value metadata.
 pub const METRIC_FORMAT_KEY: &str = "muster.metrics.format";
@@ -36,5 +40,9 @@ pub fn metric_schema() -> Arc<Schema> {
         column("name", DataType::Utf8),
         column("value", DataType::Float64),
         column("recorded_at", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))),
+        column("experiment", DataType::Utf8),
+        column("unit", DataType::Utf8),
+        column("host", DataType::Utf8),
+        column("superseded", DataType::Boolean),
     ]))
 }

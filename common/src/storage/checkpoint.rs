@@ -88,6 +88,20 @@ pub enum CheckpointError {
         /// Which part.
         part: String,
     },
+    /// The index is gone, or was never written.
+    #[error("checkpoint {checkpoint} has no index")]
+    NoIndex {
+        /// Which checkpoint.
+        checkpoint: CheckpointKey,
+    },
+    /// A part that the index lists is gone.
+    #[error("part `{part}` of checkpoint {checkpoint} is missing")]
+    LostPart {
+        /// Which checkpoint.
+        checkpoint: CheckpointKey,
+        /// Which part.
+        part: String,
+    },
     /// A part is not the one that was written.
     #[error("part `{part}` of checkpoint {checkpoint} is damaged: {reason}")]
     DamagedPart {
@@ -98,6 +112,14 @@ pub enum CheckpointError {
         /// Size or digest, wanted and found.
         reason: String,
     },
+}
+
+impl CheckpointError {
+    /// Whether the checkpoint has come to harm since it was written, so that an earlier one of the same
+    /// lineage can stand in for it.
+    pub fn is_harm(&self) -> bool {
+        !matches!(self, Self::NewerFormat { .. } | Self::OtherPretrained { .. })
+    }
 }
 
 impl CheckpointIndex {

@@ -2,11 +2,20 @@
 //! how bytes get there ([`store`]).
 
 mod checkpoint;
+mod credentials;
+mod failure;
+mod inventory;
 mod layout;
+mod location;
+mod probe;
+mod remote;
 mod store;
 mod transfer;
 
 pub use checkpoint::{CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart};
+pub use inventory::{FoundCheckpoint, Garbage, ObjectEntry, Scope, garbage};
 pub use layout::{CheckpointKey, KeyError, Layout};
+pub use location::{StoreOptions, holds_secret, object_url};
+pub use probe::StoreFindings;
 pub use store::{Store, StoreError};
 pub use transfer::ObjectNote;

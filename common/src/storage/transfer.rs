@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use bytes::Bytes;
-use futures::TryStreamExt;
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use tokio::task::spawn_blocking;
 
 use super::store::{Store, StoreError};
@@ -17,6 +17,9 @@ const PART_BYTES: usize = 8 << 20;
 
 /// Parts of an upload on their way at the same time.
 const PARTS_AT_ONCE: usize = 2;
+
+/// Parts of an object in memory on their way at the same time: they take no memory of their own.
+const PARTS_IN_MEMORY_AT_ONCE: usize = 4;
 
 /// What a store knows about an object without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,69 @@ impl Store {
         let found = self.objects().head(key).await;
         let found = found.map_err(|error| self.explain("read", key, error))?;
         Ok(ObjectNote { bytes: found.size, e_tag: found.e_tag })
+    }
+
+    /// Writes an object whole, replacing one that is there, in parts of 8 MiB where it is larger and the
+    /// store a remote one: each has a deadline and tries of its own, and nothing is copied.
+    pub async fn put_large(&self, key: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        if self.is_on_this_host() || bytes.len() <= PART_BYTES {
+            return self.put(key, bytes).await;
+        }
+        let num_bytes = bytes.len() as u64;
+        match self.put_parts(key, bytes).await {
+            Ok(()) => Ok(()),
+            // The answer to the last request may have been lost after the store had done what it asked,
+            // and then there is no such upload any more. The object appears whole or not at all.
+            Err(error) => match self.note(key).await {
+                Ok(note) if note.bytes == num_bytes => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn put_parts(&self, key: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        let failed = |error| self.explain("write", key, error);
+        let mut upload = self.objects().put_multipart(key).await.map_err(failed)?;
+        let starts = (0..bytes.len()).step_by(PART_BYTES);
+        // The store numbers the parts in the order in which they are handed over.
+        let parts: Vec<_> = starts
+            .map(|start| {
+                let part = bytes.slice(start..bytes.len().min(start + PART_BYTES));
+                upload.put_part(PutPayload::from_bytes(part))
+            })
+            .collect();
+        let sent = futures::stream::iter(parts)
+            .buffer_unordered(PARTS_IN_MEMORY_AT_ONCE)
+            .try_collect::<Vec<()>>()
+            .await;
+        let written = match sent {
+            Ok(_) => upload.complete().await.map(drop),
+            Err(error) => Err(error),
+        };
+        if written.is_err() {
+            // What was begun is of no use; whether it can be removed changes nothing.
+            drop(upload.abort().await);
+        }
+        written.map_err(failed)
+    }
+
+    /// Reads an object whole that should have `num_bytes`. In ranges of 8 MiB where it is larger and the
+    /// store a remote one, each with a deadline and tries of its own. Gives what is there where it has
+    /// another size.
+    pub async fn get_large(&self, key: &Path, num_bytes: u64) -> Result<Bytes, StoreError> {
+        let part = PART_BYTES as u64;
+        if self.is_on_this_host() || num_bytes <= part || self.note(key).await?.bytes != num_bytes {
+            return self.get(key).await;
+        }
+        let ranges = (0..num_bytes.div_ceil(part)).map(|n| n * part..num_bytes.min((n + 1) * part));
+        let mut blocks = futures::stream::iter(ranges)
+            .map(|range| self.objects().get_range(key, range))
+            .buffered(PARTS_IN_MEMORY_AT_ONCE);
+        let mut whole = BytesMut::with_capacity(usize::try_from(num_bytes).unwrap_or_default());
+        while let Some(block) = blocks.next().await {
+            whole.extend_from_slice(&block.map_err(|error| self.explain("read", key, error))?);
+        }
+        Ok(whole.freeze())
     }
 
     /// Writes everything that `reader` yields as one object, replacing one that is there. Holds a few
@@ -113,6 +179,12 @@ mod tests {
             store.upload(&key, io::Cursor::new(bytes.clone())).await.unwrap();
             assert_eq!(store.note(&key).await.unwrap().bytes, num_bytes as u64);
             assert!(store.get(&key).await.unwrap() == bytes);
+            let remote = Store::in_memory();
+            for store in [&store, &remote] {
+                store.put_large(&key, bytes.clone().into()).await.unwrap();
+                assert!(store.get_large(&key, num_bytes as u64).await.unwrap() == bytes);
+                assert!(store.get_large(&key, 4 * PART_BYTES as u64).await.unwrap() == bytes);
+            }
             let mut file = tempfile::tempfile().unwrap();
             let count = store.download(&key, file.try_clone().unwrap()).await.unwrap();
             let mut back = Vec::new();

@@ -39,10 +39,12 @@ pub(super) enum Command {
     Watch(ExperimentArguments),
     /// Say why a trial waits, has stopped or has failed
     Why(WhyArguments),
-    /// Print what the runners of an experiment or of one trial logged
+    /// Print what was logged about an experiment or one trial, by a coordinator or out of the object store
     Logs(LogsArguments),
     /// Show what a trial has measured, now or while it goes on
     Curves(CurvesArguments),
+    /// Write an experiment for MLflow or TensorBoard
+    Export(ExportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
     /// Let a paused experiment or trial go on
@@ -53,6 +55,105 @@ pub(super) enum Command {
     Prioritize(PriorityArguments),
     /// Submit the manifest of an experiment again, or that of one trial alone, with changes
     Fork(ForkArguments),
+    /// Say whether store, disk, worker and GPUs are ready, and how to mend what is not
+    Doctor(DoctorArguments),
+    /// List, check, fetch and delete checkpoints in the store
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckpointsCommand {
+    /// List checkpoints: all, or those of an experiment or of a trial
+    Ls {
+        /// An experiment (demo-1), a trial (demo-1/t3) or one checkpoint (demo-1/t3/400-7)
+        #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+        subject: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Read checkpoints whole and compare them with their indexes; exit code 1 if one is damaged
+    Verify {
+        /// An experiment (demo-1), a trial (demo-1/t3) or one checkpoint (demo-1/t3/400-7)
+        #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+        subject: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Fetch a checkpoint's parts, verified, into a new directory
+    Get {
+        /// The checkpoint, for example demo-1/t3/400-7
+        #[arg(value_name = "CHECKPOINT")]
+        checkpoint: String,
+        /// Where to
+        #[arg(value_name = "DIRECTORY")]
+        directory: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Delete a checkpoint
+    Rm {
+        /// The checkpoint, for example demo-1/t3/400-7
+        #[arg(value_name = "CHECKPOINT")]
+        checkpoint: String,
+        /// Even if it is the newest of its trial
+        #[arg(long)]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+    /// Delete what no run goes on from: parts without an index, steps that a trial has gone back behind
+    Gc {
+        /// Only say what would be deleted
+        #[arg(long)]
+        dry_run: bool,
+        /// Leave alone what has been written to in the last so many hours: a run may be at it
+        #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+        older_than_hours: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingsFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StoreArguments {
+    /// Settings file (TOML); without it `muster.toml` is read if it is there
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Object store: a directory, or a file://, s3://, gs:// or az:// URL
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<String>,
+}
+
+impl StoreArguments {
+    pub(super) fn settings(&self) -> SettingsFlags {
+        let (config, store) = (self.config.clone(), self.store.clone());
+        SettingsFlags { config, store, ..SettingsFlags::default() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -263,9 +364,27 @@ pub(super) struct LogsArguments {
     /// An experiment (demo-1) or one of its trials (demo-1/t3)
     #[arg(value_name = "EXPERIMENT[/TRIAL]")]
     pub(super) subject: String,
-    /// Go on until the experiment ends
+    /// Go on until the experiment ends; with `--store`, until interrupted
     #[arg(short, long)]
     pub(super) follow: bool,
+    /// Read them from this object store, where they stay when the coordinator is gone
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<String>,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    /// The experiment, for example demo-1
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: String,
+    /// Write its trials as runs into this directory, a file store of MLflow (mlruns)
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) mlflow: Option<PathBuf>,
+    /// Write an event file of TensorBoard for each trial into this directory
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) tensorboard: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

@@ -18,7 +18,7 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::run::exit_of;
 use super::validate::read;
-use super::{number, table};
+use super::{number, stored_logs, table};
 use crate::rpc::experiment_from_wire;
 use crate::view::{ExperimentView, TrialStateName};
 
@@ -86,7 +86,7 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
         if !view.reason.is_empty() {
             println!("{}", view.reason);
         }
-        print!("{}{}", table::trials(&view), table::ranks(&view));
+        print!("{}{}{}", table::trials(&view), table::front(&view), table::ranks(&view));
         return Ok(Exit::Done);
     }
     let response = client
@@ -104,7 +104,11 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
         let state =
             if view.paused && !view.state.is_ended() { "paused" } else { view.state.name() };
         let best = view.best.as_ref().map_or_else(String::new, |best| {
-            format!("{} {:.4}", view.objective.metric.name(), best.objective)
+            let front = match view.front.len() {
+                0 => String::new(),
+                num => format!(" (front of {num})"),
+            };
+            view.goal.words(&view.goal.merit(&best.validation)) + &front
         });
         println!(
             "{:<24} {:<10} {:>3} of {:<3} trials  {:>3} running  {:>8}  {best}",
@@ -132,6 +136,18 @@ async fn once(client: &mut Client, experiment_id: String) -> anyhow::Result<Expe
     let response = stream.message().await.map_err(|status| said(&status))?;
     let wire = response.and_then(|response| response.experiment);
     Ok(experiment_from_wire(wire.context("the coordinator sent nothing")?)?)
+}
+
+/// An experiment as it is now, and the text of its manifest.
+pub(super) async fn fetch(
+    arguments: &ClientArguments,
+    experiment: &ExperimentId,
+) -> anyhow::Result<(ExperimentView, String)> {
+    let mut client = connect(arguments).await?;
+    let request = v1::GetSubmissionRequest { experiment_id: experiment.to_string() };
+    let found = client.get_submission(timed(request)).await.map_err(|status| said(&status))?;
+    let view = once(&mut client, experiment.to_string()).await?;
+    Ok((view, found.into_inner().manifest))
 }
 
 async fn follow(client: &mut Client, experiment_id: String) -> anyhow::Result<Exit> {
@@ -174,11 +190,16 @@ pub(super) async fn why(arguments: WhyArguments) -> anyhow::Result<Exit> {
 }
 
 pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
+    if let Some(store) = &arguments.store {
+        return stored_logs::print(store, &arguments.subject, arguments.follow).await;
+    }
     let (experiment_id, trial_id) = match arguments.subject.parse::<TrialId>() {
         Ok(trial) => (trial.experiment.to_string(), Some(trial.to_string())),
         Err(_) => (arguments.subject.parse::<ExperimentId>()?.to_string(), None),
     };
-    let mut client = connect(&arguments.client).await?;
+    let connected = connect(&arguments.client).await;
+    let mut client = connected
+        .context("logs are in the object store too: `muster logs --store URL` reads them there")?;
     let request = v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow };
     let mut stream = client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();
     while let Some(response) = stream.message().await.map_err(|status| said(&status))? {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use muster_common::manifest::ManifestError;
+use muster_common::storage::StoreError;
 
 use crate::capacity::TooLarge;
 use crate::settings::SettingsError;
@@ -42,6 +43,7 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
             || cause.downcast_ref::<super::validate::InputError>().is_some()
             || cause.downcast_ref::<crate::import::ImportError>().is_some()
             || cause.downcast_ref::<TooLarge>().is_some()
+            || cause.downcast_ref::<StoreError>().is_some_and(StoreError::is_of_settings)
     });
     if is_usage { Exit::Usage } else { Exit::Failed }
 }

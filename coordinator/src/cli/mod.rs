@@ -1,9 +1,12 @@
 //! The command line. Standard output is for results, standard error for everything said on the way.
 
 mod args;
+mod checkpoints;
 mod client;
 mod curves;
+mod doctor;
 mod exit;
+mod export;
 mod import;
 mod number;
 mod plan;
@@ -11,6 +14,7 @@ mod predict;
 mod progress;
 mod run;
 mod serve;
+mod stored_logs;
 mod summary;
 mod table;
 mod validate;
@@ -56,11 +60,14 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Curves(arguments) => curves::curves(arguments).await,
+        Command::Export(arguments) => export::export(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,
         Command::Prioritize(arguments) => client::prioritize(arguments).await,
         Command::Fork(arguments) => client::fork(arguments).await,
+        Command::Doctor(arguments) => doctor::doctor(arguments).await,
+        Command::Checkpoints(command) => checkpoints::checkpoints(command).await,
     }
 }
 

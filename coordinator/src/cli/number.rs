@@ -16,6 +16,18 @@ pub(super) fn clock(seconds: f64) -> String {
     }
 }
 
+/// `512 B`, `1.5 kB`, `14.2 MB`: powers of a thousand.
+pub(super) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
 /// Cuts to `width` characters; what is cut ends with an ellipsis.
 pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -36,5 +48,8 @@ mod tests {
         assert_eq!(clock(-1.0), "0:00");
         assert_eq!(fit("abcdef", 4), "abc…");
         assert_eq!(fit("abcd", 4), "abcd");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(14_231_000), "14.2 MB");
+        assert_eq!(bytes(2_000_000_000_000), "2.0 TB");
     }
 }

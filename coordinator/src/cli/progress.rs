@@ -159,10 +159,9 @@ fn block(view: &ExperimentView) -> Vec<String> {
     if let Some(best) = &view.best {
         let trial = view.trials.iter().find(|trial| trial.id == best.trial);
         lines.push(format!(
-            "  best     t{}  {} {:.4} after {} steps  {}",
+            "  best     t{}  {} after {} steps  {}",
             best.trial.number,
-            view.objective.metric.name(),
-            best.objective,
+            view.goal.words(&view.goal.merit(&best.validation)),
             best.step,
             trial.map_or_else(String::new, |trial| settings(&trial.assignment))
         ));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use muster_common::id::{ExperimentId, ProjectName};
-use muster_common::telemetry::install;
+use muster_common::telemetry::{hold_lines, install};
 use muster_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,6 +30,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
     let submission = arguments.manifest.as_deref().map(read).transpose()?;
     let settings = Settings::load(&arguments.settings, std::env::vars())?;
     // The terminal belongs to the progress view; warnings still come through.
+    hold_lines();
     install("coordinator", "warn", settings.log_format);
     if let Some(submission) = &submission {
         Capacity::local(&settings).check(submission.manifest.resources.slots, 0)?;

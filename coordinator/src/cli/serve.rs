@@ -1,6 +1,6 @@
 //! `muster serve`: the same engine as a service.
 
-use muster_common::telemetry::install;
+use muster_common::telemetry::{hold_lines, install};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::ServeArguments;
@@ -10,6 +10,7 @@ use crate::system::System;
 
 pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<Exit> {
     let settings = Settings::load(&arguments.settings, std::env::vars())?;
+    hold_lines();
     install("coordinator", &settings.log, settings.log_format);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

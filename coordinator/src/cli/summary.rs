@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use muster_common::evaluation::{Evaluation, Interval, Intervals};
+use muster_common::goal::{Breach, Goal, Merit};
+use muster_common::objective::Objective;
 use serde_json::{Value, json};
 
 use super::run::short_path;
@@ -37,7 +39,9 @@ fn summary(view: &ExperimentView) -> Value {
                 "reason": trial.reason,
                 "hyperparameters": assignment,
                 "steps": trial.step,
-                "objective": trial.objective,
+                "objective": trial.merit.as_ref().map(Merit::first),
+                "objectives": trial.merit.as_ref().map(|merit| named(&view.goal, merit.values())),
+                "violation": trial.merit.as_ref().map(Merit::violation),
                 "attempts": trial.attempts,
                 "restarts": trial.restarts,
                 "decisions": decisions,
@@ -49,25 +53,47 @@ fn summary(view: &ExperimentView) -> Value {
             "trial": best.trial.to_string(),
             "step": best.step,
             "objective": best.objective,
+            "breaks": view.breaches().iter().map(Breach::words).collect::<Vec<_>>(),
             "validation": scores(&best.validation, view.ordered),
             "test": best.test.as_ref().map(|test| test_scores(test, view.ordered)),
             "model": short_path(&best.model),
         })
     });
+    let front: Vec<Value> = view
+        .front
+        .iter()
+        .map(|result| {
+            json!({
+                "trial": result.trial.to_string(),
+                "step": result.step,
+                "objectives": named(&view.goal, &result.values),
+            })
+        })
+        .collect();
     json!({
         "experiment": view.id.to_string(),
         "state": view.state.name(),
         "reason": view.reason,
         "wall_seconds": view.elapsed_seconds(),
-        "objective": {
-            "metric": view.objective.metric.name(),
-            "mode": mode_name(view.objective.mode),
-        },
+        "objective": described(view.goal.objective),
+        "objectives": view.goal.objectives().map(described).collect::<Vec<_>>(),
+        "constraints": view.goal.constraints,
+        "front": front,
         "warnings": view.warnings,
         "trials": trials,
         "best": best,
         "location": short_path(&view.location),
     })
+}
+
+fn described(objective: Objective) -> Value {
+    json!({"metric": objective.metric.name(), "mode": mode_name(objective.mode)})
+}
+
+/// Values of the objectives by their metrics.
+fn named(goal: &Goal, values: &[f64]) -> Value {
+    let names = goal.objectives().map(|objective| objective.metric.name().to_owned());
+    Value::Object(names.zip(values.iter().map(|value| json!(value))).collect())
 }
 
 fn scores(evaluation: &Evaluation, ordered: bool) -> Value {

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use muster_common::evaluation::{Evaluation, Intervals, classification_report, confusion_table};
+use muster_common::goal::Merit;
 use muster_common::manifest::{Assignment, TrainingObjective};
 
 use super::number::{clock, fit};
 use super::run::{program, short_path};
-use crate::view::{ExperimentState, ExperimentView, TrialView};
+use crate::view::{ExperimentState, ExperimentView, FrontView, TrialView};
 
 /// Longest reason shown in a table.
 const REASON_WIDTH: usize = 60;
@@ -28,6 +29,7 @@ pub(super) fn render(view: &ExperimentView) -> String {
         line(&mut text, "");
         text += &trials(view);
     }
+    text += &front(view);
     text += &best(view);
     line(&mut text, format!("\nwritten  {}", short_path(&view.location)));
     if view.state == ExperimentState::Completed
@@ -91,21 +93,28 @@ pub(super) fn trials(view: &ExperimentView) -> String {
     let ranked = view.ranked();
     let names: Vec<&String> =
         ranked.first().map_or_else(Vec::new, |t| t.assignment.keys().collect());
+    let metrics: Vec<&str> =
+        view.goal.objectives().map(|objective| objective.metric.name()).collect();
+    let has_bounds = !view.goal.constraints.is_empty();
     let mut header: Vec<String> =
-        ["rank", "trial", "state", "step", view.objective.metric.name(), "attempts"]
-            .map(ToOwned::to_owned)
-            .to_vec();
+        ["rank", "trial", "state", "step"].map(ToOwned::to_owned).to_vec();
+    header.extend(metrics.iter().map(|name| (*name).to_owned()));
+    header.extend(has_bounds.then(|| "broken by".to_owned()));
+    header.push("attempts".to_owned());
     header.extend(names.iter().map(|name| (*name).clone()));
     header.push(String::new());
     let row = |(index, trial): (usize, &&TrialView)| {
         let mut row = vec![
-            trial.objective.map_or_else(|| "-".to_owned(), |_| (index + 1).to_string()),
+            trial.merit.map_or_else(|| "-".to_owned(), |_| (index + 1).to_string()),
             format!("t{}", trial.id.number),
             trial.state.name().to_owned(),
             trial.step.to_string(),
-            trial.objective.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}")),
-            trial.attempts.to_string(),
         ];
+        let values = trial.merit.as_ref().map(Merit::values).unwrap_or_default();
+        row.extend((0..metrics.len()).map(|place| number(values.get(place).copied())));
+        let broken = trial.merit.map(|merit| merit.violation()).filter(|sum| *sum > 0.0);
+        row.extend(has_bounds.then(|| number(broken)));
+        row.push(trial.attempts.to_string());
         row.extend(names.iter().map(|name| value(&trial.assignment, name)));
         row.push(fit(&trial.reason, REASON_WIDTH));
         row
@@ -113,6 +122,10 @@ pub(super) fn trials(view: &ExperimentView) -> String {
     let mut rows = vec![header];
     rows.extend(ranked.iter().enumerate().map(row));
     align(&rows)
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
 }
 
 fn value(assignment: &Assignment, name: &str) -> String {
@@ -150,18 +163,40 @@ fn align(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Of several objectives the results to choose from.
+pub(super) fn front(view: &ExperimentView) -> String {
+    if view.front.is_empty() {
+        return String::new();
+    }
+    let mut header = ["trial", "step"].map(ToOwned::to_owned).to_vec();
+    header.extend(view.goal.objectives().map(|objective| objective.metric.name().to_owned()));
+    let row = |result: &FrontView| {
+        let mut row = vec![format!("t{}", result.trial.number), result.step.to_string()];
+        row.extend(result.values.iter().map(|value| number(Some(*value))));
+        row
+    };
+    let mut rows = vec![header];
+    rows.extend(view.front.iter().map(row));
+    let num = view.front.len();
+    format!("\nfront    {num} results that no other one beats in every metric\n{}", align(&rows))
+}
+
 fn best(view: &ExperimentView) -> String {
     let Some(best) = &view.best else { return String::new() };
     let mut text = String::new();
-    let metric = view.objective.metric;
+    let metric = view.goal.objective.metric.name();
+    let words = view.goal.words(&view.goal.merit(&best.validation));
     let _infallible = writeln!(
         text,
-        "\nbest     t{} after {} steps: {} {:.4} on the validation split",
-        best.trial.number,
-        best.step,
-        metric.name(),
-        best.objective
+        "\nbest     t{} after {} steps: {words} on the validation split",
+        best.trial.number, best.step,
     );
+    if !view.front.is_empty() {
+        line(&mut text, format!("         the best {metric} of the front"));
+    }
+    for breach in view.breaches() {
+        line(&mut text, format!("warning  no result keeps all constraints: {}", breach.words()));
+    }
     let labels = view.data.as_ref().map(|data| data.labels.clone()).unwrap_or_default();
     let (name, evaluation): (&str, &Evaluation) = match &best.test {
         Some(test) => ("test", test),

@@ -70,8 +70,11 @@ fn describe(manifest: &Manifest) -> String {
                 "  up to {} trials, each of at most {}, for the best {}",
                 searcher.max_trials,
                 manifest.budget,
-                searcher.objective.metric.name()
+                searcher.goal().names()
             ));
+            lines.extend(
+                searcher.constraints.iter().map(|bound| format!("  with {}", bound.words())),
+            );
             lines.extend(compared(manifest, &searcher.pruner));
             if let Some(target) = searcher.target {
                 lines.push(format!("  until one reaches {target}"));

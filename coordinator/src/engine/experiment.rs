@@ -6,8 +6,11 @@
 //! ```
 
 use muster_common::evaluation::Evaluation;
+use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId};
-use muster_common::manifest::{Assignment, Budget, Manifest, PrunerSettings, TrialSettings};
+use muster_common::manifest::{
+    Assignment, Budget, Manifest, PrunerSettings, SearcherSettings, TrialSettings,
+};
 use muster_common::objective::Objective;
 use muster_common::run::DataSummary;
 use muster_common::storage::CheckpointKey;
@@ -18,6 +21,7 @@ use super::decision::{Decision, Decisions};
 use super::table::{Row, Table};
 use super::trial::{Trial, TrialState};
 use crate::sweep::asha::Standing;
+use crate::sweep::front;
 use crate::sweep::rung::ladder;
 
 /// Parts of the preparation when lower layers are frozen: more than most machines have slots, so
@@ -159,8 +163,8 @@ pub struct Prior {
     pub assignment: Assignment,
     /// Index of the rung that its first value is at.
     pub first_rung: usize,
-    /// Objective at each rung, finite: JSON has no word for what is not.
-    pub values: Vec<f64>,
+    /// How good it was at each rung, finite: JSON has no word for what is not.
+    pub values: Vec<Merit>,
 }
 
 /// The chosen trial.
@@ -240,11 +244,11 @@ impl Experiment {
         self.manifest.searcher.as_ref().map_or(1, |searcher| searcher.max_trials)
     }
 
-    /// What is optimised; where nothing is searched, what suits what is learned.
-    pub fn objective(&self) -> Objective {
+    /// What is wanted; where nothing is searched, what suits what is learned.
+    pub fn goal(&self) -> Goal {
         let metric = self.manifest.objective.natural_metric();
-        let plain = Objective { metric, mode: metric.natural_mode() };
-        self.manifest.searcher.as_ref().map_or(plain, |searcher| searcher.objective)
+        let plain = || Objective { metric, mode: metric.natural_mode() }.into();
+        self.manifest.searcher.as_ref().map_or_else(plain, SearcherSettings::goal)
     }
 
     /// Full id of trial `number`.
@@ -267,15 +271,15 @@ impl Experiment {
 
     /// Results by rung, for the pruner.
     pub fn standings(&self) -> Vec<Vec<Standing>> {
-        let metric = self.objective().metric;
+        let goal = self.goal();
         (0..self.ladder.len())
             .map(|rung| {
                 let standing = |trial: &Trial| {
                     let result = trial.result_at(rung)?;
                     let is_waiting = trial.state == TrialState::Paused && !trial.held;
                     let waits = is_waiting && trial.rung() == rung + 1;
-                    let value = result.evaluation.value(metric);
-                    Some(Standing { trial: trial.number, value, waits })
+                    let merit = goal.merit(&result.evaluation);
+                    Some(Standing { trial: trial.number, merit, waits })
                 };
                 self.trials.values().filter_map(standing).collect()
             })
@@ -283,13 +287,12 @@ impl Experiment {
     }
 
     /// What a later experiment with these rungs can learn from this one: all results if the rungs are
-    /// the same, else those of trials that used their whole budget.
-    pub(super) fn findings(&self, ladder: &[Budget]) -> Vec<Prior> {
-        let metric = self.objective().metric;
+    /// the same, else those of trials that used their whole budget. They are judged by the later one's
+    /// goal.
+    pub(super) fn findings(&self, ladder: &[Budget], goal: &Goal) -> Vec<Prior> {
         let is_same = self.ladder == ladder;
         let finding = |trial: &Trial| {
-            let results = trial.results.iter().map(|result| result.evaluation.value(metric));
-            let values: Vec<f64> = results.collect();
+            let values: Vec<Merit> = trial.merits(goal).collect();
             let (first_rung, values) = match (is_same, &trial.state) {
                 (true, _) => (trial.first_rung, values),
                 (false, TrialState::Completed) => {
@@ -300,34 +303,57 @@ impl Experiment {
             // Of one that changed its hyperparameters nobody knows which of them did it.
             let is_useful = trial.lineage.is_empty()
                 && !values.is_empty()
-                && values.iter().all(|value| value.is_finite());
+                && values.iter().all(|v| v.is_finite() && v.violation().is_finite());
             is_useful.then(|| Prior { assignment: trial.assignment.clone(), first_rung, values })
         };
         self.trials.values().filter_map(finding).collect()
     }
 
-    /// The best result of any trial, by number and rung: the best objective, then the higher rung,
-    /// then the older trial.
+    /// The best result of any trial, by number and rung: the one that stands first by the goal, then the
+    /// higher rung, then the older trial.
     pub fn leader(&self) -> Option<(u32, usize)> {
-        let objective = self.objective();
-        let value = |evaluation: &Evaluation| evaluation.value(objective.metric);
+        let goal = self.goal();
         let mut all: Vec<_> = self
             .trials
             .values()
             .flat_map(|trial| {
                 (trial.first_rung..)
-                    .zip(&trial.results)
-                    .map(move |(rung, result)| (trial, rung, result))
+                    .zip(trial.merits(&goal))
+                    .map(move |(rung, merit)| (trial, rung, merit))
             })
-            .filter(|(_, _, result)| value(&result.evaluation).is_finite())
+            .filter(|(_, _, merit)| merit.is_finite())
             .collect();
         all.sort_by(|(a_trial, a_rung, a), (b_trial, b_rung, b)| {
-            objective
-                .standing(value(&a.evaluation), value(&b.evaluation))
+            goal.standing(a, b)
                 .then_with(|| b_rung.cmp(a_rung))
                 .then_with(|| a_trial.number.cmp(&b_trial.number))
         });
         all.first().map(|(trial, rung, _)| (trial.number, *rung))
+    }
+
+    /// Of several objectives the results that none dominates and that keep all constraints, by number,
+    /// rung and a value for each objective, the best in the first objective first.
+    pub fn front(&self) -> Vec<(u32, usize, Vec<f64>)> {
+        let goal = self.goal();
+        if goal.is_single() {
+            return Vec::new();
+        }
+        // Of a trial's equal results the one of the highest rung.
+        let results: Vec<(u32, usize, Merit)> = self
+            .trials
+            .values()
+            .flat_map(|trial| {
+                let rungs = trial.first_rung..trial.rung();
+                let results = rungs.rev().zip(trial.merits(&goal).rev());
+                results.map(|(rung, merit)| (trial.number, rung, merit))
+            })
+            .collect();
+        let merits: Vec<Merit> = results.iter().map(|(_, _, merit)| *merit).collect();
+        let found = front::front(&goal, &merits).into_iter().filter_map(|index| results.get(index));
+        let mut found: Vec<(u32, usize, Vec<f64>)> =
+            found.map(|(number, rung, merit)| (*number, *rung, merit.values().to_vec())).collect();
+        found.dedup_by(|b, a| a.0 == b.0 && a.2 == b.2);
+        found
     }
 
     pub(super) fn decide(&mut self, at: Timestamp, trial: Option<u32>, text: String) {

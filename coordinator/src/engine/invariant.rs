@@ -19,6 +19,7 @@ impl Engine {
         self.check_shares()?;
         self.experiments().try_for_each(|experiment| {
             let mut claimed = BTreeSet::new();
+            let goal = experiment.goal();
             for trial in experiment.trials.values() {
                 let id = experiment.trial_id(trial.number);
                 if let TrialState::Running { generation } = trial.state
@@ -43,8 +44,8 @@ impl Engine {
                 {
                     return Err(format!("{id} has results out of order"));
                 }
-                let best = trial.best_result(experiment.objective());
-                if best.is_some_and(|best| !trial.checkpoints.contains(&best.checkpoint)) {
+                let mut kept = trial.kept_results(&goal).into_iter();
+                if kept.any(|result| !trial.checkpoints.contains(&result.checkpoint)) {
                     return Err(format!("{id} has lost the checkpoint of its best result"));
                 }
             }

@@ -314,13 +314,14 @@ impl Engine {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Some(format!("searcher.warm_start: no experiment `{id}`; known: {known}"));
         };
-        let wanted = manifest.searcher.as_ref()?.objective;
-        let found = earlier.objective();
-        (wanted != found).then(|| {
+        let wanted = manifest.searcher.as_ref()?.goal();
+        let found = earlier.goal();
+        let is_same = wanted.objectives().eq(found.objectives());
+        (!is_same).then(|| {
             format!(
                 "searcher.warm_start: {id} was compared by {}, this one is by {}",
-                found.metric.name(),
-                wanted.metric.name()
+                found.names(),
+                wanted.names()
             )
         })
     }
@@ -330,7 +331,7 @@ impl Engine {
         let named = experiment.manifest.searcher.iter().flat_map(|s| s.warm_start.clone());
         for id in named.collect::<Vec<_>>() {
             let Some(earlier) = self.experiments.get(&id) else { continue };
-            let findings = earlier.findings(&experiment.ladder);
+            let findings = earlier.findings(&experiment.ladder, &experiment.goal());
             let (num, all) = (findings.len(), earlier.trials.len());
             experiment.decide(now, None, format!("learns from {num} of {all} trials of {id}"));
             experiment.prior.extend(findings);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::experiment::Experiment;
 use super::trial::{StopReason, Trial, TrialKind, TrialState};
-use crate::sweep::asha::order;
+use crate::sweep::asha::{Standing, order};
 use crate::sweep::population::{Fate, explore, fate, quantile_size};
 
 /// A trial went on from another one's checkpoint.
@@ -31,6 +31,15 @@ impl Trial {
     /// The checkpoint that its next run goes on from.
     pub fn resume_point(&self) -> Option<&CheckpointKey> {
         self.origin.as_ref().or_else(|| self.checkpoints.last())
+    }
+
+    /// Checkpoints that stand in for the one it goes on from, newest first. None for one that has taken
+    /// over another's: its own were made with other hyperparameters.
+    pub(super) fn earlier_checkpoints(&self) -> Vec<CheckpointKey> {
+        if !self.lineage.is_empty() || self.origin.is_some() {
+            return Vec::new();
+        }
+        self.checkpoints.iter().rev().skip(1).cloned().collect()
     }
 
     /// The hyperparameters that its result at a rung was reached with.
@@ -69,14 +78,14 @@ impl Experiment {
     /// on as it is or from somebody else's checkpoint.
     pub(super) fn judge_member(&mut self, now: Timestamp, number: u32, diverged: Option<u64>) {
         let Some(settings) = self.population().cloned() else { return };
-        let objective = self.objective();
+        let goal = self.goal();
         let Some(trial) = self.trials.get(&number) else { return };
         let Some(rung) = trial.rung().checked_sub(1) else { return };
         let standings = self.standings().into_iter().nth(rung).unwrap_or_default();
         let num_before = trial.lineage.iter().filter(|descent| descent.rung == rung).count();
         let seed = self.manifest.seed.child("population", u64::from(number));
         let seed = seed.child("rung", rung as u64).child("descent", num_before as u64);
-        let found = fate(&settings, objective, &standings, number, diverged.is_some(), seed);
+        let found = fate(&settings, &goal, &standings, number, diverged.is_some(), seed);
         let place = self.rung_text(rung);
         let is_patient = num_before <= self.manifest.max_restarts as usize;
         let (source, text) = match (found, diverged) {
@@ -146,26 +155,30 @@ impl Experiment {
     /// those that may exploit come last and are compared with all others. `None`: a new one, if there is
     /// any left.
     pub(super) fn next_member(&self, now: Timestamp) -> Option<u32> {
-        let objective = self.objective();
-        let value = |trial: &Trial| {
-            trial.results.last().map_or(f64::NAN, |last| last.evaluation.value(objective.metric))
+        let goal = self.goal();
+        let due = || {
+            let pending = self.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
+            pending.filter(|trial| trial.is_due(now))
         };
-        let pending = self.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
-        let due = pending.filter(|trial| trial.is_due(now));
-        let next = due.min_by(|a, b| {
-            (a.rung().cmp(&b.rung()))
-                .then_with(|| objective.standing(value(a), value(b)))
-                .then_with(|| a.number.cmp(&b.number))
-        })?;
+        let rung = due().map(Trial::rung).min()?;
+        let mut standings: Vec<Standing> = due()
+            .filter(|trial| trial.rung() == rung)
+            .map(|trial| {
+                let merit = trial.last_merit(&goal);
+                Standing { trial: trial.number, merit, waits: true }
+            })
+            .collect();
+        order(&goal, &mut standings);
         let is_complete = self.trials.len() >= self.max_trials() as usize;
-        (is_complete || next.rung() == 0).then_some(next.number)
+        let next = standings.first()?;
+        (is_complete || rung == 0).then_some(next.trial)
     }
 
     /// Checkpoints that members go on from, or still may.
     pub(super) fn wanted_checkpoints(&self) -> BTreeSet<CheckpointKey> {
         let mut wanted = BTreeSet::new();
         let Some(settings) = self.population() else { return wanted };
-        let objective = self.objective();
+        let goal = self.goal();
         let open = || self.trials.values().filter(|trial| !trial.is_terminal());
         wanted.extend(open().filter_map(|trial| trial.origin.clone()));
         let is_complete = self.trials.len() >= self.max_trials() as usize;
@@ -178,7 +191,7 @@ impl Experiment {
             if rung + 1 < least {
                 continue;
             }
-            order(objective, &mut standings);
+            order(&goal, &mut standings);
             for standing in standings.iter().take(num_sources) {
                 let trial = self.trials.get(&standing.trial);
                 let result = trial.and_then(|trial| trial.result_at(rung));

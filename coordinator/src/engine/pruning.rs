@@ -2,6 +2,7 @@
 //! search is over because a trial is good enough. Every decision is written down with the numbers that
 //! were compared.
 
+use muster_common::goal::Merit;
 use muster_common::id::{ExperimentId, Generation};
 use muster_common::manifest::{HalvingSettings, PrunerSettings};
 use muster_common::objective::Mode;
@@ -70,7 +71,7 @@ impl Experiment {
             PrunerSettings::Asha(asha) => {
                 let mut rungs = self.standings();
                 rungs.pop(); // nobody leaves the top rung
-                asha::promotion(self.objective(), asha.reduction_factor, &rungs)
+                asha::promotion(&self.goal(), asha.reduction_factor, &rungs)
             }
             PrunerSettings::Hyperband(halving) => {
                 // Highest rung first, then the older bracket.
@@ -91,10 +92,10 @@ impl Experiment {
     fn decided(&self, halving: &HalvingSettings) -> Vec<(Group, Decided)> {
         let brackets = halving.brackets(self.manifest.budget);
         let groups = hyperband::groups(&brackets, halving.reduction_factor, self.max_trials());
-        let metric = self.objective().metric;
+        let goal = self.goal();
         let member = |trial: &Trial| Member {
             trial: trial.number,
-            values: trial.results.iter().map(|result| result.evaluation.value(metric)).collect(),
+            merits: trial.merits(&goal).collect(),
             waits: trial.state == TrialState::Paused && !trial.held,
             is_over: trial.is_terminal(),
         };
@@ -108,7 +109,7 @@ impl Experiment {
                 continue;
             }
             let members: Vec<Member> = trials().map(member).collect();
-            let found = hyperband::decided(self.objective(), &group, &members);
+            let found = hyperband::decided(&goal, &group, &members);
             decided.extend(found.into_iter().map(|decided| (group.clone(), decided)));
         }
         decided
@@ -134,9 +135,9 @@ impl Experiment {
 
     /// A trial's place among the results of a rung, in words.
     pub fn standing_text(&self, standing: &Promotion) -> String {
-        let Promotion { rung, value, place, num_results, .. } = *standing;
-        let name = self.objective().metric.name();
-        format!("{name} {value:.4} is place {place} of {num_results} at {}", self.rung_text(rung))
+        let Promotion { rung, merit, place, num_results, .. } = *standing;
+        let words = self.goal().words(&merit);
+        format!("{words} is place {place} of {num_results} at {}", self.rung_text(rung))
     }
 
     /// A rung by number, from 1, and budget.
@@ -158,15 +159,15 @@ impl Experiment {
 
     /// Stops the trials that wait for a promotion that cannot come any more.
     pub(super) fn stop_waiting(&mut self, now: Timestamp) {
-        let objective = self.objective();
+        let goal = self.goal();
         let factor = self.pruner().halving().map_or(1, |halving| halving.reduction_factor);
         for (rung, standings) in self.standings().into_iter().enumerate() {
             let mut ordered = standings;
-            order(objective, &mut ordered);
+            order(&goal, &mut ordered);
             let num_results = ordered.len();
             for (index, standing) in ordered.iter().enumerate().filter(|(_, s)| s.waits) {
-                let (trial, value, place) = (standing.trial, standing.value, index + 1);
-                let standing = Promotion { trial, rung, value, place, num_results };
+                let (trial, merit, place) = (standing.trial, standing.merit, index + 1);
+                let standing = Promotion { trial, rung, merit, place, num_results };
                 let num_kept = num_results / factor.max(1) as usize;
                 let text = format!(
                     "stopped: {}; the best {num_kept} go on, and no more results come",
@@ -184,22 +185,21 @@ impl Experiment {
         }
         let Some(trial) = self.trials.get(&number) else { return };
         let Some(rung) = trial.rung().checked_sub(1) else { return };
-        let objective = self.objective();
+        let goal = self.goal();
         let of_rung = |standings: Vec<Vec<Standing>>| standings.into_iter().nth(rung);
-        let own: Vec<f64> =
-            trial.results.iter().map(|result| result.evaluation.value(objective.metric)).collect();
+        let own: Vec<Merit> = trial.merits(&goal).collect();
         let verdict = match self.pruner() {
             PrunerSettings::AshaStopping(asha) => {
                 let standings = of_rung(self.standings()).unwrap_or_default();
-                asha::verdict(objective, asha.reduction_factor, &standings, number)
+                asha::verdict(&goal, asha.reduction_factor, &standings, number)
             }
             PrunerSettings::Percentile(settings) => {
                 let standings = of_rung(self.standings()).unwrap_or_default();
                 let others = standings.iter().filter(|standing| standing.trial != number);
-                let others: Vec<f64> = others.map(|standing| standing.value).collect();
-                percentile::verdict(settings, objective, &own, &others)
+                let others: Vec<Merit> = others.map(|standing| standing.merit).collect();
+                percentile::verdict(settings, &goal, &own, &others)
             }
-            PrunerSettings::Patience(settings) => patience::verdict(settings, objective, &own),
+            PrunerSettings::Patience(settings) => patience::verdict(settings, &goal, &own),
             PrunerSettings::None
             | PrunerSettings::Asha(_)
             | PrunerSettings::Hyperband(_)
@@ -222,15 +222,17 @@ impl Experiment {
     /// Whether a trial's last result is as good as was asked for; then the search is over.
     pub(super) fn check_target(&mut self, now: Timestamp, number: u32) {
         let Some(target) = self.manifest.searcher.as_ref().and_then(|s| s.target) else { return };
-        let objective = self.objective();
+        let goal = self.goal();
+        let objective = goal.objective;
         let Some(trial) = self.trials.get(&number) else { return };
         let Some(last) = trial.results.last() else { return };
-        let value = last.evaluation.value(objective.metric);
-        let is_reached = match objective.mode {
+        let merit = goal.merit(&last.evaluation);
+        let value = merit.first();
+        let is_good = match objective.mode {
             Mode::Max => value >= target,
             Mode::Min => value <= target,
         };
-        if !is_reached || self.target_reached.is_some() {
+        if !is_good || !merit.is_feasible() || self.target_reached.is_some() {
             return;
         }
         self.target_reached = Some(number);

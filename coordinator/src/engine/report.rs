@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use muster_common::evaluation::Evaluation;
+use muster_common::goal::{Breach, Goal};
 use muster_common::id::Generation;
-use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{FailureClass, RunExit, RunReport, Task};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
@@ -128,14 +128,19 @@ fn words(exit: RunExit) -> String {
     }
 }
 
-fn last_value(trial: &Trial, metric: ObjectiveMetric) -> f64 {
-    trial.results.last().map_or(f64::NAN, |result| result.evaluation.value(metric))
+/// Its last result with the constraints that it breaks.
+fn last_words(trial: &Trial, goal: &Goal) -> String {
+    let Some(last) = trial.results.last() else { return String::new() };
+    let breaches: Vec<String> = goal.breaches(&last.evaluation).iter().map(Breach::words).collect();
+    let broken =
+        if breaches.is_empty() { String::new() } else { format!(" ({})", breaches.join("; ")) };
+    goal.words(&goal.merit(&last.evaluation)) + &broken
 }
 
 impl Experiment {
     /// A checkpoint exists; older ones that nothing needs go.
     fn commit(&mut self, number: u32, mut checkpoint: CheckpointKey, actions: &mut Vec<Action>) {
-        let objective = self.objective();
+        let goal = self.goal();
         // The report brought a copy of the name; there is one for all.
         if checkpoint.trial.experiment == self.id {
             checkpoint.trial.experiment = self.id.clone();
@@ -152,14 +157,14 @@ impl Experiment {
             Some(_) => self.trials.keys().copied().collect(),
             None => vec![number],
         };
-        let keep_last = self.manifest.checkpoint.keep_last;
+        let policy = self.manifest.checkpoint.clone();
         for number in members {
-            let has_more = |trial: &Trial| trial.checkpoints.len() > keep_last as usize;
+            let has_more = |trial: &Trial| trial.checkpoints.len() > policy.keep_last as usize;
             if !self.trials.get(&number).is_some_and(has_more) {
                 continue;
             }
             let Some(trial) = self.trials.get_mut(&number) else { continue };
-            for checkpoint in trial.retire_checkpoints(keep_last, objective, &wanted) {
+            for checkpoint in trial.retire_checkpoints(&policy, &goal, &wanted) {
                 let store = self.store.clone();
                 actions.push(Action::DeleteCheckpoint { store, checkpoint });
             }
@@ -168,7 +173,7 @@ impl Experiment {
 
     /// A rung's result is in. The checkpoint that was scored has been committed before.
     fn evaluated(&mut self, now: Timestamp, number: u32, step: u64, evaluation: Evaluation) {
-        let metric = self.objective().metric;
+        let goal = self.goal();
         let ladder_length = self.ladder.len();
         let Some(trial) = self.trials.get(&number) else { return };
         let is_due = self.target_step(trial) == Some(step);
@@ -176,11 +181,8 @@ impl Experiment {
             return;
         }
         let Some(trial) = self.trials.get(&number) else { return };
-        let (rung, value) = (trial.rung(), last_value(trial, metric));
-        let text = format!(
-            "{} {value:.4} after {step} steps, rung {rung} of {ladder_length}",
-            metric.name()
-        );
+        let (rung, words) = (trial.rung(), last_words(trial, &goal));
+        let text = format!("{words} after {step} steps, rung {rung} of {ladder_length}");
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -193,7 +195,7 @@ impl Experiment {
         (step, best_step): (u64, u64),
         evaluation: Evaluation,
     ) {
-        let metric = self.objective().metric;
+        let goal = self.goal();
         let Some(trial) = self.trials.get(&number) else { return };
         let is_due = self.target_step(trial).is_some_and(|target| step <= target);
         if !is_due || !self.pass_rung(number, step, evaluation) {
@@ -201,10 +203,9 @@ impl Experiment {
         }
         let Some(trial) = self.trials.get_mut(&number) else { return };
         trial.early_stop = Some(best_step);
-        let (name, value) = (metric.name(), last_value(trial, metric));
-        let text = format!(
-            "stopped: no improvement until step {step}; {name} {value:.4} after {best_step} steps"
-        );
+        let words = last_words(trial, &goal);
+        let text =
+            format!("stopped: no improvement until step {step}; {words} after {best_step} steps");
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }

@@ -13,6 +13,7 @@
 //! Elastic gangs take what is free between their bounds. They wait for more only while another worker
 //! may come for one that was lost, and grow at a checkpoint when slots are free that nobody wants.
 
+use muster_common::goal::Breach;
 use muster_common::id::{Attempt, ExperimentId, Generation, WorkerId};
 use muster_common::manifest::{Assignment, Slots};
 use muster_common::run::{Directive, Task, TrainTask};
@@ -382,9 +383,10 @@ impl Experiment {
     /// What the next trial tries.
     fn propose(&self, number: u32) -> Assignment {
         let Some(searcher) = &self.manifest.searcher else { return Assignment::new() };
+        let goal = searcher.goal();
         let proposal = Proposal {
             space: &self.manifest.hyperparameters,
-            objective: searcher.objective,
+            goal: &goal,
             seed: self.manifest.seed,
             number,
             history: &[],
@@ -392,22 +394,18 @@ impl Experiment {
         if !needs_history(&searcher.sampler, proposal.space) {
             return propose(&searcher.sampler, &proposal);
         }
-        let metric = searcher.objective.metric;
-        let values = |trial: &Trial| {
-            trial.results.iter().map(|result| result.evaluation.value(metric)).collect()
-        };
         let trials = self.trials.values();
         let own = trials.map(|trial| Observation {
             assignment: &trial.assignment,
             first_rung: trial.first_rung,
-            values: values(trial),
+            merits: trial.merits(&goal).collect(),
             is_over: trial.is_terminal() || trial.state == TrialState::Paused,
             is_prior: false,
         });
         let prior = self.prior.iter().map(|prior| Observation {
             assignment: &prior.assignment,
             first_rung: prior.first_rung,
-            values: prior.values.clone(),
+            merits: prior.values.clone(),
             is_over: true,
             is_prior: true,
         });
@@ -431,6 +429,7 @@ impl Experiment {
             target_step,
             total_steps,
             resume_from: trial.resume_point().cloned(),
+            earlier: trial.earlier_checkpoints(),
             seed_of: trial.seed_of(),
         }))
     }
@@ -461,7 +460,7 @@ impl Experiment {
 
     /// Stops the trials that wait in vain and chooses the best.
     fn conclude(&mut self, now: Timestamp) {
-        let objective = self.objective();
+        let goal = self.goal();
         self.stop_waiting(now);
         let Some((number, rung)) = self.leader() else {
             let message = match &self.limit_reached {
@@ -473,12 +472,22 @@ impl Experiment {
         };
         let result = self.trials.get(&number).and_then(|trial| trial.result_at(rung));
         let Some(result) = result.cloned() else { return };
-        let value = result.evaluation.value(objective.metric);
-        let text = format!(
+        let value = result.evaluation.value(goal.objective.metric);
+        let mut text = format!(
             "chosen: best {} on the validation split, {value:.4} after {} steps",
-            objective.metric.name(),
+            goal.objective.metric.name(),
             result.step
         );
+        let num_front = self.front().len();
+        if num_front > 0 {
+            text += &format!(", of {num_front} results on the front");
+        }
+        let breaches: Vec<String> =
+            goal.breaches(&result.evaluation).iter().map(Breach::words).collect();
+        if !breaches.is_empty() {
+            let breaches = breaches.join("; ");
+            text += &format!(", but no result keeps all constraints; this one breaks {breaches}");
+        }
         self.best = Some(Best {
             trial: number,
             checkpoint: result.checkpoint,

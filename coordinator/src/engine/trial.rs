@@ -9,15 +9,16 @@
 use std::collections::BTreeSet;
 
 use muster_common::evaluation::Evaluation;
+use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, Generation};
-use muster_common::manifest::Assignment;
-use muster_common::objective::Objective;
+use muster_common::manifest::{Assignment, CheckpointSettings};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::population::Descent;
 use super::table::Row;
+use crate::sweep::front;
 
 /// One assignment of hyperparameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,14 +218,36 @@ impl Trial {
         self.resume_point().map_or(0, |checkpoint| checkpoint.step)
     }
 
+    /// How good its results are, lowest rung first.
+    pub fn merits(&self, goal: &Goal) -> impl DoubleEndedIterator<Item = Merit> {
+        self.results.iter().map(|result| goal.merit(&result.evaluation))
+    }
+
+    /// How good the last one is.
+    pub fn last_merit(&self, goal: &Goal) -> Merit {
+        self.results.last().map_or(Merit::NONE, |last| goal.merit(&last.evaluation))
+    }
+
     /// Its best result, by rung.
-    pub fn best_result(&self, objective: Objective) -> Option<&RungResult> {
-        let value = |result: &RungResult| result.evaluation.value(objective.metric);
+    pub fn best_result(&self, goal: &Goal) -> Option<&RungResult> {
+        let merit = |result: &RungResult| goal.merit(&result.evaluation);
         self.results
             .iter()
             .rev()
-            .filter(|result| value(result).is_finite())
-            .min_by(|a, b| objective.standing(value(a), value(b)))
+            .filter(|result| merit(result).is_finite())
+            .min_by(|a, b| goal.standing(&merit(a), &merit(b)))
+    }
+
+    /// The results whose checkpoints are kept: the best, and of several objectives those of its own that
+    /// none of them dominates.
+    pub fn kept_results(&self, goal: &Goal) -> Vec<&RungResult> {
+        let mut kept: Vec<&RungResult> = self.best_result(goal).into_iter().collect();
+        if !goal.is_single() {
+            let merits: Vec<Merit> = self.merits(goal).collect();
+            let front = front::front(goal, &merits);
+            kept.extend(front.into_iter().filter_map(|index| self.results.get(index)));
+        }
+        kept
     }
 
     /// Lets all that name its experiment share one name: each row of a snapshot brought its own.
@@ -236,22 +259,75 @@ impl Trial {
         }
     }
 
-    /// Moves checkpoints that nothing needs to `deleting`: neither among the newest `keep_last` nor
-    /// the one of the best result, nor `wanted` by other trials.
+    /// Checkpoints of the results that are kept whatever else is, and of the best, of at most so many.
+    fn best_checkpoints(&self, count: u32, goal: &Goal) -> BTreeSet<CheckpointKey> {
+        let merit = |result: &RungResult| goal.merit(&result.evaluation);
+        let finite = self.results.iter().rev().filter(|result| merit(result).is_finite());
+        let mut ranked: Vec<&RungResult> = finite.collect();
+        ranked.sort_by(|a, b| goal.standing(&merit(a), &merit(b)));
+        let best = ranked.into_iter().take(count as usize).chain(self.kept_results(goal));
+        best.map(|result| result.checkpoint.clone()).collect()
+    }
+
+    /// Moves checkpoints that nothing needs to `deleting`: those that `policy` does not keep, nor other
+    /// trials have `wanted`.
     pub(super) fn retire_checkpoints(
         &mut self,
-        keep_last: u32,
-        objective: Objective,
+        policy: &CheckpointSettings,
+        goal: &Goal,
         wanted: &BTreeSet<CheckpointKey>,
     ) -> Vec<CheckpointKey> {
-        let best = self.best_result(objective).map(|result| result.checkpoint.clone());
-        let num_old = self.checkpoints.len().saturating_sub(keep_last as usize);
+        let best = self.best_checkpoints(policy.keep_best, goal);
+        let num_old = self.checkpoints.len().saturating_sub(policy.keep_last as usize);
         let (old, new) = self.checkpoints.split_at(num_old);
+        let is_due =
+            |step: u64| policy.keep_every_steps.is_some_and(|every| step.is_multiple_of(every));
         let (kept, retired): (Vec<_>, Vec<_>) = old.iter().cloned().partition(|checkpoint| {
-            Some(checkpoint) == best.as_ref() || wanted.contains(checkpoint)
+            best.contains(checkpoint) || is_due(checkpoint.step) || wanted.contains(checkpoint)
         });
         self.checkpoints = kept.into_iter().chain(new.iter().cloned()).collect();
         self.deleting.extend(retired.iter().cloned());
         retired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::id::TrialId;
+    use muster_common::objective::{Mode, Objective, ObjectiveMetric};
+
+    fn key(step: u64) -> CheckpointKey {
+        let trial = TrialId { experiment: "demo-1".parse().unwrap(), number: 1 };
+        CheckpointKey { trial, step, generation: Generation(1) }
+    }
+
+    /// Steps kept of ten checkpoints with results at the even ones, of which those in the middle are best.
+    fn kept(policy: &CheckpointSettings) -> Vec<u64> {
+        let mut trial = Trial::new(1, 0, Assignment::new());
+        let goal = Goal::from(Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min });
+        let mut all = Vec::new();
+        for step in 1..=10 {
+            trial.checkpoints.push(key(step));
+            if step % 2 == 0 {
+                let loss = step.abs_diff(5) as f64;
+                let evaluation = Evaluation { loss, ..Evaluation::default() };
+                trial.results.push(RungResult { step, evaluation, checkpoint: key(step) });
+            }
+            all.extend(trial.retire_checkpoints(policy, &goal, &BTreeSet::new()));
+        }
+        assert_eq!(trial.deleting, all);
+        trial.checkpoints.iter().map(|checkpoint| checkpoint.step).collect()
+    }
+
+    #[test]
+    fn the_newest_the_best_and_every_so_many_are_kept() {
+        let policy = CheckpointSettings::DEFAULT;
+        // Of equal results the later one is the best.
+        assert_eq!(kept(&policy), [6, 9, 10]);
+        assert_eq!(kept(&CheckpointSettings { keep_best: 2, ..policy.clone() }), [4, 6, 9, 10]);
+        assert_eq!(kept(&CheckpointSettings { keep_last: 4, ..policy.clone() }), [6, 7, 8, 9, 10]);
+        let every = CheckpointSettings { keep_every_steps: Some(3), ..policy };
+        assert_eq!(kept(&every), [3, 6, 9, 10]);
     }
 }

@@ -1,13 +1,14 @@
 //! Views to the wire and back, for `watch` and `ls` of another process.
 
+use muster_common::goal::{Constraint, Goal, Merit};
 use muster_common::manifest::TrainingObjective;
-use muster_common::objective::{Mode, Objective};
+use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::time::Timestamp;
 use muster_proto::convert::{ConvertError, assignment_from_wire, assignment_to_wire};
 use muster_proto::v1;
 
 use crate::view::{
-    BestView, DecisionView, ExperimentState, ExperimentView, TrialStateName, TrialView,
+    BestView, DecisionView, ExperimentState, ExperimentView, FrontView, TrialStateName, TrialView,
     metric_named,
 };
 
@@ -30,8 +31,8 @@ pub fn experiment_to_wire(view: &ExperimentView) -> v1::ExperimentView {
         created_at_ms: view.created_at.0,
         ended_at_ms: view.ended_at.map(|at| at.0),
         now_ms: view.now.0,
-        metric: view.objective.metric.name().to_owned(),
-        maximize: view.objective.mode == Mode::Max,
+        metric: view.goal.objective.metric.name().to_owned(),
+        maximize: view.goal.objective.mode == Mode::Max,
         max_trials: view.max_trials,
         rungs: view.rungs.clone(),
         trials: view.trials.iter().map(trial_to_wire).collect(),
@@ -62,14 +63,16 @@ pub fn experiment_to_wire(view: &ExperimentView) -> v1::ExperimentView {
         ordered: view.ordered,
         warnings: view.warnings.clone(),
         training_objective: view.training_objective.name().to_owned(),
+        other_objectives: view.goal.others.iter().copied().map(objective_to_wire).collect(),
+        constraints: view.goal.constraints.iter().map(constraint_to_wire).collect(),
+        front: view.front.iter().map(front_to_wire).collect(),
     }
 }
 
 /// From the wire.
 pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, ConvertError> {
     let state = state_from_wire(wire.state())?;
-    let metric = metric_named(&wire.metric).ok_or_else(|| illegal("metric", &wire.metric))?;
-    let mode = if wire.maximize { Mode::Max } else { Mode::Min };
+    let goal = goal_from_wire(&wire)?;
     let decision = |wire: v1::Decision| {
         let trial = (!wire.trial_id.is_empty()).then(|| wire.trial_id.parse()).transpose();
         let trial = trial.map_err(|error| illegal("decision.trial_id", &error))?;
@@ -84,7 +87,7 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
         created_at: Timestamp(wire.created_at_ms),
         ended_at: wire.ended_at_ms.map(Timestamp),
         now: Timestamp(wire.now_ms),
-        objective: Objective { metric, mode },
+        goal,
         max_trials: wire.max_trials,
         rungs: wire.rungs,
         trials: wire.trials.into_iter().map(trial_from_wire).collect::<Result<_, _>>()?,
@@ -95,11 +98,56 @@ pub fn experiment_from_wire(wire: v1::ExperimentView) -> Result<ExperimentView, 
         examples_per_second: wire.examples_per_second,
         seconds_left: wire.seconds_left,
         best: wire.best.map(best_from_wire).transpose()?,
+        front: wire.front.into_iter().map(front_from_wire).collect::<Result<_, _>>()?,
         decisions: wire.decisions.into_iter().map(decision).collect::<Result<_, ConvertError>>()?,
         location: wire.location,
         ordered: wire.ordered,
         warnings: wire.warnings,
         training_objective: training_objective(&wire.training_objective)?,
+    })
+}
+
+fn objective_to_wire(objective: Objective) -> v1::Objective {
+    let metric = objective.metric.name().to_owned();
+    v1::Objective { metric, maximize: objective.mode == Mode::Max }
+}
+
+fn constraint_to_wire(constraint: &Constraint) -> v1::Constraint {
+    let Constraint { metric, min, max } = *constraint;
+    v1::Constraint { metric: metric.name().to_owned(), min, max }
+}
+
+fn front_to_wire(view: &FrontView) -> v1::FrontResult {
+    let FrontView { trial, step, values } = view.clone();
+    v1::FrontResult { trial_id: trial.to_string(), step, values }
+}
+
+fn front_from_wire(wire: v1::FrontResult) -> Result<FrontView, ConvertError> {
+    let trial = wire.trial_id.parse().map_err(|error| illegal("front.trial_id", &error))?;
+    Ok(FrontView { trial, step: wire.step, values: wire.values })
+}
+
+fn metric(name: &str) -> Result<ObjectiveMetric, ConvertError> {
+    metric_named(name).ok_or_else(|| illegal("metric", &name))
+}
+
+fn goal_from_wire(wire: &v1::ExperimentView) -> Result<Goal, ConvertError> {
+    let objective = |name: &str, maximize: bool| {
+        let mode = if maximize { Mode::Max } else { Mode::Min };
+        Ok(Objective { metric: metric(name)?, mode })
+    };
+    let constraint = |wire: &v1::Constraint| {
+        Ok(Constraint { metric: metric(&wire.metric)?, min: wire.min, max: wire.max })
+    };
+    let others = wire.other_objectives.iter().map(|other| objective(&other.metric, other.maximize));
+    Ok(Goal {
+        objective: objective(&wire.metric, wire.maximize)?,
+        others: others.collect::<Result<_, ConvertError>>()?,
+        constraints: wire
+            .constraints
+            .iter()
+            .map(constraint)
+            .collect::<Result<_, ConvertError>>()?,
     })
 }
 
@@ -123,6 +171,8 @@ fn best_from_wire(wire: v1::Best) -> Result<BestView, ConvertError> {
 }
 
 fn trial_to_wire(view: &TrialView) -> v1::TrialView {
+    let values = view.merit.as_ref().map(Merit::values).unwrap_or_default();
+    let others = values.iter().skip(1).copied().collect();
     v1::TrialView {
         trial_id: view.id.to_string(),
         state: trial_state_to_wire(view.state).into(),
@@ -130,7 +180,9 @@ fn trial_to_wire(view: &TrialView) -> v1::TrialView {
         assignment: assignment_to_wire(&view.assignment),
         step: view.step,
         target_step: view.target_step,
-        objective: view.objective,
+        objective: view.merit.as_ref().map(Merit::first),
+        other_objectives: others,
+        violation: view.merit.as_ref().map_or(0.0, Merit::violation),
         last_loss: view.last_loss,
         attempts: view.attempts,
         restarts: view.restarts,
@@ -142,6 +194,10 @@ fn trial_to_wire(view: &TrialView) -> v1::TrialView {
 
 fn trial_from_wire(wire: v1::TrialView) -> Result<TrialView, ConvertError> {
     let state = trial_state_from_wire(wire.state())?;
+    let others = wire.other_objectives.clone();
+    let merit = wire
+        .objective
+        .map(|first| Merit::new(std::iter::once(first).chain(others), wire.violation));
     Ok(TrialView {
         id: wire.trial_id.parse().map_err(|error| illegal("trial_id", &error))?,
         state,
@@ -149,7 +205,7 @@ fn trial_from_wire(wire: v1::TrialView) -> Result<TrialView, ConvertError> {
         assignment: assignment_from_wire(wire.assignment)?,
         step: wire.step,
         target_step: wire.target_step,
-        objective: wire.objective,
+        merit,
         last_loss: wire.last_loss,
         attempts: wire.attempts,
         restarts: wire.restarts,

@@ -9,17 +9,17 @@
 //! goes on, so that the first trials are never stopped for want of others. It never revises a decision,
 //! as Optuna's `SuccessiveHalvingPruner` and Determined's `asha_stopping` do it.
 
-use muster_common::objective::Objective;
+use muster_common::goal::{Goal, Merit};
 
-use super::Verdict;
+use super::{Verdict, front};
 
 /// One result at one rung.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing {
     /// Number of the trial.
     pub trial: u32,
-    /// Objective; not finite: never promoted.
-    pub value: f64,
+    /// How good it is; not finite: never promoted.
+    pub merit: Merit,
     /// Waits at this rung: has not been promoted and was not ended for another reason.
     pub waits: bool,
 }
@@ -31,40 +31,46 @@ pub struct Promotion {
     pub trial: u32,
     /// Rung it leaves, from 0.
     pub rung: usize,
-    /// Its objective there.
-    pub value: f64,
+    /// How good it was there.
+    pub merit: Merit,
     /// Its place among the results of the rung, from 1.
     pub place: usize,
     /// Results of the rung.
     pub num_results: usize,
 }
 
-/// Orders the results of one rung, best first; ties go to the older trial.
-pub fn order(objective: Objective, standings: &mut [Standing]) {
-    standings
-        .sort_by(|a, b| objective.standing(a.value, b.value).then_with(|| a.trial.cmp(&b.trial)));
+/// Orders the results of one rung, best first; ties go to the older trial. For several objectives see
+/// [`front`].
+pub fn order(goal: &Goal, standings: &mut [Standing]) {
+    if goal.is_single() {
+        standings
+            .sort_by(|a, b| goal.standing(&a.merit, &b.merit).then_with(|| a.trial.cmp(&b.trial)));
+        return;
+    }
+    standings.sort_by_key(|standing| standing.trial);
+    let merits: Vec<Merit> = standings.iter().map(|standing| standing.merit).collect();
+    let unordered = standings.to_vec();
+    for (place, index) in standings.iter_mut().zip(front::arranged(goal, &merits)) {
+        *place = unordered.get(index).copied().unwrap_or(*place);
+    }
 }
 
 /// The next promotion. `rungs[k]` holds the results of rung `k`; the top rung promotes nobody and
 /// may be left out.
-pub fn promotion(
-    objective: Objective,
-    reduction_factor: u32,
-    rungs: &[Vec<Standing>],
-) -> Option<Promotion> {
+pub fn promotion(goal: &Goal, reduction_factor: u32, rungs: &[Vec<Standing>]) -> Option<Promotion> {
     rungs.iter().enumerate().rev().find_map(|(rung, standings)| {
         let mut ordered = standings.clone();
-        order(objective, &mut ordered);
+        order(goal, &mut ordered);
         let num_promotable = ordered.len() / reduction_factor.max(1) as usize;
         let found = ordered
             .iter()
             .take(num_promotable)
-            .position(|standing| standing.waits && standing.value.is_finite())?;
+            .position(|standing| standing.waits && standing.merit.is_finite())?;
         let standing = ordered[found];
         Some(Promotion {
             trial: standing.trial,
             rung,
-            value: standing.value,
+            merit: standing.merit,
             place: found + 1,
             num_results: ordered.len(),
         })
@@ -72,70 +78,70 @@ pub fn promotion(
 }
 
 /// What becomes of a trial whose result at a rung is among `standings`, where nobody waits.
-pub fn verdict(
-    objective: Objective,
-    reduction_factor: u32,
-    standings: &[Standing],
-    trial: u32,
-) -> Verdict {
+pub fn verdict(goal: &Goal, reduction_factor: u32, standings: &[Standing], trial: u32) -> Verdict {
     let mut ordered = standings.to_vec();
-    order(objective, &mut ordered);
+    order(goal, &mut ordered);
     let num_results = ordered.len();
     let num_kept = (num_results / reduction_factor.max(1) as usize).max(1);
-    let name = objective.metric.name();
     let Some((index, standing)) = ordered.iter().enumerate().find(|(_, s)| s.trial == trial) else {
         return Verdict::GoOn("no result here".to_owned());
     };
-    let last = ordered.get(num_kept - 1).map_or(f64::NAN, |standing| standing.value);
+    let last = ordered.get(num_kept - 1).map_or(Merit::NONE, |standing| standing.merit);
     let text = format!(
-        "{name} {:.4} is place {} of {num_results} so far, the best {num_kept} go on (down to {last:.4})",
-        standing.value,
-        index + 1
+        "{} is place {} of {num_results} so far, the best {num_kept} go on (down to {})",
+        goal.words(&standing.merit),
+        index + 1,
+        Goal::numbers(&last)
     );
-    Verdict::of(index < num_kept && standing.value.is_finite(), text)
+    Verdict::of(index < num_kept && standing.merit.is_finite(), text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_common::objective::{Mode, ObjectiveMetric};
+    use muster_common::objective::{Mode, Objective, ObjectiveMetric};
     use proptest::prelude::*;
 
-    const ACCURACY: Objective = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
+    fn accuracy() -> Goal {
+        Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max }.into()
+    }
 
     fn waiting(values: &[f64]) -> Vec<Standing> {
-        let standing = |(trial, value): (u32, &f64)| Standing { trial, value: *value, waits: true };
+        let standing = |(trial, value): (u32, &f64)| {
+            let merit = Merit::from(*value);
+            Standing { trial, merit, waits: true }
+        };
         (1..).zip(values).map(standing).collect()
     }
 
     #[test]
     fn one_in_eta_is_promoted_best_first() {
         let rung = waiting(&[0.1, 0.9, 0.5, 0.7, 0.3, 0.2, 0.4, 0.8, 0.6]);
-        let first = promotion(ACCURACY, 3, std::slice::from_ref(&rung)).unwrap();
+        let first = promotion(&accuracy(), 3, std::slice::from_ref(&rung)).unwrap();
         assert_eq!((first.trial, first.place, first.num_results), (2, 1, 9));
         let mut rung = rung;
         for promoted in [2, 8] {
             rung[promoted - 1].waits = false;
         }
-        assert_eq!(promotion(ACCURACY, 3, std::slice::from_ref(&rung)).unwrap().trial, 4);
+        assert_eq!(promotion(&accuracy(), 3, std::slice::from_ref(&rung)).unwrap().trial, 4);
         rung[3].waits = false;
-        assert_eq!(promotion(ACCURACY, 3, &[rung]), None);
+        assert_eq!(promotion(&accuracy(), 3, &[rung]), None);
     }
 
     #[test]
     fn higher_rungs_go_first() {
         let low = waiting(&[0.5, 0.6, 0.7, 0.8]);
         let high = waiting(&[0.1, 0.2]);
-        assert_eq!(promotion(ACCURACY, 2, &[low, high]).unwrap().rung, 1);
+        assert_eq!(promotion(&accuracy(), 2, &[low, high]).unwrap().rung, 1);
     }
 
     #[test]
     fn diverged_results_are_never_promoted_but_count() {
         let rung = waiting(&[f64::NAN, f64::NAN, f64::NAN, 0.5]);
-        assert_eq!(promotion(ACCURACY, 2, std::slice::from_ref(&rung)).unwrap().trial, 4);
+        assert_eq!(promotion(&accuracy(), 2, std::slice::from_ref(&rung)).unwrap().trial, 4);
         let mut rung = rung;
         rung[3].waits = false;
-        assert_eq!(promotion(ACCURACY, 2, &[rung]), None);
+        assert_eq!(promotion(&accuracy(), 2, &[rung]), None);
     }
 
     #[test]
@@ -143,7 +149,7 @@ mod tests {
         let goes_on = |values: &[f64]| {
             let rung = waiting(values);
             let last = u32::try_from(values.len()).unwrap();
-            matches!(verdict(ACCURACY, 3, &rung, last), Verdict::GoOn(_))
+            matches!(verdict(&accuracy(), 3, &rung, last), Verdict::GoOn(_))
         };
         assert!(goes_on(&[0.5]));
         assert!(!goes_on(&[0.5, 0.4]));
@@ -162,8 +168,8 @@ mod tests {
         ) {
             let mut rung = waiting(&values);
             let mut num_promoted = 0;
-            while let Some(next) = promotion(ACCURACY, eta, std::slice::from_ref(&rung)) {
-                let better = values.iter().filter(|value| **value > next.value).count();
+            while let Some(next) = promotion(&accuracy(), eta, std::slice::from_ref(&rung)) {
+                let better = values.iter().filter(|value| **value > next.merit.first()).count();
                 prop_assert!(better < values.len() / eta as usize);
                 rung[next.trial as usize - 1].waits = false;
                 num_promoted += 1;

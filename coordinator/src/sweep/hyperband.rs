@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
+use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::Bracket;
-use muster_common::objective::Objective;
 
 use super::asha::{Promotion, Standing, order};
 
@@ -35,7 +35,7 @@ pub struct Member {
     /// Number of the trial.
     pub trial: u32,
     /// Its results, lowest rung of the bracket first.
-    pub values: Vec<f64>,
+    pub merits: Vec<Merit>,
     /// It waits at its last rung.
     pub waits: bool,
     /// Nothing can happen to it any more.
@@ -94,7 +94,7 @@ pub fn groups(brackets: &[Bracket], eta: u32, max_trials: u32) -> impl Iterator<
 
 /// The rungs of a group that are decided, with those that still wait at them. `members` are those of
 /// its trials that exist.
-pub fn decided(objective: Objective, group: &Group, members: &[Member]) -> Vec<Decided> {
+pub fn decided(goal: &Goal, group: &Group, members: &[Member]) -> Vec<Decided> {
     let mut decided = Vec::new();
     if members.len() < group.trials.len() {
         return decided;
@@ -102,30 +102,30 @@ pub fn decided(objective: Objective, group: &Group, members: &[Member]) -> Vec<D
     let mut entrants: Vec<&Member> = members.iter().collect();
     for (index, quota) in group.quotas.iter().enumerate().skip(1) {
         let below = index - 1;
-        if entrants.iter().any(|member| member.values.len() <= below && !member.is_over) {
+        if entrants.iter().any(|member| member.merits.len() <= below && !member.is_over) {
             break;
         }
         let mut standings: Vec<Standing> = entrants
             .iter()
             .filter_map(|member| {
-                let value = *member.values.get(below)?;
-                let waits = member.waits && member.values.len() == index;
-                Some(Standing { trial: member.trial, value, waits })
+                let merit = *member.merits.get(below)?;
+                let waits = member.waits && member.merits.len() == index;
+                Some(Standing { trial: member.trial, merit, waits })
             })
             .collect();
-        order(objective, &mut standings);
+        order(goal, &mut standings);
         let num_results = standings.len();
         let rung = group.first_rung + below;
         let placed = |(place, standing): (usize, &Standing)| Promotion {
             trial: standing.trial,
             rung,
-            value: standing.value,
+            merit: standing.merit,
             place,
             num_results,
         };
         let num_promoted = usize::try_from(*quota).unwrap_or(usize::MAX);
         let goes_on = |(place, standing): &(usize, &Standing)| {
-            *place <= num_promoted && standing.value.is_finite()
+            *place <= num_promoted && standing.merit.is_finite()
         };
         let all: Vec<(usize, &Standing)> = (1..).zip(&standings).collect();
         let (up, out): (Vec<_>, Vec<_>) = all.into_iter().partition(goes_on);
@@ -143,10 +143,12 @@ pub fn decided(objective: Objective, group: &Group, members: &[Member]) -> Vec<D
 mod tests {
     use super::*;
     use muster_common::manifest::{Budget, HalvingSettings};
-    use muster_common::objective::{Mode, ObjectiveMetric};
+    use muster_common::objective::{Mode, Objective, ObjectiveMetric};
     use proptest::prelude::*;
 
-    const ACCURACY: Objective = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
+    fn accuracy() -> Goal {
+        Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max }.into()
+    }
 
     fn brackets() -> Vec<Bracket> {
         let halving = HalvingSettings { reduction_factor: 3, min_budget: Budget::Steps(1) };
@@ -154,7 +156,8 @@ mod tests {
     }
 
     fn member(trial: u32, values: &[f64]) -> Member {
-        Member { trial, values: values.to_vec(), waits: true, is_over: false }
+        let merits = values.iter().copied().map(Merit::from).collect();
+        Member { trial, merits, waits: true, is_over: false }
     }
 
     #[test]
@@ -178,11 +181,11 @@ mod tests {
         let group =
             Group { round: 1, bracket: 1, first_rung: 2, trials: 1..7, quotas: vec![6, 2, 0] };
         let mut members: Vec<Member> = (1..=6).map(|n| member(n, &[f64::from(n) / 10.0])).collect();
-        members[0].values.clear();
-        assert_eq!(decided(ACCURACY, &group, &members), [], "one is still on its way");
-        assert_eq!(decided(ACCURACY, &group, &members[1..]), [], "one does not exist yet");
+        members[0].merits.clear();
+        assert_eq!(decided(&accuracy(), &group, &members), [], "one is still on its way");
+        assert_eq!(decided(&accuracy(), &group, &members[1..]), [], "one does not exist yet");
         members[0].is_over = true;
-        let found = decided(ACCURACY, &group, &members);
+        let found = decided(&accuracy(), &group, &members);
         let trials =
             |promotions: &[Promotion]| promotions.iter().map(|p| p.trial).collect::<Vec<_>>();
         assert_eq!(found.len(), 1, "the next rung waits for those that go on");
@@ -202,7 +205,7 @@ mod tests {
             let mut members: Vec<Member> =
                 group.trials.clone().map(|n| member(n, &[value()])).collect();
             for (index, quota) in group.quotas.iter().enumerate().skip(1) {
-                let found = decided(ACCURACY, &group, &members);
+                let found = decided(&accuracy(), &group, &members);
                 prop_assert_eq!(found.len(), index);
                 let last = &found[index - 1];
                 prop_assert!(last.promoted.len() as u64 <= *quota);
@@ -212,10 +215,10 @@ mod tests {
                     (member.waits, member.is_over) = (false, true);
                 }
                 for promoted in last.promoted.clone() {
-                    let better = |s: &Promotion| s.value > promoted.value;
+                    let better = |s: &Promotion| s.merit.first() > promoted.merit.first();
                     prop_assert!(!last.stopped.iter().any(better));
                     let trial = promoted.trial;
-                    members.iter_mut().find(|m| m.trial == trial).unwrap().values.push(value());
+                    members.iter_mut().find(|m| m.trial == trial).unwrap().merits.push(value().into());
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! What to try and what to stop. Pure: settings and results in, decisions out.
 
 pub mod asha;
+pub mod front;
 pub mod hyperband;
 pub mod patience;
 pub mod percentile;

@@ -1,29 +1,39 @@
 //! A trial that does not get better any more stops.
 
+use std::cmp::Ordering;
+
+use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::PatienceSettings;
-use muster_common::objective::{Mode, Objective};
+use muster_common::objective::Mode;
 
 use super::Verdict;
 
-/// What becomes of a trial with these results at its rungs, oldest first.
-pub fn verdict(settings: &PatienceSettings, objective: Objective, values: &[f64]) -> Verdict {
-    let (mut best, mut best_rung) = (f64::NAN, 0);
-    for (rung, value) in (1..).zip(values) {
-        let gain = match objective.mode {
-            Mode::Max => value - best,
-            Mode::Min => best - value,
+/// What becomes of a trial with these results at its rungs, oldest first. A smaller sum of violations is
+/// an improvement, a larger one never is.
+pub fn verdict(settings: &PatienceSettings, goal: &Goal, merits: &[Merit]) -> Verdict {
+    let (mut best, mut best_rung) = (Merit::NONE, 0);
+    for (rung, merit) in (1..).zip(merits) {
+        let gain = match goal.objective.mode {
+            Mode::Max => merit.first() - best.first(),
+            Mode::Min => best.first() - merit.first(),
         };
-        if value.is_finite() && (best.is_nan() || gain > settings.min_change) {
-            (best, best_rung) = (*value, rung);
+        let is_better = match merit.violation().total_cmp(&best.violation()) {
+            Ordering::Less => true,
+            Ordering::Equal => gain > settings.min_change,
+            Ordering::Greater => false,
+        };
+        if merit.is_finite() && (best_rung == 0 || is_better) {
+            (best, best_rung) = (*merit, rung);
         }
     }
-    let waited = values.len() - best_rung;
-    let name = objective.metric.name();
+    let waited = merits.len() - best_rung;
     let text = if best_rung == 0 {
+        let name = goal.names();
         format!("no finite {name} at {waited} rungs, {} are allowed", settings.patience)
     } else {
         format!(
-            "best {name} {best:.4} at rung {best_rung}, {waited} rungs ago; {} without an improvement end a trial",
+            "best {} at rung {best_rung}, {waited} rungs ago; {} without an improvement end a trial",
+            goal.words(&best),
             settings.patience
         )
     };
@@ -34,14 +44,15 @@ pub fn verdict(settings: &PatienceSettings, objective: Objective, values: &[f64]
 mod tests {
     use super::*;
     use muster_common::manifest::Budget;
-    use muster_common::objective::ObjectiveMetric;
+    use muster_common::objective::{Objective, ObjectiveMetric};
 
     const ACCURACY: Objective = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
     const LOSS: Objective = Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min };
 
     fn goes_on(objective: Objective, min_change: f64, values: &[f64]) -> bool {
         let settings = PatienceSettings { patience: 2, min_change, every: Budget::Steps(1) };
-        matches!(verdict(&settings, objective, values), Verdict::GoOn(_))
+        let merits: Vec<Merit> = values.iter().copied().map(Merit::from).collect();
+        matches!(verdict(&settings, &objective.into(), &merits), Verdict::GoOn(_))
     }
 
     #[test]

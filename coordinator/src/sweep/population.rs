@@ -8,14 +8,15 @@
 
 use std::cmp::Ordering;
 
+use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::{
     Assignment, Domain, HyperparameterSpec, ParameterValue, PopulationSettings, SearchSpace,
     is_active, keep_active,
 };
-use muster_common::objective::Objective;
 use muster_common::seed::Seed;
 
 use super::asha::{Standing, order};
+use super::front;
 
 /// What becomes of a member at a rung, with the numbers that were compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,33 +49,40 @@ pub fn quantile_size(quantile: f64, num_results: usize) -> usize {
 /// it cannot go on, does so if there is anybody whose result is finite.
 pub fn fate(
     settings: &PopulationSettings,
-    objective: Objective,
+    goal: &Goal,
     standings: &[Standing],
     trial: u32,
     must_exploit: bool,
     seed: Seed,
 ) -> Fate {
     let mut ordered = standings.to_vec();
-    order(objective, &mut ordered);
+    order(goal, &mut ordered);
     let num_results = ordered.len();
     let Some(index) = ordered.iter().position(|standing| standing.trial == trial) else {
         return Fate::GoesOn("it has no result here".to_owned());
     };
-    let Standing { value, .. } = ordered[index];
-    let name = objective.metric.name();
+    let Standing { merit, .. } = ordered[index];
     let size = quantile_size(settings.quantile, num_results);
-    let is_stuck = must_exploit || !value.is_finite();
-    let own = format!("{name} {value:.4} is place {} of {num_results} so far", index + 1);
+    let is_stuck = must_exploit || !merit.is_finite();
+    let own = format!("{} is place {} of {num_results} so far", goal.words(&merit), index + 1);
     let goes_on = |why: &str| Fate::GoesOn(format!("{own}, {why}"));
     if !is_stuck && index + size < num_results {
         return goes_on(&format!("the last {size} exploit the best {size}"));
     }
     let top = if is_stuck { size.max(1) } else { size };
-    let better = |standing: &&Standing| {
-        let is_better = is_stuck || objective.standing(standing.value, value) == Ordering::Less;
-        standing.trial != trial && standing.value.is_finite() && is_better
+    let merits: Vec<Merit> = ordered.iter().map(|standing| standing.merit).collect();
+    let better = front::better(goal, &merits, index);
+    let may_be_source = |(standing, is_better): &(&Standing, bool)| {
+        let is_wanted = is_stuck || *is_better;
+        standing.trial != trial && standing.merit.is_finite() && is_wanted
     };
-    let sources: Vec<&Standing> = ordered.iter().filter(better).take(top).collect();
+    let sources: Vec<&Standing> = ordered
+        .iter()
+        .zip(better)
+        .filter(may_be_source)
+        .map(|(standing, _)| standing)
+        .take(top)
+        .collect();
     if sources.is_empty() {
         return goes_on("and nobody is better");
     }
@@ -82,8 +90,9 @@ pub fn fate(
     let source = sources[usize::try_from(pick).unwrap_or(0)];
     let place = ordered.iter().position(|s| s.trial == source.trial).map_or(0, |index| index + 1);
     let text = format!(
-        "{own}, the last {size} exploit the best {size}; t{} is place {place} with {:.4}",
-        source.trial, source.value
+        "{own}, the last {size} exploit the best {size}; t{} is place {place} with {}",
+        source.trial,
+        Goal::numbers(&source.merit)
     );
     Fate::Exploits { source: source.trial, text }
 }
@@ -193,10 +202,12 @@ fn neighbour(
 mod tests {
     use super::*;
     use muster_common::manifest::{Budget, Scale};
-    use muster_common::objective::{Mode, ObjectiveMetric};
+    use muster_common::objective::{Mode, Objective, ObjectiveMetric};
     use proptest::prelude::*;
 
-    const ACCURACY: Objective = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
+    fn accuracy() -> Goal {
+        Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max }.into()
+    }
 
     fn settings(resample_probability: f64) -> PopulationSettings {
         let every = Budget::Steps(10);
@@ -211,13 +222,16 @@ mod tests {
     }
 
     fn standings(values: &[f64]) -> Vec<Standing> {
-        let standing = |(trial, value): (u32, &f64)| Standing { trial, value: *value, waits: true };
+        let standing = |(trial, value): (u32, &f64)| {
+            let merit = (*value).into();
+            Standing { trial, merit, waits: true }
+        };
         (1..).zip(values).map(standing).collect()
     }
 
     fn source(values: &[f64], trial: u32, must: bool, seed: u64) -> Option<u32> {
         let standings = standings(values);
-        match fate(&settings(0.0), ACCURACY, &standings, trial, must, Seed(seed)) {
+        match fate(&settings(0.0), &accuracy(), &standings, trial, must, Seed(seed)) {
             Fate::GoesOn(_) => None,
             Fate::Exploits { source, .. } => Some(source),
         }
@@ -254,11 +268,11 @@ mod tests {
     #[test]
     fn every_number_compared_is_said() {
         let standings = standings(&[0.1, 0.2, 0.8]);
-        let found = fate(&settings(0.0), ACCURACY, &standings, 1, false, Seed(1));
+        let found = fate(&settings(0.0), &accuracy(), &standings, 1, false, Seed(1));
         let text = "accuracy 0.1000 is place 3 of 3 so far, the last 1 exploit the best 1; t3 is place \
                     1 with 0.8000";
         assert_eq!(found, Fate::Exploits { source: 3, text: text.to_owned() });
-        let found = fate(&settings(0.0), ACCURACY, &standings, 2, false, Seed(1));
+        let found = fate(&settings(0.0), &accuracy(), &standings, 2, false, Seed(1));
         let text = "accuracy 0.2000 is place 2 of 3 so far, the last 1 exploit the best 1";
         assert_eq!(found, Fate::GoesOn(text.to_owned()));
     }

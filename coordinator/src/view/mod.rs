@@ -11,11 +11,14 @@ pub use waiting::hosts_aside;
 pub use why::why;
 
 use muster_common::evaluation::Evaluation;
+use muster_common::goal::{Breach, Goal, Merit};
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::manifest::{Assignment, TrainingObjective};
-use muster_common::objective::{Mode, Objective, ObjectiveMetric};
+use muster_common::objective::{Mode, ObjectiveMetric};
 use muster_common::run::DataSummary;
 use muster_common::time::Timestamp;
+
+use crate::sweep::front;
 
 /// One experiment.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,8 +39,8 @@ pub struct ExperimentView {
     pub ended_at: Option<Timestamp>,
     /// When this view was made.
     pub now: Timestamp,
-    /// Metric and direction.
-    pub objective: Objective,
+    /// What is wanted.
+    pub goal: Goal,
     /// Trials it creates at most.
     pub max_trials: u32,
     /// Budgets of the rungs, lowest first, for people.
@@ -58,6 +61,8 @@ pub struct ExperimentView {
     pub seconds_left: Option<f64>,
     /// The best so far; at the end, the chosen one.
     pub best: Option<BestView>,
+    /// Of several objectives the results that none dominates, the best in the first objective first.
+    pub front: Vec<FrontView>,
     /// Why things happened, oldest first.
     pub decisions: Vec<DecisionView>,
     /// Where everything is written.
@@ -121,8 +126,8 @@ pub struct TrialView {
     pub step: u64,
     /// Where its present or last run ends.
     pub target_step: u64,
-    /// Its best objective.
-    pub objective: Option<f64>,
+    /// How good its best result is.
+    pub merit: Option<Merit>,
     /// Training loss of a recent step.
     pub last_loss: Option<f64>,
     /// Runs started.
@@ -199,6 +204,17 @@ pub struct BestView {
     pub model: String,
 }
 
+/// A result that no other one is better than in all objectives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrontView {
+    /// Whose.
+    pub trial: TrialId,
+    /// After how many steps.
+    pub step: u64,
+    /// A value for each objective.
+    pub values: Vec<f64>,
+}
+
 /// One line of explanation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecisionView {
@@ -216,17 +232,21 @@ impl ExperimentView {
         self.ended_at.unwrap_or(self.now).since(self.created_at).as_secs_f64()
     }
 
-    /// Trials, best first: by objective, then by more steps, then by number.
+    /// Trials, best first: by their best results, then by more steps, then by number.
     pub fn ranked(&self) -> Vec<&TrialView> {
         let mut trials: Vec<&TrialView> = self.trials.iter().collect();
-        let value = |trial: &TrialView| trial.objective.unwrap_or(f64::NAN);
         trials.sort_by(|a, b| {
-            self.objective
-                .standing(value(a), value(b))
-                .then_with(|| b.rungs_passed.cmp(&a.rungs_passed))
-                .then_with(|| a.id.number.cmp(&b.id.number))
+            b.rungs_passed.cmp(&a.rungs_passed).then_with(|| a.id.number.cmp(&b.id.number))
         });
-        trials
+        let merits: Vec<Merit> =
+            trials.iter().map(|trial| trial.merit.unwrap_or(Merit::NONE)).collect();
+        let places = front::arranged(&self.goal, &merits);
+        places.into_iter().filter_map(|index| trials.get(index).copied()).collect()
+    }
+
+    /// The constraints that the best result breaks.
+    pub fn breaches(&self) -> Vec<Breach> {
+        self.best.as_ref().map_or_else(Vec::new, |best| self.goal.breaches(&best.validation))
     }
 
     /// Number of trials in a state.

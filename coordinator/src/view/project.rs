@@ -1,14 +1,16 @@
 //! Engine and soft state to view.
 
+use muster_common::goal::Goal;
 use muster_common::manifest::Assignment;
-use muster_common::objective::Objective;
 use muster_common::run::RunProgress;
-use muster_common::storage::Layout;
+use muster_common::storage::{Layout, object_url};
 use muster_common::time::Timestamp;
 
 use super::remaining::examples_left;
 use super::waiting::waiting;
-use super::{BestView, DecisionView, ExperimentState, ExperimentView, TrialStateName, TrialView};
+use super::{
+    BestView, DecisionView, ExperimentState, ExperimentView, FrontView, TrialStateName, TrialView,
+};
 use crate::engine::Engine;
 use crate::engine::experiment::{Experiment, ExperimentEnd, Part, Phase};
 use crate::engine::run::{Member, MemberState};
@@ -23,11 +25,11 @@ pub fn project(
     now: Timestamp,
 ) -> ExperimentView {
     let (state, reason) = state_of(experiment);
-    let objective = experiment.objective();
+    let goal = experiment.goal();
     let trials: Vec<TrialView> = experiment
         .trials
         .values()
-        .map(|trial| trial_view(engine, experiment, trial, live))
+        .map(|trial| trial_view(engine, (experiment, &goal), trial, live))
         .collect();
     let (parts_done, num_parts) = match &experiment.phase {
         Phase::Preparing { parts } => {
@@ -53,7 +55,7 @@ pub fn project(
         created_at: experiment.created_at,
         ended_at: experiment.ended_at,
         now,
-        objective,
+        goal,
         max_trials: experiment.max_trials(),
         rungs: experiment.ladder.iter().map(ToString::to_string).collect(),
         trials,
@@ -64,6 +66,7 @@ pub fn project(
         examples_per_second,
         seconds_left,
         best: best_of(experiment),
+        front: front_of(experiment),
         decisions: experiment
             .decisions
             .iter()
@@ -107,12 +110,12 @@ fn location(experiment: &Experiment) -> String {
     let key = Layout::experiment(&experiment.id);
     match experiment.store.strip_prefix("file://") {
         Some(root) => format!("{root}/{key}"),
-        None => format!("{}/{key}", experiment.store.trim_end_matches('/')),
+        None => object_url(&experiment.store, &key),
     }
 }
 
 fn best_of(experiment: &Experiment) -> Option<BestView> {
-    let metric = experiment.objective().metric;
+    let metric = experiment.goal().objective.metric;
     if let Some(best) = &experiment.best {
         return Some(BestView {
             trial: experiment.trial_id(best.trial),
@@ -135,8 +138,20 @@ fn best_of(experiment: &Experiment) -> Option<BestView> {
     })
 }
 
-fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Live) -> TrialView {
-    let objective = experiment.objective();
+fn front_of(experiment: &Experiment) -> Vec<FrontView> {
+    let view = |(number, rung, values): (u32, usize, Vec<f64>)| {
+        let step = experiment.trials.get(&number)?.result_at(rung)?.step;
+        Some(FrontView { trial: experiment.trial_id(number), step, values })
+    };
+    experiment.front().into_iter().filter_map(view).collect()
+}
+
+fn trial_view(
+    engine: &Engine,
+    (experiment, goal): (&Experiment, &Goal),
+    trial: &Trial,
+    live: &Live,
+) -> TrialView {
     let progress: Option<RunProgress> = match trial.state {
         TrialState::Running { generation } => live.progress(generation),
         _ => None,
@@ -155,7 +170,7 @@ fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Li
         id: experiment.trial_id(trial.number),
         state,
         reason,
-        assignment: assignment_of(objective, trial).clone(),
+        assignment: assignment_of(goal, trial).clone(),
         step: progress.as_ref().map_or(committed, |progress| progress.step.max(committed)),
         target_step: match state {
             TrialStateName::Running | TrialStateName::Pending => {
@@ -163,9 +178,7 @@ fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Li
             }
             _ => committed,
         },
-        objective: trial
-            .best_result(objective)
-            .map(|result| result.evaluation.value(objective.metric)),
+        merit: trial.best_result(goal).map(|result| goal.merit(&result.evaluation)),
         last_loss: progress.as_ref().and_then(|progress| progress.loss),
         attempts: trial.attempts,
         restarts: trial.restarts,
@@ -176,8 +189,8 @@ fn trial_view(engine: &Engine, experiment: &Experiment, trial: &Trial, live: &Li
 }
 
 /// Its hyperparameters; of one that has ended and has changed them, those of its best result.
-fn assignment_of(objective: Objective, trial: &Trial) -> &Assignment {
-    let best = trial.best_result(objective).filter(|_| trial.is_terminal());
+fn assignment_of<'a>(goal: &Goal, trial: &'a Trial) -> &'a Assignment {
+    let best = trial.best_result(goal).filter(|_| trial.is_terminal());
     best.map_or(&trial.assignment, |best| trial.assignment_of(&best.checkpoint))
 }
 

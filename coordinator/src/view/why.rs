@@ -1,6 +1,7 @@
 //! Why a trial is where it is: its rung, its standing there, the numbers compared, and what was decided
 //! about it before.
 
+use muster_common::goal::{Breach, Goal, Merit};
 use muster_common::time::Timestamp;
 
 use super::project::stop_reason;
@@ -23,6 +24,7 @@ pub fn why(
     let trial = experiment.trials.get(&number)?;
     let mut lines = vec![headline(engine, experiment, trial, now)];
     lines.extend(standing(experiment, trial));
+    lines.extend(wanted(experiment, trial));
     lines.extend(descendants(experiment, trial));
     if trial.restarts + trial.losses > 0 {
         lines.push(format!(
@@ -126,25 +128,48 @@ fn what_it_takes(experiment: &Experiment, trial: &Trial) -> String {
 
 /// Its place at each rung that it has passed.
 fn standing(experiment: &Experiment, trial: &Trial) -> Vec<String> {
-    let objective = experiment.objective();
+    let goal = experiment.goal();
     let rungs = experiment.standings();
     let at = |(rung, mut standings): (usize, Vec<crate::sweep::asha::Standing>)| {
-        order(objective, &mut standings);
+        order(&goal, &mut standings);
         let index = standings.iter().position(|standing| standing.trial == trial.number)?;
         let (place, num_results) = (index + 1, standings.len());
-        let value = standings.get(index)?.value;
-        let own = Promotion { trial: trial.number, rung, value, place, num_results };
-        let neighbour = |index: usize| standings.get(index).map(|other| (other.trial, other.value));
+        let merit = standings.get(index)?.merit;
+        let own = Promotion { trial: trial.number, rung, merit, place, num_results };
+        let neighbour = |index: usize| {
+            let other = standings.get(index)?;
+            Some((other.trial, Goal::numbers(&other.merit)))
+        };
         let mut text = experiment.standing_text(&own);
         if let Some((other, value)) = index.checked_sub(1).and_then(neighbour) {
-            text += &format!("; before it t{other} with {value:.4}");
+            text += &format!("; before it t{other} with {value}");
         }
         if let Some((other, value)) = neighbour(index + 1) {
-            text += &format!("; behind it t{other} with {value:.4}");
+            text += &format!("; behind it t{other} with {value}");
         }
         Some(text)
     };
     rungs.into_iter().enumerate().filter_map(at).collect()
+}
+
+/// Constraints that its best result breaks, and what of it is on the front.
+fn wanted(experiment: &Experiment, trial: &Trial) -> Vec<String> {
+    let goal = experiment.goal();
+    let best = trial.best_result(&goal);
+    let breaches = best.map_or_else(Vec::new, |best| goal.breaches(&best.evaluation));
+    let mut lines = Vec::new();
+    if !breaches.is_empty() {
+        let words: Vec<String> = breaches.iter().map(Breach::words).collect();
+        lines.push(format!("its best result breaks constraints: {}", words.join("; ")));
+    }
+    let front = experiment.front();
+    let own = front.iter().filter(|(number, _, _)| *number == trial.number);
+    lines.extend(own.map(|(_, rung, values)| {
+        let place = experiment.rung_text(*rung);
+        let words = goal.words(&Merit::new(values.iter().copied(), 0.0));
+        format!("one of {} results on the front: {words} at {place}", front.len())
+    }));
+    lines
 }
 
 /// Who went on from its checkpoints.

@@ -66,6 +66,7 @@ impl From<&Task> for v1::run_spec::Task {
                 total_steps: task.total_steps,
                 resume_from: task.resume_from.as_ref().map(Into::into),
                 seed_of: task.seed_of,
+                earlier: task.earlier.iter().map(Into::into).collect(),
             }),
             Task::Finish { trial, assignment, checkpoint } => Self::Finish(v1::FinishTask {
                 trial_id: trial.to_string(),
@@ -91,6 +92,11 @@ impl TryFrom<v1::run_spec::Task> for Task {
                 total_steps: task.total_steps,
                 resume_from: task.resume_from.map(TryInto::try_into).transpose()?,
                 seed_of: task.seed_of,
+                earlier: task
+                    .earlier
+                    .into_iter()
+                    .map(TryInto::try_into)
+                    .collect::<Result<_, _>>()?,
             })),
             v1::run_spec::Task::Finish(task) => Ok(Self::Finish {
                 trial: task.trial_id.parse().map_err(ConvertError::id("finish.trial_id"))?,

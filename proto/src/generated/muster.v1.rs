@@ -72,6 +72,9 @@ pub struct TrainTask {
     /// Number of the trial whose random choices it goes on with; absent: its own.
     #[prost(uint32, optional, tag = "7")]
     pub seed_of: ::core::option::Option<u32>,
+    /// Earlier checkpoints of the same lineage, newest first, that stand in for a damaged one.
+    #[prost(message, repeated, tag = "8")]
+    pub earlier: ::prost::alloc::vec::Vec<Checkpoint>,
 }
 /// Score the chosen trial on the test split and write its model.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1042,6 +1045,41 @@ pub struct ExperimentView {
     /// Name of what the trials learn, as in manifests.
     #[prost(string, tag = "25")]
     pub training_objective: ::prost::alloc::string::String,
+    /// Besides `metric`.
+    #[prost(message, repeated, tag = "26")]
+    pub other_objectives: ::prost::alloc::vec::Vec<Objective>,
+    #[prost(message, repeated, tag = "27")]
+    pub constraints: ::prost::alloc::vec::Vec<Constraint>,
+    /// Of several objectives the results that none dominates, the best in the first objective first.
+    #[prost(message, repeated, tag = "28")]
+    pub front: ::prost::alloc::vec::Vec<FrontResult>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Objective {
+    #[prost(string, tag = "1")]
+    pub metric: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub maximize: bool,
+}
+/// Bounds of a metric, included.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Constraint {
+    #[prost(string, tag = "1")]
+    pub metric: ::prost::alloc::string::String,
+    #[prost(double, optional, tag = "2")]
+    pub min: ::core::option::Option<f64>,
+    #[prost(double, optional, tag = "3")]
+    pub max: ::core::option::Option<f64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FrontResult {
+    #[prost(string, tag = "1")]
+    pub trial_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub step: u64,
+    /// One for each objective.
+    #[prost(double, repeated, tag = "3")]
+    pub values: ::prost::alloc::vec::Vec<f64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrialView {
@@ -1077,6 +1115,12 @@ pub struct TrialView {
     /// The ranks of its run, for people; empty when it does not run.
     #[prost(string, repeated, tag = "20")]
     pub ranks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the result that `objective` is of.
+    #[prost(double, repeated, tag = "21")]
+    pub other_objectives: ::prost::alloc::vec::Vec<f64>,
+    /// How far it breaks constraints, in sizes of their bounds; 0: it keeps all.
+    #[prost(double, tag = "22")]
+    pub violation: f64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Best {

@@ -12,7 +12,7 @@ use muster_common::digest::ContentHash;
 use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
 use tokio::runtime::Handle;
 
-use crate::deadline::{Overdue, within};
+use crate::deadline::{Overdue, within, within_for};
 use crate::model::{ModelError, NamedTensors};
 
 /// Everything a trial needs to continue exactly, in memory.
@@ -28,6 +28,15 @@ pub struct Snapshot {
     pub average: NamedTensors,
     /// The weights that scored best, where a trial watches for improvements.
     pub best: NamedTensors,
+}
+
+impl Snapshot {
+    /// Bytes of its tensors, which all take 32 bits an element in a checkpoint.
+    pub fn num_bytes(&self) -> u64 {
+        let files = [&self.model, &self.optimizer, &self.average, &self.best];
+        let tensors = files.into_iter().flat_map(NamedTensors::values);
+        tensors.map(|tensor| 4 * tensor.numel() as u64).sum()
+    }
 }
 
 /// Why a checkpoint could not be written.
@@ -73,6 +82,13 @@ pub enum SaveError {
     },
 }
 
+impl SaveError {
+    /// Trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.is_permanent())
+    }
+}
+
 /// Why a checkpoint could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -90,8 +106,38 @@ pub enum LoadError {
 impl LoadError {
     /// Trying again cannot help.
     pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Invalid(_))
+        match self {
+            Self::Invalid(_) => true,
+            Self::Store(error) => error.is_permanent(),
+            Self::Overdue(_) => false,
+        }
     }
+
+    fn is_harm(&self) -> bool {
+        matches!(self, Self::Invalid(error) if error.is_harm())
+    }
+}
+
+/// Reads the first of `keys`, newest first, that has not come to harm, as [`load`] does. Each that has is
+/// named in the log. When all have, the error is that of the newest.
+pub fn load_newest<'a>(
+    runtime: &Handle,
+    store: &Store,
+    keys: impl IntoIterator<Item = &'a CheckpointKey>,
+    pretrained: &ContentHash,
+) -> Result<Option<(CheckpointKey, Snapshot)>, LoadError> {
+    let mut first = None;
+    for key in keys {
+        match load(runtime, store, key, pretrained) {
+            Ok(snapshot) => return Ok(Some((key.clone(), snapshot))),
+            Err(error) if error.is_harm() => {
+                tracing::warn!("{error}; the checkpoint before it is used, if there is one");
+                first.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    first.map_or(Ok(None), Err)
 }
 
 /// Reads the checkpoint at `key`, every part verified against the index. `pretrained` is the
@@ -102,13 +148,27 @@ pub fn load(
     key: &CheckpointKey,
     pretrained: &ContentHash,
 ) -> Result<Snapshot, LoadError> {
-    let index = CheckpointIndex::parse(key, &within(runtime, store.get(&key.index()))??)?;
+    let found = within(runtime, store.find(&key.index()))??;
+    let found = found.ok_or_else(|| CheckpointError::NoIndex { checkpoint: key.clone() })?;
+    let index = CheckpointIndex::parse(key, &found)?;
     if index.pretrained != *pretrained {
         let found = index.pretrained.short().to_owned();
         return Err(CheckpointError::OtherPretrained { checkpoint: key.clone(), found }.into());
     }
     let read = |name: &str| {
-        let bytes = within(runtime, store.get(&key.part(name)))??;
+        let num_bytes = index.part(name)?.bytes;
+        let part = key.part(name);
+        let bytes = within_for(runtime, num_bytes, store.get_large(&part, num_bytes))?;
+        let lost = || {
+            LoadError::from(CheckpointError::LostPart {
+                checkpoint: key.clone(),
+                part: name.to_owned(),
+            })
+        };
+        let bytes = bytes.map_err(|error| match error {
+            StoreError::Missing { .. } => lost(),
+            error => error.into(),
+        })?;
         index.verify(name, &bytes)?;
         Ok::<_, LoadError>(bytes)
     };

@@ -15,10 +15,10 @@ use muster_common::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::{SaveError, Snapshot, part};
-use crate::deadline::within;
+use crate::deadline::{moving_time, within, within_for};
 
-/// Longest wait for a checkpoint that is on its way. Each operation of the store has a shorter
-/// deadline of its own; this one catches a writer that makes no progress at all.
+/// Longest wait for a checkpoint that is on its way, besides the time that its bytes take. Each operation
+/// of the store has a shorter deadline of its own; this one catches a writer that makes no progress at all.
 const COMMIT_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// Whose checkpoints a writer writes.
@@ -50,6 +50,7 @@ pub struct Writer {
 
 struct InFlight {
     checkpoint: CheckpointKey,
+    deadline: Duration,
     result: Receiver<Result<(), SaveError>>,
 }
 
@@ -68,6 +69,7 @@ impl Writer {
             step: snapshot.progress.step,
             generation: self.origin.generation,
         };
+        let deadline = COMMIT_DEADLINE + moving_time(snapshot.num_bytes());
         let (sender, result) = mpsc::channel();
         let key = checkpoint.clone();
         let (runtime, store) = (self.runtime.clone(), self.store.clone());
@@ -85,7 +87,7 @@ impl Writer {
             let reason = format!("no thread: {error}");
             return Err(SaveError::NotReady { checkpoint, reason });
         }
-        self.in_flight = Some(InFlight { checkpoint, result });
+        self.in_flight = Some(InFlight { checkpoint, deadline, result });
         Ok(before)
     }
 
@@ -101,8 +103,8 @@ impl Writer {
 
     /// Waits for the checkpoint on its way, if there is one, and returns its key.
     pub fn finish(&mut self) -> Result<Option<CheckpointKey>, SaveError> {
-        let Some(InFlight { result, .. }) = &self.in_flight else { return Ok(None) };
-        match result.recv_timeout(COMMIT_DEADLINE) {
+        let Some(InFlight { result, deadline, .. }) = &self.in_flight else { return Ok(None) };
+        match result.recv_timeout(*deadline) {
             Ok(written) => self.take(written),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.overdue(),
         }
@@ -138,8 +140,8 @@ fn commit(
         let (name, bytes) = content.map_err(broken)?;
         let sha256 = ContentHash::of(&bytes);
         parts.push(CheckpointPart { name: name.to_owned(), bytes: bytes.len() as u64, sha256 });
-        let key = checkpoint.part(name);
-        let put = within(runtime, store.put(&key, Bytes::from(bytes)));
+        let (key, num_bytes) = (checkpoint.part(name), bytes.len() as u64);
+        let put = within_for(runtime, num_bytes, store.put_large(&key, Bytes::from(bytes)));
         put.map_err(overdue)?.map_err(refused)?;
     }
     let not_ready = |reason: String| SaveError::NotReady { checkpoint: checkpoint.clone(), reason };
@@ -153,11 +155,21 @@ fn commit(
         created_at: Timestamp::now(),
         parts,
     };
-    let bytes = serde_json::to_vec_pretty(&index).map_err(|error| not_ready(error.to_string()))?;
-    let created = within(runtime, store.create(&checkpoint.index(), Bytes::from(bytes)));
+    commit_index(runtime, store, &index)
+}
+
+/// Writes the index, only if there is none. One that is there may be of an earlier try of this run.
+fn commit_index(runtime: &Handle, store: &Store, index: &CheckpointIndex) -> Result<(), SaveError> {
+    let checkpoint = &index.checkpoint;
+    let overdue = |_| SaveError::Overdue { checkpoint: checkpoint.clone() };
+    let refused = |source| SaveError::Store { checkpoint: checkpoint.clone(), source };
+    let bytes = serde_json::to_vec_pretty(index).map_err(|error| SaveError::NotReady {
+        checkpoint: checkpoint.clone(),
+        reason: error.to_string(),
+    })?;
+    let created = within(runtime, store.create(&checkpoint.index(), bytes));
     match created.map_err(overdue)? {
         Ok(()) => Ok(()),
-        // A write that was retried after its answer got lost finds its own index.
         Err(StoreError::Exists { .. }) => {
             let found = within(runtime, store.get(&checkpoint.index()));
             let found = found.map_err(overdue)?.map_err(refused)?;

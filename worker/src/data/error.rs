@@ -85,7 +85,7 @@ impl DataError {
                     | io::ErrorKind::NotADirectory
             ),
             Self::Store(error) => {
-                matches!(**error, StoreError::Url { .. } | StoreError::Missing { .. })
+                error.is_permanent() || matches!(**error, StoreError::Missing { .. })
             }
             Self::Changed { .. } | Self::Hub { .. } | Self::Spill { .. } | Self::CutOff { .. } => {
                 false

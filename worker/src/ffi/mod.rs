@@ -7,6 +7,7 @@ mod collective;
 mod device;
 mod dropout;
 mod mapped;
+mod nvml;
 mod precision;
 
 pub use attention::{Spans, flash_attention, has_flash_attention};
@@ -17,6 +18,7 @@ pub use collective::{
 pub use device::{DeviceError, open_device};
 pub use dropout::dropout;
 pub use mapped::MappedFile;
+pub use nvml::{GpuUse, Nvml};
 pub use precision::{Autocast, update_scale};
 
 use std::ffi::{CStr, c_char, c_int, c_void};

@@ -47,6 +47,8 @@ pub struct MetricOrigin {
     /// Step of the checkpoint the run continued from; 0 for a fresh start. Readers drop what
     /// earlier attempts recorded behind it.
     pub resumed_from: u64,
+    /// Name of this machine.
+    pub host: Arc<str>,
 }
 
 /// Why metrics are not in the store.
@@ -136,9 +138,12 @@ impl MetricSink {
             resumed_from: origin.resumed_from,
             rank: origin.rank,
             step,
+            unit: name.unit().into(),
             name,
             value,
             recorded_at: Timestamp::now(),
+            host: Arc::clone(&origin.host),
+            superseded: false,
         };
         let mut state = self.shared.lock();
         if state.pending.len() >= PENDING_MAX {
@@ -296,7 +301,7 @@ mod tests {
 
     fn origin() -> MetricOrigin {
         let trial = TrialId { experiment: "demo-1".parse().unwrap(), number: 1 };
-        MetricOrigin { trial, attempt: Attempt(1), rank: 0, resumed_from: 0 }
+        MetricOrigin { trial, attempt: Attempt(1), rank: 0, resumed_from: 0, host: "here".into() }
     }
 
     struct Bench {

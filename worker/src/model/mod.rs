@@ -42,7 +42,7 @@ pub(crate) use batch::extent;
 pub(crate) use config::CONFIG_FILE;
 pub(crate) use family::is_layer_norm;
 pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
-pub use packing::Frame;
+pub use packing::{Frame, rounded};
 pub(crate) use parameters::duplicate;
 pub(crate) use tensors::{named_tensors, serialize_tensors, texts_of};
 

@@ -187,7 +187,7 @@ impl Frame {
 
 /// Rows for so many tokens: a multiple of 16, of 32 where that adds little; few tokens stay as they
 /// are.
-pub(crate) fn rounded(num_tokens: i64) -> i64 {
+pub fn rounded(num_tokens: i64) -> i64 {
     let block = match num_tokens {
         ..64 => 1,
         64..512 => 16,

@@ -70,10 +70,11 @@ impl TaskError {
             Self::Hub(error) => error.is_permanent(),
             Self::Model(error) | Self::Prefix(PrefixError::Model(error)) => error.is_permanent(),
             Self::Load(error) => error.is_permanent(),
+            Self::Save(error) => error.is_permanent(),
+            Self::Store(error) => error.is_permanent(),
             Self::Train(error) => error.is_permanent(),
             Self::Rendezvous(RendezvousError::Peer(failure)) => failure.permanent,
-            Self::Rendezvous(RendezvousError::Refused { .. } | RendezvousError::Gpu(_))
-            | Self::Store(StoreError::Url { .. }) => true,
+            Self::Rendezvous(RendezvousError::Refused { .. } | RendezvousError::Gpu(_)) => true,
             _ => false,
         }
     }

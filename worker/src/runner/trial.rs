@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use muster_common::digest::ContentHash;
 use muster_common::evaluation::Evaluation;
-use muster_common::manifest::{Precision, TrialSettings};
+use muster_common::manifest::{Precision, SearcherSettings, TrialSettings};
 use muster_common::metric::{MetricName, MetricSeries};
 use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
@@ -20,6 +20,7 @@ use crate::checkpoint::{self, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::data::{Data, Dataset};
 use crate::ffi::ReductionTimes;
+use crate::machine::{Usage, host_name};
 use crate::metrics::{MetricOrigin, MetricSink};
 use crate::model::{ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixCache, PrefixSplit};
@@ -33,6 +34,9 @@ use crate::train::{
 const SAVE_DEADLINE: Duration = Duration::from_secs(20 * 60);
 /// Values of one metric between two messages to live views.
 const FRESH_MAX: usize = 1024;
+
+/// Longest wait for the last metrics of a run that leaves early: a slot that was taken back is waited for.
+const LAST_FLUSH: Duration = Duration::from_millis(700);
 
 pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, TaskError> {
     let Some(gang) = bench.spec.gang.clone() else { return train_as_rank(bench, task, None) };
@@ -102,8 +106,11 @@ fn train_as_rank(
         tracing::warn!("{warning}");
     }
     let mut trainer = Trainer::new(plan, model, training)?;
-    if let Some(key) = &task.resume_from {
-        let snapshot = checkpoint::load(bench.runtime, &bench.store, key, &pretrained.sha256)?;
+    let keys = task.resume_from.iter().chain(&task.earlier);
+    let found = checkpoint::load_newest(bench.runtime, &bench.store, keys, &pretrained.sha256)?;
+    let resumed = found.as_ref().map(|(key, _)| key.clone());
+    let task = &TrainTask { resume_from: resumed, ..task.clone() };
+    if let Some((key, snapshot)) = found {
         if key.trial == task.trial {
             trainer.restore(snapshot)?;
         } else {
@@ -121,6 +128,10 @@ fn train_as_rank(
     let (labels, sha256) = (&data.summary().labels, pretrained.sha256.clone());
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
+    // The trial may have ended with this run, and its metrics are put in order then.
+    if let Err(error) = session.metrics.flush_within(LAST_FLUSH) {
+        tracing::warn!("{error}; they follow if this process lives on");
+    }
     if group.is_some() {
         log_times(&trainer.reduction_times()?);
     }
@@ -225,6 +236,7 @@ struct Session<'a> {
     is_ordered: bool,
     /// The ranks of the run; absent: this one alone.
     group: Option<Group>,
+    usage: Usage,
 }
 
 impl<'a> Session<'a> {
@@ -241,6 +253,7 @@ impl<'a> Session<'a> {
             attempt: task.attempt,
             rank: group.as_ref().map_or(0, Group::rank),
             resumed_from: task.resume_from.as_ref().map_or(0, |key| key.step),
+            host: host_name().into(),
         };
         let metrics = Arc::new(MetricSink::new(bench.store.clone(), origin, bench.runtime));
         let origin = Origin {
@@ -254,7 +267,7 @@ impl<'a> Session<'a> {
         let before_commit = Arc::new(move || flushed.flush().map_err(|error| error.to_string()));
         let writer = Writer::new(bench.runtime.clone(), bench.store.clone(), origin, before_commit);
         let manifest = &bench.spec.manifest;
-        let searched = manifest.searcher.as_ref().map(|searcher| searcher.objective.metric);
+        let goal = manifest.searcher.as_ref().map(SearcherSettings::goal);
         Self {
             directives: bench.directives.clone(),
             outbox: bench.outbox.clone(),
@@ -266,8 +279,9 @@ impl<'a> Session<'a> {
             validation,
             precision: manifest.training.precision,
             is_ordered: manifest.evaluation.is_ordered(labels)
-                || searched.is_some_and(ObjectiveMetric::needs_order),
+                || goal.is_some_and(|goal| goal.metrics().any(ObjectiveMetric::needs_order)),
             group,
+            usage: Usage::begin(),
         }
     }
 
@@ -385,6 +399,13 @@ impl Host for Session<'_> {
         if self.is_first() {
             self.metrics.record(step, name.clone(), value);
             self.show(step, name, value);
+        }
+    }
+
+    fn measure(&mut self, step: u64) {
+        for (name, value) in self.usage.measure() {
+            // Of every rank: each has a process, and perhaps a machine, of its own.
+            self.metrics.record(step, name, value);
         }
     }
 

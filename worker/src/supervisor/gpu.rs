@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::machine::gpu_of_slot;
+
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Time one look may take: drivers wake up slowly.
@@ -26,15 +28,13 @@ pub(super) struct GpuMemory {
 impl GpuMemory {
     /// That of this process's slot. `None`: it has no GPU, or nobody here can tell.
     pub(super) async fn of_slot() -> Option<Self> {
-        let device = std::env::var("MUSTER_SLOT_DEVICE").ok()?;
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        let gpu = gpu_of(&device, visible.as_deref())?;
+        let gpu = gpu_of_slot()?;
         let words =
             ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", &gpu];
         let found = Self::of(words.map(ToOwned::to_owned).to_vec()).await;
         if found.is_none() {
             tracing::warn!(
-                "nvidia-smi does not tell the memory of {device}: nobody waits until it is free"
+                "nvidia-smi does not tell the memory of GPU {gpu}: nobody waits until it is free"
             );
         }
         found
@@ -71,29 +71,10 @@ impl GpuMemory {
     }
 }
 
-/// What `nvidia-smi` calls the GPU that CUDA calls `device`.
-fn gpu_of(device: &str, visible: Option<&str>) -> Option<String> {
-    let number = device.strip_prefix("cuda:")?;
-    let index: usize = number.parse().ok()?;
-    match visible {
-        None => Some(number.to_owned()),
-        Some(visible) => visible.split(',').nth(index).map(|name| name.trim().to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
-
-    #[test]
-    fn gpus_are_found_behind_what_is_visible() {
-        assert_eq!(gpu_of("cuda:1", None).as_deref(), Some("1"));
-        assert_eq!(gpu_of("cuda:1", Some("GPU-a, GPU-b")).as_deref(), Some("GPU-b"));
-        assert_eq!(gpu_of("cuda:0", Some("3")).as_deref(), Some("3"));
-        assert_eq!(gpu_of("cuda:2", Some("3")), None);
-        assert_eq!(gpu_of("cpu", None), None);
-    }
 
     #[tokio::test]
     async fn what_is_in_use_is_waited_for() {

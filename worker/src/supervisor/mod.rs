@@ -5,6 +5,7 @@ mod book;
 mod gpu;
 mod group;
 mod host;
+mod lines;
 mod memory;
 mod runner;
 mod session;
@@ -24,6 +25,7 @@ use tracing::{Instrument as _, Span};
 use crate::pipe::{FromRunner, ToRunner};
 use book::Book;
 use gpu::GpuMemory;
+use lines::KeptLines;
 use runner::{Death, Runner, RunnerEvent};
 use session::{FromCoordinator, Link};
 
@@ -66,6 +68,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     let host = host::address_towards(&options.coordinator);
     let gpu = GpuMemory::of_slot().await;
     let link = Link::open(options.coordinator.clone(), options.worker.clone());
+    let kept = KeptLines::begin(options.worker.clone());
     let mut supervisor = Supervisor {
         link,
         runner: Runner::spawn(host, gpu.clone()).context("the runner does not start")?,
@@ -80,6 +83,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
         span: Span::none(),
         format: LogFormat::of_environment(),
         book: Book::default(),
+        kept,
     };
     let parent = parent_gone(options.end_with_stdin);
     tokio::pin!(parent);
@@ -99,6 +103,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
         step?;
     };
     supervisor.runner.kill().await;
+    supervisor.kept.finish().await;
     // Whoever started us may be gone already; the lease tells the rest.
     let goodbye = supervisor.link.goodbye(format!("the worker was {reason}"));
     let _late = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -169,6 +174,7 @@ struct Supervisor {
     span: Span,
     format: LogFormat,
     book: Book,
+    kept: KeptLines,
 }
 
 impl Supervisor {
@@ -227,8 +233,7 @@ impl Supervisor {
             }
             RunnerEvent::Logged(line) => {
                 self.book.note_line(&line);
-                let line = foreign_line("runner", self.ids.as_ref(), line, self.format);
-                self.link.log(self.current.map(|run| run.generation), line);
+                self.log(self.current.map(|run| run.generation), line);
                 Ok(())
             }
             RunnerEvent::Ended(death) => self.died(Going::Died(death)).await,
@@ -255,8 +260,7 @@ impl Supervisor {
             self.runner.kill().await;
             for line in self.runner.last_lines().await {
                 self.book.note_line(&line);
-                let line = foreign_line("runner", self.ids.as_ref(), line, self.format);
-                self.link.log(Some(generation), line);
+                self.log(Some(generation), line);
             }
         }
         self.report(generation, report).await;
@@ -310,8 +314,16 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Keeps a line of the runner and sends it to the coordinator.
+    fn log(&self, generation: Option<Generation>, line: String) {
+        let line = foreign_line("runner", self.ids.as_ref(), line, self.format);
+        self.kept.runner_said(&line);
+        self.link.log(generation, line);
+    }
+
     fn leave_span(&mut self) {
         self.ids = None;
+        self.kept.end_run();
         self.span = Span::none();
     }
 
@@ -328,6 +340,7 @@ impl Supervisor {
         self.current = Some(Current::of(&spec));
         let ids = RunIds::of(&spec);
         self.span = ids.span();
+        self.kept.begin_run(&spec.store, &ids);
         self.ids = Some(ids);
         self.span.in_scope(|| tracing::debug!("the runner is given the run"));
         self.state = RunnerState::Busy;

@@ -17,6 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
+use crate::machine::host_name;
+
 /// Messages that may wait for the connection, in both directions.
 const QUEUE_MAX: usize = 256;
 /// Time to connect.
@@ -334,10 +336,4 @@ impl Line {
             self.held = None;
         }
     }
-}
-
-/// The machine's name, for people.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -118,6 +118,8 @@ pub trait Host {
     fn directive(&mut self) -> Option<Directive>;
     /// A value to keep.
     fn record(&mut self, step: u64, name: MetricName, value: f64);
+    /// What the process takes of the machine is to be recorded, if that was not done just now.
+    fn measure(&mut self, step: u64);
     /// A sign of life, thinned.
     fn progress(&mut self, progress: RunProgress);
     /// Scores the validation split with `model`, whose trial has done `step` updates, and keeps the
@@ -260,7 +262,9 @@ impl Ledger {
         host: &mut dyn Host,
     ) -> Result<Option<Outcome>, ModelError> {
         let (mut examples, mut tokens) = (0, 0);
-        let Some(last) = self.pending.last().map(|outcome| outcome.step) else { return Ok(None) };
+        let (mut own_tokens, mut own_rows) = (0, 0);
+        let Some(last) = self.pending.last() else { return Ok(None) };
+        let (last, rates) = (last.step, trainer.learning_rates(last));
         let losses = trainer.losses(&self.pending)?;
         for (outcome, loss) in self.pending.drain(..).zip(losses) {
             let step = outcome.step;
@@ -273,7 +277,17 @@ impl Ledger {
             self.loss = Some(loss);
             examples += outcome.num_examples;
             tokens += outcome.num_tokens;
+            own_tokens += outcome.own_tokens;
+            own_rows += outcome.own_rows;
         }
+        for (places, rate) in rates {
+            host.record(last, MetricName::learning_rate_of_group(places), rate);
+        }
+        if own_rows > 0 {
+            let share = 1.0 - own_tokens as f64 / own_rows as f64;
+            host.record(last, MetricName::PADDING_SHARE, share);
+        }
+        host.measure(last);
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         self.since = Instant::now();
         self.examples_per_second = examples as f64 / seconds;

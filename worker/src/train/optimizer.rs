@@ -25,6 +25,8 @@ const SKIPPED: &str = "skipped";
 #[derive(Debug)]
 struct Group {
     weight_decay: f64,
+    /// How many places it lies below the head, where that changes its learning rate; else 0.
+    places: usize,
     /// Its learning rate is that of the schedule times this.
     rate: f64,
     /// Updates of the trial before its own first one.
@@ -41,12 +43,13 @@ impl Group {
     /// An empty one for parameters that lie where `beside` lies.
     fn new(
         weight_decay: f64,
-        rate: f64,
+        (places, rate): (usize, f64),
         begins_after: u64,
         beside: &Tensor,
     ) -> Result<Self, ModelError> {
         Ok(Self {
             weight_decay,
+            places,
             rate,
             begins_after,
             names: Vec::new(),
@@ -110,7 +113,7 @@ impl Optimizer {
             let weight_decay = if key.2 { settings.weight_decay } else { 0.0 };
             let empty = Group::new(
                 weight_decay,
-                settings.layer_decay.powi(exponent),
+                (places, settings.layer_decay.powi(exponent)),
                 begins_after,
                 parameter,
             )?;
@@ -165,6 +168,15 @@ impl Optimizer {
         let place = |name: &String| Reverse(Depth::of(name).below_head(num_layers));
         list.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
         list
+    }
+
+    /// Where learning rates differ by place: how many places below the head, and the rate there over that
+    /// of the schedule, for what update `step` trains. Empty where all have the schedule's.
+    pub(super) fn rates(&self, step: u64) -> BTreeMap<usize, f64> {
+        let begun = self.groups.iter().filter(|group| group.begins_after < step);
+        let rates: BTreeMap<usize, f64> = begun.map(|group| (group.places, group.rate)).collect();
+        let differ = self.groups.iter().any(|group| group.places > 0);
+        if differ { rates } else { BTreeMap::new() }
     }
 
     /// What backward starts from: the loss, scaled where the number format needs it.
@@ -337,7 +349,7 @@ mod tests {
                 let decay = if decays(name) { case.weight_decay } else { 0.0 };
                 let begins_after = if name == "b.weight" { case.late } else { 0 };
                 let mut group =
-                    Group::new(decay, case.rates[name], begins_after, &parameter).unwrap();
+                    Group::new(decay, (0, case.rates[name]), begins_after, &parameter).unwrap();
                 group.push(name, &parameter).unwrap();
                 groups.push(group);
             }

@@ -27,7 +27,7 @@ use crate::checkpoint::{Progress, Snapshot};
 use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
 use crate::ffi::ReductionTimes;
-use crate::model::{Classifier, LanguageModel, ModelError, NamedTensors, TaskModel};
+use crate::model::{Classifier, LanguageModel, ModelError, NamedTensors, TaskModel, rounded};
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +65,10 @@ pub struct StepOutcome {
     pub num_examples: u64,
     /// Their tokens.
     pub num_tokens: u64,
+    /// Tokens of this rank's share.
+    pub own_tokens: u64,
+    /// Rows of the matrices that they were computed in; those beyond the tokens are padding.
+    pub own_rows: u64,
 }
 
 /// A trial in training.
@@ -218,7 +222,9 @@ impl<'a> Trainer<'a> {
             batch.iter().copied().zip(lengths.into_iter().map(u64::from)).collect();
         let length = |index| lengths.get(&index).copied().unwrap_or(0);
         let own = self.ranks.as_ref().map(|ranks| ranks.own(batch, length));
-        let loss = self.accumulate(step, own.as_deref().unwrap_or(batch), normalizer)?;
+        let own = own.as_deref().unwrap_or(batch);
+        let (own_tokens, own_rows) = self.rows(own, length);
+        let loss = self.accumulate(step, own, normalizer)?;
         let learning_rate = self.schedule.learning_rate(step);
         let grad_norm = self.optimizer.step(step, learning_rate)?;
         self.average.observe(step, &self.model)?;
@@ -230,7 +236,29 @@ impl<'a> Trainer<'a> {
             learning_rate,
             num_examples: batch.len() as u64,
             num_tokens: batch.iter().map(|index| length(*index)).sum(),
+            own_tokens,
+            own_rows,
         })
+    }
+
+    /// Tokens of these examples, and the rows of the matrices that hold them in micro-batches.
+    fn rows(&self, examples: &[u32], length: impl Fn(u32) -> u64) -> (u64, u64) {
+        let tokens = |batch: &[u32]| batch.iter().map(|index| length(*index)).sum::<u64>();
+        let rows = |batch: &[u32]| {
+            rounded(i64::try_from(tokens(batch)).unwrap_or(i64::MAX)).unsigned_abs()
+        };
+        (tokens(examples), examples.chunks(self.micro_batch_size()).map(rows).sum())
+    }
+
+    fn micro_batch_size(&self) -> usize {
+        usize::try_from(self.plan.settings.micro_batch_size).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// The learning rates of update `outcome` where they differ by place: how many places below the
+    /// head, and the rate there. Empty where all have that of the schedule.
+    pub fn learning_rates(&self, outcome: &StepOutcome) -> Vec<(usize, f64)> {
+        let rates = self.optimizer.rates(outcome.step).into_iter();
+        rates.map(|(places, rate)| (places, outcome.learning_rate * rate)).collect()
     }
 
     /// What these examples count together in the loss of update `step` (from 1). Every rank can ask
@@ -259,9 +287,7 @@ impl<'a> Trainer<'a> {
             ranks.cover(&self.optimizer.trained_now(step, layers)).map_err(ModelError::from)?;
         }
         let mut normalizer = normalizer;
-        let micro_batch_size =
-            usize::try_from(self.plan.settings.micro_batch_size).unwrap_or(usize::MAX).max(1);
-        let mut micro_batches: Vec<&[u32]> = examples.chunks(micro_batch_size).collect();
+        let mut micro_batches: Vec<&[u32]> = examples.chunks(self.micro_batch_size()).collect();
         if micro_batches.is_empty() && self.ranks.is_some() {
             // A rank without examples takes part in the sum with one that counts nothing.
             micro_batches.push(&[0]);

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec};
 use super::super::{MANIFEST_VERSION, PRIORITY_MAX, TrainingObjective};
 use super::{Rows, choice, definition, list, one_of, real, section, text, truth, whole};
+use crate::goal::OBJECTIVES_MAX;
 use crate::manifest::section::{BUDGET_MAX, EPOCHS_MAX, EPOCHS_MIN, LENGTH_MAX};
 use crate::objective::ObjectiveMetric;
 
@@ -234,16 +235,45 @@ fn domain(spec: &HyperparameterSpec) -> Value {
 }
 
 fn searcher(rows: &Rows) -> Value {
-    Keys::of(rows, "searcher")
+    let objective = Keys::of(rows, "searcher.objectives")
         .must("metric", definition("metric"))
         .may("mode", choice(&["max", "min"]))
+        .end();
+    let mut objectives = list(objective, 2);
+    objectives["maxItems"] = json!(OBJECTIVES_MAX);
+    let mut searcher = Keys::of(rows, "searcher")
+        .must("metric", definition("metric"))
+        .must("objectives", objectives)
+        .may("mode", choice(&["max", "min"]))
+        .may("constraints", list(constraint(rows), 1))
         .may("sampler", sampler(rows))
         .may("max_trials", whole(1, COUNT_MAX))
         .may("max_concurrent", whole(1, COUNT_MAX))
         .may("target", json!({"type": "number"}))
         .may("warm_start", list(name(), 1))
         .may("pruner", pruner(rows))
-        .end()
+        .end();
+    // One of the two ways to say what is wanted.
+    if let Some(object) = searcher.as_object_mut() {
+        object.remove("required");
+        let one = json!({"required": ["metric"], "not": {"required": ["objectives"]}});
+        let beside = json!({"anyOf": [{"required": ["metric"]}, {"required": ["mode"]}]});
+        let several = json!({"required": ["objectives"], "not": beside});
+        object.insert("anyOf".to_owned(), json!([one, several]));
+    }
+    searcher
+}
+
+fn constraint(rows: &Rows) -> Value {
+    let mut bounds = Keys::of(rows, "searcher.constraints")
+        .must("metric", definition("metric"))
+        .may("min", json!({"type": "number"}))
+        .may("max", json!({"type": "number"}))
+        .end();
+    if let Some(object) = bounds.as_object_mut() {
+        object.insert("anyOf".to_owned(), json!([{"required": ["min"]}, {"required": ["max"]}]));
+    }
+    bounds
 }
 
 fn sampler(rows: &Rows) -> Value {
@@ -308,6 +338,8 @@ fn checkpoint(rows: &Rows) -> Value {
     Keys::of(rows, "checkpoint")
         .may("every_steps", whole(1, BUDGET_MAX))
         .may("keep_last", whole(1, COUNT_MAX))
+        .may("keep_best", whole(1, COUNT_MAX))
+        .may("keep_every_steps", whole(1, BUDGET_MAX))
         .end()
 }
 

@@ -10,8 +10,8 @@
 //! placed where its hyperparameters lie. So a trial of the next generation may be proposed while this
 //! one is at work, from the distribution of before.
 
+use muster_common::goal::Goal;
 use muster_common::manifest::{Assignment, CmaEsSettings};
-use muster_common::objective::Objective;
 use muster_common::seed::Draws;
 
 use super::linear::{dot, eigen};
@@ -27,7 +27,7 @@ const REDRAWS_MAX: usize = 32;
 const SIGMA: (f64, f64) = (1e-12, 1.0);
 
 pub(super) fn point(settings: &CmaEsSettings, proposal: &Proposal<'_>) -> Assignment {
-    let Proposal { space, objective, seed, number, history } = *proposal;
+    let Proposal { space, goal, seed, number, history } = *proposal;
     let units = Units::new(space);
     let num = units.len();
     if num == 0 {
@@ -35,24 +35,23 @@ pub(super) fn point(settings: &CmaEsSettings, proposal: &Proposal<'_>) -> Assign
     }
     let constants = Constants::new(num, settings.population);
     let (prior, own): (Vec<_>, Vec<_>) = history.iter().partition(|seen| seen.is_prior);
-    let mut distribution = Distribution::new(settings, num, start(&units, &prior, objective));
+    let mut distribution = Distribution::new(settings, num, start(&units, &prior, goal));
     for generation in own.chunks(constants.lambda) {
         if generation.len() < constants.lambda || !generation.iter().all(|seen| seen.is_over) {
             break;
         }
         // Where nothing came out there is nothing to rank: the cloud stays as it is.
-        let is_finite = |seen: &&Observation<'_>| seen.values.last().is_some_and(|v| v.is_finite());
+        let is_finite = |seen: &&Observation<'_>| seen.last().is_finite();
         if !generation.iter().any(is_finite) {
             continue;
         }
         let mut ranked = generation.to_vec();
         // Those that came further are better, then the better result at the same rung.
         ranked.sort_by(|a, b| {
-            let last = |seen: &Observation<'_>| seen.values.last().copied().unwrap_or(f64::NAN);
             let rung = |seen: &Observation<'_>| {
-                if last(seen).is_finite() { seen.first_rung + seen.values.len() } else { 0 }
+                if seen.last().is_finite() { seen.first_rung + seen.merits.len() } else { 0 }
             };
-            rung(b).cmp(&rung(a)).then_with(|| objective.standing(last(a), last(b)))
+            rung(b).cmp(&rung(a)).then_with(|| goal.standing(&a.last(), &b.last()))
         });
         let points: Option<Vec<Vec<f64>>> =
             ranked.iter().map(|seen| units.position(seen.assignment)).collect();
@@ -70,10 +69,9 @@ pub(super) fn point(settings: &CmaEsSettings, proposal: &Proposal<'_>) -> Assign
 }
 
 /// The middle of the cube, or the best of earlier experiments.
-fn start(units: &Units<'_>, prior: &[&Observation<'_>], objective: Objective) -> Vec<f64> {
-    let value = |seen: &Observation<'_>| seen.values.last().copied().unwrap_or(f64::NAN);
-    let finite = prior.iter().filter(|seen| value(seen).is_finite());
-    let best = finite.min_by(|a, b| objective.standing(value(a), value(b)));
+fn start(units: &Units<'_>, prior: &[&Observation<'_>], goal: &Goal) -> Vec<f64> {
+    let finite = prior.iter().filter(|seen| seen.last().is_finite());
+    let best = finite.min_by(|a, b| goal.standing(&a.last(), &b.last()));
     let place = best.and_then(|seen| units.position(seen.assignment));
     place.unwrap_or_else(|| vec![0.5; units.len()])
 }

@@ -7,12 +7,13 @@
 //! things. The highest rung that has enough results decides, as for TPE; trials that have not reached
 //! it count with their last result. What has diverged counts like the worst.
 
+use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::{Assignment, GpSettings};
-use muster_common::objective::{Mode, Objective};
-use muster_common::seed::Draws;
+use muster_common::seed::{Draws, Seed};
 
 use super::climb::{Steps, climb};
 use super::process::{Kernel, Process};
+use super::scalar;
 use super::units::Units;
 use super::{Observation, Proposal, fresh, is_taken, model_rung, random, sobol};
 
@@ -31,7 +32,7 @@ const ROUNDS: usize = 3;
 const CLIMB: Steps = Steps { first: 0.02, longest: 0.2, shortest: 1e-7, evaluations: 80 };
 
 pub(super) fn point(settings: GpSettings, proposal: &Proposal<'_>) -> Assignment {
-    let Proposal { space, objective, seed, number, history } = *proposal;
+    let Proposal { space, goal, seed, number, history } = *proposal;
     let startup = usize::try_from(settings.startup_trials).unwrap_or(usize::MAX).max(1);
     let begin = || {
         fresh(proposal, |draw| match draw {
@@ -41,8 +42,9 @@ pub(super) fn point(settings: GpSettings, proposal: &Proposal<'_>) -> Assignment
     };
     let units = Units::new(space);
     let Some(rung) = model_rung(history, startup) else { return begin() };
-    let known = known(&units, history, rung, objective);
-    let mut draws = seed.child("gp", u64::from(number)).draws();
+    let seed = seed.child("gp", u64::from(number));
+    let known = known(&units, history, rung, (goal, seed));
+    let mut draws = seed.draws();
     let search = Search::new(&units, known);
     let found = search.and_then(|search| search.best(history, &mut draws));
     found.unwrap_or_else(begin)
@@ -60,29 +62,30 @@ fn known(
     units: &Units<'_>,
     history: &[Observation<'_>],
     rung: usize,
-    objective: Objective,
+    (goal, seed): (&Goal, Seed),
 ) -> Known {
-    let mut known = Known { seen: Vec::new(), pending: Vec::new() };
+    let (mut points, mut results, mut pending) = (Vec::new(), Vec::new(), Vec::new());
     for observation in history {
         let Some(point) = units.position(observation.assignment) else { continue };
-        let value = observation.value_at(rung).or_else(|| observation.values.last().copied());
-        match (value, observation.is_over) {
-            (Some(value), _) => {
-                let cost = if objective.mode == Mode::Max { -value } else { value };
-                known.seen.push((point, cost));
-            }
-            (None, true) => known.seen.push((point, f64::NAN)),
-            (None, false) => known.pending.push(point),
+        let merit = observation.merit_at(rung).or_else(|| observation.merits.last().copied());
+        if merit.is_none() && !observation.is_over {
+            pending.push(point);
+            continue;
         }
+        points.push(point);
+        results.push(merit);
     }
-    if known.seen.len() > OBSERVATIONS_MAX {
-        known.seen = thinned(std::mem::take(&mut known.seen));
-    }
-    known
+    let merits: Vec<Merit> = results.iter().map(|merit| merit.unwrap_or(Merit::NONE)).collect();
+    let costs = scalar::costs(goal, &merits, seed).into_iter().zip(&results);
+    let costs = costs.map(|(cost, result)| if result.is_some() { cost } else { f64::NAN });
+    Known { seen: thinned(points.into_iter().zip(costs).collect()), pending }
 }
 
 /// The best half and the newest of the others, in their order.
 fn thinned(seen: Vec<(Vec<f64>, f64)>) -> Vec<(Vec<f64>, f64)> {
+    if seen.len() <= OBSERVATIONS_MAX {
+        return seen;
+    }
     let mut by_cost: Vec<usize> = (0..seen.len()).collect();
     by_cost.sort_by(|a, b| {
         let (a_cost, b_cost) = (seen[*a].1, seen[*b].1);

@@ -4,18 +4,20 @@
 mod axis;
 mod climb;
 mod cmaes;
+mod good;
 mod gp;
 mod grid;
 mod linear;
 mod parzen;
 mod process;
 mod random;
+mod scalar;
 mod sobol;
 mod tpe;
 mod units;
 
+use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::{Assignment, Domain, SamplerSettings, SearchSpace};
-use muster_common::objective::Objective;
 use muster_common::seed::Seed;
 
 /// Draws that a proposal which was tried before is replaced by, at most.
@@ -26,10 +28,10 @@ const REDRAWS_MAX: u64 = 32;
 pub struct Observation<'a> {
     /// Its hyperparameters.
     pub assignment: &'a Assignment,
-    /// Index of the rung that its first value is at.
+    /// Index of the rung that its first result is at.
     pub first_rung: usize,
-    /// Objective at each rung it has passed, lowest rung first. Not finite: diverged.
-    pub values: Vec<f64>,
+    /// How good it was at each rung it has passed, lowest rung first. Not finite: diverged.
+    pub merits: Vec<Merit>,
     /// Nothing of it is at work: it has ended, or waits at a rung.
     pub is_over: bool,
     /// It is a trial of an earlier experiment.
@@ -38,13 +40,19 @@ pub struct Observation<'a> {
 
 impl<'a> Observation<'a> {
     /// A trial that is over, with the results of all rungs.
-    pub fn over(assignment: &'a Assignment, values: Vec<f64>) -> Self {
-        Self { assignment, first_rung: 0, values, is_over: true, is_prior: false }
+    pub fn over<M: Into<Merit>>(assignment: &'a Assignment, results: Vec<M>) -> Self {
+        let merits = results.into_iter().map(Into::into).collect();
+        Self { assignment, first_rung: 0, merits, is_over: true, is_prior: false }
     }
 
-    /// Objective at a rung.
-    fn value_at(&self, rung: usize) -> Option<f64> {
-        self.values.get(rung.checked_sub(self.first_rung)?).copied()
+    /// How good it was at a rung.
+    fn merit_at(&self, rung: usize) -> Option<Merit> {
+        self.merits.get(rung.checked_sub(self.first_rung)?).copied()
+    }
+
+    /// How good it was at its last rung.
+    fn last(&self) -> Merit {
+        self.merits.last().copied().unwrap_or(Merit::NONE)
     }
 }
 
@@ -53,8 +61,8 @@ impl<'a> Observation<'a> {
 pub struct Proposal<'a> {
     /// What is searched.
     pub space: &'a SearchSpace,
-    /// What is optimised.
-    pub objective: Objective,
+    /// What is wanted.
+    pub goal: &'a Goal,
     /// Root of the experiment's random choices.
     pub seed: Seed,
     /// Number of the trial to propose, from 1.
@@ -118,10 +126,10 @@ fn is_taken(history: &[Observation<'_>], assignment: &Assignment) -> bool {
 
 /// The highest rung with at least `startup` results.
 fn model_rung(history: &[Observation<'_>], startup: usize) -> Option<usize> {
-    let rungs = history.iter().map(|observation| observation.first_rung + observation.values.len());
+    let rungs = history.iter().map(|observation| observation.first_rung + observation.merits.len());
     let num_rungs = rungs.max()?;
     let num_results = |rung: usize| {
-        history.iter().filter(|observation| observation.value_at(rung).is_some()).count()
+        history.iter().filter(|observation| observation.merit_at(rung).is_some()).count()
     };
     (0..num_rungs).rev().find(|rung| num_results(*rung) >= startup)
 }

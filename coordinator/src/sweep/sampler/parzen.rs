@@ -40,10 +40,13 @@ pub(super) struct Parzen {
 }
 
 impl Parzen {
-    /// From the positions of observations on each axis, oldest first.
-    pub(super) fn new(axes: &[&Axis], observations: &[Vec<f64>]) -> Self {
-        let num = observations.len();
-        let weight = weights(num);
+    /// From the positions of observations on each axis, oldest first; without weights for them the newest
+    /// weigh most.
+    pub(super) fn new(axes: &[&Axis], observations: &[Vec<f64>], given: Option<&[f64]>) -> Self {
+        let weight: Vec<f64> = match given {
+            Some(given) => given.iter().copied().chain([PRIOR_WEIGHT]).collect(),
+            None => weights(observations.len()),
+        };
         let total: f64 = weight.iter().sum();
         let log_weight = weight.iter().map(|weight| (weight / total).ln()).collect();
         let cumulated = weight
@@ -257,7 +260,7 @@ mod tests {
         ) {
             let axis = interval();
             let observations: Vec<Vec<f64>> = positions.iter().map(|x| vec![*x]).collect();
-            let parzen = Parzen::new(&[&axis], &observations);
+            let parzen = Parzen::new(&[&axis], &observations, None);
             let mut scratch = Vec::new();
             let cells = 4000;
             let width = 4.0 / f64::from(cells);
@@ -276,14 +279,14 @@ mod tests {
             let (choice, interval) = (Axis::of(&Domain::Values(values)), interval());
             let observations: Vec<Vec<f64>> =
                 seen.iter().map(|index| vec![*index as f64, 0.5]).collect();
-            let parzen = Parzen::new(&[&choice, &interval], &observations);
+            let parzen = Parzen::new(&[&choice, &interval], &observations, None);
             let mut draws = Seed(seed).draws();
             for _ in 0..20 {
                 let point = parzen.draw(&mut draws);
                 prop_assert!([0.0, 1.0, 2.0].contains(&point[0]));
                 prop_assert!((-1.0..=3.0).contains(&point[1]));
             }
-            let alone = Parzen::new(&[&choice], &observations);
+            let alone = Parzen::new(&[&choice], &observations, None);
             let mut scratch = Vec::new();
             let mass: f64 =
                 (0..3).map(|c| alone.log_density(&[f64::from(c)], &mut scratch).exp()).sum();

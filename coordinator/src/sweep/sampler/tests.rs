@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use muster_common::goal::Goal;
 use muster_common::manifest::{
     Assignment, CmaEsSettings, Domain, GpSettings, ParameterValue, SamplerSettings, Scale,
     SearchSpace, TpeSettings,
@@ -10,7 +11,9 @@ use proptest::prelude::*;
 
 use super::{Observation, Proposal, propose};
 
-const LOSS: Objective = Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min };
+fn loss() -> Goal {
+    Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min }.into()
+}
 
 fn space() -> SearchSpace {
     let ints = |n: &[i64]| Domain::Values(n.iter().map(|n| ParameterValue::Int(*n)).collect());
@@ -47,7 +50,7 @@ fn search(
             .iter()
             .map(|(assignment, value)| Observation::over(assignment, vec![*value]))
             .collect();
-        let proposal = Proposal { space, objective: LOSS, seed, number, history: &history };
+        let proposal = Proposal { space, goal: &loss(), seed, number, history: &history };
         let assignment = propose(sampler, &proposal);
         let found = value(&assignment);
         tried.push((assignment, found));
@@ -175,9 +178,9 @@ fn tpe_learns_from_the_highest_rung_that_has_enough_results() {
             })
             .collect();
         let propose = |number| {
-            let (objective, seed) = (LOSS, Seed(1));
+            let (goal, seed) = (&loss(), Seed(1));
             let history = history.as_slice();
-            let proposal = Proposal { space: &space, objective, seed, number, history };
+            let proposal = Proposal { space: &space, goal, seed, number, history };
             propose(&SamplerSettings::Tpe(TpeSettings::default()), &proposal)["x"].as_f64()
         };
         (100..140).map(propose).sum::<f64>() / 40.0
@@ -287,7 +290,7 @@ fn earlier_experiments_are_learned_from() {
         let mut near = 0;
         for number in 1..=40 {
             let (seed, history) = (Seed(5), history.as_slice());
-            let proposal = Proposal { space: &space, objective: LOSS, seed, number, history };
+            let proposal = Proposal { space: &space, goal: &loss(), seed, number, history };
             near += u32::from(bowl(&propose(&sampler, &proposal)) < 10.0);
         }
         // A random point is so good once in five times.
@@ -312,7 +315,7 @@ fn trials_at_work_are_not_tried_again() {
                 })
                 .collect();
             let (seed, history) = (Seed(3), history.as_slice());
-            let proposal = Proposal { space: &space, objective: LOSS, seed, number, history };
+            let proposal = Proposal { space: &space, goal: &loss(), seed, number, history };
             let point = propose(&sampler, &proposal);
             tried.push((point, None));
         }

@@ -7,18 +7,14 @@
 //! that has enough results decides.
 
 use muster_common::manifest::{Assignment, ParameterValue, TpeSettings, keep_active};
-use muster_common::objective::Objective;
 
 use super::axis::Axis;
+use super::good::{Seen, split};
 use super::parzen::Parzen;
 use super::{Observation, Proposal, is_taken, model_rung, random, searched};
 
-/// Share of the observations that are the good ones, and most of them.
-const GOOD_SHARE: f64 = 0.1;
-const GOOD_MAX: usize = 25;
-
 pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignment {
-    let Proposal { space, objective, seed, number, history } = *proposal;
+    let Proposal { space, goal, seed, number, history } = *proposal;
     let axes: Vec<(&String, Axis)> =
         searched(space).map(|(name, domain)| (name, Axis::of(domain))).collect();
     let startup = match settings.startup_trials {
@@ -31,30 +27,27 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
         return at_random();
     }
     let Some(rung) = model_rung(history, startup) else { return at_random() };
-    let (good, other) = split(history, rung, objective);
-    let positions = |observations: &[&Observation<'_>]| -> Vec<Vec<f64>> {
-        // Both sides are sorted by name: no look-ups.
-        let of = |observation: &&Observation<'_>| {
-            let values = observation.assignment.iter();
-            let same =
-                |((name, axis), (other, value)): (&(&String, Axis), (&String, &ParameterValue))| {
-                    (*name == other).then(|| axis.position(*value)).flatten()
-                };
-            let found: Option<Vec<f64>> = axes.iter().zip(values).map(same).collect();
-            found.filter(|positions| positions.len() == axes.len())
-        };
-        observations.iter().filter_map(of).collect()
+    let (good, other) = split(history, rung, goal);
+    // Both sides are sorted by name: no look-ups.
+    let position = |observation: &Observation<'_>| {
+        let values = observation.assignment.iter();
+        let same =
+            |((name, axis), (other, value)): (&(&String, Axis), (&String, &ParameterValue))| {
+                (*name == other).then(|| axis.position(*value)).flatten()
+            };
+        let found: Option<Vec<f64>> = axes.iter().zip(values).map(same).collect();
+        found.filter(|positions| positions.len() == axes.len())
     };
     let seed = seed.child("tpe", u64::from(number));
     let is_tree = space.values().any(|domain| domain.condition().is_some());
     let candidates = if is_tree {
         tree(&axes, (&good, &other), settings, seed)
     } else if settings.multivariate {
-        let (good, other) = (positions(&good), positions(&other));
+        let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
         let all: Vec<&Axis> = axes.iter().map(|(_, axis)| axis).collect();
         ranked(&all, (&good, &other), settings, seed.child("all", 0))
     } else {
-        let (good, other) = (positions(&good), positions(&other));
+        let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
         univariate(&axes, (&good, &other), settings, seed)
     };
     let assignment = |position: &Vec<f64>| -> Assignment {
@@ -69,21 +62,45 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     fresh.or_else(|| candidates.first().map(assignment)).unwrap_or_default()
 }
 
+/// Where observations lie, and how much each weighs if their age does not say it.
+struct Rows {
+    rows: Vec<Vec<f64>>,
+    weights: Option<Vec<f64>>,
+}
+
+impl Rows {
+    /// Of those observations that have a place.
+    fn of(seen: &Seen<'_>, place: impl Fn(&Observation<'_>) -> Option<Vec<f64>>) -> Self {
+        let places: Vec<Option<Vec<f64>>> = seen.observations.iter().map(|o| place(o)).collect();
+        let weights = seen.weights.as_ref().map(|weights| {
+            let kept = weights.iter().zip(&places).filter(|(_, place)| place.is_some());
+            kept.map(|(weight, _)| *weight).collect()
+        });
+        Self { rows: places.into_iter().flatten().collect(), weights }
+    }
+
+    /// On one axis.
+    fn column(&self, dimension: usize) -> Self {
+        let rows = self.rows.iter().filter_map(|row| row.get(dimension)).map(|x| vec![*x]);
+        Self { rows: rows.collect(), weights: self.weights.clone() }
+    }
+}
+
 /// Each hyperparameter by itself, from the observations that have it: the tree of Bergstra et al.
 fn tree(
     axes: &[(&String, Axis)],
-    (good, other): (&[&Observation<'_>], &[&Observation<'_>]),
+    (good, other): (&Seen<'_>, &Seen<'_>),
     settings: &TpeSettings,
     seed: muster_common::seed::Seed,
 ) -> Vec<Vec<f64>> {
     let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
     for (name, axis) in axes {
-        let column = |observations: &[&Observation<'_>]| -> Vec<Vec<f64>> {
-            let values = observations.iter().filter_map(|seen| seen.assignment.get(name));
-            values.filter_map(|value| Some(vec![axis.position(*value)?])).collect()
+        let place = |observation: &Observation<'_>| {
+            let value = observation.assignment.get(name)?;
+            Some(vec![axis.position(*value)?])
         };
-        let ranked =
-            ranked(&[axis], (&column(good), &column(other)), settings, seed.child(name, 0));
+        let (good, other) = (Rows::of(good, place), Rows::of(other, place));
+        let ranked = ranked(&[axis], (&good, &other), settings, seed.child(name, 0));
         for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
             row.push(*position);
         }
@@ -94,16 +111,13 @@ fn tree(
 /// Each hyperparameter by itself: its best candidates, combined place by place.
 fn univariate(
     axes: &[(&String, Axis)],
-    (good, other): (&[Vec<f64>], &[Vec<f64>]),
+    (good, other): (&Rows, &Rows),
     settings: &TpeSettings,
     seed: muster_common::seed::Seed,
 ) -> Vec<Vec<f64>> {
     let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
     for (dimension, (name, axis)) in axes.iter().enumerate() {
-        let column = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
-            rows.iter().filter_map(|row| row.get(dimension)).map(|x| vec![*x]).collect()
-        };
-        let (good, other) = (column(good), column(other));
+        let (good, other) = (good.column(dimension), other.column(dimension));
         let seed = seed.child(name, 0);
         let ranked = ranked(&[axis], (&good, &other), settings, seed);
         for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
@@ -116,12 +130,12 @@ fn univariate(
 /// Draws from the density of the good, the most promising first.
 fn ranked(
     axes: &[&Axis],
-    (good, other): (&[Vec<f64>], &[Vec<f64>]),
+    (good, other): (&Rows, &Rows),
     settings: &TpeSettings,
     seed: muster_common::seed::Seed,
 ) -> Vec<Vec<f64>> {
-    let l = Parzen::new(axes, good);
-    let g = Parzen::new(axes, other);
+    let l = Parzen::new(axes, &good.rows, good.weights.as_deref());
+    let g = Parzen::new(axes, &other.rows, other.weights.as_deref());
     let mut draws = seed.draws();
     let mut scratch = Vec::new();
     let mut scored: Vec<(f64, Vec<f64>)> = (0..settings.candidates.max(1))
@@ -133,40 +147,4 @@ fn ranked(
         .collect();
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     scored.into_iter().map(|(_, point)| point).collect()
-}
-
-/// The good observations of a rung and all others. Trials that have not reached the rung are with
-/// the others: running ones are taken to come out badly, so that workers at the same time try
-/// different things.
-fn split<'a>(
-    history: &'a [Observation<'a>],
-    rung: usize,
-    objective: Objective,
-) -> (Vec<&'a Observation<'a>>, Vec<&'a Observation<'a>>) {
-    let mut results: Vec<(usize, f64)> = history
-        .iter()
-        .enumerate()
-        .filter_map(|(index, observation)| Some((index, observation.value_at(rung)?)))
-        .collect();
-    results.sort_by(|(a_index, a), (b_index, b)| {
-        objective.standing(*a, *b).then_with(|| a_index.cmp(b_index))
-    });
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of a number of trials"
-    )]
-    let num_good = ((GOOD_SHARE * results.len() as f64).ceil() as usize).min(GOOD_MAX);
-    let mut good: Vec<usize> = results
-        .iter()
-        .take(num_good)
-        .filter(|(_, value)| value.is_finite())
-        .map(|(index, _)| *index)
-        .collect();
-    // Oldest first, as the weights of the kernels want it.
-    good.sort_unstable();
-    let is_good = |index: &usize| good.binary_search(index).is_ok();
-    let other = history.iter().enumerate().filter(|(index, _)| !is_good(index));
-    let other = other.map(|(_, observation)| observation).collect();
-    (good.iter().filter_map(|index| history.get(*index)).collect(), other)
 }

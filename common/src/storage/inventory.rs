@@ -1,0 +1,334 @@
+//! The checkpoints of a store as they lie there: what exists, what is whole, what nobody follows. Nothing
+//! here knows a coordinator; the indexes say what was continued from what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+
+use super::checkpoint::{CheckpointError, CheckpointIndex};
+use super::layout::{CheckpointKey, Layout};
+use super::store::{Store, StoreError};
+use crate::id::{ExperimentId, Generation, TrialId};
+use crate::time::Timestamp;
+
+/// Indexes read at the same time.
+const READS_AT_ONCE: usize = 16;
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEntry {
+    /// Its key.
+    pub key: Path,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was written, by the store's clock.
+    pub modified_at: Timestamp,
+}
+
+/// A directory of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct FoundCheckpoint {
+    /// Which one.
+    pub key: CheckpointKey,
+    /// Its index; why there is none that can be read.
+    pub index: Result<CheckpointIndex, CheckpointError>,
+    /// Everything in it, sorted by key.
+    pub objects: Vec<ObjectEntry>,
+}
+
+/// Whose checkpoints are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All in the store.
+    Store,
+    /// Those of an experiment.
+    Experiment(ExperimentId),
+    /// Those of a trial.
+    Trial(TrialId),
+}
+
+/// Why nobody follows a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Garbage {
+    /// It has parts and no index: whoever wrote it was stopped.
+    Unfinished,
+    /// Its trial went on from an earlier step of the same run.
+    Superseded,
+}
+
+impl FoundCheckpoint {
+    /// Size of everything in it.
+    pub fn bytes(&self) -> u64 {
+        self.objects.iter().map(|object| object.bytes).sum()
+    }
+
+    /// When the last of it was written.
+    pub fn modified_at(&self) -> Timestamp {
+        self.objects.iter().map(|object| object.modified_at).max().unwrap_or(Timestamp(0))
+    }
+}
+
+impl Store {
+    /// Objects below `prefix`, sorted by key.
+    pub async fn entries(&self, prefix: &Path) -> Result<Vec<ObjectEntry>, StoreError> {
+        let entry = |object: object_store::ObjectMeta| {
+            let modified = u64::try_from(object.last_modified.timestamp_millis());
+            let modified_at = Timestamp(modified.unwrap_or_default());
+            ObjectEntry { key: object.location, bytes: object.size, modified_at }
+        };
+        let listing = self.objects().list(Some(prefix)).map_ok(entry);
+        let entries = listing.try_collect::<Vec<_>>().await;
+        let mut entries = entries.map_err(|error| self.explain("list", prefix, error))?;
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(entries)
+    }
+
+    /// All checkpoints of `scope`, by trial, step and generation.
+    pub async fn checkpoints(&self, scope: &Scope) -> Result<Vec<FoundCheckpoint>, StoreError> {
+        let prefix = match scope {
+            Scope::Store => Layout::experiments(),
+            Scope::Experiment(experiment) => Layout::experiment(experiment),
+            Scope::Trial(trial) => Layout::checkpoints(trial),
+        };
+        let mut directories: BTreeMap<CheckpointKey, Vec<ObjectEntry>> = BTreeMap::new();
+        for entry in self.entries(&prefix).await? {
+            if let Ok(key) = CheckpointKey::of_object(&entry.key) {
+                directories.entry(key).or_default().push(entry);
+            }
+        }
+        let found = futures::stream::iter(directories).map(|(key, objects)| async move {
+            let has_index = objects.iter().any(|object| object.key == key.index());
+            let found = if has_index { self.find(&key.index()).await? } else { None };
+            let index = match found {
+                Some(bytes) => CheckpointIndex::parse(&key, &bytes),
+                None => Err(CheckpointError::NoIndex { checkpoint: key.clone() }),
+            };
+            Ok(FoundCheckpoint { key, index, objects })
+        });
+        found.buffered(READS_AT_ONCE).try_collect().await
+    }
+
+    /// Reads every part of a checkpoint and compares it with the index: what is wrong, in words. Holds one
+    /// part in memory.
+    pub async fn verify_checkpoint(
+        &self,
+        found: &FoundCheckpoint,
+    ) -> Result<Vec<String>, StoreError> {
+        let index = match &found.index {
+            Ok(index) => index,
+            Err(error) => return Ok(vec![error.to_string()]),
+        };
+        let mut wrong = Vec::new();
+        for part in &index.parts {
+            let key = found.key.part(&part.name);
+            match self.get_large(&key, part.bytes).await {
+                Ok(bytes) => {
+                    if let Err(error) = index.verify(&part.name, &bytes) {
+                        wrong.push(error.to_string());
+                    }
+                }
+                Err(StoreError::Missing { .. }) => {
+                    let (checkpoint, part) = (found.key.clone(), part.name.clone());
+                    wrong.push(CheckpointError::LostPart { checkpoint, part }.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let known: BTreeSet<Path> =
+            index.parts.iter().map(|part| found.key.part(&part.name)).collect();
+        for object in &found.objects {
+            if object.key != found.key.index() && !known.contains(&object.key) {
+                let name = object.key.filename().unwrap_or_default();
+                wrong.push(format!("checkpoint {} does not know its object `{name}`", found.key));
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// Deletes a checkpoint, index first: from then on it does not exist, whatever happens to the rest.
+    pub async fn delete_checkpoint(&self, checkpoint: &CheckpointKey) -> Result<(), StoreError> {
+        self.delete(&checkpoint.index()).await?;
+        for key in self.list(&checkpoint.directory()).await? {
+            self.delete(&key).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Which of `found`, all checkpoints of whole trials, nobody follows. What was written to within `grace` before `now`
+/// is left alone: a run may be writing it.
+pub fn garbage(
+    found: &[FoundCheckpoint],
+    now: Timestamp,
+    grace: Duration,
+) -> Vec<(&FoundCheckpoint, Garbage)> {
+    // Where later runs went on from, by the run that had written it.
+    let mut continued: BTreeMap<(&TrialId, Generation), u64> = BTreeMap::new();
+    let mut parents = BTreeSet::new();
+    for (trial, parent) in found.iter().filter_map(|found| {
+        let parent = found.index.as_ref().ok()?.parent.as_ref()?;
+        Some((&found.key.trial, parent))
+    }) {
+        parents.insert(parent);
+        if parent.trial == *trial {
+            let step = continued.entry((trial, parent.generation)).or_default();
+            *step = (*step).max(parent.step);
+        }
+    }
+    let fate = |found: &FoundCheckpoint| {
+        if now.since(found.modified_at()) <= grace {
+            return None;
+        }
+        match &found.index {
+            Err(CheckpointError::NoIndex { .. }) => Some(Garbage::Unfinished),
+            // What cannot be read is for people to look at.
+            Err(_) => None,
+            Ok(_) => {
+                let from = continued.get(&(&found.key.trial, found.key.generation))?;
+                let is_behind = found.key.step <= *from || parents.contains(&found.key);
+                (!is_behind).then_some(Garbage::Superseded)
+            }
+        }
+    };
+    found.iter().filter_map(|found| Some((found, fate(found)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::ContentHash;
+    use crate::id::Attempt;
+    use crate::storage::{CHECKPOINT_FORMAT, CheckpointPart};
+    use proptest::prelude::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+    const NOW: Timestamp = Timestamp(1000 * HOUR_MS);
+
+    fn key(number: u32, step: u64, generation: u64) -> CheckpointKey {
+        let trial = TrialId { experiment: "demo-1".parse().unwrap(), number };
+        CheckpointKey { trial, step, generation: Generation(generation) }
+    }
+
+    fn index_of(key: &CheckpointKey, parent: Option<CheckpointKey>) -> CheckpointIndex {
+        CheckpointIndex {
+            format: CHECKPOINT_FORMAT,
+            checkpoint: key.clone(),
+            attempt: Attempt(1),
+            parent,
+            pretrained: ContentHash::of(b"weights"),
+            created_at: Timestamp(0),
+            parts: vec![CheckpointPart {
+                name: "model".to_owned(),
+                bytes: 5,
+                sha256: ContentHash::of(b"model"),
+            }],
+        }
+    }
+
+    fn entry(key: Path, modified_at: Timestamp) -> ObjectEntry {
+        ObjectEntry { key, bytes: 5, modified_at }
+    }
+
+    fn whole(key: &CheckpointKey, parent: Option<CheckpointKey>) -> FoundCheckpoint {
+        let objects = [key.index(), key.part("model")].map(|key| entry(key, Timestamp(0))).into();
+        FoundCheckpoint { key: key.clone(), index: Ok(index_of(key, parent)), objects }
+    }
+
+    fn unfinished(key: &CheckpointKey, hours_ago: u64) -> FoundCheckpoint {
+        let index = Err(CheckpointError::NoIndex { checkpoint: key.clone() });
+        let modified_at = Timestamp(NOW.0 - hours_ago * HOUR_MS);
+        let objects = vec![entry(key.part("model"), modified_at)];
+        FoundCheckpoint { key: key.clone(), index, objects }
+    }
+
+    #[test]
+    fn what_nobody_follows_is_found_and_the_rest_stays() {
+        let found = [
+            whole(&key(1, 10, 2), None),
+            whole(&key(1, 20, 2), None),
+            // The run of generation 5 went on from step 10: step 20 of generation 2 leads nowhere.
+            whole(&key(1, 20, 5), Some(key(1, 10, 2))),
+            unfinished(&key(1, 30, 2), 30),
+            unfinished(&key(1, 30, 5), 1),
+            // A run that is newest in its trial.
+            whole(&key(2, 10, 3), None),
+            whole(&key(2, 20, 3), None),
+            // Another trial took over step 20, though its own went on from step 10.
+            whole(&key(3, 10, 4), None),
+            whole(&key(3, 20, 4), None),
+            whole(&key(3, 20, 6), Some(key(3, 10, 4))),
+            whole(&key(4, 30, 7), Some(key(3, 20, 4))),
+        ];
+        let grace = Duration::from_secs(24 * 3600);
+        let names: Vec<_> = garbage(&found, NOW, grace)
+            .into_iter()
+            .map(|(found, why)| (found.key.clone(), why))
+            .collect();
+        let expected = [(key(1, 20, 2), Garbage::Superseded), (key(1, 30, 2), Garbage::Unfinished)];
+        assert_eq!(names, expected);
+    }
+
+    proptest! {
+        /// Whatever runs there were: the newest of a trial and everything it descends from stays.
+        #[test]
+        fn no_lineage_is_cut(steps in prop::collection::vec((1u64..8, 0u64..8), 1..8)) {
+            let mut found: Vec<FoundCheckpoint> = Vec::new();
+            let mut lineage: Vec<CheckpointKey> = Vec::new();
+            for (generation, (num, back)) in (1..).zip(steps) {
+                // The next run goes on from any checkpoint of the lineage so far.
+                let keep = lineage.len().saturating_sub(usize::try_from(back).unwrap());
+                lineage.truncate(keep);
+                let parent = lineage.last().cloned();
+                let from = parent.as_ref().map_or(0, |key| key.step);
+                for step in from + 1..=from + num {
+                    let key = key(1, step, generation);
+                    found.push(whole(&key, parent.clone()));
+                    lineage.push(key);
+                }
+            }
+            let swept: BTreeSet<CheckpointKey> = garbage(&found, NOW, Duration::ZERO)
+                .into_iter()
+                .map(|(found, _)| found.key.clone())
+                .collect();
+            for key in &lineage {
+                prop_assert!(!swept.contains(key), "{key} is followed");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_is_listed_verified_and_emptied() {
+        let store = Store::in_memory();
+        let (good, bad, half) = (key(1, 10, 2), key(1, 20, 2), key(2, 10, 3));
+        for key in [&good, &bad] {
+            store.put(&key.part("model"), b"model".to_vec()).await.unwrap();
+            let index = serde_json::to_vec(&index_of(key, None)).unwrap();
+            store.create(&key.index(), index).await.unwrap();
+        }
+        store.put(&half.part("model"), b"mod".to_vec()).await.unwrap();
+        store.put(&Layout::manifest(&good.trial.experiment), b"x".to_vec()).await.unwrap();
+        let found = store.checkpoints(&Scope::Store).await.unwrap();
+        let keys: Vec<_> = found.iter().map(|found| found.key.clone()).collect();
+        assert_eq!(keys, [good.clone(), bad.clone(), half.clone()]);
+        let trial = store.checkpoints(&Scope::Trial(half.trial.clone())).await.unwrap();
+        assert!(matches!(&trial[..], [found] if found.index.is_err() && found.bytes() == 3));
+        assert!(store.verify_checkpoint(&found[0]).await.unwrap().is_empty());
+        store.put(&bad.part("model"), b"mode1".to_vec()).await.unwrap();
+        store.put(&bad.part("other"), b"".to_vec()).await.unwrap();
+        let found = store.checkpoints(&Scope::Trial(bad.trial.clone())).await.unwrap();
+        let wrong = store.verify_checkpoint(&found[1]).await.unwrap();
+        assert!(
+            wrong[0].contains("`model`") && wrong[1].contains("other.safetensors"),
+            "{wrong:?}"
+        );
+        store.delete(&bad.part("model")).await.unwrap();
+        let wrong = store.verify_checkpoint(&found[1]).await.unwrap();
+        assert!(wrong[0].contains("`model`") && wrong[0].contains("missing"), "{wrong:?}");
+        store.delete_checkpoint(&bad).await.unwrap();
+        store.delete_checkpoint(&bad).await.unwrap();
+        let found = store.checkpoints(&Scope::Experiment(bad.trial.experiment)).await.unwrap();
+        assert_eq!(found.len(), 2);
+    }
+}

@@ -1,0 +1,50 @@
+"""The part `storage`: checkpoints of MiniLM with both moments of AdamW, beside torch.save and torch.load."""
+import pathlib
+import statistics
+import tempfile
+
+import peers
+import search
+
+NAMES = ("checkpoint_stall_vs_copy", "checkpoint_stall_share", "checkpoint_save_vs_torch", "restore_vs_torch")
+THREADS = 2
+
+
+def rows(root, wanted, pairs):
+    """Yields one row of the record after the other; ours and theirs in turns."""
+    if not any(wanted(name) for name in NAMES):
+        return
+    model = root / ".cache/demo/minilm"
+    ours, theirs, missing = [], [], None
+    for _ in range(pairs):
+        with tempfile.TemporaryDirectory(dir=root / "target/bench") as work:
+            store = pathlib.Path(work) / "store"
+            ours.append(search.measure(root, "storage", "--model", model, "--store", store, "--threads", THREADS))
+            try:
+                theirs.append(peers.run(root, "ckpt.py", "--model", model, "--dir", work, "--threads", THREADS))
+            except peers.Missing as error:
+                missing = str(error)
+    megabytes = ours[0]["megabytes"]
+    note = f"{megabytes:.0f} MB, {THREADS} threads"
+    median = statistics.median
+    if wanted(NAMES[0]):
+        samples = [median(one["stall_s"]) / median(one["copy_s"]) for one in ours]
+        yield {"name": NAMES[0], "unit": "ratio", "better": "lower", "samples": samples,
+               "ours": median(s for one in ours for s in one["stall_s"]),
+               "peer": {"name": "a copy of the same tensors, s", "value": median(s for one in ours for s in one["copy_s"])},
+               "note": note}
+    if wanted(NAMES[1]):
+        samples = [one["stall_share"] for one in ours]
+        yield {"name": NAMES[1], "unit": "share", "better": "lower", "samples": samples,
+               "note": f"{note}, a checkpoint every 10 steps of 16 x 64 tokens"}
+    for name, own, other in ((NAMES[2], "save_s", "torch_save_fsync_rename"), (NAMES[3], "restore_s", "torch_load")):
+        if not wanted(name):
+            continue
+        if missing or not theirs:
+            yield {"name": name, "skipped": missing}
+            continue
+        mine = [megabytes / median(one[own]) for one in ours]
+        peer = [one["mb"] * 1.048576 / one[other]["median_s"] for one in theirs]
+        yield {"name": name, "unit": "ratio", "better": "higher", "samples": [a / b for a, b in zip(mine, peer)],
+               "ours": median(mine), "peer": {"name": f"{other}, MB/s", "value": median(peer)},
+               "note": f"{note}; ours with SHA-256 of every part"}

@@ -1,0 +1,99 @@
+//! What processes said is in the object store, and is read there when they are all dead.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use muster_tests::process::{Muster, PATIENCE, descendants, is_alive};
+use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::skip;
+
+fn serve(directory: &Path, label: &str) -> (Muster, String) {
+    let log = "info,muster_coordinator=debug,muster_worker=debug";
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--slots", "1", "--log", log];
+    let mut server = Muster::start(directory, label, &arguments).unwrap();
+    let url = server
+        .wait_for("address", |server| {
+            let line = server.stdout().lines().next()?.to_owned();
+            line.strip_prefix("serving on ").map(ToOwned::to_owned)
+        })
+        .unwrap();
+    (server, url)
+}
+
+/// What `muster logs SUBJECT` finds in the store; empty when it finds nothing.
+fn stored(directory: &Path, subject: &str) -> String {
+    let arguments = ["logs", subject, "--store", "muster-data"];
+    let mut client = Muster::start(directory, "stored", &arguments).unwrap();
+    client.wait().unwrap();
+    client.stdout()
+}
+
+fn process_of(line: &str) -> &str {
+    line.split("  ").nth(1).unwrap_or_default()
+}
+
+#[test]
+fn a_trial_is_told_of_when_every_process_was_killed() {
+    let name = "a_trial_is_told_of_when_every_process_was_killed";
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    if let Err(reason) = write_manifest(directory, &Sample { max_trials: 2, min_steps: 400 }) {
+        return skip(name, &reason);
+    }
+    let (mut server, url) = serve(directory, "serve");
+    let submit = ["submit", "sample.yaml", "--coordinator", &url];
+    Muster::start(directory, "submit", &submit).unwrap().succeed().unwrap();
+    // Written while the run goes on: two seconds later at the latest.
+    let begun = Instant::now();
+    while !stored(directory, "sample-1/t1").contains("the first step of this run is done") {
+        assert!(begun.elapsed() < PATIENCE, "{}", stored(directory, "sample-1/t1"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::sleep(Duration::from_secs(4));
+    let family = descendants(server.pid(), "muster");
+    server.kill().unwrap();
+    for pid in &family {
+        // A supervisor ends by itself when its coordinator is gone; nothing is left to ask.
+        let _gone = muster_tests::process::send_signal("KILL", *pid);
+    }
+    let begun = Instant::now();
+    while family.iter().any(|pid| is_alive(*pid)) {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+
+    let text = stored(directory, "sample-1/t1");
+    let said = |process: &str, words: &str| {
+        text.lines().any(|line| process_of(line) == process && line.contains(words))
+    };
+    assert!(said("runner", "the first step of this run is done"), "{text}");
+    assert!(said("supervisor", "the runner is given the run"), "{text}");
+    assert!(said("coordinator", "the run is assigned"), "{text}");
+    assert!(text.lines().is_sorted_by_key(|line| line.split("  ").next().unwrap_or_default()));
+    assert!(!text.contains("trial=2 "), "{text}");
+    let all = stored(directory, "sample-1");
+    assert!(all.lines().count() > text.lines().count());
+    let mut absent =
+        Muster::start(directory, "absent", &["logs", "sample-9", "--store", "muster-data"])
+            .unwrap();
+    assert!(!absent.wait().unwrap().success());
+    assert!(absent.stderr().contains("no logs of sample-9 in file://"), "{}", absent.stderr());
+    // Without a coordinator the other way is named.
+    let nobody = ["logs", "sample-1", "--coordinator", "http://127.0.0.1:9"];
+    let mut client = Muster::start(directory, "nobody", &nobody).unwrap();
+    assert!(!client.wait().unwrap().success());
+    assert!(client.stderr().contains("muster logs --store URL"), "{}", client.stderr());
+
+    // Who follows sees what is said from now on.
+    let follow = ["logs", "-f", "sample-1/t1", "--store", "muster-data"];
+    let mut following = Muster::start(directory, "follow", &follow).unwrap();
+    let (server, _) = serve(directory, "again");
+    let seen = following.wait_for("the resumed run", |client| {
+        let text = client.stdout();
+        text.contains("resumed from").then_some(text)
+    });
+    let seen = seen.unwrap();
+    assert_eq!(seen.lines().filter(|line| line.contains("resumed from")).count(), 1);
+    server.terminate().unwrap();
+}
