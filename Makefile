@@ -1,5 +1,5 @@
 # Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
-.PHONY: help demo test check bench bench-peers parity sim planted bless clean-cache
+.PHONY: help demo test check bench bench-peers parity sim planted fuzz bless clean-cache
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -28,6 +28,9 @@ sim: ## Simulate the coordinator with SEEDS=100000 seeds (a night): faults, repl
 
 planted: ## Break rules of the engine one by one, in a copy, and see the simulation find each
 	@tests/simulation/planted.sh
+
+fuzz: ## Feed mutated bytes to every parser, SECONDS_EACH=60 for each [TARGET=metrics]
+	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60) $(TARGET)
 
 bless: ## Regenerate the generated code of the wire format, the schema of manifests, imported samples
 	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features --test generated

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use muster_tests::gang::Laboratory;
-use muster_tests::process::{Muster, program};
+use muster_tests::process::{Muster, descendants, program, send_signal};
 use muster_tests::proxy::{Fault, Proxy, Rule};
 use muster_tests::s3::{CREDENTIALS, S3Server};
 use muster_tests::sample::{Sample, repository, write_manifest};
@@ -239,6 +239,48 @@ fn parts_of_many_megabytes_arrive_though_the_answer_to_the_last_request_is_lost(
     assert_eq!(restarts(directory.path()), 0);
     let weights = server.object("large", "experiments/sample-1/best/model.safetensors").unwrap();
     assert!(weights == exported_weights(quiet.path(), "sample-1").unwrap());
+}
+
+#[test]
+fn an_upload_that_was_never_ended_is_swept() {
+    let name = "an_upload_that_was_never_ended_is_swept";
+    let server = match S3Server::shared() {
+        Ok(server) => server,
+        Err(reason) => return skip(name, &reason),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    if let Err(reason) = write_manifest(directory, &Sample { max_trials: 1, min_steps: 2 }) {
+        return skip(name, &reason);
+    }
+    server.create_container("stray").unwrap();
+    let rules = [rule(Fault::Silence, "PUT", "partNumber=2", 1)];
+    let proxy = Proxy::start(&server.address(), &rules).unwrap();
+    let slow = format!("s3://stray/a?endpoint=http://{}", proxy.address());
+    let mut run = muster(directory, "run", &run_arguments("sample.yaml", &slow));
+    run.wait_for("the second part", |_| (proxy.num_left() == 0).then_some(())).unwrap();
+    let family = descendants(run.pid(), "muster");
+    run.kill().unwrap();
+    for pid in family {
+        // A supervisor may be gone already.
+        let _gone = send_signal("KILL", pid);
+    }
+
+    let store = format!("s3://stray/a?endpoint=http://{}", server.address());
+    let gc = |arguments: &[&str]| {
+        let all = [&["checkpoints", "gc", "--json", "--store", &store][..], arguments].concat();
+        let mut run = muster(directory, "gc", &all);
+        assert!(run.wait().unwrap().success(), "{}", run.stderr());
+        let said: Value = serde_json::from_str(&run.stdout()).unwrap();
+        let keys = said["uploads"].as_array().unwrap().iter();
+        keys.map(|upload| upload["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(gc(&[]), Vec::<String>::new(), "a run may be at it");
+    let found = gc(&["--older-than-hours", "0", "--dry-run"]);
+    assert!(found.iter().any(|key| key.ends_with(".safetensors")), "{found:?}");
+    assert!(found.iter().all(|key| key.starts_with("experiments/sample-1/")), "{found:?}");
+    assert_eq!(gc(&["--older-than-hours", "0"]), found);
+    assert_eq!(gc(&["--older-than-hours", "0"]), Vec::<String>::new());
 }
 
 /// `muster doctor --json` with this store: exit code, and each finding by its name.

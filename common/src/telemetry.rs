@@ -336,7 +336,9 @@ mod tests {
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let named: Vec<_> = text.lines().map(named_run).collect();
         assert_eq!(named, [None, Some(Generation(17))], "{text}");
-        let json = |ids| foreign_line("runner", ids, "a line".to_owned(), LogFormat::Json);
+        let json = |ids: Option<&RunIds>| {
+            foreign_line("runner", ids, "a line".to_owned(), LogFormat::Json)
+        };
         assert_eq!(named_run(&json(Some(&ids()))), Some(Generation(17)));
         assert_eq!(named_run(&json(None)), None);
     }

@@ -11,6 +11,7 @@ mod probe;
 mod remote;
 mod store;
 mod transfer;
+mod uploads;
 
 pub use checkpoint::{CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart};
 pub use inventory::{FoundCheckpoint, Garbage, ObjectEntry, Scope, garbage};
@@ -19,3 +20,4 @@ pub use location::{StoreOptions, holds_secret, object_url};
 pub use probe::StoreFindings;
 pub use store::{Store, StoreError};
 pub use transfer::ObjectNote;
+pub use uploads::BegunUpload;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::{
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use super::credentials::CredentialsFile;
 use super::location::{Location, Protocol, StoreOptions};
+use super::uploads::S3Uploads;
 
 /// Deadline of a request or of a part of a large object, unless the store's URL says otherwise.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -20,6 +22,9 @@ const REQUEST: Duration = Duration::from_secs(30);
 const REQUEST_SHORT: Duration = Duration::from_secs(5);
 /// Time to connect.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// Of an S3 store that names none.
+const REGION: &str = "us-east-1";
 
 /// How long a client tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,21 +60,35 @@ impl Patience {
     }
 }
 
-/// A client for `location`, and the prefix of its keys. `variable` gives the value of a variable of the
+/// A client for a remote store.
+pub(super) struct Remote {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    /// Of its keys.
+    pub(super) prefix: Path,
+    /// Where the store can be asked for them.
+    pub(super) uploads: Option<S3Uploads>,
+}
+
+/// A client for `location`. `variable` gives the value of a variable of the
 /// environment: it holds credentials, or says which file or role does, and what the URL leaves open.
 pub(super) fn open(
     location: &Location,
     patience: Patience,
     variable: impl Fn(&str) -> Option<String>,
-) -> Result<(Box<dyn ObjectStore>, Path)> {
+) -> Result<Remote> {
     let environment = Environment { variable };
     let prefix = Path::from_url_path(location.url.path())?;
-    let store: Box<dyn ObjectStore> = match location.protocol {
-        Protocol::S3 => Box::new(amazon(location, patience, &environment)?),
-        Protocol::Google => Box::new(google(location, patience, &environment)?),
-        Protocol::Azure => Box::new(azure(location, patience, &environment)?),
+    let mut uploads = None;
+    let objects: Arc<dyn ObjectStore> = match location.protocol {
+        Protocol::S3 => {
+            let (store, begun) = amazon(location, patience, &environment, &prefix)?;
+            uploads = Some(begun);
+            store
+        }
+        Protocol::Google => Arc::new(google(location, patience, &environment)?),
+        Protocol::Azure => Arc::new(azure(location, patience, &environment)?),
     };
-    Ok((store, prefix))
+    Ok(Remote { objects, prefix, uploads })
 }
 
 struct Environment<V> {
@@ -135,7 +154,8 @@ fn amazon<V: Fn(&str) -> Option<String>>(
     location: &Location,
     patience: Patience,
     environment: &Environment<V>,
-) -> Result<object_store::aws::AmazonS3> {
+    prefix: &Path,
+) -> Result<(Arc<AmazonS3>, S3Uploads)> {
     let first = |names: &[&str]| names.iter().find_map(|name| environment.get(name));
     let options = &location.options;
     let of_environment = || first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]);
@@ -145,13 +165,13 @@ fn amazon<V: Fn(&str) -> Option<String>>(
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(location.container())
         .with_retry(patience.retries())
-        .with_client_options(client);
+        .with_client_options(client.clone());
     for (key, names) in AMAZON {
         if let Some(value) = first(names) {
             builder = builder.with_config(key, value);
         }
     }
-    if let Some(region) = region {
+    if let Some(region) = &region {
         builder = builder.with_region(region);
     }
     let in_host = options.path_style == Some(false);
@@ -172,7 +192,15 @@ fn amazon<V: Fn(&str) -> Option<String>>(
     if !is_named && let Some(file) = CredentialsFile::find(|name| environment.get(name)) {
         builder = builder.with_credentials(Arc::new(file));
     }
-    builder.build()
+    let store = Arc::new(builder.build()?);
+    let uploads = S3Uploads {
+        store: Arc::clone(&store),
+        client: ReqwestConnector::default().connect(&client)?,
+        region: region.unwrap_or_else(|| REGION.to_owned()),
+        signs: !environment.has("AWS_SKIP_SIGNATURE"),
+        prefix: prefix.clone(),
+    };
+    Ok((store, uploads))
 }
 
 /// Variables of Google's tools.
@@ -279,8 +307,8 @@ mod tests {
         let location = Location::parse(&format!("{url}{separator}endpoint={address}")).unwrap();
         let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
         let variable = |name: &str| variables.get(name).map(|value| (*value).to_owned());
-        let (store, prefix) = open(&location, Patience::Short, variable).unwrap();
-        let read = store.get(&prefix.join("a")).await;
+        let store = open(&location, Patience::Short, variable).unwrap();
+        let read = store.objects.get(&store.prefix.join("a")).await;
         assert!(matches!(read, Err(Error::NotFound { .. })), "{read:?}");
         server.join().unwrap().remove(0)
     }

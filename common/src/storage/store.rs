@@ -14,6 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 use super::failure::{Failure, failure_of};
 use super::location::{CREDENTIALS_MEND, Location, is_local, object_url};
 use super::remote::{self, Patience};
+use super::uploads::S3Uploads;
 
 /// How often an object is created when nobody knows whether it was.
 const CREATE_TRIES: u32 = 3;
@@ -125,6 +126,7 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     url: Arc<str>,
     local_root: Option<Arc<FilePath>>,
+    uploads: Option<Arc<S3Uploads>>,
 }
 
 impl Store {
@@ -146,10 +148,11 @@ impl Store {
         let url = location.text();
         let variable = |name: &str| std::env::var(name).ok();
         let store = remote::open(&location, patience, variable);
-        let (store, prefix) = store
+        let store = store
             .map_err(|error| StoreError::Url { url: url.clone(), reason: error.to_string() })?;
-        let inner: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(store, prefix));
-        Ok(Self { inner, url: url.into(), local_root: None })
+        let inner: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(store.objects, store.prefix));
+        let uploads = store.uploads.map(Arc::new);
+        Ok(Self { inner, url: url.into(), local_root: None, uploads })
     }
 
     /// Opens `location` and asks it for the names of a few objects, without much patience: a wrong
@@ -175,7 +178,12 @@ impl Store {
     /// An empty store in the memory of this process. It is not on this host's disk, so in tests it
     /// stands for a remote one.
     pub fn in_memory() -> Self {
-        Self { inner: Arc::new(InMemory::new()), url: "memory:///".into(), local_root: None }
+        Self {
+            inner: Arc::new(InMemory::new()),
+            url: "memory:///".into(),
+            local_root: None,
+            uploads: None,
+        }
     }
 
     fn open_directory(directory: &FilePath) -> std::io::Result<Self> {
@@ -184,7 +192,8 @@ impl Store {
         // A checkpoint that is said to exist must survive a power cut too.
         let inner = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
         let url = format!("file://{}", root.display());
-        Ok(Self { inner: Arc::new(inner), url: url.into(), local_root: Some(root.into()) })
+        let inner = Arc::new(inner);
+        Ok(Self { inner, url: url.into(), local_root: Some(root.into()), uploads: None })
     }
 
     /// The absolute URL; [`Store::open`] of it in any process on this host gives the same store.
@@ -279,6 +288,10 @@ impl Store {
 
     pub(super) fn is_on_this_host(&self) -> bool {
         self.local_root.is_some()
+    }
+
+    pub(super) fn uploads(&self) -> Option<&S3Uploads> {
+        self.uploads.as_deref()
     }
 
     pub(super) fn objects(&self) -> &dyn ObjectStore {

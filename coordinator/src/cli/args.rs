@@ -119,8 +119,9 @@ pub(super) enum CheckpointsCommand {
         /// Only say what would be deleted
         #[arg(long)]
         dry_run: bool,
-        /// Leave alone what has been written to in the last so many hours: a run may be at it
-        #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+        /// Leave alone what has been written to in the last so many hours: a run may be at it. With 0 nothing
+        /// may be writing into the store
+        #[arg(long, value_name = "N", default_value_t = 24)]
         older_than_hours: u32,
         /// Print JSON
         #[arg(long)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::storage::{
-    CheckpointKey, FoundCheckpoint, Garbage, Scope, Store, StoreError, garbage,
+    BegunUpload, CheckpointKey, FoundCheckpoint, Garbage, Layout, Scope, Store, StoreError, garbage,
 };
 use muster_common::time::Timestamp;
 use serde_json::{Value, json};
@@ -236,13 +236,48 @@ async fn sweep(
             println!("{}  {}  {why}", found.key.name(), bytes(found.bytes()));
         }
     }
+    let uploads = sweep_uploads(store, grace, dry_run).await?;
+    num_bytes += uploads.iter().filter_map(|upload| upload.bytes).sum::<u64>();
     let done = if dry_run { "would be deleted" } else { "deleted" };
     if as_json {
-        print_json(&json!({"dry_run": dry_run, "bytes": num_bytes, "checkpoints": swept}));
+        let uploads: Vec<_> = uploads.iter().map(upload_json).collect();
+        print_json(&json!({
+            "dry_run": dry_run, "bytes": num_bytes, "checkpoints": swept, "uploads": uploads,
+        }));
     } else {
-        println!("{} of {} checkpoints, {} {done}", swept.len(), found.len(), bytes(num_bytes));
+        for upload in &uploads {
+            let size = upload.bytes.map_or_else(|| "size unknown".to_owned(), bytes);
+            println!("{}  {size}  an upload that was never ended", upload.key);
+        }
+        println!(
+            "{} of {} checkpoints and {} uploads, {} {done}",
+            swept.len(),
+            found.len(),
+            uploads.len(),
+            bytes(num_bytes)
+        );
     }
     Ok(Exit::Done)
+}
+
+/// Gives up uploads that were begun longer than `grace` ago and never ended; gives those.
+async fn sweep_uploads(
+    store: &Store,
+    grace: Duration,
+    dry_run: bool,
+) -> anyhow::Result<Vec<BegunUpload>> {
+    let found = store.begun_uploads(&Layout::experiments()).await?.unwrap_or_default();
+    let now = Timestamp::now();
+    let old = found.into_iter().filter(|upload| now.since(upload.begun_at) > grace);
+    let old: Vec<BegunUpload> = old.collect();
+    for upload in old.iter().filter(|_| !dry_run) {
+        store.give_up_upload(upload).await?;
+    }
+    Ok(old)
+}
+
+fn upload_json(upload: &BegunUpload) -> Value {
+    json!({"key": upload.key.to_string(), "bytes": upload.bytes, "begun_at_ms": upload.begun_at.0})
 }
 
 /// A checkpoint that had no index may have been finished since it was listed.

@@ -36,7 +36,7 @@ pub use load::Pretrained;
 pub use masking::{MaskedTokens, MaskingVocabulary, mask_tokens};
 pub use parameters::NamedTensors;
 pub use task::TaskModel;
-pub use tensors::read_tensors;
+pub use tensors::{named_tensors, read_tensors};
 
 pub(crate) use batch::extent;
 pub(crate) use config::CONFIG_FILE;
@@ -44,7 +44,7 @@ pub(crate) use family::is_layer_norm;
 pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
 pub use packing::{Frame, rounded};
 pub(crate) use parameters::duplicate;
-pub(crate) use tensors::{named_tensors, serialize_tensors, texts_of};
+pub(crate) use tensors::{serialize_tensors, texts_of};
 
 use crate::data::DataError;
 use crate::ffi::ShimError;

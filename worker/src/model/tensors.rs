@@ -17,8 +17,9 @@ pub fn read_tensors(path: &Path) -> Result<NamedTensors, ModelError> {
     named_tensors(&bytes).map_err(|reason| ModelError::Damaged { path: shown(), reason })
 }
 
-/// Tensors of a safetensors file, floats of any width as 32-bit floats, integers as they are.
-pub(crate) fn named_tensors(bytes: &[u8]) -> Result<NamedTensors, String> {
+/// Tensors of a safetensors file, floats of any width as 32-bit floats, integers as they are; what is wrong with
+/// it, in words.
+pub fn named_tensors(bytes: &[u8]) -> Result<NamedTensors, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = NamedTensors::new();
     for (name, view) in file.iter() {
