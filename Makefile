@@ -1,5 +1,5 @@
 # Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
-.PHONY: help demo test check bench bench-peers parity sim planted fuzz bless clean-cache
+.PHONY: help demo test check bench bench-peers parity sim planted kills fuzz bless clean-cache
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -28,6 +28,9 @@ sim: ## Simulate the coordinator with SEEDS=100000 seeds (a night): faults, repl
 
 planted: ## Break rules of the engine one by one, in a copy, and see the simulation find each
 	@tests/simulation/planted.sh
+
+kills: ## Kill worker and coordinator at KILLS=200 random moments of training [SEED=1]
+	@MUSTER_KILLS=$(or $(KILLS),200) MUSTER_SEED=$(or $(SEED),1) cargo test --release --workspace --locked --test kill_storm -- --nocapture
 
 fuzz: ## Feed mutated bytes to every parser, SECONDS_EACH=60 for each [TARGET=metrics]
 	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60) $(TARGET)

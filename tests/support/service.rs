@@ -54,11 +54,22 @@ impl Service {
         let arguments = ["serve", "--listen", &listen, "--no-workers"];
         let mut server =
             Muster::start_command(place.command("muster")?, directory, "serve", &arguments)?;
-        let url = server.wait_for("address", |server| {
-            let line = server.stdout().lines().next()?.to_owned();
-            line.strip_prefix("serving on ").map(ToOwned::to_owned)
-        })?;
+        let url = served_address(&mut server)?;
         Ok(Self { server, url, directory: directory.to_owned() })
+    }
+
+    /// Waits until the coordinator serves.
+    pub fn await_coordinator(&mut self) -> anyhow::Result<()> {
+        served_address(&mut self.server).map(drop)
+    }
+
+    /// Kills the coordinator and starts it again at the same address, where it serves a moment later.
+    pub fn kill_and_start(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        let listen = self.url.strip_prefix("http://").context("an address over plain HTTP")?;
+        let arguments = ["serve", "--listen", listen, "--no-workers"];
+        self.server = Muster::start(&self.directory, "serve", &arguments)?;
+        Ok(())
     }
 
     /// A worker that dials in.
@@ -122,6 +133,13 @@ impl Service {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+fn served_address(server: &mut Muster) -> anyhow::Result<String> {
+    server.wait_for("address", |server| {
+        let line = server.stdout().lines().next()?.to_owned();
+        line.strip_prefix("serving on ").map(ToOwned::to_owned)
+    })
 }
 
 /// Number of whole checkpoints of the only trial of experiment `name` in the store of `directory`.

@@ -145,9 +145,11 @@ pub(crate) fn wire_types_inside(files: &[File]) -> Vec<String> {
     found
 }
 
-/// Crates that do not take the workspace's lints.
+/// Crates that do not take the workspace's lints. One that is a workspace of its own cannot.
 pub(crate) fn unlinted_crates(files: &[File]) -> Vec<String> {
-    let manifest = |file: &&File| file.path.ends_with("/Cargo.toml");
+    let manifest = |file: &&File| {
+        file.path.ends_with("/Cargo.toml") && !file.text.lines().any(|line| line == "[workspace]")
+    };
     let unlinted = |file: &&File| !file.text.contains("[lints]\nworkspace = true");
     let message = |file: &File| format!("{}: `[lints] workspace = true` is missing", file.path);
     files.iter().filter(manifest).filter(unlinted).map(message).collect()
@@ -227,6 +229,7 @@ mod tests {
         let good = File::new("common/Cargo.toml", "[lints]\nworkspace = true\n");
         assert!(unlinted_crates(&[good]).is_empty());
         assert_eq!(unlinted_crates(&[File::new("common/Cargo.toml", "[package]")]).len(), 1);
+        assert!(unlinted_crates(&[File::new("tests/fuzz/Cargo.toml", "[workspace]")]).is_empty());
     }
 
     #[test]
