@@ -22,9 +22,9 @@ use tokio::runtime::Runtime;
 
 const STEPS: u64 = 900;
 /// Kills that cost the trial a restart, in one run: before each of the next it would pause longer.
-const RESTARTS: u32 = 3;
+const RESTARTS: u32 = 4;
 /// Longest time between two kills; every third time longer, so that a lease ends and a run is begun again.
-const PAUSE_MS: [u64; 3] = [1000, 1000, 4000];
+const PAUSE_MS: [u64; 3] = [500, 2000, 4000];
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,11 +113,11 @@ fn choose(draws: &mut Draws, num_restarts: u32) -> Victim {
     if num_restarts >= RESTARTS {
         return Victim::Coordinator;
     }
-    match draws.below(4) {
-        0 => Victim::Runner,
-        1 => Victim::Worker,
-        2 => Victim::Coordinator,
-        _ => Victim::Everything,
+    match draws.below(6) {
+        0 | 1 => Victim::Runner,
+        2 => Victim::Worker,
+        3 => Victim::Everything,
+        _ => Victim::Coordinator,
     }
 }
 
