@@ -48,7 +48,7 @@ def pair(root):
 
 
 def measure(root, store):
-    build = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "muster-tests", "--example", "measure"]
+    build = ["cargo", "build", "--release", "--locked", "--quiet", "--workspace", "--example", "measure"]
     subprocess.run(build, cwd=root, check=True, timeout=1800)
     command = [root / "target/release/examples/measure", "rows", "--store", store, "--steps", STEPS]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)

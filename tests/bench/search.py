@@ -60,7 +60,7 @@ def ours_on(root, sampler, function, *more):
 
 
 def measure(root, *arguments):
-    build = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "muster-tests", "--example", "measure"]
+    build = ["cargo", "build", "--release", "--locked", "--quiet", "--workspace", "--example", "measure"]
     subprocess.run(build, cwd=root, check=True, timeout=1800)
     command = [root / "target/release/examples/measure", *arguments]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)

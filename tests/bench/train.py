@@ -223,7 +223,7 @@ class Bench:
 
     def measure(self, *arguments):
         """The JSON of `measure`, the part of the benchmark that is Rust."""
-        build = ["cargo", "build", "--release", "--locked", "--quiet", "--package", "muster-tests", "--example", "measure"]
+        build = ["cargo", "build", "--release", "--locked", "--quiet", "--workspace", "--example", "measure"]
         subprocess.run(build, cwd=self.root, check=True, timeout=1800)
         command = [self.root / "target/release/examples/measure", *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
