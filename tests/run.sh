@@ -120,7 +120,7 @@ all)
     rm -f "$log"
     touch "$log"
     status=0
-    phase tests 1500 || status=$?
+    phase tests 2400 || status=$?
     if [ "$status" -ne 0 ]; then
         # What the failing tests printed; the log has the rest.
         awk '/^failures:$/ {show = 1} /^test result:/ {show = 0} show' "$log" | head -n 200

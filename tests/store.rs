@@ -143,6 +143,8 @@ fn what_cannot_work_is_said_at_once_and_without_secrets() {
     let laboratory = prepare();
     let directory = laboratory.directory.path();
     let here = format!("endpoint=http://{}", server.address());
+    let skewed = [rule(Fault::Skewed, "", "", usize::MAX)];
+    let skewed = Proxy::start(&server.address(), &skewed).unwrap();
     let (id, secret) = (CREDENTIALS[0].0, CREDENTIALS[1].0);
     let cases = [
         (
@@ -158,6 +160,12 @@ fn what_cannot_work_is_said_at_once_and_without_secrets() {
             "s3://refusals?endpoint=http://127.0.0.1:9".to_owned(),
             vec![],
             "does not answer",
+        ),
+        (
+            "clock",
+            format!("s3://refusals?endpoint=http://{}", skewed.address()),
+            vec![],
+            "RequestTimeTooSkewed",
         ),
         ("inline", format!("s3://id:hunter2@refusals?{here}"), vec![], "holds a credential"),
         ("option", "s3://refusals?regoin=x".to_owned(), vec![], "regoin"),
@@ -281,6 +289,25 @@ fn an_upload_that_was_never_ended_is_swept() {
     assert!(found.iter().all(|key| key.starts_with("experiments/sample-1/")), "{found:?}");
     assert_eq!(gc(&["--older-than-hours", "0"]), found);
     assert_eq!(gc(&["--older-than-hours", "0"]), Vec::<String>::new());
+}
+
+#[test]
+fn a_clock_that_is_set_right_costs_a_restart_and_nothing_else() {
+    let name = "a_clock_that_is_set_right_costs_a_restart_and_nothing_else";
+    let server = match S3Server::shared() {
+        Ok(server) => server,
+        Err(reason) => return skip(name, &reason),
+    };
+    server.create_container("clock").unwrap();
+    let laboratory = prepare();
+    let directory = laboratory.directory.path();
+    let rules = [rule(Fault::Skewed, "PUT", "/checkpoints/", 1)];
+    let proxy = Proxy::start(&server.address(), &rules).unwrap();
+    let store = format!("s3://clock/a?endpoint=http://{}", proxy.address());
+    muster(directory, "run", &run_arguments("gang.yaml", &store)).succeed().unwrap();
+    assert_eq!((restarts(directory), proxy.num_left()), (Value::from(1), 0));
+    let weights = server.object("clock", "a/experiments/gang-1/best/model.safetensors").unwrap();
+    assert!(weights == undisturbed());
 }
 
 /// `muster doctor --json` with this store: exit code, and each finding by its name.

@@ -12,6 +12,10 @@ use anyhow::Context;
 /// Longest wait for either side: above every deadline of the client.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What Amazon's servers say when a signature is more than a quarter of an hour old, or of the future.
+const SKEWED: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>RequestTimeTooSkewed</Code>\
+    <Message>The difference between the request time and the current time is too large.</Message></Error>";
+
 /// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -19,6 +23,8 @@ pub enum Fault {
     Busy,
     /// It is answered as if it had been done, and not passed on.
     Agree,
+    /// It is answered as by a server whose clock is far from the client's, and not passed on.
+    Skewed,
     /// It is taken and never answered.
     Silence,
     /// The connection is reset in the middle of its body; the server hears nothing of it.
@@ -115,13 +121,14 @@ impl Proxy {
         };
         let body = read_body(&mut client, num_bytes, pace)?;
         match fault {
-            Some(fault @ (Fault::Busy | Fault::Agree)) => {
-                let status = match fault {
-                    Fault::Busy => "503 Service Unavailable",
-                    _ => "200 OK\r\netag: \"1\"",
+            Some(fault @ (Fault::Busy | Fault::Agree | Fault::Skewed)) => {
+                let (status, body) = match fault {
+                    Fault::Busy => ("503 Service Unavailable", ""),
+                    Fault::Skewed => ("403 Forbidden", SKEWED),
+                    _ => ("200 OK\r\netag: \"1\"", ""),
                 };
-                let rest = "content-length: 0\r\nconnection: close";
-                write!(client, "HTTP/1.1 {status}\r\n{rest}\r\n\r\n")?;
+                let rest = format!("content-length: {}\r\nconnection: close", body.len());
+                write!(client, "HTTP/1.1 {status}\r\n{rest}\r\n\r\n{body}")?;
                 return Ok(client.shutdown(Shutdown::Write)?);
             }
             Some(Fault::Silence) => {

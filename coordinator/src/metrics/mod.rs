@@ -29,6 +29,8 @@ pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; chars
 
 /// Label names and values of one series.
 pub(crate) type Labels = Vec<(&'static str, String)>;
+/// The one label of a series whose values are all known here: nothing is allocated to count.
+pub(crate) type OneLabel = [(&'static str, &'static str); 1];
 
 /// Bounds of buckets for writes to a disk, seconds.
 const WRITE_SECONDS: [f64; 12] =
@@ -43,13 +45,13 @@ pub struct Metrics {
     pub(crate) commits: Histogram,
     pub(crate) snapshots: Histogram,
     pub(crate) position: Gauge,
-    pub(crate) reports: Family<Labels, Counter>,
-    pub(crate) workers_lost: Family<Labels, Counter>,
-    pub(crate) runs_started: Family<Labels, Counter>,
-    pub(crate) restarts: Family<Labels, Counter>,
+    pub(crate) reports: Family<OneLabel, Counter>,
+    pub(crate) workers_lost: Family<OneLabel, Counter>,
+    pub(crate) runs_started: Family<OneLabel, Counter>,
+    pub(crate) restarts: Family<OneLabel, Counter>,
     pub(crate) queue_wait: Histogram,
     pub(crate) slot_idle: Histogram,
-    pub(crate) effects: Family<Labels, Gauge>,
+    pub(crate) effects: Family<OneLabel, Gauge>,
     counted: Gauges,
     registry: Arc<Mutex<Registry>>,
 }
@@ -138,19 +140,19 @@ impl Metrics {
     /// Series exist before anything happens: a rate over an absent one is no zero.
     fn show_zeros(&self) {
         for value in ["new", "repeated", "gap"] {
-            drop(self.reports.get_or_create(&label("admission", value)));
+            drop(self.reports.get_or_create(&[("admission", value)]));
         }
         for value in watch::CAUSES {
-            drop(self.workers_lost.get_or_create(&label("cause", value)));
+            drop(self.workers_lost.get_or_create(&[("cause", value)]));
         }
         for value in census::TASKS {
-            drop(self.runs_started.get_or_create(&label("task", value)));
+            drop(self.runs_started.get_or_create(&[("task", value)]));
         }
         for class in muster_common::run::FailureClass::ALL {
-            drop(self.restarts.get_or_create(&label("class", watch::class_label(class))));
+            drop(self.restarts.get_or_create(&[("class", watch::class_label(class))]));
         }
         for kind in ["message", "chore"] {
-            drop(self.effects.get_or_create(&label("kind", kind)));
+            drop(self.effects.get_or_create(&[("kind", kind)]));
         }
     }
 
@@ -165,9 +167,9 @@ impl Metrics {
     }
 
     /// So many more actions wait to be performed, or fewer.
-    pub(crate) fn pending(&self, kind: &str, change: i64) {
+    pub(crate) fn pending(&self, kind: &'static str, change: i64) {
         if change != 0 {
-            self.effects.get_or_create(&label("kind", kind)).inc_by(change);
+            self.effects.get_or_create(&[("kind", kind)]).inc_by(change);
         }
     }
 

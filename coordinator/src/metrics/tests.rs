@@ -105,8 +105,8 @@ fn waits_and_losses_are_counted() {
     at(4_000, Event::WorkerLost { worker: worker.clone(), cause: LossCause::LeaseExpired });
     at(9_000, Event::WorkerJoined { worker, host: "h".to_owned() });
     assert_shows(&metrics, "muster_queue_wait_seconds_sum 7.0");
-    let cause = label("cause", "lease_expired");
+    let cause = [("cause", "lease_expired")];
     assert_eq!(metrics.workers_lost.get_or_create_owned(&cause).get(), 1);
-    let task = label("task", "prepare");
+    let task = [("task", "prepare")];
     assert_eq!(metrics.runs_started.get_or_create_owned(&task).get(), 2);
 }

@@ -7,8 +7,8 @@ use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
 use muster_common::run::{FailureClass, RunReport};
 use muster_common::time::Timestamp;
 
+use super::Metrics;
 use super::census::task_name;
-use super::{Metrics, label};
 use crate::engine::failure::class_of;
 use crate::engine::{Action, Admission, Engine, Event, LossCause};
 
@@ -112,7 +112,7 @@ impl Watch {
                     LossCause::Died { .. } => CAUSES[2],
                     LossCause::CoordinatorRestarted => CAUSES[3],
                 };
-                metrics.workers_lost.get_or_create(&label("cause", cause)).inc();
+                metrics.workers_lost.get_or_create(&[("cause", cause)]).inc();
                 self.free_since.remove(worker);
             }
             Event::WorkerJoined { worker, .. } => {
@@ -142,7 +142,7 @@ impl Watch {
                 }
                 // Ranks beyond the first are part of a run that has started.
                 if spec.gang.as_ref().is_none_or(|gang| gang.rank == 0) {
-                    let task = label("task", task_name(&spec.task));
+                    let task = [("task", task_name(&spec.task))];
                     metrics.runs_started.get_or_create(&task).inc();
                     *self.num_running.entry(spec.experiment.clone()).or_default() += 1;
                     if let Some(since) = self.waiting_since.remove(&spec.experiment) {
@@ -172,7 +172,7 @@ impl Watch {
         if let Some((trial, before)) = trial {
             let num_new = restarts(engine, &trial).saturating_sub(before);
             let class = class_label(class.unwrap_or_default());
-            metrics.restarts.get_or_create(&label("class", class)).inc_by(u64::from(num_new));
+            metrics.restarts.get_or_create(&[("class", class)]).inc_by(u64::from(num_new));
         }
         self.start_waiting(now, engine, &experiment);
     }
@@ -198,7 +198,7 @@ impl Watch {
             Admission::Old => "repeated",
             Admission::Gap => "gap",
         };
-        metrics.reports.get_or_create(&label("admission", value)).inc();
+        metrics.reports.get_or_create(&[("admission", value)]).inc();
     }
 }
 
