@@ -45,7 +45,7 @@ max_restarts: 1000
     let text = laboratory.text.replace("{steps: 1000000}", &format!("{{steps: {STEPS}}}"));
     fs::write(laboratory.directory.path().join("gang.yaml"), text).unwrap();
     // A worker that was killed is missed after that time, and again after a restart of the coordinator.
-    fs::write(laboratory.directory.path().join("muster.toml"), "lease_seconds = 1\n").unwrap();
+    fs::write(laboratory.directory.path().join("muster.toml"), "lease_seconds = 2\n").unwrap();
     laboratory
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Longest wait for one operation of the store. Its client retries on its own well within.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5 * 60);
@@ -18,30 +19,47 @@ pub struct Overdue(pub Duration);
 
 /// Waits for `operation` on `runtime`, at most [`STORE_DEADLINE`]. For threads outside the runtime.
 pub fn within<T>(runtime: &Handle, operation: impl Future<Output = T>) -> Result<T, Overdue> {
-    within_time(runtime, STORE_DEADLINE, operation)
+    runtime.block_on(async {
+        let timed = tokio::time::timeout(STORE_DEADLINE, operation).await;
+        timed.map_err(|_| Overdue(STORE_DEADLINE))
+    })
 }
 
-/// As [`within`], for an operation that moves `num_bytes`.
-pub fn within_for<T>(
+/// An operation that goes on while its caller does something else. Given up when it is dropped.
+#[derive(Debug)]
+pub struct Beside<T> {
+    runtime: Handle,
+    task: AbortOnDropHandle<Result<T, Overdue>>,
+}
+
+/// Begins an operation that moves `num_bytes`, on a runtime with threads of its own. It has [`STORE_DEADLINE`] and
+/// the time that its bytes take.
+pub fn beside_for<T: Send + 'static>(
     runtime: &Handle,
     num_bytes: u64,
-    operation: impl Future<Output = T>,
-) -> Result<T, Overdue> {
-    within_time(runtime, STORE_DEADLINE + moving_time(num_bytes), operation)
+    operation: impl Future<Output = T> + Send + 'static,
+) -> Beside<T> {
+    let deadline = STORE_DEADLINE + moving_time(num_bytes);
+    let task = runtime.spawn(async move {
+        let timed = tokio::time::timeout(deadline, operation).await;
+        timed.map_err(|_| Overdue(deadline))
+    });
+    Beside { runtime: runtime.clone(), task: AbortOnDropHandle::new(task) }
+}
+
+impl<T> Beside<T> {
+    /// Waits for its end.
+    pub fn wait(self) -> Result<T, Overdue> {
+        match self.runtime.block_on(self.task) {
+            Ok(result) => result,
+            // A runtime that shuts down takes its tasks along: as with a store that is silent, nothing is known.
+            Err(error) if error.is_cancelled() => Err(Overdue(Duration::ZERO)),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
 }
 
 /// Time to move so many bytes to or from the slowest store that is put up with.
 pub fn moving_time(num_bytes: u64) -> Duration {
     Duration::from_secs(num_bytes / BYTES_PER_SECOND_MIN)
-}
-
-fn within_time<T>(
-    runtime: &Handle,
-    deadline: Duration,
-    operation: impl Future<Output = T>,
-) -> Result<T, Overdue> {
-    runtime.block_on(async {
-        let timed = tokio::time::timeout(deadline, operation).await;
-        timed.map_err(|_| Overdue(deadline))
-    })
 }

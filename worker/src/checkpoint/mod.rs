@@ -8,11 +8,12 @@ mod writer;
 pub use part::Progress;
 pub use writer::{BeforeCommit, Origin, Writer};
 
+use bytes::Bytes;
 use muster_common::digest::ContentHash;
 use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
 use tokio::runtime::Handle;
 
-use crate::deadline::{Overdue, within, within_for};
+use crate::deadline::{Beside, Overdue, beside_for, within};
 use crate::model::{ModelError, NamedTensors};
 
 /// Everything a trial needs to continue exactly, in memory.
@@ -155,23 +156,7 @@ pub fn load(
         let found = index.pretrained.short().to_owned();
         return Err(CheckpointError::OtherPretrained { checkpoint: key.clone(), found }.into());
     }
-    let read = |name: &str| {
-        let num_bytes = index.part(name)?.bytes;
-        let part = key.part(name);
-        let bytes = within_for(runtime, num_bytes, store.get_large(&part, num_bytes))?;
-        let lost = || {
-            LoadError::from(CheckpointError::LostPart {
-                checkpoint: key.clone(),
-                part: name.to_owned(),
-            })
-        };
-        let bytes = bytes.map_err(|error| match error {
-            StoreError::Missing { .. } => lost(),
-            error => error.into(),
-        })?;
-        index.verify(name, &bytes)?;
-        Ok::<_, LoadError>(bytes)
-    };
+    let mut reading = Reading::begin(runtime, store, &index)?;
     let damaged = |name: &'static str| {
         move |reason: String| CheckpointError::DamagedPart {
             checkpoint: key.clone(),
@@ -179,21 +164,73 @@ pub fn load(
             reason,
         }
     };
-    let progress =
-        part::decode_progress(&read(part::PROGRESS)?).map_err(damaged(part::PROGRESS))?;
+    let bytes = reading.take(part::PROGRESS)?;
+    let progress = part::decode_progress(&bytes).map_err(damaged(part::PROGRESS))?;
     if progress.step != key.step {
         let reason = format!("it is of step {}", progress.step);
         return Err(damaged(part::PROGRESS)(reason).into());
     }
-    let model = part::decode_tensors(&read(part::MODEL)?).map_err(damaged(part::MODEL))?;
-    let optimizer =
-        part::decode_tensors(&read(part::OPTIMIZER)?).map_err(damaged(part::OPTIMIZER))?;
-    let optional = |name: &'static str| {
-        if index.parts.iter().all(|part| part.name != name) {
+    let mut tensors = |name: &'static str| -> Result<NamedTensors, LoadError> {
+        if part::is_optional(name) && index.part(name).is_err() {
             return Ok(NamedTensors::new());
         }
-        part::decode_tensors(&read(name)?).map_err(|reason| LoadError::from(damaged(name)(reason)))
+        let bytes = reading.take(name)?;
+        part::decode_tensors(&bytes).map_err(|reason| damaged(name)(reason).into())
     };
-    let (average, best) = (optional(part::AVERAGE)?, optional(part::BEST)?);
+    let (model, optimizer) = (tensors(part::MODEL)?, tensors(part::OPTIMIZER)?);
+    let (average, best) = (tensors(part::AVERAGE)?, tensors(part::BEST)?);
     Ok(Snapshot { progress, model, optimizer, average, best })
+}
+
+/// The parts of a checkpoint in the order in which they are needed: the next one is on its way while one is
+/// verified and taken apart.
+struct Reading<'a> {
+    runtime: &'a Handle,
+    store: &'a Store,
+    index: &'a CheckpointIndex,
+    /// Those that were not asked for yet, the next one last.
+    names: Vec<&'static str>,
+    next: Option<Beside<Result<Bytes, StoreError>>>,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(
+        runtime: &'a Handle,
+        store: &'a Store,
+        index: &'a CheckpointIndex,
+    ) -> Result<Self, CheckpointError> {
+        let is_needed = |name: &&'static str| !part::is_optional(name) || index.part(name).is_ok();
+        let names = part::IN_ORDER.into_iter().rev().filter(is_needed).collect();
+        let mut reading = Self { runtime, store, index, names, next: None };
+        reading.ask()?;
+        Ok(reading)
+    }
+
+    fn ask(&mut self) -> Result<(), CheckpointError> {
+        let Some(name) = self.names.pop() else { return Ok(()) };
+        let num_bytes = self.index.part(name)?.bytes;
+        let (store, key) = (self.store.clone(), self.index.checkpoint.part(name));
+        let get = async move { store.get_large(&key, num_bytes).await };
+        self.next = Some(beside_for(self.runtime, num_bytes, get));
+        Ok(())
+    }
+
+    /// The next part, which has to be `name`, verified.
+    fn take(&mut self, name: &'static str) -> Result<Bytes, LoadError> {
+        let lost = || {
+            let (checkpoint, part) = (self.index.checkpoint.clone(), name.to_owned());
+            LoadError::from(CheckpointError::LostPart { checkpoint, part })
+        };
+        let bytes = match self.next.take() {
+            Some(next) => next.wait()?,
+            None => return Err(lost()),
+        };
+        let bytes = bytes.map_err(|error| match error {
+            StoreError::Missing { .. } => lost(),
+            error => error.into(),
+        })?;
+        self.ask()?;
+        self.index.verify(name, &bytes)?;
+        Ok(bytes)
+    }
 }

@@ -20,6 +20,14 @@ pub(super) const MODEL: &str = "model";
 pub(super) const OPTIMIZER: &str = "optimizer";
 pub(super) const PROGRESS: &str = "progress";
 
+/// All parts, in the order in which a reader needs them.
+pub(super) const IN_ORDER: [&str; 5] = [PROGRESS, MODEL, OPTIMIZER, AVERAGE, BEST];
+
+/// Whether a checkpoint may be without it.
+pub(super) fn is_optional(name: &str) -> bool {
+    name == AVERAGE || name == BEST
+}
+
 /// Where a trial is, and what its random choices and its schedule depend on. Order and dropout are
 /// pure functions of this, so there is no generator state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

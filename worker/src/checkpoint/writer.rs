@@ -15,7 +15,7 @@ use muster_common::time::Timestamp;
 use tokio::runtime::Handle;
 
 use super::{SaveError, Snapshot, part};
-use crate::deadline::{moving_time, within, within_for};
+use crate::deadline::{Beside, beside_for, moving_time, within};
 
 /// Longest wait for a checkpoint that is on its way, besides the time that its bytes take. Each operation
 /// of the store has a shorter deadline of its own; this one catches a writer that makes no progress at all.
@@ -136,14 +136,23 @@ fn commit(
     let refused = |source| SaveError::Store { checkpoint: checkpoint.clone(), source };
     let broken = |source| SaveError::Model { checkpoint: checkpoint.clone(), source };
     let mut parts = Vec::new();
+    // One part is on its way while its digest is taken and the next one is made.
+    let mut sending: Option<Beside<Result<(), StoreError>>> = None;
+    let sent = |sending: Option<Beside<Result<(), StoreError>>>| {
+        sending.map_or(Ok(()), |sending| sending.wait().map_err(overdue)?.map_err(refused))
+    };
     for content in part::encode(snapshot).map_err(broken)? {
         let (name, bytes) = content.map_err(broken)?;
+        sent(sending.take())?;
+        let bytes = Bytes::from(bytes);
+        let num_bytes = bytes.len() as u64;
+        let (store, key, content) = (store.clone(), checkpoint.part(name), bytes.clone());
+        let put = async move { store.put_large(&key, content).await };
+        sending = Some(beside_for(runtime, num_bytes, put));
         let sha256 = ContentHash::of(&bytes);
-        parts.push(CheckpointPart { name: name.to_owned(), bytes: bytes.len() as u64, sha256 });
-        let (key, num_bytes) = (checkpoint.part(name), bytes.len() as u64);
-        let put = within_for(runtime, num_bytes, store.put_large(&key, Bytes::from(bytes)));
-        put.map_err(overdue)?.map_err(refused)?;
+        parts.push(CheckpointPart { name: name.to_owned(), bytes: num_bytes, sha256 });
     }
+    sent(sending)?;
     let not_ready = |reason: String| SaveError::NotReady { checkpoint: checkpoint.clone(), reason };
     before_commit().map_err(not_ready)?;
     let index = CheckpointIndex {

@@ -67,6 +67,7 @@ impl Link {
             unacknowledged: VecDeque::new(),
             held: None,
             is_leaving: false,
+            longest_pause: RETRY.1,
         };
         let task = Some(tokio::spawn(line.keep()));
         Self { outgoing, incoming, task }
@@ -129,6 +130,8 @@ struct Line {
     /// The run that was taken on last, until its end is acknowledged.
     held: Option<Held>,
     is_leaving: bool,
+    /// Between two attempts to connect.
+    longest_pause: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +155,7 @@ impl Line {
             match self.session().await {
                 Cut::Left => return,
                 Cut::Lost(reason) => {
-                    if opened_at.elapsed() > RETRY.1 {
+                    if opened_at.elapsed() > self.longest_pause {
                         pause = RETRY.0;
                     }
                     tracing::info!(reason, "no line to the coordinator");
@@ -161,7 +164,7 @@ impl Line {
             if self.is_leaving || !self.wait(pause).await {
                 return;
             }
-            pause = (pause * 2).min(RETRY.1);
+            pause = (pause * 2).min(self.longest_pause);
         }
     }
 
@@ -235,6 +238,8 @@ impl Line {
                     Ok(Some(response)) => {
                         if let Some(Response::Welcome(welcome)) = &response.message {
                             let every = Duration::from_millis(welcome.lease_ms / 5);
+                            // A coordinator that is there again must not miss us for a whole lease.
+                            self.longest_pause = every.clamp(RETRY.0, RETRY.1);
                             heartbeat = interval(every.clamp(Duration::from_millis(50), HEARTBEAT));
                             heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
                         }

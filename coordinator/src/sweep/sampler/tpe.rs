@@ -39,10 +39,13 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
         found.filter(|positions| positions.len() == axes.len())
     };
     let seed = seed.child("tpe", u64::from(number));
+    // Good points of several objectives differ by what they trade: all hyperparameters together stay near one of
+    // them, each by itself joins what was good about several. Neither is better everywhere (see the figures of
+    // `front` in tests/bench/README.md), so they take turns.
     let is_tree = space.values().any(|domain| domain.condition().is_some());
     let candidates = if is_tree {
         tree(&axes, (&good, &other), settings, seed)
-    } else if settings.multivariate {
+    } else if settings.multivariate && (goal.is_single() || number % 2 == 0) {
         let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
         let all: Vec<&Axis> = axes.iter().map(|(_, axis)| axis).collect();
         ranked(&all, (&good, &other), settings, seed.child("all", 0))
