@@ -7,11 +7,38 @@ import peers
 import search
 
 NAMES = ("checkpoint_stall_vs_copy", "checkpoint_stall_share", "checkpoint_save_vs_torch", "restore_vs_torch")
+LARGE = "checkpoint_stall_vs_copy_bert_base"
 THREADS = 2
 
 
 def rows(root, wanted, pairs):
     """Yields one row of the record after the other; ours and theirs in turns."""
+    yield from small(root, wanted, pairs)
+    if wanted(LARGE):
+        try:
+            yield large(root)
+        except peers.Missing as missing:
+            yield {"name": LARGE, "skipped": str(missing)}
+
+
+def large(root):
+    """The same for the shapes of BERT-base, which the peer's environment makes, from random weights."""
+    with tempfile.TemporaryDirectory(dir=root / "target/bench") as work:
+        model = pathlib.Path(work) / "model"
+        peers.run(root, root / "tests/bench/shape.py", "--shape", "bert-base", "--tokenizer", root / ".cache/demo/minilm",
+                  "--model", model)
+        found = search.measure(root, "storage", "--model", model, "--store", pathlib.Path(work) / "store",
+                               "--threads", THREADS, "--every", 2, "--batch", 4)
+    median = statistics.median
+    return {"name": LARGE, "unit": "ratio", "better": "lower",
+            "samples": [stall / median(found["copy_s"]) for stall in found["stall_s"]], "ours": median(found["stall_s"]),
+            "peer": {"name": "a copy of the same tensors, s", "value": median(found["copy_s"])},
+            "note": f"{found['megabytes']:.0f} MB, saved in {median(found['save_s']):.1f} s, restored in "
+                    f"{median(found['restore_s']):.1f} s, {THREADS} threads"}
+
+
+def small(root, wanted, pairs):
+    """Of MiniLM."""
     if not any(wanted(name) for name in NAMES):
         return
     model = root / ".cache/demo/minilm"
