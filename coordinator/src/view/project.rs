@@ -42,7 +42,13 @@ pub fn project(
     let seconds_left = (is_searching && examples_per_second > 0.0)
         .then(|| examples_left(experiment, live) / examples_per_second);
     let reason = if reason.is_empty() && !state.is_ended() {
-        waiting(engine, experiment, now)
+        let reason = waiting(engine, experiment, now);
+        let allocations = live.allocations();
+        if reason.is_empty() || allocations.is_empty() {
+            reason
+        } else {
+            format!("{reason}; {}", allocations.join("; "))
+        }
     } else {
         reason
     };
