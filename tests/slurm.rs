@@ -48,6 +48,9 @@ cpus_per_worker = 1
 renew_seconds = 40
 poll_seconds = 1
 ";
+/// One test lets a node fail, which others must not be on.
+const STURDY: &str = "options = {exclude = \"n[3-5]\"}\n";
+const FRAIL: &str = "options = {exclude = \"n[1-2]\"}\n";
 
 /// A directory with a manifest and a cluster, and where its coordinator listens.
 struct Site {
@@ -71,7 +74,8 @@ impl Site {
         let directory = laboratory.directory.path();
         let text = laboratory.text.replace("{steps: 1000000}", &format!("{{steps: {steps}}}"));
         fs::write(directory.join("gang.yaml"), text).unwrap();
-        fs::write(directory.join("cluster.toml"), format!("{PROFILE}{profile}")).unwrap();
+        let nodes = if profile.contains("options") { "" } else { STURDY };
+        fs::write(directory.join("cluster.toml"), format!("{PROFILE}{nodes}{profile}")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Some(Self { slurm, laboratory, port })
     }
@@ -348,7 +352,7 @@ fn a_coordinator_killed_before_the_answer_asks_once() {
 fn a_node_that_fails_under_a_gang_loses_nothing() {
     let name = "a_node_that_fails_under_a_gang_loses_nothing";
     let profile = "nodes = 2\nmax_allocations = 1\nidle_seconds = 60\ndrain_seconds = 20\n";
-    let Some(site) = Site::new(name, GANG, 1500, profile) else { return };
+    let Some(site) = Site::new(name, GANG, 1500, &format!("{FRAIL}{profile}")) else { return };
     let wanted = site.undisturbed_weights("2");
     let server = site.serve("serve");
     site.ask(&["submit", "gang.yaml"]);
@@ -384,6 +388,7 @@ fn inside_an_allocation_workers_are_steps_of_it() {
     let script = format!(
         "#!/bin/bash
 #SBATCH --job-name={job} --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-task=1 --time=5
+#SBATCH --exclude=n[3-5]
 #SBATCH --chdir={directory} --output={directory}/inside.log
 export MUSTER_LISTEN=127.0.0.1:{port}
 exec {} run gang.yaml --cluster cluster.toml --summary summary.json

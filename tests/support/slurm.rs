@@ -14,9 +14,9 @@ use crate::process::PATIENCE;
 use crate::sample::repository;
 
 /// Emulated nodes, `n1` and so on, with eight processors each.
-pub const NUM_NODES: u16 = 4;
+pub const NUM_NODES: u16 = 5;
 /// Fake GPUs of each.
-const NUM_GPUS: u16 = 2;
+const NUM_GPUS: u16 = 8;
 
 /// The running daemons.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ fn free_ports() -> anyhow::Result<u16> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let seed = u16::try_from(std::process::id() % 500).unwrap_or_default();
     (0..500)
-        .map(|n| 17_000 + (seed + n) % 500 * 5)
+        .map(|n| 17_000 + (seed + n) % 500 * 6)
         .find(|port| (0..=NUM_NODES).all(|n| free(port + n)))
         .context("no free ports")
 }
