@@ -132,12 +132,12 @@ pub enum SettingsError {
         mend: &'static str,
     },
     /// What is said about a cluster.
-    #[error("cluster {name}: {source}")]
+    #[error("cluster {name}: {problem}")]
     Cluster {
         /// Which.
         name: String,
         /// What is wrong with it.
-        source: ProfileError,
+        problem: ProfileError,
     },
     /// There is no such cluster.
     #[error(
@@ -269,8 +269,8 @@ impl Settings {
             return Err(SettingsError::Range { name: "slots", value, mend: "write 0 to 1024" });
         }
         for (name, profile) in &self.clusters {
-            if let Err(source) = profile.clone().checked() {
-                return Err(SettingsError::Cluster { name: name.clone(), source });
+            if let Err(problem) = profile.clone().checked() {
+                return Err(SettingsError::Cluster { name: name.clone(), problem });
             }
         }
         self.profile()?;
