@@ -1,6 +1,6 @@
 //! The real programs under a real Slurm: a sweep to its end although jobs are canceled from outside, a
-//! time limit in the middle of a trial, a coordinator that is killed and started again, a node that fails
-//! under a gang. Nothing is asked for twice, nothing is left behind, and nothing is lost.
+//! time limit in the middle of a trial, a coordinator that is killed and started again, workers as steps of an
+//! allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -17,7 +17,7 @@ use muster_tests::cluster::{Parties, conform};
 use muster_tests::gang::Laboratory;
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, program, send_signal};
 use muster_tests::sample::repository;
-use muster_tests::service::{await_checkpoints, exported_weights, num_checkpoints};
+use muster_tests::service::{await_checkpoints, exported_weights};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
 use serde_json::Value;
@@ -48,9 +48,8 @@ cpus_per_worker = 1
 renew_seconds = 40
 poll_seconds = 1
 ";
-/// One test lets a node fail, which others must not be on.
+/// Two nodes are enough for all of them.
 const STURDY: &str = "options = {exclude = \"n[3-5]\"}\n";
-const FRAIL: &str = "options = {exclude = \"n[1-2]\"}\n";
 
 /// A directory with a manifest and a cluster, and where its coordinator listens.
 struct Site {
@@ -170,7 +169,7 @@ impl Site {
     }
 
     /// Processes with these words in their command line that were started by jobs of this coordinator.
-    fn processes(&self, words: &str, node: Option<&str>) -> Vec<u32> {
+    fn processes(&self, words: &str) -> Vec<u32> {
         let allocation = format!("MUSTER_ALLOCATION={}", self.prefix());
         let wanted = |pid: &u32| {
             let read = |file: &str| {
@@ -178,11 +177,7 @@ impl Site {
                 String::from_utf8_lossy(&bytes).replace('\0', "\n")
             };
             let environment = read("environ");
-            let is_there = node.is_none_or(|node| {
-                environment.lines().any(|line| line == format!("SLURMD_NODENAME={node}"))
-            });
-            is_there
-                && read("cmdline").replace('\n', " ").contains(words)
+            read("cmdline").replace('\n', " ").contains(words)
                 && environment.lines().any(|line| line.starts_with(&allocation))
         };
         let pids = fs::read_dir("/proc").unwrap().flatten();
@@ -254,7 +249,7 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
     let jobs = site.jobs();
     assert!(jobs.len() >= 2, "another came for it: {jobs:?}");
     site.await_nothing_left();
-    let left = site.processes("muster-worker", None);
+    let left = site.processes("muster-worker");
     let begun = Instant::now();
     while left.iter().any(|pid| is_alive(*pid)) {
         assert!(begun.elapsed() < PATIENCE, "workers are left behind");
@@ -272,7 +267,7 @@ fn a_time_limit_in_the_middle_of_a_trial_costs_nothing() {
     site.ask(&["submit", "gang.yaml"]);
     await_checkpoints(site.directory(), "gang-1", 2).unwrap();
     // It stands still until it is told to leave, however fast this machine is.
-    let runners = site.processes("muster-worker runner", None);
+    let runners = site.processes("muster-worker runner");
     assert_eq!(runners.len(), 1);
     send_signal("STOP", runners[0]).unwrap();
     site.await_words(&["why", "gang-1/t1"], "leaves its slots");
@@ -298,7 +293,7 @@ fn a_killed_coordinator_finds_its_jobs_again() {
     let mut server = site.serve("first");
     site.ask(&["submit", "gang.yaml"]);
     await_checkpoints(site.directory(), "gang-1", 2).unwrap();
-    let runners = site.processes("muster-worker runner", None);
+    let runners = site.processes("muster-worker runner");
     send_signal("STOP", runners[0]).unwrap();
     server.kill().unwrap();
     let before = site.jobs();
@@ -346,37 +341,6 @@ fn a_coordinator_killed_before_the_answer_asks_once() {
     assert_eq!(summary(site.directory())["state"], "completed");
     assert_eq!(site.jobs().len(), 1, "it was found again");
     site.await_nothing_left();
-}
-
-#[test]
-fn a_node_that_fails_under_a_gang_loses_nothing() {
-    let name = "a_node_that_fails_under_a_gang_loses_nothing";
-    let profile = "nodes = 2\nmax_allocations = 1\nidle_seconds = 60\ndrain_seconds = 20\n";
-    let Some(site) = Site::new(name, GANG, 1500, &format!("{FRAIL}{profile}")) else { return };
-    let wanted = site.undisturbed_weights("2");
-    let server = site.serve("serve");
-    site.ask(&["submit", "gang.yaml"]);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
-    let running = site.await_running(1);
-    let why = site.ask(&["why", "gang-1/t1"]);
-    // The last of its nodes: the first has the script.
-    let nodes = site.slurm.ask("scontrol", &["show", "hostnames", &running[0].nodes]).unwrap();
-    let nodes: Vec<&str> = nodes.lines().collect();
-    assert_eq!(nodes.len(), 2);
-    assert!(nodes.iter().all(|node| why.contains(node)), "ranks on both nodes: {why}");
-    site.slurm.fail_node(nodes[1]).unwrap();
-    for pid in site.processes("", Some(nodes[1])) {
-        // Some end with others.
-        let _gone = send_signal("KILL", pid);
-    }
-    let answer = site.await_words(&["ls"], "completed");
-    assert!(num_checkpoints(site.directory(), "gang-1") > 0);
-    assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "{answer}");
-    site.slurm.restore_node(nodes[1]).unwrap();
-    for job in site.jobs().iter().filter(|job| !job.is_over()) {
-        site.slurm.ask("scancel", &[&job.id]).unwrap();
-    }
-    drop(server);
 }
 
 #[test]

@@ -119,35 +119,6 @@ impl Slurm {
         Ok(text.lines().map(job).filter(|job| job.name.starts_with(prefix)).collect())
     }
 
-    /// Kills the daemon of a node, as if the node had lost its power; its jobs' processes are the caller's.
-    pub fn fail_node(&self, node: &str) -> anyhow::Result<()> {
-        let file = self.directory.join(format!("run/slurmd.{node}.pid"));
-        let pid = std::fs::read_to_string(file)?.trim().parse()?;
-        crate::process::send_signal("KILL", pid)?;
-        // Each step on the node has a process that writes to the node's log.
-        let log = self.directory.join(format!("log/slurmd.{node}.log"));
-        let writes = |pid: &std::path::Path| {
-            let files = std::fs::read_dir(pid.join("fd")).into_iter().flatten().flatten();
-            files.flat_map(|file| std::fs::read_link(file.path())).any(|file| file == log)
-        };
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            if name.starts_with("slurmstepd") && writes(&entry.path()) {
-                crate::process::send_signal("KILL", pid)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts a node's daemon again.
-    pub fn restore_node(&self, node: &str) -> anyhow::Result<()> {
-        let configuration = self.configuration();
-        self.ask("slurmd", &["-f", &configuration, "-N", node]).map(|_| ())
-    }
-
     /// Waits until something can be said of those jobs.
     pub fn wait_for<T>(
         &self,
