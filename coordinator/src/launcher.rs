@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use muster_common::access::{self, ACCESS_VARIABLE};
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat};
 use muster_common::time::Timestamp;
@@ -12,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::WorkerAccess;
 use crate::driver::Driver;
 use crate::engine::{Event, LossCause};
 use crate::live::Live;
@@ -31,8 +33,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct LocalLauncher {
     /// The program.
     pub worker_binary: PathBuf,
-    /// URL of the coordinator.
-    pub coordinator: String,
+    /// URL of the coordinator, and how workers get in.
+    pub access: WorkerAccess,
     /// Compute threads of each worker.
     pub threads_per_slot: u32,
     /// Log filter of the workers.
@@ -117,9 +119,15 @@ impl LocalLauncher {
     }
 
     fn spawn(&self, worker: &WorkerId) -> std::io::Result<Child> {
-        Command::new(&self.worker_binary)
+        let mut command = Command::new(&self.worker_binary);
+        // What the user has set is for clients.
+        for name in access::VARIABLES {
+            command.env_remove(name);
+        }
+        command
             .arg("supervise")
-            .args(["--coordinator", &self.coordinator])
+            .args(["--coordinator", &self.access.url])
+            .envs(self.access.file.iter().map(|file| (ACCESS_VARIABLE, file)))
             .args(["--worker-id", worker.as_str()])
             .arg("--end-with-stdin")
             .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())

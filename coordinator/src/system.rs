@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Guard;
 use crate::alarm::ring;
 use crate::capacity::Capacity;
 use crate::compaction::Compactor;
@@ -36,6 +37,8 @@ pub struct System {
     pub store: String,
     /// Where the service listens.
     pub address: SocketAddr,
+    /// What it asks of those who call.
+    pub guard: Guard,
     /// Experiments that had not ended when the journal was opened, oldest first.
     pub unfinished: Vec<ExperimentId>,
     /// Set when the system is to stop.
@@ -59,6 +62,7 @@ impl System {
         let store = store.url().to_owned();
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
+        let guard = Guard::open(settings, &state, address)?;
         let unfinished: Vec<ExperimentId> =
             engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect();
         let orphans = local_workers(&engine);
@@ -72,6 +76,7 @@ impl System {
         let (driver, thread) =
             Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
         driver.metrics().pending("message", num_outstanding);
+        driver.metrics().set_insecure(settings.is_open_to_others(address.ip()));
         adopt(&driver, settings, orphans).await?;
         let live = Live::default();
         let logs = Logs::new(state.join("logs"));
@@ -95,9 +100,10 @@ impl System {
         tasks.spawn(own_log.clone().keep(shutdown.clone()));
         tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
-        let stop = shutdown.clone();
+        guard.keep(&tasks, &shutdown);
+        let (stop, guarded) = (shutdown.clone(), guard.clone());
         tasks.spawn(async move {
-            if let Err(error) = rpc::serve(listener, service).await {
+            if let Err(error) = rpc::serve(listener, service, &guarded).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "service failed");
                 stop.cancel();
             }
@@ -108,6 +114,7 @@ impl System {
             live,
             store,
             address,
+            guard,
             unfinished,
             shutdown,
             capacity,
@@ -136,7 +143,7 @@ impl System {
         self.capacity.plan(num_slots);
         let launcher = LocalLauncher {
             worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
-            coordinator: format!("http://{}", self.address),
+            access: self.guard.local_worker_access()?,
             threads_per_slot,
             log: self.settings.log.clone(),
             log_format: self.settings.log_format,
