@@ -160,7 +160,7 @@ fn a_sweep_goes_through_tls_and_tokens_over_the_network_and_a_new_certificate() 
         served.path(),
         "muster-worker",
         "worker",
-        &[("MUSTER_ACCESS", &worker), ("MUSTER_LOG", "debug")],
+        &[("MUSTER_ACCESS", worker.as_str()), ("MUSTER_LOG", "debug")],
         &["supervise"],
     );
     // Another directory: nothing is found there but what is named.
@@ -236,7 +236,7 @@ fn a_token_that_does_not_fit_is_refused_with_its_reason() {
     std::thread::sleep(Duration::from_millis(1100));
     with(&token("short.json"), REFUSED, "the token `short` has expired");
     served.token("user", "anna", &[]);
-    elsewhere.ask(&[("MUSTER_ACCESS", &file("anna.json"))], &["ls"]);
+    elsewhere.ask(&[("MUSTER_ACCESS", file("anna.json").as_str())], &["ls"]);
     let taken = ["token", "create", "--name", "anna"];
     served.refused("muster", &[], &taken, 2, "there is a token `anna`");
     served.ask(&[], &["token", "revoke", "anna"]);
