@@ -112,6 +112,14 @@ pub enum DialError {
         /// What the check said.
         reason: String,
     },
+    /// It is the right authority, and its certificate is for another host, or has expired.
+    #[error("the certificate of {url} is not good: {reason}")]
+    Certificate {
+        /// Where.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// TLS failed otherwise.
     #[error("no TLS connection to {url}: {reason}")]
     Tls {
@@ -258,7 +266,7 @@ impl Connector {
             (Some(expected), Some(Mismatch(shown))) => {
                 DialError::OtherCertificate { url, expected, shown: shown.clone() }
             }
-            (Some(_), None) => DialError::Tls { url, reason: why.to_string() },
+            (Some(_), None) => DialError::Certificate { url, reason: why.to_string() },
             (None, _) => DialError::Untrusted { url, reason: why.to_string() },
         }
     }
@@ -305,7 +313,8 @@ impl Pinned {
             .map_err(|error| rustls::Error::General(error.to_string()))?;
         let verify = |name| verifier.verify_server_cert(end_entity, intermediates, name, &[], now);
         match ServerName::try_from(OWN_NAME) {
-            Ok(own) => verify(name).or_else(|_| verify(&own)),
+            // What is wrong with the name that was asked for says more.
+            Ok(own) => verify(name).or_else(|first| verify(&own).map_err(|_| first)),
             Err(_) => verify(name),
         }
     }

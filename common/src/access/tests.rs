@@ -103,7 +103,7 @@ fn a_token_is_never_sent_in_clear_text_to_another_machine() {
 
 #[test]
 fn the_file_of_a_user_lies_where_others_look_too() {
-    let of = |pairs: &'static [(&str, &str)]| {
+    let of = |pairs: &[(&str, &str)]| {
         home_file(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned()))
     };
     assert_eq!(of(&[("HOME", "/h")]), Some("/h/.config/muster/access.json".into()));

@@ -162,9 +162,14 @@ impl Guard {
 
     /// An access file for workers that `launcher` starts on other machines, which read it where they run: the
     /// state directory has to be there too, or the file is carried over. Called again it gives the same file;
-    /// its token is renewed in time, and workers that are refused read the file again.
-    pub fn remote_worker_access(&self, launcher: &str) -> Result<WorkerAccess, GuardError> {
-        self.worker_access(launcher, &self.far)
+    /// its token is renewed in time, and workers that are refused read the file again. `url` is how they reach the
+    /// coordinator, where it is not what the settings advertise.
+    pub fn remote_worker_access(
+        &self,
+        launcher: &str,
+        url: Option<&str>,
+    ) -> Result<WorkerAccess, GuardError> {
+        self.worker_access(launcher, url.unwrap_or(&self.far))
     }
 
     fn worker_access(&self, launcher: &str, url: &str) -> Result<WorkerAccess, GuardError> {

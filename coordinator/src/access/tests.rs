@@ -193,7 +193,7 @@ fn access_files_stay_the_same_over_restarts_and_open_what_they_are_for() {
     assert_eq!(owner.coordinator, "https://127.0.0.1:7700");
     assert_eq!(owner.fingerprint, guard.fingerprint());
     let here = guard.local_worker_access().unwrap();
-    let there = guard.remote_worker_access("slurm").unwrap();
+    let there = guard.remote_worker_access("slurm", None).unwrap();
     assert_eq!(here.url, "https://127.0.0.1:7700");
     assert!(there.url.ends_with(":7700") && there.url != here.url, "{there:?}");
     let read = |access: &WorkerAccess| Access::read(access.file.as_ref().unwrap()).unwrap();
@@ -210,12 +210,12 @@ fn access_files_stay_the_same_over_restarts_and_open_what_they_are_for() {
     assert_eq!(address_of(state.path()).unwrap().token, None);
 
     let guard = open("0.0.0.0:7701");
-    let second = read(&guard.remote_worker_access("slurm").unwrap());
+    let second = read(&guard.remote_worker_access("slurm", None).unwrap());
     assert_eq!(second.token, first.token);
     assert!(second.coordinator.ends_with(":7701"));
     let tag = second.token.as_ref().unwrap().tag();
     guard.checker().unwrap().book().revoke(&tag, now).unwrap();
-    let third = read(&guard.remote_worker_access("slurm").unwrap());
+    let third = read(&guard.remote_worker_access("slurm", None).unwrap());
     assert_ne!(third.token, first.token);
     // Halfway through its life a token gets a successor, and lives on.
     let issued = guard.issued.lock().unwrap().clone();

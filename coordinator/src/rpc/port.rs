@@ -103,6 +103,10 @@ async fn accept(
                 Ok(Ok(connection)) => {
                     let _stopping = sender.send(Ok(connection)).await;
                 }
+                // A probe that only connects.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    tracing::debug!(%address, "a connection closed at once");
+                }
                 Ok(Err(error)) => tracing::info!(%address, %error, "no encrypted connection"),
                 Err(_) => tracing::info!(%address, "an encrypted connection took too long"),
             }
