@@ -20,7 +20,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 # With --target build scripts and macros go without the instrumentation.
 host=$(rustc -vV | sed -n 's/^host: //p')
 echo "building (minutes the first time; $work/build.log)"
-timeout 2400 cargo build --release --target "$host" --target-dir "$work" >"$work/build.log" 2>&1 ||
+timeout 3600 cargo build --release --target "$host" --target-dir "$work" >"$work/build.log" 2>&1 ||
     { tail -n 40 "$work/build.log" >&2; exit 1; }
 
 # Good files to begin with.
