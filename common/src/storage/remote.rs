@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::{HttpConnector, ReqwestConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::{
@@ -195,7 +194,7 @@ fn amazon<V: Fn(&str) -> Option<String>>(
     let store = Arc::new(builder.build()?);
     let uploads = S3Uploads {
         store: Arc::clone(&store),
-        client: ReqwestConnector::default().connect(&client)?,
+        client,
         region: region.unwrap_or_else(|| REGION.to_owned()),
         signs: !environment.has("AWS_SKIP_SIGNATURE"),
         prefix: prefix.clone(),

@@ -3,15 +3,16 @@
 //!
 //! In a directory they are files named like the object with `#NUMBER` behind it. Of an S3 store they are
 //! asked for with `ListMultipartUploads`, for which `object_store` has no call, so the request is made
-//! here with its credentials and its client. Azure forgets blocks that were never committed after a week by
+//! here with its credentials and its connector. Azure forgets blocks that were never committed after a week by
 //! itself; Google's are left to the life-cycle rules of the container.
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use http::Method;
+use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AwsAuthorizer};
-use object_store::client::{HttpClient, HttpRequest, HttpRequestBody};
+use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 use object_store::path::Path;
 use object_store::signer::Signer;
 use serde::Deserialize;
@@ -136,7 +137,8 @@ fn walk(
 #[derive(Debug, Clone)]
 pub(super) struct S3Uploads {
     pub(super) store: Arc<AmazonS3>,
-    pub(super) client: HttpClient,
+    /// A client is made when it is needed: most stores are never asked.
+    pub(super) client: ClientOptions,
     pub(super) region: String,
     pub(super) signs: bool,
     pub(super) prefix: Path,
@@ -234,7 +236,8 @@ impl S3Uploads {
             AwsAuthorizer::new(&credential, "s3", &self.region)
                 .try_authorize(&mut request, None)?;
         }
-        let answer = self.client.execute(request).await.map_err(wrong)?;
+        let client = ReqwestConnector::default().connect(&self.client)?;
+        let answer = client.execute(request).await.map_err(wrong)?;
         let status = answer.status();
         let bytes = answer.into_body().bytes().await.map_err(wrong)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();

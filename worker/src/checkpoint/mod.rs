@@ -165,16 +165,14 @@ pub fn load(
         }
     };
     let bytes = reading.take(part::PROGRESS)?;
-    let progress = part::decode_progress(&bytes).map_err(damaged(part::PROGRESS))?;
+    let progress =
+        part::decode_progress(&bytes.unwrap_or_default()).map_err(damaged(part::PROGRESS))?;
     if progress.step != key.step {
         let reason = format!("it is of step {}", progress.step);
         return Err(damaged(part::PROGRESS)(reason).into());
     }
     let mut tensors = |name: &'static str| -> Result<NamedTensors, LoadError> {
-        if part::is_optional(name) && index.part(name).is_err() {
-            return Ok(NamedTensors::new());
-        }
-        let bytes = reading.take(name)?;
+        let Some(bytes) = reading.take(name)? else { return Ok(NamedTensors::new()) };
         part::decode_tensors(&bytes).map_err(|reason| damaged(name)(reason).into())
     };
     let (model, optimizer) = (tensors(part::MODEL)?, tensors(part::OPTIMIZER)?);
@@ -190,7 +188,7 @@ struct Reading<'a> {
     index: &'a CheckpointIndex,
     /// Those that were not asked for yet, the next one last.
     names: Vec<&'static str>,
-    next: Option<Beside<Result<Bytes, StoreError>>>,
+    next: Option<(&'static str, Beside<Result<Bytes, StoreError>>)>,
 }
 
 impl<'a> Reading<'a> {
@@ -211,26 +209,24 @@ impl<'a> Reading<'a> {
         let num_bytes = self.index.part(name)?.bytes;
         let (store, key) = (self.store.clone(), self.index.checkpoint.part(name));
         let get = async move { store.get_large(&key, num_bytes).await };
-        self.next = Some(beside_for(self.runtime, num_bytes, get));
+        self.next = Some((name, beside_for(self.runtime, num_bytes, get)));
         Ok(())
     }
 
-    /// The next part, which has to be `name`, verified.
-    fn take(&mut self, name: &'static str) -> Result<Bytes, LoadError> {
-        let lost = || {
-            let (checkpoint, part) = (self.index.checkpoint.clone(), name.to_owned());
-            LoadError::from(CheckpointError::LostPart { checkpoint, part })
+    /// Part `name`, verified; `None` if it is not the next one: then the checkpoint is without it.
+    fn take(&mut self, name: &str) -> Result<Option<Bytes>, LoadError> {
+        let Some((_, next)) = self.next.take_if(|(next, _)| *next == name) else {
+            return Ok(None);
         };
-        let bytes = match self.next.take() {
-            Some(next) => next.wait()?,
-            None => return Err(lost()),
-        };
-        let bytes = bytes.map_err(|error| match error {
-            StoreError::Missing { .. } => lost(),
+        let bytes = next.wait()?.map_err(|error| match error {
+            StoreError::Missing { .. } => {
+                let (checkpoint, part) = (self.index.checkpoint.clone(), name.to_owned());
+                LoadError::from(CheckpointError::LostPart { checkpoint, part })
+            }
             error => error.into(),
         })?;
         self.ask()?;
         self.index.verify(name, &bytes)?;
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 }

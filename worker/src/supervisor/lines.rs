@@ -110,13 +110,8 @@ impl KeptLines {
 
     fn keep(&self, process: &str, line: &str) {
         let place = self.place();
-        let mut log = place.run.as_ref();
-        if place.before.is_some()
-            && let Some(named) = named_run(line)
-        {
-            let before = place.before.as_ref().filter(|before| before.run == named);
-            log = before.or(log);
-        }
+        let before = place.before.as_ref().filter(|before| named_run(line) == Some(before.run));
+        let log = before.or(place.run.as_ref());
         if let Some(log) = log {
             self.logs.push(&log.store, &log.stem, process, line);
         } else if let Some(store) = &place.store {

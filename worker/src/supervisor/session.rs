@@ -161,10 +161,10 @@ impl Line {
                     tracing::info!(reason, "no line to the coordinator");
                 }
             }
-            if self.is_leaving || !self.wait(pause).await {
+            if self.is_leaving || !self.wait(pause.min(self.longest_pause)).await {
                 return;
             }
-            pause = (pause * 2).min(self.longest_pause);
+            pause = (pause * 2).min(RETRY.1);
         }
     }
 
