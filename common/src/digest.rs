@@ -17,6 +17,12 @@ impl ContentHash {
         Self(hexadecimal(&Sha256::digest(bytes)))
     }
 
+    /// Of bytes that lie in several pieces.
+    pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let hash = pieces.into_iter().fold(Sha256::new(), |hash, piece| hash.chain_update(piece));
+        Self(hexadecimal(&hash.finalize()))
+    }
+
     /// Of everything a reader yields, read in blocks of 1 MiB.
     pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
         let mut hash = Sha256::new();
@@ -58,5 +64,8 @@ mod tests {
         let expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(ContentHash::of(b"").as_str(), expected);
         assert_eq!(ContentHash::of_reader(&b""[..]).unwrap().as_str(), expected);
+        assert_eq!(ContentHash::of_pieces([]).as_str(), expected);
+        let pieces = [&b"mus"[..], b"", b"ter"];
+        assert_eq!(ContentHash::of_pieces(pieces), ContentHash::of(b"muster"));
     }
 }

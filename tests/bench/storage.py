@@ -7,13 +7,18 @@ import peers
 import search
 
 NAMES = ("checkpoint_stall_vs_copy", "checkpoint_stall_share", "checkpoint_save_vs_torch", "restore_vs_torch")
+TRAINER_NAMES = ("checkpoint_stall_vs_hf", "checkpoint_save_vs_hf")
 LARGE = "checkpoint_stall_vs_copy_bert_base"
 THREADS = 2
+# HF Trainer saves so often, every other step: the first of them has the directory to make and counts too.
+TRAINER_STEPS = 10
 
 
 def rows(root, wanted, pairs):
     """Yields one row of the record after the other; ours and theirs in turns."""
     yield from small(root, wanted, pairs)
+    if any(map(wanted, TRAINER_NAMES)):
+        yield from beside_trainer(root, wanted, pairs)
     if wanted(LARGE):
         try:
             yield large(root)
@@ -35,6 +40,38 @@ def large(root):
             "peer": {"name": "a copy of the same tensors, s", "value": median(found["copy_s"])},
             "note": f"{found['megabytes']:.0f} MB, saved in {median(found['save_s']):.1f} s, restored in "
                     f"{median(found['restore_s']):.1f} s, {THREADS} threads"}
+
+
+def beside_trainer(root, wanted, pairs):
+    """The same of MiniLM beside HF Trainer, whose loop waits for the whole checkpoint."""
+    model = root / ".cache/demo/minilm"
+    stalls, saves, megabytes, theirs = [], [], 0, []
+    try:
+        data = peers.shared(root, "data/sst2")
+        for _ in range(pairs):
+            with tempfile.TemporaryDirectory(dir=root / "target/bench") as work:
+                store = pathlib.Path(work) / "store"
+                own = search.measure(root, "storage", "--model", model, "--store", store, "--threads", THREADS)
+                stalls.append(statistics.median(own["stall_s"]))
+                saves.append(statistics.median(own["save_s"]))
+                megabytes = own["megabytes"]
+                found = peers.run(root, "hf_trainer.py", "--model", model, "--data", data, "--work", work, "--no-eval",
+                                  "--variant", "dynamic", "--threads", THREADS, "--batch", 16, "--max-len", 64,
+                                  "--max-steps", TRAINER_STEPS, "--skip", 1, "--save-steps", 2)
+                theirs.append(statistics.median(found["save_stall_s"]))
+    except peers.Missing as missing:
+        yield from ({"name": name, "skipped": str(missing)} for name in TRAINER_NAMES if wanted(name))
+        return
+    median = statistics.median
+    note = f"{megabytes:.0f} MB, {THREADS} threads; HF Trainer's on the same disk without fsync and digests"
+    if wanted(TRAINER_NAMES[0]):
+        yield {"name": TRAINER_NAMES[0], "unit": "ratio", "better": "lower",
+               "samples": [a / b for a, b in zip(stalls, theirs)], "ours": median(stalls),
+               "peer": {"name": "HF Trainer stands still, s", "value": median(theirs)}, "note": note}
+    if wanted(TRAINER_NAMES[1]):
+        yield {"name": TRAINER_NAMES[1], "unit": "ratio", "better": "higher",
+               "samples": [b / a for a, b in zip(saves, theirs)], "ours": megabytes / median(saves),
+               "peer": {"name": "HF Trainer, MB/s", "value": megabytes / median(theirs)}, "note": note}
 
 
 def small(root, wanted, pairs):

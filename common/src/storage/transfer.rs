@@ -1,5 +1,6 @@
 //! Objects larger than memory: written and read block by block.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -40,33 +41,32 @@ impl Store {
 
     /// Writes an object whole, replacing one that is there, in parts of 8 MiB where it is larger and the
     /// store a remote one: each has a deadline and tries of its own, and nothing is copied.
-    pub async fn put_large(&self, key: &Path, bytes: Bytes) -> Result<(), StoreError> {
-        if self.is_on_this_host() || bytes.len() <= PART_BYTES {
-            return self.put(key, bytes).await;
+    pub async fn put_large(
+        &self,
+        key: &Path,
+        content: impl Into<PutPayload>,
+    ) -> Result<(), StoreError> {
+        let content = content.into();
+        let num_bytes = content.content_length();
+        if self.is_on_this_host() || num_bytes <= PART_BYTES {
+            return self.put(key, content).await;
         }
-        let num_bytes = bytes.len() as u64;
-        match self.put_parts(key, bytes).await {
+        match self.put_parts(key, content).await {
             Ok(()) => Ok(()),
             // The answer to the last request may have been lost after the store had done what it asked,
             // and then there is no such upload any more. The object appears whole or not at all.
             Err(error) => match self.note(key).await {
-                Ok(note) if note.bytes == num_bytes => Ok(()),
+                Ok(note) if note.bytes == num_bytes as u64 => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
-    async fn put_parts(&self, key: &Path, bytes: Bytes) -> Result<(), StoreError> {
+    async fn put_parts(&self, key: &Path, content: PutPayload) -> Result<(), StoreError> {
         let failed = |error| self.explain("write", key, error);
         let mut upload = self.objects().put_multipart(key).await.map_err(failed)?;
-        let starts = (0..bytes.len()).step_by(PART_BYTES);
         // The store numbers the parts in the order in which they are handed over.
-        let parts: Vec<_> = starts
-            .map(|start| {
-                let part = bytes.slice(start..bytes.len().min(start + PART_BYTES));
-                upload.put_part(PutPayload::from_bytes(part))
-            })
-            .collect();
+        let parts: Vec<_> = parts_of(content).map(|part| upload.put_part(part)).collect();
         let sent = futures::stream::iter(parts)
             .buffer_unordered(PARTS_IN_MEMORY_AT_ONCE)
             .try_collect::<Vec<()>>()
@@ -157,6 +157,26 @@ impl Store {
     }
 }
 
+/// `content` in parts of [`PART_BYTES`], the last one shorter; nothing is copied.
+fn parts_of(content: PutPayload) -> impl Iterator<Item = PutPayload> {
+    let mut pieces: VecDeque<Bytes> =
+        content.into_iter().filter(|piece| !piece.is_empty()).collect();
+    std::iter::from_fn(move || {
+        let (mut part, mut free) = (Vec::new(), PART_BYTES);
+        while free > 0
+            && let Some(mut piece) = pieces.pop_front()
+        {
+            let taken = piece.split_to(piece.len().min(free));
+            free -= taken.len();
+            part.push(taken);
+            if !piece.is_empty() {
+                pieces.push_front(piece);
+            }
+        }
+        (!part.is_empty()).then(|| part.into_iter().collect())
+    })
+}
+
 /// The next part, shorter than others only at the end.
 fn read_part(reader: &mut impl Read) -> io::Result<Bytes> {
     let mut part = Vec::with_capacity(PART_BYTES);
@@ -180,8 +200,11 @@ mod tests {
             assert_eq!(store.note(&key).await.unwrap().bytes, num_bytes as u64);
             assert!(store.get(&key).await.unwrap() == bytes);
             let remote = Store::in_memory();
+            // In pieces that begin and end anywhere, an empty one among them.
+            let pieces = bytes.chunks(PART_BYTES / 3 + 1).chain([&[][..]]);
+            let content: PutPayload = pieces.map(Bytes::copy_from_slice).collect();
             for store in [&store, &remote] {
-                store.put_large(&key, bytes.clone().into()).await.unwrap();
+                store.put_large(&key, content.clone()).await.unwrap();
                 assert!(store.get_large(&key, num_bytes as u64).await.unwrap() == bytes);
                 assert!(store.get_large(&key, 4 * PART_BYTES as u64).await.unwrap() == bytes);
             }
@@ -190,6 +213,19 @@ mod tests {
             let mut back = Vec::new();
             file.read_to_end(&mut back).unwrap();
             assert!((count, back) == (num_bytes as u64, bytes));
+        }
+    }
+
+    #[test]
+    fn all_parts_but_the_last_have_the_same_size() {
+        for sizes in [vec![], vec![0, 0], vec![1], vec![PART_BYTES + 1, PART_BYTES - 1, 7]] {
+            let content: PutPayload = sizes.iter().map(|size| Bytes::from(vec![1; *size])).collect();
+            let total: usize = sizes.iter().sum();
+            let parts: Vec<usize> = parts_of(content).map(|part| part.content_length()).collect();
+            assert_eq!(parts.iter().sum::<usize>(), total);
+            assert_eq!(parts.len(), total.div_ceil(PART_BYTES));
+            let whole = parts.iter().filter(|size| **size == PART_BYTES).count();
+            assert_eq!(whole, total / PART_BYTES);
         }
     }
 

@@ -8,6 +8,9 @@ mod writer;
 pub use part::Progress;
 pub use writer::{BeforeCommit, Origin, Writer};
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use bytes::Bytes;
 use muster_common::digest::ContentHash;
 use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
@@ -164,16 +167,23 @@ pub fn load(
             reason,
         }
     };
-    let bytes = reading.take(part::PROGRESS)?;
-    let progress =
-        part::decode_progress(&bytes.unwrap_or_default()).map_err(damaged(part::PROGRESS))?;
+    let bytes = reading.take(part::PROGRESS)?.unwrap_or_default();
+    index.verify(part::PROGRESS, &bytes)?;
+    let progress = part::decode_progress(&bytes).map_err(damaged(part::PROGRESS))?;
     if progress.step != key.step {
         let reason = format!("it is of step {}", progress.step);
         return Err(damaged(part::PROGRESS)(reason).into());
     }
     let mut tensors = |name: &'static str| -> Result<NamedTensors, LoadError> {
         let Some(bytes) = reading.take(name)? else { return Ok(NamedTensors::new()) };
-        part::decode_tensors(&bytes).map_err(|reason| damaged(name)(reason).into())
+        // Taken apart while the digest is made; nothing of it is used before that is right.
+        let (verified, tensors) = thread::scope(|scope| {
+            let verifying = scope.spawn(|| index.verify(name, &bytes));
+            let tensors = part::decode_tensors(&bytes);
+            (verifying.join().unwrap_or_else(|panic| resume_unwind(panic)), tensors)
+        });
+        verified?;
+        tensors.map_err(|reason| damaged(name)(reason).into())
     };
     let (model, optimizer) = (tensors(part::MODEL)?, tensors(part::OPTIMIZER)?);
     let (average, best) = (tensors(part::AVERAGE)?, tensors(part::BEST)?);
@@ -213,7 +223,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Part `name`, verified; `None` if it is not the next one: then the checkpoint is without it.
+    /// Part `name`, not verified yet; `None` if it is not the next one: then the checkpoint is without it.
     fn take(&mut self, name: &str) -> Result<Option<Bytes>, LoadError> {
         let Some((_, next)) = self.next.take_if(|(next, _)| *next == name) else {
             return Ok(None);
@@ -226,7 +236,6 @@ impl<'a> Reading<'a> {
             error => error.into(),
         })?;
         self.ask()?;
-        self.index.verify(name, &bytes)?;
         Ok(Some(bytes))
     }
 }

@@ -1,16 +1,18 @@
 //! The parts of a checkpoint as bytes. All are safetensors files, so one reader shows them all.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
+use bytes::Bytes;
 use muster_common::manifest::{TrainingSettings, TrialSettings};
 use muster_common::seed::Seed;
-use safetensors::{Dtype, View};
+use object_store::PutPayload;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, TchError, Tensor};
 
 use super::Snapshot;
+use crate::ffi::Elements;
 use crate::model::{ModelError, NamedTensors, named_tensors, serialize_tensors, texts_of};
 use crate::train::StoppingState;
 
@@ -19,6 +21,9 @@ pub(super) const BEST: &str = "best";
 pub(super) const MODEL: &str = "model";
 pub(super) const OPTIMIZER: &str = "optimizer";
 pub(super) const PROGRESS: &str = "progress";
+
+/// The head of a safetensors file takes a multiple of so many bytes.
+const HEAD_ALIGNMENT: usize = 8;
 
 /// All parts, in the order in which a reader needs them.
 pub(super) const IN_ORDER: [&str; 5] = [PROGRESS, MODEL, OPTIMIZER, AVERAGE, BEST];
@@ -57,73 +62,49 @@ pub struct Progress {
     pub stopping: StoppingState,
 }
 
-/// Name and bytes of every part, sorted by name; those that hold nothing are left out. Each part is
-/// made when it is asked for, and its tensors are let go on the way: a checkpoint is never in memory
-/// twice.
+/// Name and bytes of every part, sorted by name; those that hold nothing are left out. The bytes of the
+/// tensors are not copied: they are let go with the part.
 pub(super) fn encode(
     snapshot: Snapshot,
-) -> Result<impl Iterator<Item = Result<(&'static str, Vec<u8>), ModelError>>, ModelError> {
+) -> Result<impl Iterator<Item = Result<(&'static str, PutPayload), ModelError>>, ModelError> {
     let progress = serde_json::to_string(&snapshot.progress)
         .map_err(|error| ModelError::Torch(format!("cannot write the progress: {error}")))?;
     let Snapshot { model, optimizer, average, best, .. } = snapshot;
     let optional = [(AVERAGE, average), (BEST, best)];
     let optional = optional.into_iter().filter(|(_, tensors)| !tensors.is_empty());
     let files = optional.chain([(MODEL, model), (OPTIMIZER, optimizer)]);
-    let files = files.map(|(name, tensors)| Ok((name, tensor_file(tensors)?)));
+    let files = files.map(|(name, tensors)| Ok((name, tensor_file(&tensors)?)));
     let progress = || {
         let texts = BTreeMap::from([(PROGRESS.to_owned(), progress)]);
-        Ok((PROGRESS, serialize_tensors([], texts)?))
+        Ok((PROGRESS, serialize_tensors([], texts)?.into()))
     };
     Ok(files.chain(std::iter::once_with(progress)))
 }
 
-/// A tensor that is let go once it is written, 32-bit.
-struct Written<'a> {
-    tensor: Tensor,
-    shape: Vec<usize>,
-    /// The writer cannot be told of an error, so it is kept here.
-    failure: &'a RefCell<Option<TchError>>,
-}
-
-impl View for Written<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let count = self.tensor.numel();
-        let mut data = vec![0; count * size_of::<f32>()];
-        let flat = self.tensor.f_to_kind(Kind::Float).and_then(|flat| flat.f_contiguous());
-        let copied = flat.and_then(|flat| flat.f_copy_data_u8(&mut data, count));
-        if let Err(error) = copied {
-            *self.failure.borrow_mut() = Some(error);
-        }
-        Cow::Owned(data)
-    }
-
-    fn data_len(&self) -> usize {
-        self.tensor.numel() * size_of::<f32>()
-    }
-}
-
-/// The same bytes as [`serialize_tensors`] gives, in half the memory.
-fn tensor_file(tensors: NamedTensors) -> Result<Vec<u8>, ModelError> {
-    let failure = RefCell::new(None);
-    let written = tensors.into_iter().map(|(name, tensor)| {
+/// The same bytes as [`serialize_tensors`] gives, those of the tensors where they lie. Source of the layout:
+/// `safetensors`' README, "Format".
+fn tensor_file(tensors: &NamedTensors) -> Result<PutPayload, ModelError> {
+    let mut pieces = Vec::with_capacity(1 + tensors.len());
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let bytes = Bytes::from_owner(Elements::of(tensor)?);
         let sizes = tensor.size().into_iter();
         let shape = sizes.map(|size| usize::try_from(size).unwrap_or(0)).collect();
-        (name, Written { tensor, shape, failure: &failure })
-    });
-    let bytes = safetensors::serialize(written, None)
-        .map_err(|error| ModelError::Torch(format!("cannot write safetensors: {error}")))?;
-    match failure.take() {
-        Some(error) => Err(error.into()),
-        None => Ok(bytes),
+        let data_offsets = (end, end + bytes.len());
+        end = data_offsets.1;
+        infos.push((name.clone(), TensorInfo { dtype: Dtype::F32, shape, data_offsets }));
+        pieces.push(bytes);
     }
+    let failed = |error: &dyn Display| {
+        ModelError::Torch(format!("cannot write the head of a safetensors file: {error}"))
+    };
+    let metadata = Metadata::new(None, infos).map_err(|error| failed(&error))?;
+    let mut text = serde_json::to_vec(&metadata).map_err(|error| failed(&error))?;
+    text.resize(text.len().next_multiple_of(HEAD_ALIGNMENT), b' ');
+    let mut head = (text.len() as u64).to_le_bytes().to_vec();
+    head.append(&mut text);
+    Ok(std::iter::once(Bytes::from(head)).chain(pieces).collect())
 }
 
 pub(super) fn decode_tensors(bytes: &[u8]) -> Result<NamedTensors, String> {
@@ -139,7 +120,7 @@ pub(super) fn decode_progress(bytes: &[u8]) -> Result<Progress, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use tch::{Device, Kind, Tensor};
 
     #[test]
     fn files_are_those_of_the_other_writer_whatever_the_layout_of_the_tensors() {
@@ -154,6 +135,7 @@ mod tests {
         let named = tensors();
         let named = named.iter().map(|(name, tensor)| (name.clone(), tensor));
         let wanted = serialize_tensors(named, BTreeMap::new()).unwrap();
-        assert_eq!(tensor_file(tensors()).unwrap(), wanted);
+        let file: Vec<Bytes> = tensor_file(&tensors()).unwrap().into_iter().collect();
+        assert_eq!(file.concat(), wanted);
     }
 }

@@ -5,7 +5,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
 use muster_common::digest::ContentHash;
 use muster_common::id::{Attempt, Generation, TrialId};
 use muster_common::storage::{
@@ -142,14 +141,13 @@ fn commit(
         sending.map_or(Ok(()), |sending| sending.wait().map_err(overdue)?.map_err(refused))
     };
     for content in part::encode(snapshot).map_err(broken)? {
-        let (name, bytes) = content.map_err(broken)?;
+        let (name, content) = content.map_err(broken)?;
         sent(sending.take())?;
-        let bytes = Bytes::from(bytes);
-        let num_bytes = bytes.len() as u64;
-        let (store, key, content) = (store.clone(), checkpoint.part(name), bytes.clone());
-        let put = async move { store.put_large(&key, content).await };
+        let num_bytes = content.content_length() as u64;
+        let (store, key, copy) = (store.clone(), checkpoint.part(name), content.clone());
+        let put = async move { store.put_large(&key, copy).await };
         sending = Some(beside_for(runtime, num_bytes, put));
-        let sha256 = ContentHash::of(&bytes);
+        let sha256 = ContentHash::of_pieces(content.iter().map(AsRef::as_ref));
         parts.push(CheckpointPart { name: name.to_owned(), bytes: num_bytes, sha256 });
     }
     sent(sending)?;

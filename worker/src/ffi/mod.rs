@@ -6,6 +6,7 @@ mod attention;
 mod collective;
 mod device;
 mod dropout;
+mod elements;
 mod mapped;
 mod nvml;
 mod precision;
@@ -17,6 +18,7 @@ pub use collective::{
 };
 pub use device::{DeviceError, open_device};
 pub use dropout::dropout;
+pub use elements::Elements;
 pub use mapped::MappedFile;
 pub use nvml::{GpuUse, Nvml};
 pub use precision::{Autocast, update_scale};
