@@ -12,6 +12,7 @@ use muster_common::manifest::{Assignment, Manifest, SearchSpace, TrainingSetting
 use muster_common::run::{Directive, FailureClass, Gang, RunExit, RunReport};
 use muster_common::seed::Seed;
 use muster_tests::gang::{Laboratory, Rank, committed, finish};
+use muster_tests::gradient::gradient_of;
 use muster_tests::process::send_signal;
 use muster_tests::sample::repository;
 use muster_worker::checkpoint::Snapshot;
@@ -355,9 +356,10 @@ fn rank_gradient(
     let batch: Vec<u32> = (0..32).collect();
     let normalizer = trainer.normalizer(1, &batch);
     let gradients = |trainer: &Trainer<'_>| {
-        let flat =
-            |(_, tensor): (&str, &Tensor)| Vec::<f32>::try_from(tensor.grad().view([-1])).unwrap();
-        trainer.model().trained().flat_map(flat).collect()
+        let flat = |(_, tensor): (&str, &Tensor)| {
+            Vec::<f32>::try_from(gradient_of(tensor).view([-1])).unwrap()
+        };
+        trainer.model().unwrap().trained().flat_map(flat).collect()
     };
     if world_size == 1 {
         let _loss = trainer.accumulate(1, &batch, normalizer).unwrap();

@@ -280,7 +280,7 @@ fn train(trainer: &mut Trainer<'_>, stop: u64, data: &Split, masking: &Masking) 
             let scoring = Scoring::alone(Precision::Float32);
             let scored =
                 trainer.with_evaluated_weights(|model| tally(model, data, masking, scoring));
-            let evaluation = scored.unwrap().evaluation(trainer.model().num_classes());
+            let evaluation = scored.unwrap().evaluation(trainer.model().unwrap().num_classes());
             assert_ne!(trainer.observe(&evaluation).unwrap(), Verdict::Diverged);
         }
     }
@@ -353,7 +353,7 @@ fn masks_differ_between_steps_and_not_between_evaluations() {
     assert_eq!(loss(&mut trainer, 1), loss(&mut trainer, 1));
     assert_ne!(loss(&mut trainer, 1), loss(&mut trainer, 2));
     let scoring = Scoring::alone(Precision::Float32);
-    let scored = |trainer: &Trainer<'_>| tally(trainer.model(), &data, &masking, scoring);
+    let scored = |trainer: &Trainer<'_>| tally(trainer.model().unwrap(), &data, &masking, scoring);
     assert_eq!(scored(&trainer), scored(&trainer));
     let before = scored(&trainer).masked.unwrap();
     trainer.train_step().unwrap();
@@ -369,13 +369,14 @@ fn every_hidden_token_is_scored_once_whatever_the_number_of_ranks() {
     for objective in [LanguageObjective::MaskedTokens, LanguageObjective::Both] {
         let trainer = Setup::new(objective).trainer(&data, &masking);
         let scoring = Scoring::alone(Precision::Float32);
-        let num_classes = trainer.model().num_classes();
-        let wanted = tally(trainer.model(), &data, &masking, scoring).evaluation(num_classes);
+        let num_classes = trainer.model().unwrap().num_classes();
+        let wanted =
+            tally(trainer.model().unwrap(), &data, &masking, scoring).evaluation(num_classes);
         for num_ranks in [2, 5] {
             let mut whole = Tally::default();
             for rank in 0..num_ranks {
                 let scoring = Scoring { precision: Precision::Float32, rank, num_ranks };
-                whole.merge(tally(trainer.model(), &data, &masking, scoring));
+                whole.merge(tally(trainer.model().unwrap(), &data, &masking, scoring));
             }
             let found = whole.evaluation(num_classes);
             let (a, b) = (found.masked.unwrap(), wanted.masked.unwrap());
@@ -394,7 +395,7 @@ fn assert_by_hand(
     masking: &Masking,
     found: &muster_common::evaluation::Evaluation,
 ) {
-    let TaskModel::Language(model) = trainer.model() else { panic!("a language model") };
+    let TaskModel::Language(model) = trainer.model().unwrap() else { panic!("a language model") };
     let all: Vec<u32> = (0..).take(data.len()).collect();
     let examples = Examples::of_masked(data, masking);
     let batch = examples.language_batch(model, &all, masking.evaluation).unwrap();
@@ -453,7 +454,7 @@ fn a_model_of_hidden_tokens_needs_hidden_tokens() {
     let data = pairs(4);
     let masking = masking(0.3);
     let trainer = Setup::new(LanguageObjective::MaskedTokens).trainer(&data, &masking);
-    let TaskModel::Language(model) = trainer.model() else { panic!("a language model") };
+    let TaskModel::Language(model) = trainer.model().unwrap() else { panic!("a language model") };
     let refused = Examples::of_tokens(&data).language_batch(model, &[0], Seed(1));
     assert!(refused.unwrap_err().to_string().contains("no tokens are hidden"));
 }

@@ -275,7 +275,7 @@ fn dropout_is_on_and_differs_between_steps_and_seeds() {
     let end = |seed| with_deaths(&laboratory, Seed(seed), &Case::default(), 100, &[]).0;
     assert!(bits(&end(1).model) != bits(&end(2).model));
     let trainer = laboratory.trainer(Seed(1), &Case::default());
-    let TaskModel::Classifier(model) = trainer.model() else { panic!("it classifies") };
+    let TaskModel::Classifier(model) = trainer.model().unwrap() else { panic!("it classifies") };
     let batch = model.batch(&[&[5, 6, 7, 8]]).unwrap();
     let logits = |p| model.forward(&batch, p).unwrap();
     tch::manual_seed(1);

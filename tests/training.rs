@@ -75,7 +75,7 @@ impl Setup {
 }
 
 fn weights(trainer: &Trainer<'_>) -> NamedTensors {
-    copied(trainer.model().trained().map(|(name, tensor)| (name, tensor.shallow_clone())))
+    copied(trainer.model().unwrap().trained().map(|(name, tensor)| (name, tensor.shallow_clone())))
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn layers_join_from_the_top_and_what_has_not_joined_gets_nothing() {
     let mut setup = Setup::new();
     setup.training.unfreeze = Some(Unfreezing { every: Budget::Steps(2), layers: 1 });
     let mut trainer = setup.trainer(&data);
-    let num_layers = trainer.model().config().num_hidden_layers;
+    let num_layers = trainer.model().unwrap().config().num_hidden_layers;
     for step in 1..=2 * (num_layers as u64 + 2) {
         let before = weights(&trainer);
         let normalizer = trainer.normalizer(1, &[0, 1, 2]);
@@ -143,7 +143,7 @@ fn layers_join_from_the_top_and_what_has_not_joined_gets_nothing() {
             Depth::Layer(number) => number >= lowest,
             Depth::Pooler | Depth::Head => true,
         };
-        for (name, tensor) in trainer.model().trained() {
+        for (name, tensor) in trainer.model().unwrap().trained() {
             // No gradient and no graph: nothing was computed backwards there.
             let has = tensor.requires_grad() && tensor.grad().defined();
             assert_eq!(has, joined(Depth::of(name)), "step {step}: {name}");
@@ -166,7 +166,7 @@ fn lower_layers_learn_more_slowly() {
     setup.settings.layer_decay = 0.5;
     setup.training.schedule = ScheduleShape::Constant;
     let mut trainer = setup.trainer(&data);
-    let num_layers = trainer.model().config().num_hidden_layers;
+    let num_layers = trainer.model().unwrap().config().num_hidden_layers;
     let before = weights(&trainer);
     trainer.train_step().unwrap();
     for (name, tensor) in weights(&trainer) {
@@ -218,7 +218,7 @@ fn averages_are_what_is_scored_and_exported() {
         // The weights in training are untouched.
         assert!(changed(&weights(&trainer), &by_step[9]).is_empty());
         let snapshot = trainer.snapshot().unwrap();
-        let exported = evaluated_weights(snapshot, trainer.model()).unwrap();
+        let exported = evaluated_weights(snapshot, trainer.model().unwrap()).unwrap();
         assert!(distance(&exported, &wanted) < 1e-6);
     }
 }
@@ -233,7 +233,7 @@ fn every_example_is_scored_once_whatever_the_number_of_ranks() {
     let _alone = alone();
     let data = sentences(333);
     let trainer = Setup::new().trainer(&data);
-    let alone = tally(trainer.model(), &data, Scoring::alone(Precision::Float32));
+    let alone = tally(trainer.model().unwrap(), &data, Scoring::alone(Precision::Float32));
     let wanted = alone.evaluation(3);
     assert_eq!(wanted.num_examples(), 333);
     let rows = alone.into_rows();
@@ -242,7 +242,7 @@ fn every_example_is_scored_once_whatever_the_number_of_ranks() {
         let mut whole = Tally::default();
         for rank in 0..num_ranks {
             let scoring = Scoring { precision: Precision::Float32, rank, num_ranks };
-            whole.merge(tally(trainer.model(), &data, scoring));
+            whole.merge(tally(trainer.model().unwrap(), &data, scoring));
         }
         let found = whole.evaluation(3);
         assert_eq!((&found.confusion, found.auc), (&wanted.confusion, wanted.auc));
@@ -261,7 +261,7 @@ fn bfloat16_stays_close_to_float32_over_float32_weights() {
         let mut trainer = setup.trainer(&data);
         let losses: Vec<f64> =
             (0..12).map(|_| trainer.train_step().unwrap().loss.double_value(&[])).collect();
-        for (name, tensor) in trainer.model().trained() {
+        for (name, tensor) in trainer.model().unwrap().trained() {
             assert_eq!(tensor.kind(), Kind::Float, "{name}");
         }
         (losses, trainer.snapshot().unwrap())

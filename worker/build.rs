@@ -5,8 +5,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Files of the shim.
-const SHIM: [&str; 7] =
-    ["attention", "autocast", "collective", "dropout", "guard", "linear", "optimizer"];
+const SHIM: [&str; 8] =
+    ["attention", "autocast", "collective", "dropout", "guard", "linear", "optimizer", "rows"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
@@ -30,6 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Headers of others are not ours to warn about.
         .flag(format!("-isystem{}", include.display()))
         .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
+        // The same sums with and without fused instructions, on every machine and in every loop.
+        .flag("-ffp-contract=off")
+        .flag("-fno-math-errno")
         .include("shim/include")
         .files(SHIM.map(|name| format!("shim/{name}.cpp")))
         .try_compile("muster_shim")?;

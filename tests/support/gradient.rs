@@ -30,6 +30,12 @@ pub fn distance(a: &NamedTensors, b: &NamedTensors) -> f64 {
     differences / largest(&mut b.values().map(Tensor::shallow_clone))
 }
 
+/// The gradient of a parameter; that of a table whose rows were looked up is sparse.
+pub fn gradient_of(parameter: &Tensor) -> Tensor {
+    let gradient = parameter.grad();
+    if gradient.is_sparse() { gradient.to_dense(None, false) } else { gradient }
+}
+
 /// Gradient and loss of the first step: one list of examples per rank, each cut into micro-batches.
 /// The ranks' gradients add up; every rank divides by what all examples count.
 pub fn summed_gradient<'a>(
@@ -42,8 +48,8 @@ pub fn summed_gradient<'a>(
         let mut trainer = trainer(rank);
         let normalizer = trainer.normalizer(1, &whole);
         total += trainer.accumulate(1, shard, normalizer)?.double_value(&[]);
-        for (name, tensor) in trainer.model().trained() {
-            let own = tensor.grad();
+        for (name, tensor) in trainer.model().unwrap().trained() {
+            let own = gradient_of(tensor);
             let so_far = sum.remove(name);
             sum.insert(name.to_owned(), so_far.map_or_else(|| own.copy(), |so_far| so_far + &own));
         }

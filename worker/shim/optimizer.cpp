@@ -81,11 +81,14 @@ int muster_adamw(at::Tensor* const* parameters, at::Tensor* const* first_moments
   });
 }
 
-// Writes the 2-norm over all gradients to `norm` (0-d). Nothing is read back from the device.
-int muster_gradient_norm(at::Tensor* const* parameters, size_t count, at::Tensor* norm) {
+// Writes the 2-norm over all gradients, and over `more` (else null), to `norm` (0-d). Nothing is read back from the
+// device.
+int muster_gradient_norm(at::Tensor* const* parameters, size_t count, const at::Tensor* more,
+                         at::Tensor* norm) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     std::vector<at::Tensor> grads = gradients(parameters, count);
+    if (more != nullptr) grads.push_back(*more);
     if (grads.empty()) throw std::runtime_error("the list of parameters is empty");
     norm->copy_(at::linalg_vector_norm(at::stack(at::_foreach_norm(grads, 2.0)), 2.0));
   });

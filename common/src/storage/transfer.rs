@@ -219,7 +219,8 @@ mod tests {
     #[test]
     fn all_parts_but_the_last_have_the_same_size() {
         for sizes in [vec![], vec![0, 0], vec![1], vec![PART_BYTES + 1, PART_BYTES - 1, 7]] {
-            let content: PutPayload = sizes.iter().map(|size| Bytes::from(vec![1; *size])).collect();
+            let content: PutPayload =
+                sizes.iter().map(|size| Bytes::from(vec![1; *size])).collect();
             let total: usize = sizes.iter().sum();
             let parts: Vec<usize> = parts_of(content).map(|part| part.content_length()).collect();
             assert_eq!(parts.iter().sum::<usize>(), total);

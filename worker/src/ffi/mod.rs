@@ -10,6 +10,7 @@ mod elements;
 mod mapped;
 mod nvml;
 mod precision;
+mod rows;
 
 pub use attention::{Spans, flash_attention, has_flash_attention};
 pub use collective::{
@@ -22,6 +23,7 @@ pub use elements::Elements;
 pub use mapped::MappedFile;
 pub use nvml::{GpuUse, Nvml};
 pub use precision::{Autocast, update_scale};
+pub use rows::{RowGradient, RowTable, RowUpdate};
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
@@ -83,7 +85,12 @@ unsafe extern "C" {
         overflow: RawTensor,
         skipped: RawTensor,
     ) -> c_int;
-    fn muster_gradient_norm(parameters: *const RawTensor, count: usize, norm: RawTensor) -> c_int;
+    fn muster_gradient_norm(
+        parameters: *const RawTensor,
+        count: usize,
+        more: RawTensor,
+        norm: RawTensor,
+    ) -> c_int;
     fn muster_lerp(
         averages: *const RawTensor,
         values: *const RawTensor,
@@ -167,14 +174,15 @@ pub fn adamw(
     checked(status, operation)
 }
 
-/// The 2-norm over the gradients of `parameters`, a 0-d tensor that nobody has waited for.
-pub fn gradient_norm(parameters: &[Tensor]) -> Result<Tensor, ShimError> {
+/// The 2-norm over the gradients of `parameters` and over `more`, a 0-d tensor that nobody has waited for.
+pub fn gradient_norm(parameters: &[Tensor], more: Option<&Tensor>) -> Result<Tensor, ShimError> {
     let device = parameters.first().map_or(tch::Device::Cpu, Tensor::device);
     let norm = Tensor::f_zeros([0i64; 0], (Kind::Float, device))?;
     let values = raw(parameters);
-    // SAFETY: the pointers are live tensors borrowed for the call; `norm` is not shared yet.
+    let more = more.map_or(std::ptr::null(), |more| more.as_ptr().cast_const().cast());
+    // SAFETY: the pointers are live tensors borrowed for the call, or null for `more`; `norm` is not shared yet.
     let status =
-        unsafe { muster_gradient_norm(values.as_ptr(), values.len(), norm.as_ptr().cast()) };
+        unsafe { muster_gradient_norm(values.as_ptr(), values.len(), more, norm.as_ptr().cast()) };
     checked(status, "the gradient norm").map(|()| norm)
 }
 
@@ -297,7 +305,7 @@ mod tests {
     #[test]
     fn clipping_scales_to_the_limit() {
         let list = [parameter(&[0.0], &[3.0]), parameter(&[0.0], &[4.0])];
-        let norm = gradient_norm(&list).unwrap();
+        let norm = gradient_norm(&list, None).unwrap();
         assert!((norm.double_value(&[]) - 5.0).abs() < 1e-6);
         let zeros = || [(); 2].map(|()| Tensor::zeros([1], (Kind::Float, Device::Cpu)));
         let update = AdamW {
@@ -343,7 +351,7 @@ mod tests {
     #[test]
     fn errors_of_cpp_come_back_as_errors() {
         let no_gradient = [Tensor::from_slice(&[1.0f32])];
-        let error = gradient_norm(&no_gradient).unwrap_err();
+        let error = gradient_norm(&no_gradient, None).unwrap_err();
         assert!(error.to_string().contains("no gradient"), "{error}");
     }
 }

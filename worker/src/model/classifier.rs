@@ -17,6 +17,7 @@ use super::encoder::{Encoder, Hidden};
 use super::family::{Activation, ClassificationNames};
 use super::freeze::{Adaptation, Adapted, Frozen, NewModule};
 use super::layer::{Linear, Wanted};
+use super::lazy_table::LazyTable;
 use super::load::Pretrained;
 use super::parameters::{NamedTensors, ParameterSet, Scope};
 
@@ -135,6 +136,17 @@ impl Classifier {
     /// The parameters that are trained, in the order of their names.
     pub fn trained(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.parameters.trained()
+    }
+
+    /// Name and values of the table of the word embeddings, if it is trained: of its rows a step reads a few.
+    pub(crate) fn trained_words(&self) -> Option<(&str, &Tensor)> {
+        let words = self.encoder.word_embeddings().data_ptr();
+        self.trained().find(|(_, tensor)| tensor.data_ptr() == words)
+    }
+
+    /// See [`Encoder::read_words_through`]. Whoever reads the parameters settles the table before.
+    pub(crate) fn read_words_through(&mut self, words: Option<LazyTable>) {
+        self.encoder.read_words_through(words);
     }
 
     /// Overwrites the trained parameters; `values` must hold exactly those.

@@ -11,6 +11,7 @@ use super::dropout::{Dropout, dropout};
 use super::family::TokenTypes;
 use super::freeze::Frozen;
 use super::layer::{Layer, LayerNorm, LayerSizes, Wanted};
+use super::lazy_table::LazyTable;
 use super::packing::Frame;
 use super::parameters::{NamedTensors, Scope};
 
@@ -32,6 +33,8 @@ struct Embeddings {
     pad_token: i64,
     by_segment: bool,
     skipped_token: Option<i64>,
+    /// The words while they are trained, where not every row is always up to date.
+    lazy_words: Option<LazyTable>,
 }
 
 /// Embeddings and layers; the lowest of them may be frozen.
@@ -69,6 +72,12 @@ impl Encoder {
     /// The table of the word embeddings, `[V, D]`.
     pub(crate) fn word_embeddings(&self) -> &Tensor {
         &self.embeddings.word
+    }
+
+    /// From here on the rows of the word embeddings are brought up to date by `words` before they are read, and
+    /// have sparse gradients; none: they always are.
+    pub(crate) fn read_words_through(&mut self, words: Option<LazyTable>) {
+        self.embeddings.lazy_words = words;
     }
 
     /// Hidden states of the last layer: of every token, `[T, D]` as the batch lays them down, or of
@@ -154,13 +163,18 @@ impl Embeddings {
             pad_token: config.pad_token_id,
             by_segment: family.token_types == TokenTypes::BySegment,
             skipped_token: config.skipped_token(),
+            lazy_words: None,
         })
     }
 
     /// `[T, D]`, before dropout.
     fn forward(&self, tokens: &TokenBatch) -> Result<Tensor, ModelError> {
         let pad = self.pad_token;
-        let word = Tensor::f_embedding(&self.word, &tokens.ids, pad, false, false)?; // [T, D]
+        if let Some(words) = &self.lazy_words {
+            words.refresh(&tokens.ids)?;
+        }
+        let is_sparse = self.lazy_words.is_some();
+        let word = Tensor::f_embedding(&self.word, &tokens.ids, pad, false, is_sparse)?; // [T, D]
         let sum = match self.token_type(tokens)? {
             Some(token_type) => word.f_add(&token_type)?,
             None => word,

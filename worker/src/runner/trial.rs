@@ -189,7 +189,7 @@ fn join(
     pretrained: &ContentHash,
 ) -> Result<Option<Group>, TaskError> {
     let identity = trainer.identity(pretrained.short());
-    let device = trainer.model().device();
+    let device = trainer.model()?.device();
     let group = rendezvous.join(identity, device, || bench.go_on())?;
     if let Some(group) = &group {
         trainer.join(group.clone())?;

@@ -14,7 +14,7 @@ use super::precision::LossScale;
 use super::unfreeze::Stages;
 use crate::ffi::{self, AdamW, Clip, Overflow};
 use crate::model::{
-    Depth, ModelError, NameList, NamedTensors, TaskModel, duplicate, is_layer_norm,
+    Depth, LazyTable, ModelError, NameList, NamedTensors, TaskModel, duplicate, is_layer_norm,
 };
 
 const FIRST_MOMENT: &str = "exp_avg";
@@ -71,15 +71,30 @@ impl Group {
     }
 }
 
+/// A table that is updated row by row, and what a [`Group`] would know of it.
+#[derive(Debug)]
+struct Words {
+    weight_decay: f64,
+    places: usize,
+    rate: f64,
+    begins_after: u64,
+    name: String,
+    table: LazyTable,
+    /// The table itself.
+    values: Tensor,
+}
+
 /// The optimizer of one trial.
 #[derive(Debug)]
 pub(super) struct Optimizer {
     /// In the order of [`GroupKey`].
     groups: Vec<Group>,
+    /// What is in none of them.
+    words: Option<Words>,
     update: AdamW,
     max_grad_norm: Option<f64>,
     loss_scale: Option<LossScale>,
-    /// Parameters of the groups that have begun, and after how many updates that was so.
+    /// Parameters of the groups that have begun, and how many of them have, the words counted.
     active: Vec<Tensor>,
     active_groups: Option<usize>,
 }
@@ -95,15 +110,18 @@ fn decays(name: &str) -> bool {
 }
 
 impl Optimizer {
-    /// For the trained parameters of `model`, with moments of zero.
+    /// For the trained parameters of `model`, with moments of zero. The rows of its parameter called `by_row` are
+    /// updated when they are read, if it has one of this name; see [`Optimizer::words`].
     pub(super) fn new(
         model: &TaskModel,
         settings: &TrialSettings,
         stages: &Stages,
         loss_scale: Option<LossScale>,
+        by_row: Option<&str>,
     ) -> Result<Self, ModelError> {
         let num_layers = num_layers(model);
         let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
+        let mut words = None;
         for (name, parameter) in model.trained() {
             let depth = Depth::of(name);
             let begins_after = stages.begins_after(depth);
@@ -111,36 +129,49 @@ impl Optimizer {
             let key = (begins_after, places, decays(name));
             let exponent = i32::try_from(places).unwrap_or(i32::MAX);
             let weight_decay = if key.2 { settings.weight_decay } else { 0.0 };
-            let empty = Group::new(
-                weight_decay,
-                (places, settings.layer_decay.powi(exponent)),
-                begins_after,
-                parameter,
-            )?;
+            let rate = settings.layer_decay.powi(exponent);
+            if by_row == Some(name) {
+                let (name, values) = (name.to_owned(), parameter.shallow_clone());
+                let table = LazyTable::new(&values, update_of(settings))?;
+                words =
+                    Some(Words { weight_decay, places, rate, begins_after, name, table, values });
+                continue;
+            }
+            let empty = Group::new(weight_decay, (places, rate), begins_after, parameter)?;
             groups.entry(key).or_insert(empty).push(name, parameter)?;
         }
         let groups = groups.into_values().collect();
-        Ok(Self::over(groups, settings, loss_scale))
+        Ok(Self { words, ..Self::over(groups, settings, loss_scale) })
     }
 
     fn over(groups: Vec<Group>, settings: &TrialSettings, loss_scale: Option<LossScale>) -> Self {
-        let update = AdamW {
-            step: 0,
-            learning_rate: 0.0,
-            beta1: settings.adam_beta1,
-            beta2: settings.adam_beta2,
-            weight_decay: 0.0,
-            epsilon: settings.adam_epsilon,
-        };
-        let max_grad_norm = settings.max_grad_norm;
-        Self { groups, update, max_grad_norm, loss_scale, active: Vec::new(), active_groups: None }
+        Self {
+            groups,
+            words: None,
+            update: update_of(settings),
+            max_grad_norm: settings.max_grad_norm,
+            loss_scale,
+            active: Vec::new(),
+            active_groups: None,
+        }
+    }
+
+    /// The table that is updated row by row: whoever reads rows of it refreshes them before.
+    pub(super) fn words(&self) -> Option<LazyTable> {
+        self.words.as_ref().map(|words| words.table.clone())
+    }
+
+    /// Makes up for what rows have not had yet: parameters and state are about to be read.
+    pub(super) fn settle(&self) -> Result<(), ModelError> {
+        self.words.as_ref().map_or(Ok(()), |words| words.table.settle())
     }
 
     /// Lets exactly the parameters that update `step` trains have gradients; nothing is computed
     /// backwards below the lowest of them. `true`: they are others than before.
     pub(super) fn unlock(&mut self, step: u64) -> Result<bool, ModelError> {
         let begun = |group: &&Group| group.begins_after < step;
-        let count = self.groups.iter().filter(begun).count();
+        let reads_words = self.words.as_ref().is_some_and(|words| words.begins_after < step);
+        let count = self.groups.iter().filter(begun).count() + usize::from(reads_words);
         if self.active_groups == Some(count) {
             return Ok(false);
         }
@@ -153,6 +184,9 @@ impl Optimizer {
                     self.active.push(parameter);
                 }
             }
+        }
+        if let Some(words) = &self.words {
+            let _same = words.values.f_set_requires_grad(reads_words)?;
         }
         self.active_groups = Some(count);
         Ok(true)
@@ -173,9 +207,12 @@ impl Optimizer {
     /// Where learning rates differ by place: how many places below the head, and the rate there over that
     /// of the schedule, for what update `step` trains. Empty where all have the schedule's.
     pub(super) fn rates(&self, step: u64) -> BTreeMap<usize, f64> {
-        let begun = self.groups.iter().filter(|group| group.begins_after < step);
-        let rates: BTreeMap<usize, f64> = begun.map(|group| (group.places, group.rate)).collect();
-        let differ = self.groups.iter().any(|group| group.places > 0);
+        let groups = self.groups.iter().map(|group| (group.begins_after, group.places, group.rate));
+        let words = self.words.iter().map(|words| (words.begins_after, words.places, words.rate));
+        let all: Vec<(u64, usize, f64)> = groups.chain(words).collect();
+        let differ = all.iter().any(|(_, places, _)| *places > 0);
+        let begun = all.into_iter().filter(|(begins_after, ..)| *begins_after < step);
+        let rates: BTreeMap<usize, f64> = begun.map(|(_, places, rate)| (places, rate)).collect();
         if differ { rates } else { BTreeMap::new() }
     }
 
@@ -191,7 +228,9 @@ impl Optimizer {
         if let Some(scale) = &self.loss_scale {
             scale.unscale(&self.active)?;
         }
-        let norm = ffi::gradient_norm(&self.active)?;
+        let words = self.words.as_ref().filter(|words| words.begins_after < step);
+        let rows = words.map(|words| words.table.gradient()).transpose()?;
+        let norm = ffi::gradient_norm(&self.active, rows.as_ref().map(|rows| &rows.sums))?;
         let clip = self.max_grad_norm.map(|max_norm| Clip { norm: &norm, max_norm });
         for group in self.groups.iter().filter(|group| group.begins_after < step) {
             let update = AdamW {
@@ -205,6 +244,16 @@ impl Optimizer {
                 self.loss_scale.as_ref().map(|scale| Overflow { found: &scale.overflow, skipped });
             ffi::adamw(parameters, first_moments, second_moments, &update, clip, overflow)?;
         }
+        if let Some((words, rows)) = words.zip(rows) {
+            let update = AdamW {
+                step: step - words.begins_after,
+                learning_rate: learning_rate * words.rate,
+                weight_decay: words.weight_decay,
+                ..self.update
+            };
+            words.table.update(&rows, &update, self.divisor(&norm)?)?;
+            ffi::clear_gradients(std::slice::from_ref(&words.values))?;
+        }
         if let Some(scale) = &self.loss_scale {
             scale.update()?;
         }
@@ -212,10 +261,19 @@ impl Optimizer {
         Ok(norm)
     }
 
+    /// What gradients of this norm are divided by so that theirs is at most the limit.
+    #[expect(clippy::cast_possible_truncation, reason = "gradients are 32-bit floats")]
+    fn divisor(&self, norm: &Tensor) -> Result<f32, ModelError> {
+        let Some(max_norm) = self.max_grad_norm else { return Ok(1.0) };
+        Ok(((norm.f_double_value(&[])? + 1e-6) / max_norm).max(1.0) as f32)
+    }
+
     /// Copies of its state: both moments, named `exp_avg.PARAMETER` and `exp_avg_sq.PARAMETER`, and
     /// under loss scaling the scale and the updates left out.
     pub(super) fn state(&self) -> Result<NamedTensors, ModelError> {
-        self.named().map(|(name, tensor)| Ok((name, duplicate(tensor)?))).collect()
+        self.settle()?;
+        let named = self.named().into_iter();
+        named.map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
     }
 
     /// Overwrites its state; `values` must hold exactly what [`Optimizer::state`] gives.
@@ -232,6 +290,9 @@ impl Optimizer {
             }
             tensor.shallow_clone().f_copy_(&value)?;
         }
+        if let Some(words) = &self.words {
+            words.table.forget()?;
+        }
         if missing.is_empty() && values.is_empty() {
             return Ok(());
         }
@@ -242,22 +303,44 @@ impl Optimizer {
         })
     }
 
-    fn named(&self) -> impl Iterator<Item = (String, &Tensor)> {
-        let moments = self.groups.iter().flat_map(|group| {
-            let named = |moment: &'static str, tensors| {
+    fn named(&self) -> Vec<(String, Tensor)> {
+        let mut named = Vec::new();
+        for group in &self.groups {
+            for (moment, tensors) in
+                [(FIRST_MOMENT, &group.first_moments), (SECOND_MOMENT, &group.second_moments)]
+            {
                 let both = group.names.iter().zip(tensors);
-                both.map(move |(name, tensor)| (format!("{moment}.{name}"), tensor))
-            };
-            named(FIRST_MOMENT, &group.first_moments)
-                .chain(named(SECOND_MOMENT, &group.second_moments))
-        });
-        let scale = self.loss_scale.iter().flat_map(|scale| {
-            let skipped = (0..).zip(&self.groups);
-            let skipped = skipped
-                .map(|(number, group): (u32, _)| (format!("{SKIPPED}.{number}"), &group.skipped));
-            scale.named().into_iter().chain(skipped)
-        });
-        moments.chain(scale)
+                named.extend(
+                    both.map(|(name, tensor)| (format!("{moment}.{name}"), tensor.shallow_clone())),
+                );
+            }
+        }
+        if let Some(Words { name, table, .. }) = &self.words {
+            let [_, first, second] = table.tensors();
+            named.push((format!("{FIRST_MOMENT}.{name}"), first));
+            named.push((format!("{SECOND_MOMENT}.{name}"), second));
+        }
+        if let Some(scale) = &self.loss_scale {
+            named.extend(
+                scale.named().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())),
+            );
+            let skipped = (0u32..).zip(&self.groups);
+            named.extend(skipped.map(|(number, group)| {
+                (format!("{SKIPPED}.{number}"), group.skipped.shallow_clone())
+            }));
+        }
+        named
+    }
+}
+
+fn update_of(settings: &TrialSettings) -> AdamW {
+    AdamW {
+        step: 0,
+        learning_rate: 0.0,
+        beta1: settings.adam_beta1,
+        beta2: settings.adam_beta2,
+        weight_decay: 0.0,
+        epsilon: settings.adam_epsilon,
     }
 }
 

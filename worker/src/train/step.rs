@@ -11,7 +11,7 @@ use muster_common::run::Directive;
 use muster_common::seed::Seed;
 use serde::Serialize;
 use serde_json::Value;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
 use super::average::{Average, copies};
@@ -27,7 +27,9 @@ use crate::checkpoint::{Progress, Snapshot};
 use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
 use crate::ffi::ReductionTimes;
-use crate::model::{Classifier, LanguageModel, ModelError, NamedTensors, TaskModel, rounded};
+use crate::model::{
+    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, rounded,
+};
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +79,7 @@ pub struct Trainer<'a> {
     schedule: Schedule,
     model: TaskModel,
     loss: Loss,
+    stages: Stages,
     optimizer: Optimizer,
     average: Average,
     order: BatchOrder,
@@ -98,7 +101,7 @@ impl<'a> Trainer<'a> {
         model: impl Into<TaskModel>,
         examples: Examples<'a>,
     ) -> Result<Self, TrainError> {
-        let model = model.into();
+        let mut model = model.into();
         let (settings, training) = (&plan.settings, &plan.training);
         precision::check(training.precision, model.device())?;
         let steps =
@@ -112,7 +115,11 @@ impl<'a> Trainer<'a> {
         let layers = num_layers(&model);
         let stages = Stages::new(training.unfreeze, stage_steps, layers, model.frozen());
         let loss_scale = LossScale::new(training.precision, model.device())?;
-        let optimizer = Optimizer::new(&model, settings, &stages, loss_scale)?;
+        // An average takes in every row in every step.
+        let is_plain = loss_scale.is_none() && training.average == WeightAverage::Off;
+        let by_row = words_of(&model).filter(|_| is_plain).map(ToOwned::to_owned);
+        let optimizer = Optimizer::new(&model, settings, &stages, loss_scale, by_row.as_deref())?;
+        read_words_through(&mut model, optimizer.words());
         let moments = match training.average {
             WeightAverage::Checkpoints { every, .. } => steps(every),
             WeightAverage::Off | WeightAverage::Ema { .. } => 1,
@@ -123,6 +130,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             schedule,
             loss,
+            stages,
             optimizer,
             average: Average::new(training.average, moments),
             order,
@@ -155,10 +163,25 @@ impl<'a> Trainer<'a> {
     /// Trains with others from here on; all of them call it, after what they restored.
     pub fn join(&mut self, group: Group) -> Result<(), TrainError> {
         let ranks = Ranks::new(group, self.plan.training.gradient_compression);
+        self.update_whole()?;
         let trained: Vec<Tensor> =
             self.model.trained().map(|(_, tensor)| tensor.shallow_clone()).collect();
         ranks.equalize(&trained).map_err(ModelError::from)?;
         self.ranks = Some(ranks);
+        Ok(())
+    }
+
+    /// From here on every parameter is updated whole in every step: ranks reduce dense gradients.
+    fn update_whole(&mut self) -> Result<(), TrainError> {
+        if self.optimizer.words().is_none() {
+            return Ok(());
+        }
+        let state = self.optimizer.state()?;
+        let settings = &self.plan.settings;
+        let mut whole = Optimizer::new(&self.model, settings, &self.stages, None, None)?;
+        whole.restore(state)?;
+        self.optimizer = whole;
+        read_words_through(&mut self.model, None);
         Ok(())
     }
 
@@ -199,9 +222,10 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
-    /// The model as it is now.
-    pub fn model(&self) -> &TaskModel {
-        &self.model
+    /// The model as it is now, with every row of its tables up to date.
+    pub fn model(&self) -> Result<&TaskModel, TrainError> {
+        self.optimizer.settle()?;
+        Ok(&self.model)
     }
 
     /// One update on the next batch in the order of the trial.
@@ -332,7 +356,7 @@ impl<'a> Trainer<'a> {
         &mut self,
         body: impl FnOnce(&TaskModel) -> T,
     ) -> Result<T, TrainError> {
-        let Some(average) = self.average.weights()? else { return Ok(body(&self.model)) };
+        let Some(average) = self.average.weights()? else { return Ok(body(self.model()?)) };
         let current = copies(&self.model)?;
         self.model.restore(&average)?;
         let result = body(&self.model);
@@ -351,7 +375,7 @@ impl<'a> Trainer<'a> {
         if verdict == Verdict::Better {
             self.best = match self.average.weights()? {
                 Some(average) => average,
-                None => copies(&self.model)?,
+                None => copies(self.model()?)?,
             };
         }
         Ok(verdict)
@@ -378,7 +402,7 @@ impl<'a> Trainer<'a> {
         let best = best.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
         Ok(Snapshot {
             progress: self.progress(),
-            model: copies(&self.model)?,
+            model: copies(self.model()?)?,
             optimizer: self.optimizer.state()?,
             average: self.average.state()?,
             // Replaced as a whole and never written to: it can be shared.
@@ -501,6 +525,24 @@ impl<'a> Trainer<'a> {
             model.logits(&batch, rates)?
         };
         normalizer.language_share(&logits.losses(&batch)?)
+    }
+}
+
+/// The table of which a step reads a few rows, if there is one that can be updated row by row: on the CPU, and
+/// with nothing else that reads all of it, as the decoder of a language model does.
+fn words_of(model: &TaskModel) -> Option<&str> {
+    match model {
+        TaskModel::Classifier(model) if model.device() == Device::Cpu => {
+            model.trained_words().filter(|(_, words)| words.kind() == Kind::Float)
+        }
+        _ => None,
+    }
+    .map(|(name, _)| name)
+}
+
+fn read_words_through(model: &mut TaskModel, words: Option<LazyTable>) {
+    if let TaskModel::Classifier(model) = model {
+        model.read_words_through(words);
     }
 }
 
