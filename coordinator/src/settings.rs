@@ -14,11 +14,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::engine::line::ProjectPolicy;
+use crate::launcher::profile::{Profile, ProfileError};
 
 /// The settings file that is read when it is there.
 const FILE: &str = "muster.toml";
 /// Most slots taken by default: beyond this a laptop stops being usable.
 const SLOTS_DEFAULT_MAX: u32 = 4;
+
+/// The cluster that is known without a section: Slurm, as it is where nothing else is said.
+const SLURM: &str = "slurm";
 
 /// Largest weight of a project.
 const WEIGHT_MAX: u32 = 1000;
@@ -66,6 +70,13 @@ pub struct Settings {
     pub tensorboard: bool,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
+    /// The cluster that workers come from, by the name of its section, or a file with the same keys; absent:
+    /// workers are local, or dial in by themselves.
+    #[serde(default)]
+    pub cluster: Option<String>,
+    /// Clusters by name; only in the file.
+    #[serde(default)]
+    pub clusters: BTreeMap<String, Profile>,
     /// What projects may use, by name; only in the file.
     #[serde(default)]
     pub projects: BTreeMap<ProjectName, ProjectPolicy>,
@@ -93,6 +104,9 @@ pub struct SettingsFlags {
     /// The worker program
     #[arg(long, value_name = "FILE")]
     pub worker_binary: Option<PathBuf>,
+    /// Get workers from a cluster: `slurm`, the name of a section of the settings file, or a file
+    #[arg(long, value_name = "NAME", conflicts_with = "slots")]
+    pub cluster: Option<String>,
     /// Log filter of coordinator and workers
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -117,10 +131,29 @@ pub enum SettingsError {
         /// What is legal.
         mend: &'static str,
     },
+    /// What is said about a cluster.
+    #[error("cluster {name}: {problem}")]
+    Cluster {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        problem: ProfileError,
+    },
+    /// There is no such cluster.
+    #[error(
+        "settings: there is no cluster `{name}`; known: {known}. Write a section [clusters.{name}] into the \
+         settings file, or name a file that ends in .toml (configs/clusters has examples)"
+    )]
+    UnknownCluster {
+        /// As given.
+        name: String,
+        /// All there are.
+        known: String,
+    },
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "state",
     "store",
     "store_endpoint",
@@ -131,6 +164,7 @@ const KEYS: [&str; 16] = [
     "slots",
     "threads_per_slot",
     "worker_binary",
+    "cluster",
     "max_slots",
     "lease_seconds",
     "log",
@@ -185,12 +219,42 @@ impl Settings {
             .and_then(|b| {
                 b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
             })
+            .and_then(|b| b.set_override_option("cluster", flags.cluster.clone()))
             .and_then(|b| b.set_override_option("log", flags.log.clone()))
             .and_then(|b| b.set_override_option("log_format", flags.log_format.clone()))
             .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build)
             .and_then(Config::try_deserialize)
             .map_err(SettingsError::Config)?;
-        settings.checked()
+        settings.with_cluster_file()?.checked()
+    }
+
+    /// Reads the cluster from its file, where a file is named.
+    fn with_cluster_file(mut self) -> Result<Self, SettingsError> {
+        let Some(name) = self.cluster.clone().filter(|name| is_file(name)) else {
+            return Ok(self);
+        };
+        let file = File::new(&name, FileFormat::Toml).required(true);
+        let profile = Config::builder()
+            .add_source(file)
+            .build()
+            .and_then(Config::try_deserialize)
+            .map_err(SettingsError::Config)?;
+        self.clusters.insert(name, profile);
+        Ok(self)
+    }
+
+    /// The cluster that workers come from.
+    pub fn profile(&self) -> Result<Option<Profile>, SettingsError> {
+        let Some(name) = &self.cluster else { return Ok(None) };
+        if let Some(profile) = self.clusters.get(name) {
+            return Ok(Some(profile.clone()));
+        }
+        if name == SLURM {
+            return Ok(Some(Profile::default()));
+        }
+        let mut known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
+        known.push(SLURM);
+        Err(SettingsError::UnknownCluster { name: name.clone(), known: known.join(", ") })
     }
 
     /// Refuses values that are out of range or unsafe.
@@ -204,6 +268,12 @@ impl Settings {
             let value = self.slots.to_string();
             return Err(SettingsError::Range { name: "slots", value, mend: "write 0 to 1024" });
         }
+        for (name, profile) in &self.clusters {
+            if let Err(problem) = profile.clone().checked() {
+                return Err(SettingsError::Cluster { name: name.clone(), problem });
+            }
+        }
+        self.profile()?;
         for (name, policy) in &self.projects {
             if !(1..=WEIGHT_MAX).contains(&policy.weight) || policy.max_slots == Some(0) {
                 let value = format!("{policy:?} for {name}");
@@ -274,6 +344,11 @@ pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// Whether a cluster is named by a file.
+fn is_file(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "toml")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,6 +404,44 @@ mod tests {
         }
         let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
         assert_eq!(load(&flags, &[]).unwrap(), load(&SettingsFlags::default(), &[]).unwrap());
+    }
+
+    #[test]
+    fn a_cluster_is_a_section_or_a_file_and_a_mistake_in_it_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = directory.path().join("settings.toml");
+        std::fs::write(&settings, "[clusters.big]\nnodes = 2\n").unwrap();
+        let with = |cluster: &str| SettingsFlags {
+            config: Some(settings.clone()),
+            cluster: Some(cluster.to_owned()),
+            ..SettingsFlags::default()
+        };
+        let nodes =
+            |cluster: &str| load(&with(cluster), &[]).unwrap().profile().unwrap().unwrap().nodes;
+        assert_eq!((nodes("big"), nodes("slurm")), (2, 1));
+        let file = directory.path().join("own.toml");
+        std::fs::write(&file, "nodes = 3\n").unwrap();
+        assert_eq!(nodes(file.to_str().unwrap()), 3);
+        let error = load(&with("huge"), &[]).unwrap_err().to_string();
+        assert!(error.contains("big, slurm"), "{error}");
+        std::fs::write(&file, "nodes = 0\n").unwrap();
+        let error = load(&with(file.to_str().unwrap()), &[]).unwrap_err().to_string();
+        assert!(error.contains("own.toml: nodes is 0"), "{error}");
+        assert_eq!(load(&SettingsFlags::default(), &[]).unwrap().profile().unwrap(), None);
+    }
+
+    #[test]
+    fn the_example_of_a_cluster_holds_every_key_with_its_default() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/clusters/slurm.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for key in Profile::KEYS {
+            let line = format!("{key} = ");
+            let named = |text: &str| text.trim_start_matches("# ").starts_with(&line);
+            assert!(text.lines().any(named), "configs/clusters/slurm.toml lacks {key}");
+        }
+        let cluster = Some(file.display().to_string());
+        let flags = SettingsFlags { cluster, ..SettingsFlags::default() };
+        assert_eq!(load(&flags, &[]).unwrap().profile().unwrap(), Some(Profile::default()));
     }
 
     #[test]

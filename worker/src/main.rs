@@ -9,7 +9,7 @@ use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
 use muster_worker::predict::{Predictor, Text};
-use muster_worker::supervisor::{SupervisorOptions, die_with_supervisor, supervise};
+use muster_worker::supervisor::{Allocation, SupervisorOptions, die_with_supervisor, supervise};
 use muster_worker::{collective, predict, runner};
 
 /// Worker of Muster: one process per slot
@@ -102,14 +102,29 @@ fn start(
 ) -> anyhow::Result<()> {
     let worker = match worker_id {
         Some(worker) => worker,
-        None => format!("worker-{}-{}", Timestamp::now().0, std::process::id()).parse()?,
+        None => new_name()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let options = SupervisorOptions { coordinator, worker, end_with_stdin };
+    let allocation = Allocation::of_environment()?;
+    let options = SupervisorOptions { coordinator, worker, end_with_stdin, allocation };
     let outcome = runtime.block_on(supervise(options));
     // A thread that waits for standard input must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// A name that no process had before. Where a cluster has started this one, it begins with the name of the
+/// allocation, so that the coordinator knows whose worker it is.
+fn new_name() -> anyhow::Result<WorkerId> {
+    let (now, pid) = (Timestamp::now().0, std::process::id());
+    let name = match std::env::var("MUSTER_ALLOCATION") {
+        Ok(allocation) => {
+            let task = std::env::var("SLURM_PROCID").unwrap_or_else(|_| "0".to_owned());
+            format!("{allocation}-{task}-{now}-{pid}")
+        }
+        Err(_) => format!("worker-{now}-{pid}"),
+    };
+    Ok(name.parse()?)
 }
 
 fn check_collectives() -> anyhow::Result<()> {

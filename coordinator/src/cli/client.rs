@@ -123,8 +123,8 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
             println!("    {}", view.reason);
         }
     }
-    for host in response.hosts_aside {
-        println!("{host}");
+    for line in response.hosts_aside.into_iter().chain(response.allocations) {
+        println!("{line}");
     }
     Ok(Exit::Done)
 }

@@ -17,7 +17,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<Exit> {
     let listen = arguments.listen.unwrap_or(settings.listen);
     let settings = Settings { listen, ..settings }.checked()?;
     let system = System::start(&settings, listen).await?;
-    let num_slots = if arguments.no_workers { 0 } else { system.launch_local()? };
+    let num_slots = if arguments.no_workers { 0 } else { system.launch(false).await? };
     // The one line of standard output: scripts read the address from it.
     println!("serving on http://{}", system.address);
     tracing::info!(num_slots, unfinished = system.unfinished.len(), store = system.store, "ready");

@@ -252,6 +252,12 @@ impl Session {
                 let generation = lines.generation.map(Generation);
                 self.take_lines(generation, lines.lines).await
             }
+            Request::Draining(draining) => {
+                let event =
+                    Event::WorkerDraining { worker: self.worker.clone(), reason: draining.reason };
+                self.service.driver.apply(event).await.map_err(stopping)?;
+                Ok(())
+            }
             Request::Goodbye(goodbye) => {
                 let cause = LossCause::Left { reason: goodbye.reason };
                 let event = Event::WorkerLost { worker: self.worker.clone(), cause };

@@ -2,6 +2,7 @@
 //! touches no tensor, so it stays responsive whatever the runner does, and kills what hangs.
 
 mod book;
+mod drain;
 mod gpu;
 mod group;
 mod host;
@@ -24,6 +25,8 @@ use tracing::{Instrument as _, Span};
 
 use crate::pipe::{FromRunner, ToRunner};
 use book::Book;
+pub use drain::Allocation;
+use drain::Leaving;
 use gpu::GpuMemory;
 use lines::KeptLines;
 use runner::{Death, Runner, RunnerEvent};
@@ -54,6 +57,8 @@ pub struct SupervisorOptions {
     pub worker: WorkerId,
     /// End when standard input ends: the parent is gone.
     pub end_with_stdin: bool,
+    /// How long it may stay.
+    pub allocation: Allocation,
 }
 
 /// Called in a runner: it dies with its supervisor, whatever it is doing.
@@ -84,6 +89,8 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
         format: LogFormat::of_environment(),
         book: Book::default(),
         kept,
+        leave_at: options.allocation.leave_at(),
+        leaving: None,
     };
     let parent = parent_gone(options.end_with_stdin);
     tokio::pin!(parent);
@@ -97,10 +104,20 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
             }
             () = sleep_until(overdue_at) => supervisor.overdue().instrument(span).await,
             _ = interrupt.recv() => break "interrupted",
-            _ = terminate.recv() => break "terminated",
+            _ = terminate.recv() => match supervisor.leaving {
+                None => {
+                    supervisor.leave("the worker was terminated").await;
+                    Ok(())
+                }
+                // Said again: whoever says it is in a hurry.
+                Some(_) => break "terminated",
+            },
             () = &mut parent => break "its parent ended",
         };
         step?;
+        if supervisor.may_leave() {
+            break "told to leave";
+        }
     };
     supervisor.runner.kill().await;
     supervisor.kept.finish().await;
@@ -175,6 +192,9 @@ struct Supervisor {
     format: LogFormat,
     book: Book,
     kept: KeptLines,
+    /// When its time is nearly over.
+    leave_at: Option<Instant>,
+    leaving: Option<Leaving>,
 }
 
 impl Supervisor {
@@ -186,11 +206,13 @@ impl Supervisor {
             RunnerState::Dead { again_at } => again_at,
             RunnerState::Ready | RunnerState::Busy => far,
         };
-        state.min(self.kill_at.unwrap_or(far))
+        let leaving = self.leaving.as_ref().map(Leaving::due_at).or(self.leave_at);
+        state.min(self.kill_at.unwrap_or(far)).min(leaving.unwrap_or(far))
     }
 
     async fn overdue(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
+        self.leave_if_due(now).await;
         if self.kill_at.is_some_and(|at| at <= now) {
             tracing::warn!("the runner did not leave in time, killing it");
             self.kill_at = None;
@@ -300,6 +322,8 @@ impl Supervisor {
                 }
                 Some(Directive::Cancel) => RunExit::Canceled,
                 Some(Directive::Preempt) => RunExit::Preempted,
+                // Whoever wants the worker gone has reached its runner first.
+                None if self.leaving.is_some() => RunExit::Preempted,
                 None if for_memory => RunExit::Failed {
                     message: self.book.obituary(&how),
                     permanent: false,
@@ -371,34 +395,7 @@ impl Supervisor {
                 self.start_waiting().await
             }
             FromCoordinator::Direct { generation, directive } => {
-                if let Some(spec) = self.waiting.take_if(|spec| spec.generation == generation) {
-                    let exit = match directive {
-                        Directive::Cancel => RunExit::Canceled,
-                        Directive::Preempt => RunExit::Preempted,
-                    };
-                    self.report(spec.generation, RunReport::Ended { exit }).await;
-                    return Ok(());
-                }
-                let Some(run) = self.current.as_mut().filter(|run| run.generation == generation)
-                else {
-                    return Ok(());
-                };
-                // Said again after a cut: patience is not renewed.
-                if run.directive == Some(directive) {
-                    return Ok(());
-                }
-                run.directive = Some(directive);
-                let patience = match directive {
-                    Directive::Cancel if run.is_gang => GANG_CANCEL_DEADLINE,
-                    Directive::Cancel => CANCEL_DEADLINE,
-                    Directive::Preempt => PREEMPT_DEADLINE,
-                };
-                self.kill_at = Some(Instant::now() + patience);
-                if let Err(error) =
-                    self.runner.tell(&ToRunner::Direct { generation, directive }).await
-                {
-                    tracing::warn!(%error, "the runner does not listen");
-                }
+                self.direct(generation, directive).await;
                 Ok(())
             }
             FromCoordinator::Abandon { generation } => {
@@ -408,6 +405,35 @@ impl Supervisor {
                 self.waiting.take_if(|spec| spec.generation == generation);
                 Ok(())
             }
+        }
+    }
+
+    /// Tells a run to leave, and gives it its time to do so.
+    async fn direct(&mut self, generation: Generation, directive: Directive) {
+        if let Some(spec) = self.waiting.take_if(|spec| spec.generation == generation) {
+            let exit = match directive {
+                Directive::Cancel => RunExit::Canceled,
+                Directive::Preempt => RunExit::Preempted,
+            };
+            self.report(spec.generation, RunReport::Ended { exit }).await;
+            return;
+        }
+        let Some(run) = self.current.as_mut().filter(|run| run.generation == generation) else {
+            return;
+        };
+        // Said again after a cut: patience is not renewed.
+        if run.directive == Some(directive) {
+            return;
+        }
+        run.directive = Some(directive);
+        let patience = match directive {
+            Directive::Cancel if run.is_gang => GANG_CANCEL_DEADLINE,
+            Directive::Cancel => CANCEL_DEADLINE,
+            Directive::Preempt => PREEMPT_DEADLINE,
+        };
+        self.kill_at = Some(Instant::now() + patience);
+        if let Err(error) = self.runner.tell(&ToRunner::Direct { generation, directive }).await {
+            tracing::warn!(%error, "the runner does not listen");
         }
     }
 

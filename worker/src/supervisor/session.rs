@@ -43,6 +43,7 @@ enum Outgoing {
     Progress { generation: Generation, progress: RunProgress },
     Measured { generation: Generation, series: Vec<MetricSeries> },
     Log { generation: Option<Generation>, line: String },
+    Draining { reason: String },
     Goodbye { reason: String },
 }
 
@@ -66,6 +67,7 @@ impl Link {
             to_supervisor,
             unacknowledged: VecDeque::new(),
             held: None,
+            draining: None,
             is_leaving: false,
             longest_pause: RETRY.1,
         };
@@ -112,6 +114,11 @@ impl Link {
         let _full = self.outgoing.try_send(Outgoing::Log { generation, line });
     }
 
+    /// Says that the worker is about to leave, so that its run is told to save itself.
+    pub(super) async fn drain(&self, reason: String) {
+        self.push(Outgoing::Draining { reason }).await;
+    }
+
     /// Says goodbye and waits until it is out.
     pub(super) async fn goodbye(&mut self, reason: String) {
         self.push(Outgoing::Goodbye { reason }).await;
@@ -129,6 +136,8 @@ struct Line {
     unacknowledged: VecDeque<v1::Report>,
     /// The run that was taken on last, until its end is acknowledged.
     held: Option<Held>,
+    /// Why the worker is about to leave, once it is.
+    draining: Option<String>,
     is_leaving: bool,
     /// Between two attempts to connect.
     longest_pause: Duration,
@@ -205,6 +214,8 @@ impl Line {
         });
         let mut first = vec![hello];
         first.extend(self.unacknowledged.iter().cloned().map(Request::Report));
+        let draining = self.draining.clone().map(|reason| v1::Draining { reason });
+        first.extend(draining.map(Request::Draining));
         for message in first {
             if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
                 return Cut::Lost("the connection closed".to_owned());
@@ -295,6 +306,10 @@ impl Line {
             Outgoing::Log { generation, line } => {
                 let generation = generation.map(|generation| generation.0);
                 Some(Request::LogLines(v1::LogLines { generation, lines: vec![line] }))
+            }
+            Outgoing::Draining { reason } => {
+                self.draining = Some(reason.clone());
+                Some(Request::Draining(v1::Draining { reason }))
             }
             Outgoing::Goodbye { reason } => {
                 self.is_leaving = true;

@@ -1,6 +1,7 @@
-//! Local workers: one `muster-worker` child per slot, started again when it dies, ended with us.
+//! Local workers: one `muster-worker` child per slot, started again when it dies, ended with us. Inside an
+//! allocation of a cluster they are steps of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct LocalLauncher {
     /// The program.
     pub worker_binary: PathBuf,
+    /// Words before it on the command line: a program that starts it elsewhere.
+    pub wrapper: Vec<String>,
+    /// More variables for the workers' environment.
+    pub environment: Vec<(String, String)>,
     /// URL of the coordinator.
     pub coordinator: String,
     /// Compute threads of each worker.
@@ -45,34 +50,6 @@ pub struct LocalLauncher {
     pub live: Live,
     /// Where their lines go while they have no session.
     pub logs: Logs,
-}
-
-/// No worker program.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no `muster-worker` beside {} and none on the PATH; \
-     build it with `cargo build --release -p muster-worker` or name it with --worker-binary",
-    beside.display()
-)]
-pub struct NoWorker {
-    beside: PathBuf,
-}
-
-/// Finds the worker program: as configured, else beside this program, else on the PATH.
-pub fn find_worker(configured: Option<&Path>) -> Result<PathBuf, NoWorker> {
-    if let Some(path) = configured {
-        return Ok(path.to_owned());
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own.with_file_name("muster-worker");
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join("muster-worker"))
-        .find(|candidate| candidate.is_file())
-        .ok_or(NoWorker { beside: own })
 }
 
 impl LocalLauncher {
@@ -117,7 +94,15 @@ impl LocalLauncher {
     }
 
     fn spawn(&self, worker: &WorkerId) -> std::io::Result<Child> {
-        Command::new(&self.worker_binary)
+        let mut command = match self.wrapper.split_first() {
+            None => Command::new(&self.worker_binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.worker_binary);
+                command
+            }
+        };
+        command
             .arg("supervise")
             .args(["--coordinator", &self.coordinator])
             .args(["--worker-id", worker.as_str()])
@@ -125,6 +110,7 @@ impl LocalLauncher {
             .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())
             .env("MUSTER_LOG", &self.log)
             .env(FORMAT_VARIABLE, self.log_format.name())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // The end of this pipe tells the worker that we are gone, however we went.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
