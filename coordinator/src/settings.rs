@@ -2,7 +2,7 @@
 //! settings file (`--config`, else `muster.toml` in the working directory if it is there), defaults.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +68,21 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Write an event file of TensorBoard for every trial that has ended.
     pub tensorboard: bool,
+    /// What encrypts connections to `muster serve`.
+    #[serde(deserialize_with = "read_tls")]
+    pub tls: Tls,
+    /// A certificate of the user's (PEM), and those that vouch for it.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM), a private file.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// Ask everybody for a token; absent: where connections are encrypted.
+    #[serde(default)]
+    pub tokens: Option<bool>,
+    /// URL under which other machines reach `muster serve`; absent: its address, or this machine's name.
+    #[serde(default)]
+    pub advertise: Option<String>,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
     /// The cluster that workers come from, by the name of its section, or a file with the same keys; absent:
@@ -80,6 +95,15 @@ pub struct Settings {
     /// What projects may use, by name; only in the file.
     #[serde(default)]
     pub projects: BTreeMap<ProjectName, ProjectPolicy>,
+}
+
+/// What encrypts connections to `muster serve`, besides a certificate of the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tls {
+    /// Nothing
+    Off,
+    /// A certificate that it makes, signed by an authority in its state directory
+    Auto,
 }
 
 /// Flags that override everything else. Absent ones override nothing.
@@ -153,7 +177,7 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 22] = [
     "state",
     "store",
     "store_endpoint",
@@ -170,6 +194,11 @@ const KEYS: [&str; 17] = [
     "log",
     "log_format",
     "tensorboard",
+    "tls",
+    "tls_cert",
+    "tls_key",
+    "tokens",
+    "advertise",
     "insecure",
 ];
 
@@ -177,6 +206,14 @@ impl Settings {
     /// Reads all levels. `environment` is the process environment, handed in so that tests need not
     /// change it.
     pub fn load(
+        flags: &SettingsFlags,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        Self::read(flags, environment)?.checked()
+    }
+
+    /// Reads all levels; what is read may be out of range or unsafe until it is [`Settings::checked`].
+    pub fn read(
         flags: &SettingsFlags,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
@@ -198,6 +235,7 @@ impl Settings {
             ("log", "info"),
             ("log_format", "text"),
             ("tensorboard", "false"),
+            ("tls", "off"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {
@@ -225,7 +263,7 @@ impl Settings {
             .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build)
             .and_then(Config::try_deserialize)
             .map_err(SettingsError::Config)?;
-        settings.with_cluster_file()?.checked()
+        settings.with_cluster_file()
     }
 
     /// Reads the cluster from its file, where a file is named.
@@ -281,13 +319,60 @@ impl Settings {
                 return Err(SettingsError::Range { name: "projects", value, mend });
             }
         }
-        if !self.listen.ip().is_loopback() && !self.insecure {
-            let value = self.listen.to_string();
-            let mend = "anybody who reaches this address could run trainings; \
-                        listen on 127.0.0.1, or set insecure = true if the network is your own";
-            return Err(SettingsError::Range { name: "listen", value, mend });
-        }
+        self.check_access()?;
         Ok(self)
+    }
+
+    fn check_access(&self) -> Result<(), SettingsError> {
+        let range = |name, value, mend| Err(SettingsError::Range { name, value, mend });
+        let named = [&self.tls_cert, &self.tls_key].map(Option::is_some);
+        if named[0] != named[1] {
+            let name = if named[0] { "tls_key" } else { "tls_cert" };
+            return range(name, "missing".to_owned(), "name the certificate and its key");
+        }
+        if named[0] && self.tls == Tls::Auto {
+            let mend = "it makes a certificate, and tls_cert names one: leave one of them out";
+            return range("tls", "auto".to_owned(), mend);
+        }
+        let is_url = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        if let Some(url) = self.advertise.as_deref().filter(|url| !is_url(url)) {
+            return range("advertise", url.to_owned(), "write https://HOST:PORT");
+        }
+        if self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        if self.is_open_to_others(self.listen.ip()) && !self.insecure {
+            let mend = "anybody who reaches this address could run trainings; `--tls auto` (tls = \"auto\") \
+                        encrypts connections and asks for tokens, --tls-cert and --tls-key do so with a \
+                        certificate of your own; or listen on 127.0.0.1; or, if the network is your own, \
+                        set insecure = true";
+            return range("listen", self.listen.to_string(), mend);
+        }
+        if self.tokens == Some(true) && !self.is_encrypted() {
+            let mend = "they would travel in clear text; set tls = \"auto\"";
+            return range("tokens", "true".to_owned(), mend);
+        }
+        Ok(())
+    }
+
+    /// Whether connections to `muster serve` are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls == Tls::Auto || self.tls_cert.is_some()
+    }
+
+    /// Whether `muster serve` asks for tokens.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.tokens.unwrap_or_else(|| self.is_encrypted())
+    }
+
+    /// Whether anybody who reaches an address may call, or listen in.
+    pub fn is_open_to_others(&self, listen: IpAddr) -> bool {
+        !listen.is_loopback() && !(self.is_encrypted() && self.asks_for_tokens())
+    }
+
+    /// For a coordinator that is the whole system in one process: nobody else is to call.
+    pub fn of_one_process(self) -> Self {
+        Self { tls: Tls::Off, tls_cert: None, tls_key: None, tokens: Some(false), ..self }
     }
 
     /// The store with everything about it but credentials; refuses what cannot be one.
@@ -329,6 +414,15 @@ impl Settings {
             self.threads_per_slot
         };
         (slots, threads)
+    }
+}
+
+/// As [`read_log_format`].
+fn read_tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tls, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "off" => Ok(Tls::Off),
+        "auto" => Ok(Tls::Auto),
+        other => Err(D::Error::custom(format!("tls is `{other}`; write auto or off"))),
     }
 }
 
@@ -388,7 +482,16 @@ mod tests {
         assert!(error.contains("xml") && error.contains("json"), "{error}");
         let open = [("MUSTER_LISTEN", "0.0.0.0:7700")];
         let error = load(&SettingsFlags::default(), &open).unwrap_err().to_string();
-        assert!(error.contains("127.0.0.1"), "{error}");
+        assert!(error.contains("127.0.0.1") && error.contains("--tls auto"), "{error}");
+        let open = [("MUSTER_LISTEN", "0.0.0.0:7700"), ("MUSTER_TLS", "auto")];
+        assert!(load(&SettingsFlags::default(), &open).unwrap().asks_for_tokens());
+        let halves = [("MUSTER_TOKENS", "false"), ("MUSTER_TLS_CERT", "a.pem")];
+        for half in halves {
+            assert!(
+                load(&SettingsFlags::default(), &[open[0], open[1], half]).is_err(),
+                "{half:?}"
+            );
+        }
         let allowed = [("MUSTER_LISTEN", "0.0.0.0:7700"), ("MUSTER_INSECURE", "true")];
         assert!(load(&SettingsFlags::default(), &allowed).is_ok());
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Guard, WorkerAccess};
 use crate::alarm::ring;
 use crate::capacity::Capacity;
 use crate::compaction::Compactor;
@@ -32,6 +33,9 @@ use crate::own_log::OwnLog;
 use crate::rpc::{self, Service};
 use crate::settings::{Settings, absolute};
 
+/// Name of the access file of workers in allocations of a cluster.
+const CLUSTER_ACCESS: &str = "slurm";
+
 /// A running coordinator.
 #[derive(Debug)]
 pub struct System {
@@ -43,6 +47,8 @@ pub struct System {
     pub store: String,
     /// Where the service listens.
     pub address: SocketAddr,
+    /// What it asks of those who call.
+    pub guard: Guard,
     /// Experiments that had not ended when the journal was opened, oldest first.
     pub unfinished: Vec<ExperimentId>,
     /// Set when the system is to stop.
@@ -66,6 +72,7 @@ impl System {
         let store = store.url().to_owned();
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
+        let guard = Guard::open(settings, &state, address)?;
         let unfinished: Vec<ExperimentId> =
             engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect();
         let orphans = local_workers(&engine);
@@ -79,6 +86,7 @@ impl System {
         let (driver, thread) =
             Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
         driver.metrics().pending("message", num_outstanding);
+        driver.metrics().set_insecure(settings.is_open_to_others(address.ip()));
         adopt(&driver, settings, orphans).await?;
         let live = Live::default();
         let logs = Logs::new(state.join("logs"));
@@ -102,9 +110,10 @@ impl System {
         tasks.spawn(own_log.clone().keep(shutdown.clone()));
         tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
-        let stop = shutdown.clone();
+        guard.keep(&tasks, &shutdown);
+        let (stop, guarded) = (shutdown.clone(), guard.clone());
         tasks.spawn(async move {
-            if let Err(error) = rpc::serve(listener, service).await {
+            if let Err(error) = rpc::serve(listener, service, &guarded).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "service failed");
                 stop.cancel();
             }
@@ -115,6 +124,7 @@ impl System {
             live,
             store,
             address,
+            guard,
             unfinished,
             shutdown,
             capacity,
@@ -156,10 +166,9 @@ impl System {
                 None => slurm.end_of(own.job()).await,
             };
             let local = self.local_launcher(profile.cpus_per_worker)?;
-            let url = || url_for_others(self.address);
             let launcher = LocalLauncher {
                 worker_binary: profile.worker_binary.clone().unwrap_or(local.worker_binary),
-                coordinator: profile.coordinator.clone().unwrap_or_else(url),
+                access: self.access_of_cluster(&profile)?,
                 wrapper: own.wrapper(&profile),
                 environment: own.environment(&profile, ends_at),
                 ..local
@@ -191,9 +200,8 @@ impl System {
                 logs.to_owned()
             }
         };
-        let url = || url_for_others(self.address);
         let start = Start {
-            coordinator: profile.coordinator.clone().unwrap_or_else(url),
+            access: self.access_of_cluster(profile)?,
             worker_binary,
             output,
             log: self.settings.log.clone(),
@@ -208,12 +216,16 @@ impl System {
         Ok(slurm)
     }
 
+    fn access_of_cluster(&self, profile: &Profile) -> anyhow::Result<WorkerAccess> {
+        Ok(self.guard.remote_worker_access(CLUSTER_ACCESS, profile.coordinator.as_deref())?)
+    }
+
     fn local_launcher(&self, threads_per_slot: u32) -> anyhow::Result<LocalLauncher> {
         Ok(LocalLauncher {
             worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
             wrapper: Vec::new(),
             environment: Vec::new(),
-            coordinator: format!("http://{}", self.address),
+            access: self.guard.local_worker_access()?,
             threads_per_slot,
             log: self.settings.log.clone(),
             log_format: self.settings.log_format,
@@ -253,15 +265,6 @@ impl System {
             Err(_) => anyhow::bail!("the driver thread panicked"),
         }
     }
-}
-
-/// The URL of a service for those on other machines.
-fn url_for_others(address: SocketAddr) -> String {
-    if !address.ip().is_unspecified() {
-        return format!("http://{address}");
-    }
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("http://{}:{}", name.trim(), address.port())
 }
 
 /// Tells the engine what is different since the journal was written: rules, projects, and the local workers

@@ -28,7 +28,7 @@ const REFRESH: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
     let submission = arguments.manifest.as_deref().map(read).transpose()?;
-    let settings = Settings::load(&arguments.settings, std::env::vars())?;
+    let settings = Settings::load(&arguments.settings, std::env::vars())?.of_one_process();
     // The terminal belongs to the progress view; warnings still come through.
     hold_lines();
     install("coordinator", "warn", settings.log_format);

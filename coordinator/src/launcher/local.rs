@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use muster_common::access::{self, ACCESS_VARIABLE};
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat};
 use muster_common::time::Timestamp;
@@ -13,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::WorkerAccess;
 use crate::driver::Driver;
 use crate::engine::{Event, LossCause};
 use crate::live::Live;
@@ -36,8 +38,8 @@ pub struct LocalLauncher {
     pub wrapper: Vec<String>,
     /// More variables for the workers' environment.
     pub environment: Vec<(String, String)>,
-    /// URL of the coordinator.
-    pub coordinator: String,
+    /// URL of the coordinator, and how workers get in.
+    pub access: WorkerAccess,
     /// Compute threads of each worker.
     pub threads_per_slot: u32,
     /// Log filter of the workers.
@@ -102,9 +104,14 @@ impl LocalLauncher {
                 command
             }
         };
+        // What the user has set is for clients.
+        for name in access::VARIABLES {
+            command.env_remove(name);
+        }
         command
             .arg("supervise")
-            .args(["--coordinator", &self.coordinator])
+            .args(["--coordinator", &self.access.url])
+            .envs(self.access.file.iter().map(|file| (ACCESS_VARIABLE, file)))
             .args(["--worker-id", worker.as_str()])
             .arg("--end-with-stdin")
             .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())

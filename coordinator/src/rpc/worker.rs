@@ -85,6 +85,8 @@ impl WorkerService for Workers {
                             let _gone = session.outgoing.send(Err(status)).await;
                         }
                     }
+                    // Its answers go nowhere: it was cut off, and is not to be heard either.
+                    () = session.outgoing.closed() => {}
                     () = session.service.shutdown.cancelled() => {}
                 }
                 session.service.live.disconnect(&session.worker, session.number);

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use muster_common::access::AccessFlags;
 use muster_common::id::{Generation, WorkerId};
 use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
 use muster_common::telemetry::{LogFormat, RunIds, foreign_line};
@@ -51,8 +52,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What a supervisor is told on its command line.
 #[derive(Debug, Clone)]
 pub struct SupervisorOptions {
-    /// URL of the coordinator.
-    pub coordinator: String,
+    /// How to get at the coordinator.
+    pub access: AccessFlags,
     /// Its name, new for every process.
     pub worker: WorkerId,
     /// End when standard input ends: the parent is gone.
@@ -60,6 +61,11 @@ pub struct SupervisorOptions {
     /// How long it may stay.
     pub allocation: Allocation,
 }
+
+/// The coordinator lets this worker not in, or is not the right one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
 
 /// Called in a runner: it dies with its supervisor, whatever it is doing.
 pub fn die_with_supervisor() -> std::io::Result<()> {
@@ -70,9 +76,10 @@ pub fn die_with_supervisor() -> std::io::Result<()> {
 pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let host = host::address_towards(&options.coordinator);
+    let access = session::find(&options.access)?;
+    let host = host::address_towards(&access.coordinator);
     let gpu = GpuMemory::of_slot().await;
-    let link = Link::open(options.coordinator.clone(), options.worker.clone());
+    let link = Link::open(options.access.clone(), options.worker.clone());
     let kept = KeptLines::begin(options.worker.clone());
     let mut supervisor = Supervisor {
         link,
@@ -94,7 +101,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     };
     let parent = parent_gone(options.end_with_stdin);
     tokio::pin!(parent);
-    let reason = loop {
+    let end = loop {
         let overdue_at = supervisor.deadline();
         let span = supervisor.span.clone();
         let step = tokio::select! {
@@ -103,24 +110,28 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
                 supervisor.take_message(message).instrument(span).await
             }
             () = sleep_until(overdue_at) => supervisor.overdue().instrument(span).await,
-            _ = interrupt.recv() => break "interrupted",
+            _ = interrupt.recv() => break Ok("interrupted"),
             _ = terminate.recv() => match supervisor.leaving {
                 None => {
                     supervisor.leave("the worker was terminated").await;
                     Ok(())
                 }
                 // Said again: whoever says it is in a hurry.
-                Some(_) => break "terminated",
+                Some(_) => break Ok("terminated"),
             },
-            () = &mut parent => break "its parent ended",
+            () = &mut parent => break Ok("its parent ended"),
         };
-        step?;
+        if let Err(error) = step {
+            break Err(error);
+        }
         if supervisor.may_leave() {
-            break "told to leave";
+            break Ok("told to leave");
         }
     };
     supervisor.runner.kill().await;
     supervisor.kept.finish().await;
+    // Whoever is not let in has nobody to say goodbye to.
+    let reason = end?;
     // Whoever started us may be gone already; the lease tells the rest.
     let goodbye = supervisor.link.goodbye(format!("the worker was {reason}"));
     let _late = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -398,6 +409,7 @@ impl Supervisor {
                 self.direct(generation, directive).await;
                 Ok(())
             }
+            FromCoordinator::Refused { reason } => Err(Refused(reason).into()),
             FromCoordinator::Abandon { generation } => {
                 if self.current.is_some_and(|run| run.generation == generation) {
                     self.abandon().await?;

@@ -8,6 +8,7 @@ pub mod step;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use muster_common::access;
 use muster_common::time::Timestamp;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -63,6 +64,10 @@ impl Slurm {
             VARIABLES.contains(&name.as_str())
                 || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
                 || profile.environment.contains(name)
+        };
+        // What the user has set to get in is for clients; the script names what workers have.
+        let is_passed = |variable: &(String, String)| {
+            is_passed(variable) && !access::VARIABLES.contains(&variable.0.as_str())
         };
         let environment = environment.filter(is_passed).collect();
         Self { profile, start, identity, environment }

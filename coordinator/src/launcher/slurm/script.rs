@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 
+use muster_common::access::ACCESS_VARIABLE;
+
+use crate::access::WorkerAccess;
 use crate::launcher::cluster::{Identity, Order};
 use crate::launcher::profile::{Profile, ProfileError, SlotDevice};
 
@@ -13,8 +16,8 @@ const PATH: &str = "/_.-+=@:,~";
 /// What workers are started with, besides the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// URL of the coordinator, as the nodes reach it.
-    pub coordinator: String,
+    /// URL of the coordinator, as the nodes reach it, and how workers get in.
+    pub access: WorkerAccess,
     /// The worker program, as the nodes see it.
     pub worker_binary: PathBuf,
     /// Directory for what the jobs print.
@@ -121,7 +124,7 @@ fn body(
     };
     let worker = start.worker_binary.to_string_lossy();
     let exports = [
-        ("MUSTER_COORDINATOR", quoted("coordinator", &start.coordinator)?),
+        ("MUSTER_COORDINATOR", quoted("coordinator", &start.access.url)?),
         ("MUSTER_SLOT_DEVICE", quoted("device", device)?),
         ("MUSTER_THREADS_PER_SLOT", profile.cpus_per_worker.to_string()),
         ("MUSTER_DRAIN_SECONDS", profile.drain_seconds.to_string()),
@@ -138,6 +141,9 @@ fn body(
     // Slurm signals the workers themselves; the shell only waits for them.
     let mut lines = vec!["trap : TERM".to_owned()];
     lines.extend(exports.map(|(name, value)| format!("export {name}={value}")));
+    if let Some(file) = &start.access.file {
+        lines.push(format!("export {ACCESS_VARIABLE}={}", quoted("access", &file.to_string_lossy())?));
+    }
     lines.push(format!("export MUSTER_ALLOCATION=\"{allocation}\""));
     // Older versions do not say it in the environment.
     lines.push("if [ -z \"${SLURM_JOB_END_TIME:-}\" ]; then".to_owned());
@@ -178,7 +184,10 @@ mod tests {
 
     fn start() -> Start {
         Start {
-            coordinator: "http://login1:7700".to_owned(),
+            access: WorkerAccess {
+                url: "https://login1:7700".to_owned(),
+                file: Some("/home/u/it's state/access/slurm.json".into()),
+            },
             worker_binary: "/opt/muster/muster-worker".into(),
             output: "/home/u/logs".into(),
             log: "info".to_owned(),
@@ -220,6 +229,8 @@ mod tests {
             "#SBATCH --array=0-2",
             "    export MUSTER_ALLOCATION=\"muster-010101010101-$((7 + SLURM_ARRAY_TASK_ID))\"",
             "    export MUSTER_SLOT_DEVICE='cuda:0'",
+            "    export MUSTER_COORDINATOR='https://login1:7700'",
+            r"    export MUSTER_ACCESS='/home/u/it'\''s state/access/slurm.json'",
         ] {
             assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}\n{text}");
         }
