@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use muster_coordinator::access::WorkerAccess;
 use muster_coordinator::launcher::cluster::Identity;
 use muster_coordinator::launcher::profile::Profile;
 use muster_coordinator::launcher::slurm::Slurm as Cluster;
@@ -203,7 +204,7 @@ fn slurm_keeps_what_every_cluster_has_to() {
             ..Profile::default()
         };
         let start = Start {
-            coordinator: "http://127.0.0.1:9".to_owned(),
+            access: WorkerAccess { url: "http://127.0.0.1:9".to_owned(), file: None },
             worker_binary: "/bin/true".into(),
             output: "/tmp".into(),
             log: "info".to_owned(),
