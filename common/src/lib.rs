@@ -3,6 +3,7 @@
 //!
 //! This crate knows no gRPC and no tensors.
 
+pub mod access;
 pub mod columnar;
 pub mod compute;
 pub mod digest;

@@ -1,5 +1,5 @@
 //! The coordinator, in the order in which things flow: a command line ([`cli`]) or a client ([`rpc`])
-//! brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
+//! whom [`access`] lets in brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`mod@curve`] how runs go, [`alarm`] when something is due,
 //! [`capacity`] how large a gang may be, [`launcher`] starts local workers, [`compaction`] tidies the metrics of
@@ -9,6 +9,7 @@
 //!
 //! Nothing here links libtorch.
 
+pub mod access;
 pub mod alarm;
 pub mod capacity;
 pub mod cli;

@@ -48,6 +48,7 @@ struct State {
     progress: BTreeMap<Generation, RunProgress>,
     /// Recent rates, to tell how fast things go while a run is between two messages.
     rates: VecDeque<(Instant, f64)>,
+    allocations: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -130,6 +131,16 @@ impl Live {
             tracing::warn!(%worker, "session does not keep up, cutting it");
             state.sessions.remove(worker);
         }
+    }
+
+    /// Notes what a cluster says about its allocations, for people.
+    pub fn set_allocations(&self, lines: Vec<String>) {
+        self.state().allocations = lines;
+    }
+
+    /// What a cluster says about its allocations; empty where there is no cluster.
+    pub fn allocations(&self) -> Vec<String> {
+        self.state().allocations.clone()
     }
 
     /// Notes how far a run is.

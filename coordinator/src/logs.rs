@@ -34,6 +34,11 @@ impl Logs {
         }
     }
 
+    /// Where the files are; it may not be there yet.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The file of workers that have no run.
     pub fn idle_file(&self) -> PathBuf {
         self.file(None)

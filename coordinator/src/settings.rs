@@ -2,7 +2,7 @@
 //! settings file (`--config`, else `muster.toml` in the working directory if it is there), defaults.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,11 +14,15 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::engine::line::ProjectPolicy;
+use crate::launcher::profile::{Profile, ProfileError};
 
 /// The settings file that is read when it is there.
 const FILE: &str = "muster.toml";
 /// Most slots taken by default: beyond this a laptop stops being usable.
 const SLOTS_DEFAULT_MAX: u32 = 4;
+
+/// The cluster that is known without a section: Slurm, as it is where nothing else is said.
+const SLURM: &str = "slurm";
 
 /// Largest weight of a project.
 const WEIGHT_MAX: u32 = 1000;
@@ -64,11 +68,42 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Write an event file of TensorBoard for every trial that has ended.
     pub tensorboard: bool,
+    /// What encrypts connections to `muster serve`.
+    #[serde(deserialize_with = "read_tls")]
+    pub tls: Tls,
+    /// A certificate of the user's (PEM), and those that vouch for it.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key (PEM), a private file.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
+    /// Ask everybody for a token; absent: where connections are encrypted.
+    #[serde(default)]
+    pub tokens: Option<bool>,
+    /// URL under which other machines reach `muster serve`; absent: its address, or this machine's name.
+    #[serde(default)]
+    pub advertise: Option<String>,
     /// Listen on other addresses than this machine's own without token and TLS.
     pub insecure: bool,
+    /// The cluster that workers come from, by the name of its section, or a file with the same keys; absent:
+    /// workers are local, or dial in by themselves.
+    #[serde(default)]
+    pub cluster: Option<String>,
+    /// Clusters by name; only in the file.
+    #[serde(default)]
+    pub clusters: BTreeMap<String, Profile>,
     /// What projects may use, by name; only in the file.
     #[serde(default)]
     pub projects: BTreeMap<ProjectName, ProjectPolicy>,
+}
+
+/// What encrypts connections to `muster serve`, besides a certificate of the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Tls {
+    /// Nothing
+    Off,
+    /// A certificate that it makes, signed by an authority in its state directory
+    Auto,
 }
 
 /// Flags that override everything else. Absent ones override nothing.
@@ -93,6 +128,9 @@ pub struct SettingsFlags {
     /// The worker program
     #[arg(long, value_name = "FILE")]
     pub worker_binary: Option<PathBuf>,
+    /// Get workers from a cluster: `slurm`, the name of a section of the settings file, or a file
+    #[arg(long, value_name = "NAME", conflicts_with = "slots")]
+    pub cluster: Option<String>,
     /// Log filter of coordinator and workers
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -117,10 +155,29 @@ pub enum SettingsError {
         /// What is legal.
         mend: &'static str,
     },
+    /// What is said about a cluster.
+    #[error("cluster {name}: {problem}")]
+    Cluster {
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        problem: ProfileError,
+    },
+    /// There is no such cluster.
+    #[error(
+        "settings: there is no cluster `{name}`; known: {known}. Write a section [clusters.{name}] into the \
+         settings file, or name a file that ends in .toml (configs/clusters has examples)"
+    )]
+    UnknownCluster {
+        /// As given.
+        name: String,
+        /// All there are.
+        known: String,
+    },
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 22] = [
     "state",
     "store",
     "store_endpoint",
@@ -131,11 +188,17 @@ const KEYS: [&str; 16] = [
     "slots",
     "threads_per_slot",
     "worker_binary",
+    "cluster",
     "max_slots",
     "lease_seconds",
     "log",
     "log_format",
     "tensorboard",
+    "tls",
+    "tls_cert",
+    "tls_key",
+    "tokens",
+    "advertise",
     "insecure",
 ];
 
@@ -143,6 +206,14 @@ impl Settings {
     /// Reads all levels. `environment` is the process environment, handed in so that tests need not
     /// change it.
     pub fn load(
+        flags: &SettingsFlags,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, SettingsError> {
+        Self::read(flags, environment)?.checked()
+    }
+
+    /// Reads all levels; what is read may be out of range or unsafe until it is [`Settings::checked`].
+    pub fn read(
         flags: &SettingsFlags,
         environment: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, SettingsError> {
@@ -164,6 +235,7 @@ impl Settings {
             ("log", "info"),
             ("log_format", "text"),
             ("tensorboard", "false"),
+            ("tls", "off"),
             ("insecure", "false"),
         ];
         for (key, value) in defaults {
@@ -185,12 +257,42 @@ impl Settings {
             .and_then(|b| {
                 b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
             })
+            .and_then(|b| b.set_override_option("cluster", flags.cluster.clone()))
             .and_then(|b| b.set_override_option("log", flags.log.clone()))
             .and_then(|b| b.set_override_option("log_format", flags.log_format.clone()))
             .and_then(config::ConfigBuilder::<config::builder::DefaultState>::build)
             .and_then(Config::try_deserialize)
             .map_err(SettingsError::Config)?;
-        settings.checked()
+        settings.with_cluster_file()
+    }
+
+    /// Reads the cluster from its file, where a file is named.
+    fn with_cluster_file(mut self) -> Result<Self, SettingsError> {
+        let Some(name) = self.cluster.clone().filter(|name| is_file(name)) else {
+            return Ok(self);
+        };
+        let file = File::new(&name, FileFormat::Toml).required(true);
+        let profile = Config::builder()
+            .add_source(file)
+            .build()
+            .and_then(Config::try_deserialize)
+            .map_err(SettingsError::Config)?;
+        self.clusters.insert(name, profile);
+        Ok(self)
+    }
+
+    /// The cluster that workers come from.
+    pub fn profile(&self) -> Result<Option<Profile>, SettingsError> {
+        let Some(name) = &self.cluster else { return Ok(None) };
+        if let Some(profile) = self.clusters.get(name) {
+            return Ok(Some(profile.clone()));
+        }
+        if name == SLURM {
+            return Ok(Some(Profile::default()));
+        }
+        let mut known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
+        known.push(SLURM);
+        Err(SettingsError::UnknownCluster { name: name.clone(), known: known.join(", ") })
     }
 
     /// Refuses values that are out of range or unsafe.
@@ -204,6 +306,12 @@ impl Settings {
             let value = self.slots.to_string();
             return Err(SettingsError::Range { name: "slots", value, mend: "write 0 to 1024" });
         }
+        for (name, profile) in &self.clusters {
+            if let Err(problem) = profile.clone().checked() {
+                return Err(SettingsError::Cluster { name: name.clone(), problem });
+            }
+        }
+        self.profile()?;
         for (name, policy) in &self.projects {
             if !(1..=WEIGHT_MAX).contains(&policy.weight) || policy.max_slots == Some(0) {
                 let value = format!("{policy:?} for {name}");
@@ -211,13 +319,60 @@ impl Settings {
                 return Err(SettingsError::Range { name: "projects", value, mend });
             }
         }
-        if !self.listen.ip().is_loopback() && !self.insecure {
-            let value = self.listen.to_string();
-            let mend = "anybody who reaches this address could run trainings; \
-                        listen on 127.0.0.1, or set insecure = true if the network is your own";
-            return Err(SettingsError::Range { name: "listen", value, mend });
-        }
+        self.check_access()?;
         Ok(self)
+    }
+
+    fn check_access(&self) -> Result<(), SettingsError> {
+        let range = |name, value, mend| Err(SettingsError::Range { name, value, mend });
+        let named = [&self.tls_cert, &self.tls_key].map(Option::is_some);
+        if named[0] != named[1] {
+            let name = if named[0] { "tls_key" } else { "tls_cert" };
+            return range(name, "missing".to_owned(), "name the certificate and its key");
+        }
+        if named[0] && self.tls == Tls::Auto {
+            let mend = "it makes a certificate, and tls_cert names one: leave one of them out";
+            return range("tls", "auto".to_owned(), mend);
+        }
+        let is_url = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+        if let Some(url) = self.advertise.as_deref().filter(|url| !is_url(url)) {
+            return range("advertise", url.to_owned(), "write https://HOST:PORT");
+        }
+        if self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        if self.is_open_to_others(self.listen.ip()) && !self.insecure {
+            let mend = "anybody who reaches this address could run trainings; `--tls auto` (tls = \"auto\") \
+                        encrypts connections and asks for tokens, --tls-cert and --tls-key do so with a \
+                        certificate of your own; or listen on 127.0.0.1; or, if the network is your own, \
+                        set insecure = true";
+            return range("listen", self.listen.to_string(), mend);
+        }
+        if self.tokens == Some(true) && !self.is_encrypted() {
+            let mend = "they would travel in clear text; set tls = \"auto\"";
+            return range("tokens", "true".to_owned(), mend);
+        }
+        Ok(())
+    }
+
+    /// Whether connections to `muster serve` are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls == Tls::Auto || self.tls_cert.is_some()
+    }
+
+    /// Whether `muster serve` asks for tokens.
+    pub fn asks_for_tokens(&self) -> bool {
+        self.tokens.unwrap_or_else(|| self.is_encrypted())
+    }
+
+    /// Whether anybody who reaches an address may call, or listen in.
+    pub fn is_open_to_others(&self, listen: IpAddr) -> bool {
+        !listen.is_loopback() && !(self.is_encrypted() && self.asks_for_tokens())
+    }
+
+    /// For a coordinator that is the whole system in one process: nobody else is to call.
+    pub fn of_one_process(self) -> Self {
+        Self { tls: Tls::Off, tls_cert: None, tls_key: None, tokens: Some(false), ..self }
     }
 
     /// The store with everything about it but credentials; refuses what cannot be one.
@@ -262,6 +417,15 @@ impl Settings {
     }
 }
 
+/// As [`read_log_format`].
+fn read_tls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tls, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "off" => Ok(Tls::Off),
+        "auto" => Ok(Tls::Auto),
+        other => Err(D::Error::custom(format!("tls is `{other}`; write auto or off"))),
+    }
+}
+
 /// Names the formats there are, which `config` does not.
 fn read_log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogFormat, D::Error> {
     let name = String::deserialize(deserializer)?;
@@ -272,6 +436,11 @@ fn read_log_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LogForm
 /// Resolves a path against the working directory, for children that may have another one.
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Whether a cluster is named by a file.
+fn is_file(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "toml")
 }
 
 #[cfg(test)]
@@ -313,7 +482,16 @@ mod tests {
         assert!(error.contains("xml") && error.contains("json"), "{error}");
         let open = [("MUSTER_LISTEN", "0.0.0.0:7700")];
         let error = load(&SettingsFlags::default(), &open).unwrap_err().to_string();
-        assert!(error.contains("127.0.0.1"), "{error}");
+        assert!(error.contains("127.0.0.1") && error.contains("--tls auto"), "{error}");
+        let open = [("MUSTER_LISTEN", "0.0.0.0:7700"), ("MUSTER_TLS", "auto")];
+        assert!(load(&SettingsFlags::default(), &open).unwrap().asks_for_tokens());
+        let halves = [("MUSTER_TOKENS", "false"), ("MUSTER_TLS_CERT", "a.pem")];
+        for half in halves {
+            assert!(
+                load(&SettingsFlags::default(), &[open[0], open[1], half]).is_err(),
+                "{half:?}"
+            );
+        }
         let allowed = [("MUSTER_LISTEN", "0.0.0.0:7700"), ("MUSTER_INSECURE", "true")];
         assert!(load(&SettingsFlags::default(), &allowed).is_ok());
     }
@@ -329,6 +507,44 @@ mod tests {
         }
         let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
         assert_eq!(load(&flags, &[]).unwrap(), load(&SettingsFlags::default(), &[]).unwrap());
+    }
+
+    #[test]
+    fn a_cluster_is_a_section_or_a_file_and_a_mistake_in_it_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = directory.path().join("settings.toml");
+        std::fs::write(&settings, "[clusters.big]\nnodes = 2\n").unwrap();
+        let with = |cluster: &str| SettingsFlags {
+            config: Some(settings.clone()),
+            cluster: Some(cluster.to_owned()),
+            ..SettingsFlags::default()
+        };
+        let nodes =
+            |cluster: &str| load(&with(cluster), &[]).unwrap().profile().unwrap().unwrap().nodes;
+        assert_eq!((nodes("big"), nodes("slurm")), (2, 1));
+        let file = directory.path().join("own.toml");
+        std::fs::write(&file, "nodes = 3\n").unwrap();
+        assert_eq!(nodes(file.to_str().unwrap()), 3);
+        let error = load(&with("huge"), &[]).unwrap_err().to_string();
+        assert!(error.contains("big, slurm"), "{error}");
+        std::fs::write(&file, "nodes = 0\n").unwrap();
+        let error = load(&with(file.to_str().unwrap()), &[]).unwrap_err().to_string();
+        assert!(error.contains("own.toml: nodes is 0"), "{error}");
+        assert_eq!(load(&SettingsFlags::default(), &[]).unwrap().profile().unwrap(), None);
+    }
+
+    #[test]
+    fn the_example_of_a_cluster_holds_every_key_with_its_default() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/clusters/slurm.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for key in Profile::KEYS {
+            let line = format!("{key} = ");
+            let named = |text: &str| text.trim_start_matches("# ").starts_with(&line);
+            assert!(text.lines().any(named), "configs/clusters/slurm.toml lacks {key}");
+        }
+        let cluster = Some(file.display().to_string());
+        let flags = SettingsFlags { cluster, ..SettingsFlags::default() };
+        assert_eq!(load(&flags, &[]).unwrap().profile().unwrap(), Some(Profile::default()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Guard, WorkerAccess};
 use crate::alarm::ring;
 use crate::capacity::Capacity;
 use crate::compaction::Compactor;
@@ -17,6 +18,13 @@ use crate::driver::{Driver, DriverThread, Stopped};
 use crate::effect::perform_all;
 use crate::engine::{Engine, Event, LossCause, RULES};
 use crate::journal::Journal;
+use crate::launcher::cluster::Order;
+use crate::launcher::keeper::Keeper;
+use crate::launcher::profile::{ClusterKind, Profile};
+use crate::launcher::record::Record;
+use crate::launcher::slurm::Slurm;
+use crate::launcher::slurm::script::Start;
+use crate::launcher::slurm::step::OwnAllocation;
 use crate::launcher::{LOCAL_PREFIX, LocalLauncher, find_worker};
 use crate::lease::watch_leases;
 use crate::live::Live;
@@ -24,6 +32,9 @@ use crate::logs::Logs;
 use crate::own_log::OwnLog;
 use crate::rpc::{self, Service};
 use crate::settings::{Settings, absolute};
+
+/// Name of the access file of workers in allocations of a cluster.
+const CLUSTER_ACCESS: &str = "slurm";
 
 /// A running coordinator.
 #[derive(Debug)]
@@ -36,6 +47,8 @@ pub struct System {
     pub store: String,
     /// Where the service listens.
     pub address: SocketAddr,
+    /// What it asks of those who call.
+    pub guard: Guard,
     /// Experiments that had not ended when the journal was opened, oldest first.
     pub unfinished: Vec<ExperimentId>,
     /// Set when the system is to stop.
@@ -59,6 +72,7 @@ impl System {
         let store = store.url().to_owned();
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
+        let guard = Guard::open(settings, &state, address)?;
         let unfinished: Vec<ExperimentId> =
             engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect();
         let orphans = local_workers(&engine);
@@ -72,6 +86,7 @@ impl System {
         let (driver, thread) =
             Driver::start(journal, engine, effects).context("cannot start the driver thread")?;
         driver.metrics().pending("message", num_outstanding);
+        driver.metrics().set_insecure(settings.is_open_to_others(address.ip()));
         adopt(&driver, settings, orphans).await?;
         let live = Live::default();
         let logs = Logs::new(state.join("logs"));
@@ -95,9 +110,10 @@ impl System {
         tasks.spawn(own_log.clone().keep(shutdown.clone()));
         tasks.spawn(compactor.clone().keep(shutdown.clone()));
         tasks.spawn(stop_with(driver.changes(), shutdown.clone()));
-        let stop = shutdown.clone();
+        guard.keep(&tasks, &shutdown);
+        let (stop, guarded) = (shutdown.clone(), guard.clone());
         tasks.spawn(async move {
-            if let Err(error) = rpc::serve(listener, service).await {
+            if let Err(error) = rpc::serve(listener, service, &guarded).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "service failed");
                 stop.cancel();
             }
@@ -108,6 +124,7 @@ impl System {
             live,
             store,
             address,
+            guard,
             unfinished,
             shutdown,
             capacity,
@@ -130,22 +147,99 @@ impl System {
         Ok(Capacity::local(&self.settings).check(slots, 0)?)
     }
 
-    /// Starts the local workers; returns how many. Each keeps being started again until the end.
-    pub fn launch_local(&self) -> anyhow::Result<u32> {
-        let (num_slots, threads_per_slot) = self.settings.local_capacity_here();
-        self.capacity.plan(num_slots);
-        let launcher = LocalLauncher {
+    /// Starts workers: here, inside the allocation that this process runs in if `is_own` (workers and
+    /// allocations end with this process), or has them come from a cluster, as the settings say. Returns how
+    /// many start at once.
+    pub async fn launch(&self, is_own: bool) -> anyhow::Result<u32> {
+        let Some(profile) = self.settings.profile()? else {
+            let (num_slots, threads) = self.settings.local_capacity_here();
+            let launcher = self.local_launcher(threads)?;
+            return Ok(self.launch_local(launcher, num_slots));
+        };
+        let ClusterKind::Slurm = profile.kind;
+        let record = Record::open(&absolute(&self.settings.state))?;
+        let slurm = self.slurm(&profile, &record)?;
+        let variable = |name: &str| std::env::var(name).ok();
+        if let Some(own) = OwnAllocation::of_environment(&profile, variable).filter(|_| is_own) {
+            let ends_at = match own.ends_at() {
+                Some(at) => Some(at),
+                None => slurm.end_of(own.job()).await,
+            };
+            let local = self.local_launcher(profile.cpus_per_worker)?;
+            let launcher = LocalLauncher {
+                worker_binary: profile.worker_binary.clone().unwrap_or(local.worker_binary),
+                access: self.access_of_cluster(&profile)?,
+                wrapper: own.wrapper(&profile),
+                environment: own.environment(&profile, ends_at),
+                ..local
+            };
+            return Ok(self.launch_local(launcher, own.num_workers()));
+        }
+        self.capacity.plan(profile.max_slots());
+        if self.address.ip().is_loopback() && profile.coordinator.is_none() {
+            tracing::warn!("only workers on this machine reach {}; listen elsewhere", self.address);
+        }
+        let keeper = Keeper::new(slurm, record, &profile, self.driver.clone(), self.live.clone());
+        self.tasks.spawn(keeper.keep(is_own, self.shutdown.clone()));
+        Ok(0)
+    }
+
+    /// The cluster, for workers that dial in here.
+    fn slurm(&self, profile: &Profile, record: &Record) -> anyhow::Result<Slurm> {
+        let worker_binary = match &profile.worker_binary {
+            Some(path) => path.clone(),
+            None => absolute(&find_worker(self.settings.worker_binary.as_deref())?),
+        };
+        let output = match &profile.output {
+            Some(path) => path.clone(),
+            None => {
+                let logs = self.logs.directory();
+                // Slurm makes no directories, and fails a job whose output it cannot open.
+                std::fs::create_dir_all(logs)
+                    .with_context(|| format!("cannot make {}", logs.display()))?;
+                logs.to_owned()
+            }
+        };
+        let start = Start {
+            access: self.access_of_cluster(profile)?,
+            worker_binary,
+            output,
+            log: self.settings.log.clone(),
+            log_format: self.settings.log_format.name().to_owned(),
+        };
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let slurm = Slurm::new(profile.clone(), start, record.identity().clone(), environment);
+        // What cannot be written into a script is said now, not when the first one is made.
+        slurm.script(Order { first: 1, count: 1 })?;
+        Ok(slurm)
+    }
+
+    fn access_of_cluster(&self, profile: &Profile) -> anyhow::Result<WorkerAccess> {
+        Ok(self.guard.remote_worker_access(CLUSTER_ACCESS, profile.coordinator.as_deref())?)
+    }
+
+    fn local_launcher(&self, threads_per_slot: u32) -> anyhow::Result<LocalLauncher> {
+        Ok(LocalLauncher {
             worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
-            coordinator: format!("http://{}", self.address),
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+            access: self.guard.local_worker_access()?,
             threads_per_slot,
             log: self.settings.log.clone(),
             log_format: self.settings.log_format,
             driver: self.driver.clone(),
             live: self.live.clone(),
             logs: self.logs.clone(),
-        };
+        })
+    }
+
+    /// Each keeps being started again until the end.
+    fn launch_local(&self, launcher: LocalLauncher, num_slots: u32) -> u32 {
+        self.capacity.plan(num_slots);
         launcher.start(num_slots, &self.shutdown, &self.tasks);
-        Ok(num_slots)
+        num_slots
     }
 
     /// The file with what workers said while they had nothing to do, their start included.

@@ -8,6 +8,7 @@
 mod codec;
 #[cfg(feature = "convert")]
 pub mod convert;
+pub mod dial;
 
 /// Version of the worker session, compared at Hello.
 pub const PROTOCOL_VERSION: u32 = 2;

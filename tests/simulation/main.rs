@@ -169,6 +169,8 @@ impl Simulation {
             match action {
                 Action::StartRun { spec, worker } => {
                     let run = &self.live.runs()[&spec.generation];
+                    let leaves = self.live.workers().get(&worker).is_some_and(|w| w.draining);
+                    assert!(!leaves, "a worker that is about to leave is given a run");
                     let rank = run.rank_of(&worker).unwrap();
                     assert_eq!(spec.gang.as_ref().map_or(0, |gang| gang.rank), rank);
                     let paused = self.live.experiment(&spec.experiment).unwrap().paused;
@@ -420,6 +422,13 @@ impl Simulation {
             21 | 22 => self.wait(),
             23 | 24 => self.say_too_late(),
             25..=29 => self.wish(),
+            30 => {
+                if let Some(worker) = self.pick(&workers) {
+                    self.see("drained");
+                    let reason = "its time is over".to_owned();
+                    self.apply(Event::WorkerDraining { worker, reason });
+                }
+            }
             _ => {
                 self.deliver();
             }

@@ -1,6 +1,7 @@
 //! Shared by the system tests: real processes in temporary directories, and how a test that cannot
 //! run says so.
 
+pub mod cluster;
 pub mod gang;
 pub mod gradient;
 pub mod hosts;
@@ -10,6 +11,7 @@ pub mod proxy;
 pub mod s3;
 pub mod sample;
 pub mod service;
+pub mod slurm;
 pub mod snapshot;
 
 /// Reports a test as skipped. The runner of the tests counts these lines, and refuses in CI every

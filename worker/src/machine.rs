@@ -13,8 +13,11 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Its name, for people and for rows of metrics.
+/// Its name, for people and for rows of metrics: that which Slurm knows it by, where there is one.
 pub(crate) fn host_name() -> String {
+    if let Ok(name) = std::env::var("SLURMD_NODENAME") {
+        return name;
+    }
     fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

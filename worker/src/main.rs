@@ -5,12 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use muster_common::access::AccessFlags;
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
 use muster_worker::predict::{Predictor, Text};
-use muster_worker::supervisor::{SupervisorOptions, die_with_supervisor, supervise};
+use muster_worker::supervisor::{
+    Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
+};
 use muster_worker::{collective, predict, runner};
+
+/// Exit code of a worker that the coordinator does not let in, or that finds another one in its place.
+const REFUSED: u8 = 4;
 
 /// Worker of Muster: one process per slot
 #[derive(Debug, Parser)]
@@ -24,9 +30,15 @@ struct Arguments {
 enum Command {
     /// Offer a slot to a coordinator
     Supervise {
-        /// URL of the coordinator
+        /// URL of the coordinator; without it, that of the access file
         #[arg(long, value_name = "URL", env = "MUSTER_COORDINATOR")]
-        coordinator: String,
+        coordinator: Option<String>,
+        /// Access file with URL, fingerprint and token
+        #[arg(long, value_name = "FILE", env = "MUSTER_ACCESS")]
+        access: Option<PathBuf>,
+        /// What the coordinator's certificate is known by, sha256:...
+        #[arg(long, value_name = "FINGERPRINT", env = "MUSTER_FINGERPRINT")]
+        fingerprint: Option<String>,
         /// Name of this process; never used twice
         #[arg(long, value_name = "NAME")]
         worker_id: Option<WorkerId>,
@@ -67,10 +79,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let outcome = match arguments.command {
-        Command::Supervise { coordinator, worker_id, end_with_stdin } => {
+        Command::Supervise { coordinator, access, fingerprint, worker_id, end_with_stdin } => {
+            let access = AccessFlags { coordinator, fingerprint, file: access };
             hold_lines();
             install("supervisor", &filter, format);
-            start(coordinator, worker_id, end_with_stdin)
+            start(access, worker_id, end_with_stdin)
         }
         Command::Runner => {
             install("runner", &filter, format);
@@ -90,26 +103,44 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if error.downcast_ref::<Refused>().is_some() {
+                return ExitCode::from(REFUSED);
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn start(
-    coordinator: String,
+    access: AccessFlags,
     worker_id: Option<WorkerId>,
     end_with_stdin: bool,
 ) -> anyhow::Result<()> {
     let worker = match worker_id {
         Some(worker) => worker,
-        None => format!("worker-{}-{}", Timestamp::now().0, std::process::id()).parse()?,
+        None => new_name()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let options = SupervisorOptions { coordinator, worker, end_with_stdin };
+    let allocation = Allocation::of_environment()?;
+    let options = SupervisorOptions { access, worker, end_with_stdin, allocation };
     let outcome = runtime.block_on(supervise(options));
     // A thread that waits for standard input must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// A name that no process had before. Where a cluster has started this one, it begins with the name of the
+/// allocation, so that the coordinator knows whose worker it is.
+fn new_name() -> anyhow::Result<WorkerId> {
+    let (now, pid) = (Timestamp::now().0, std::process::id());
+    let name = match std::env::var("MUSTER_ALLOCATION") {
+        Ok(allocation) => {
+            let task = std::env::var("SLURM_PROCID").unwrap_or_else(|_| "0".to_owned());
+            format!("{allocation}-{task}-{now}-{pid}")
+        }
+        Err(_) => format!("worker-{now}-{pid}"),
+    };
+    Ok(name.parse()?)
 }
 
 fn check_collectives() -> anyhow::Result<()> {

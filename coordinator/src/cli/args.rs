@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::access::token_book::Scope;
 use crate::import::Dialect;
-use crate::settings::SettingsFlags;
+use crate::settings::{SettingsFlags, Tls};
 
 /// Distributed training and hyperparameter sweeps from one manifest
 #[derive(Debug, Parser)]
@@ -57,9 +58,59 @@ pub(super) enum Command {
     Fork(ForkArguments),
     /// Say whether store, disk, worker and GPUs are ready, and how to mend what is not
     Doctor(DoctorArguments),
+    /// Make, list and take away the tokens of a coordinator, on its machine
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// List, check, fetch and delete checkpoints in the store
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token, and print it or write an access file with it
+    Create {
+        /// What it is for; `muster token revoke` takes the name
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// What it opens
+        #[arg(long, value_name = "SCOPE", default_value = "user")]
+        scope: Scope,
+        /// How long it can be used: 90d, 12h, 30m, 45s, or never
+        #[arg(long, value_name = "TIME", default_value = "90d")]
+        expires: String,
+        /// Write an access file (URL, fingerprint and token) instead of printing the token
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// URL of the coordinator in the access file; without it, what it was started with
+        #[arg(long, value_name = "URL", requires = "output")]
+        url: Option<String>,
+        #[command(flatten)]
+        place: StateArguments,
+    },
+    /// List tokens; their secrets are not kept anywhere
+    Ls {
+        #[command(flatten)]
+        place: StateArguments,
+    },
+    /// Take a token away; what it has opened ends within a second
+    Revoke {
+        /// Name or tag
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        place: StateArguments,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StateArguments {
+    /// Settings file (TOML); without it `muster.toml` is read if it is there
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// State directory of the coordinator
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(super) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -248,6 +299,18 @@ pub(super) struct ServeArguments {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS")]
     pub(super) listen: Option<std::net::SocketAddr>,
+    /// Encrypt connections with a certificate that is made and kept in the state directory, and ask for tokens
+    #[arg(long, value_name = "auto|off", conflicts_with = "tls_cert")]
+    pub(super) tls: Option<Tls>,
+    /// Encrypt connections with this certificate (PEM), and ask for tokens
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Its key (PEM), a file that only you can read
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// URL under which other machines reach it
+    #[arg(long, value_name = "URL")]
+    pub(super) advertise: Option<String>,
     /// Start no local workers; others dial in
     #[arg(long, conflicts_with = "slots")]
     pub(super) no_workers: bool,
@@ -257,14 +320,16 @@ pub(super) struct ServeArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
-    /// URL of the coordinator
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "MUSTER_COORDINATOR",
-        default_value = "http://127.0.0.1:7700"
-    )]
-    pub(super) coordinator: String,
+    /// URL of the coordinator; without it, that of the access file, else http://127.0.0.1:7700
+    #[arg(long, value_name = "URL", env = "MUSTER_COORDINATOR")]
+    pub(super) coordinator: Option<String>,
+    /// Access file with URL, fingerprint and token; without it, that of a coordinator which was started here, else
+    /// ~/.config/muster/access.json
+    #[arg(long, value_name = "FILE", env = "MUSTER_ACCESS")]
+    pub(super) access: Option<PathBuf>,
+    /// What the coordinator's certificate is known by, sha256:...
+    #[arg(long, value_name = "FINGERPRINT", env = "MUSTER_FINGERPRINT")]
+    pub(super) fingerprint: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -3,23 +3,26 @@
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use muster_common::access::{self, Access, AccessFlags};
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::manifest::{Change, edited};
+use muster_proto::dial::{DialError, Line, dial};
 use muster_proto::v1;
 use muster_proto::v1::control_service_client::ControlServiceClient;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::args::{
     ClientArguments, ExperimentArguments, ForkArguments, LogsArguments, LsArguments,
     PriorityArguments, SubjectArguments, SubmitArguments, WhyArguments,
 };
-use super::exit::Exit;
+use super::exit::{Exit, Refused};
 use super::progress::Progress;
 use super::run::exit_of;
 use super::validate::read;
 use super::{number, stored_logs, table};
+use crate::access::owner_file;
 use crate::rpc::experiment_from_wire;
+use crate::settings::{Settings, SettingsFlags};
 use crate::view::{ExperimentView, TrialStateName};
 
 /// Time to reach the coordinator.
@@ -29,24 +32,45 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Largest message: a view of ten thousand trials takes a few megabytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-pub(super) type Client = ControlServiceClient<Channel>;
+pub(super) type Client = ControlServiceClient<Line>;
 
 pub(super) async fn connect(arguments: &ClientArguments) -> anyhow::Result<Client> {
-    let url = &arguments.coordinator;
-    let endpoint = Endpoint::from_shared(url.clone())
-        .with_context(|| format!("`{url}` is no URL; write http://HOST:PORT"))?
-        .connect_timeout(CONNECT);
-    let channel = endpoint.connect().await.map_err(|error| {
-        anyhow!(error).context(format!(
+    let access = access_of(arguments)?;
+    let line = dial(&access, |endpoint| endpoint.connect_timeout(CONNECT));
+    let line = line.await.map_err(|error| match error {
+        DialError::Silent { url, source } => anyhow!(source).context(format!(
             "no coordinator answers at {url}; start one with `muster serve` or name it with --coordinator"
-        ))
+        )),
+        other => anyhow!(other),
     })?;
-    Ok(Client::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    Ok(Client::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// As named; else that of a coordinator which was started in this directory, else the user's.
+fn access_of(arguments: &ClientArguments) -> anyhow::Result<Access> {
+    let environment = |name: &str| std::env::var(name).ok();
+    // Settings that cannot be used are no hint where a coordinator is, and nothing more is asked of them.
+    let settings = Settings::read(&SettingsFlags::default(), std::env::vars()).ok();
+    let owner = settings.map(|settings| owner_file(&settings.state));
+    let files: Vec<_> = owner.into_iter().chain(access::home_file(environment)).collect();
+    let mut flags = AccessFlags {
+        coordinator: arguments.coordinator.clone(),
+        fingerprint: arguments.fingerprint.clone(),
+        file: arguments.access.clone(),
+    };
+    let is_named = flags.coordinator.is_some() || flags.file.is_some();
+    if !is_named && !files.iter().any(|file| file.is_file()) {
+        flags.coordinator = Some(access::DEFAULT_URL.to_owned());
+    }
+    Ok(Access::find(&flags, &files, environment)?)
 }
 
 /// The coordinator's words, without the transport's.
 pub(super) fn said(status: &Status) -> anyhow::Error {
     match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => {
+            anyhow!(Refused(status.message().to_owned()))
+        }
         Code::Unavailable | Code::Unknown | Code::Cancelled => {
             anyhow!("the coordinator went away: {}", status.message())
         }
@@ -123,8 +147,8 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
             println!("    {}", view.reason);
         }
     }
-    for host in response.hosts_aside {
-        println!("{host}");
+    for line in response.hosts_aside.into_iter().chain(response.allocations) {
+        println!("{line}");
     }
     Ok(Exit::Done)
 }

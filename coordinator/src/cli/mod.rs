@@ -17,6 +17,7 @@ mod serve;
 mod stored_logs;
 mod summary;
 mod table;
+mod token;
 mod validate;
 
 use std::process::ExitCode;
@@ -67,6 +68,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Prioritize(arguments) => client::prioritize(arguments).await,
         Command::Fork(arguments) => client::fork(arguments).await,
         Command::Doctor(arguments) => doctor::doctor(arguments).await,
+        Command::Token(command) => token::token(command),
         Command::Checkpoints(command) => checkpoints::checkpoints(command).await,
     }
 }

@@ -28,14 +28,19 @@ const REFRESH: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
     let submission = arguments.manifest.as_deref().map(read).transpose()?;
-    let settings = Settings::load(&arguments.settings, std::env::vars())?;
+    let settings = Settings::load(&arguments.settings, std::env::vars())?.of_one_process();
     // The terminal belongs to the progress view; warnings still come through.
     hold_lines();
     install("coordinator", "warn", settings.log_format);
     if let Some(submission) = &submission {
         Capacity::local(&settings).check(submission.manifest.resources.slots, 0)?;
     }
-    let system = System::start(&settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    // Workers of a cluster come back to a coordinator that was started again, at the same address.
+    let listen = match settings.cluster {
+        Some(_) => settings.listen,
+        None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    };
+    let system = System::start(&settings, listen).await?;
     let outcome = attend(&system, submission, &arguments).await;
     let stopped = system.stop().await;
     // Why the driver is gone says more than that it is.
@@ -63,7 +68,7 @@ async fn attend(
     if let Some(id) = &wanted {
         system.check_slots(id).await?;
     }
-    let num_slots = system.launch_local()?;
+    let num_slots = system.launch(true).await?;
     wait_for_workers(system, num_slots).await?;
     let id = match (wanted, submission) {
         (Some(id), _) => {
@@ -114,6 +119,9 @@ fn interrupted(progress: &mut Progress, arguments: &RunArguments, id: &Experimen
 /// The line that goes on with an experiment when copied: same program, same journal.
 fn resume_command(arguments: &RunArguments, id: &ExperimentId) -> String {
     let mut command = format!("{} run --resume {id}", program());
+    if let Some(cluster) = &arguments.settings.cluster {
+        command += &format!(" --cluster {cluster}");
+    }
     for (flag, path) in
         [("--config", &arguments.settings.config), ("--state", &arguments.settings.state)]
     {

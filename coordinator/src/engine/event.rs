@@ -79,6 +79,13 @@ pub enum Event {
         /// The machine it runs on, for people.
         host: String,
     },
+    /// A worker is about to leave: its time is nearly over, or somebody wants its place.
+    WorkerDraining {
+        /// Who.
+        worker: WorkerId,
+        /// Why, for people.
+        reason: String,
+    },
     /// A worker is gone.
     WorkerLost {
         /// Who.

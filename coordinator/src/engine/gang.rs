@@ -154,6 +154,8 @@ impl Engine {
             LossCause::Left { reason } => (reason.clone(), !self.has_classes()),
             LossCause::CoordinatorRestarted => ("the coordinator restarted".to_owned(), false),
         };
+        // It was known that it would go; that it had no time to say so is nobody's fault.
+        let counts = counts && !worker.draining;
         let Some(run) = self.runs.get_mut(&generation) else { return };
         let Some(rank) = run.rank_of(id) else { return };
         if let Some(member) = run.member_mut(rank) {

@@ -3,12 +3,13 @@
 //!
 //! Reading order: [`event`], [`action`], [`experiment`], [`trial`], [`run`], [`table`] (what holds
 //! them), `schedule` (who gets a free slot) with `placement`, `gang` (what happens to the ranks of
-//! a run), `report` (what a run's words change), `pruning` and [`population`] (what results mean
-//! for trials), `failure` and [`host`] (what failures mean), `timer` (what is waited for),
-//! [`saved`] (what a snapshot is made of).
+//! a run), `drain` (workers that are about to leave), `report` (what a run's words change), `pruning`
+//! and [`population`] (what results mean for trials), `failure` and [`host`] (what failures mean),
+//! `timer` (what is waited for), [`saved`] (what a snapshot is made of).
 
 pub mod action;
 pub mod decision;
+mod drain;
 pub mod event;
 pub mod experiment;
 pub(crate) mod failure;
@@ -95,14 +96,28 @@ pub struct Worker {
     pub host: String,
     /// What it does.
     pub run: Option<Generation>,
+    /// It is about to leave, and gets no new runs.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// What the scheduler asks of workers; those that work are of no kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WorkerKind {
+    /// It can be given a run.
+    Free,
+    /// It is about to leave.
+    Draining,
 }
 
 impl Row for Worker {
-    /// Free.
-    type Kind = ();
+    type Kind = WorkerKind;
 
-    fn kind(&self) -> Option<()> {
-        self.run.is_none().then_some(())
+    fn kind(&self) -> Option<WorkerKind> {
+        if self.draining {
+            return Some(WorkerKind::Draining);
+        }
+        self.run.is_none().then_some(WorkerKind::Free)
     }
 }
 
@@ -240,8 +255,11 @@ impl Engine {
             }
             Event::WorkerJoined { worker, host } => {
                 if !self.workers.contains_key(&worker) {
-                    self.workers.insert(worker, Worker { host, run: None });
+                    self.workers.insert(worker, Worker { host, run: None, draining: false });
                 }
+            }
+            Event::WorkerDraining { worker, reason } => {
+                self.drain(now, &worker, &reason, &mut actions);
             }
             Event::WorkerLost { worker, cause } => self.lose(now, &worker, &cause, &mut actions),
             Event::RunReported { generation, rank, sequence, report } => {

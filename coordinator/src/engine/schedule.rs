@@ -23,7 +23,7 @@ use super::experiment::{Best, Experiment, ExperimentEnd, Part, Phase};
 use super::placement::place;
 use super::run::{Run, RunKind};
 use super::trial::{Trial, TrialKind, TrialState};
-use super::{Action, Engine, Worker};
+use super::{Action, Engine, Worker, WorkerKind};
 use crate::sweep::asha::Promotion;
 use crate::sweep::sampler::{Observation, Proposal, needs_history, propose};
 
@@ -92,23 +92,24 @@ impl Engine {
 
     /// Workers that can be given a run, each with its host.
     pub(super) fn free_workers(&self) -> Vec<(WorkerId, String)> {
-        let free = self.workers.of(()).filter(|(_, worker)| !self.is_aside(&worker.host));
+        let free =
+            self.workers.of(WorkerKind::Free).filter(|(_, worker)| !self.is_aside(&worker.host));
         free.map(|(id, worker)| (id.clone(), worker.host.clone())).collect()
     }
 
     /// Number of workers that can be given a run.
     pub(super) fn num_free(&self) -> usize {
         if self.hosts.is_empty() {
-            return self.workers.count(());
+            return self.workers.count(WorkerKind::Free);
         }
-        self.workers.of(()).filter(|(_, worker)| !self.is_aside(&worker.host)).count()
+        self.workers.of(WorkerKind::Free).filter(|(_, worker)| !self.is_aside(&worker.host)).count()
     }
 
     /// Workers that have a run or can be given one.
     pub fn num_usable(&self) -> u32 {
-        let is_usable = |worker: &&Worker| !self.is_aside(&worker.host);
+        let is_usable = |worker: &&Worker| !worker.draining && !self.is_aside(&worker.host);
         let num_usable = if self.hosts.is_empty() {
-            self.workers.len()
+            self.workers.len() - self.workers.count(WorkerKind::Draining)
         } else {
             self.workers.values().filter(is_usable).count()
         };

@@ -40,7 +40,7 @@ impl Census {
             let counts = if name == "phase" { &mut census.experiments } else { &mut census.runs };
             counts.extend(values.iter().map(|value| (label(name, value), 0)));
         }
-        census.slots.extend(["free", "busy"].map(|state| (label("state", state), 0)));
+        census.slots.extend(["free", "busy", "draining"].map(|state| (label("state", state), 0)));
         let num_going = engine.experiments().filter(|experiment| !experiment.is_ended()).count();
         let mut num_older = num_going.saturating_sub(NAMED_MAX);
         for experiment in engine.experiments() {
@@ -60,7 +60,11 @@ impl Census {
             add(&mut census.runs, label("task", task_name(&run.task)), 1);
         }
         for worker in engine.workers().values() {
-            let state = if worker.run.is_some() { "busy" } else { "free" };
+            let state = match (&worker.run, worker.draining) {
+                (Some(_), _) => "busy",
+                (None, true) => "draining",
+                (None, false) => "free",
+            };
             add(&mut census.slots, label("state", state), 1);
         }
         census.num_hosts_aside =

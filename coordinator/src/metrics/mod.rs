@@ -52,6 +52,8 @@ pub struct Metrics {
     pub(crate) queue_wait: Histogram,
     pub(crate) slot_idle: Histogram,
     pub(crate) effects: Family<OneLabel, Gauge>,
+    refusals: Family<OneLabel, Counter>,
+    is_insecure: Gauge,
     counted: Gauges,
     registry: Arc<Mutex<Registry>>,
 }
@@ -91,6 +93,8 @@ impl Default for Metrics {
             queue_wait: Histogram::new(WAIT_SECONDS),
             slot_idle: Histogram::new(WAIT_SECONDS),
             effects: Family::default(),
+            refusals: Family::default(),
+            is_insecure: Gauge::default(),
             counted: Gauges::default(),
             registry: Arc::default(),
         };
@@ -135,6 +139,10 @@ impl Metrics {
         registry.register("muster_trial_restarts", help, self.restarts.clone());
         let help = "Actions that are decided and not yet performed";
         registry.register("muster_effects_pending", help, self.effects.clone());
+        let help = "Calls that were refused, by what was wrong with their token or connection";
+        registry.register("muster_calls_refused", help, self.refusals.clone());
+        let help = "Whether other machines may call without a token or in clear text";
+        registry.register("muster_insecure", help, self.is_insecure.clone());
     }
 
     /// Series exist before anything happens: a rate over an absent one is no zero.
@@ -150,6 +158,9 @@ impl Metrics {
         }
         for class in muster_common::run::FailureClass::ALL {
             drop(self.restarts.get_or_create(&[("class", watch::class_label(class))]));
+        }
+        for reason in crate::access::checker::Refusal::LABELS {
+            drop(self.refusals.get_or_create(&[("reason", reason)]));
         }
         for kind in ["message", "chore"] {
             drop(self.effects.get_or_create(&[("kind", kind)]));
@@ -171,6 +182,16 @@ impl Metrics {
         if change != 0 {
             self.effects.get_or_create(&[("kind", kind)]).inc_by(change);
         }
+    }
+
+    /// A call was refused.
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Whether anybody may call.
+    pub(crate) fn set_insecure(&self, is_insecure: bool) {
+        self.is_insecure.set(i64::from(is_insecure));
     }
 
     pub(crate) fn committed(&self, took: Duration, position: u64) {

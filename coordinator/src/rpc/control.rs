@@ -17,6 +17,7 @@ use super::Service;
 use super::curves::answer;
 use super::view::experiment_to_wire;
 use crate::driver::Stopped;
+use crate::engine::trial::TrialState;
 use crate::engine::{Action, Engine, Event};
 use crate::logs::Position;
 use crate::view::{ExperimentView, hosts_aside, project, why};
@@ -122,7 +123,8 @@ impl ControlService for Control {
             (engine.experiments().map(view).collect(), hosts_aside(engine, now))
         };
         let (experiments, hosts_aside) = self.service.driver.read(list).await.map_err(stopping)?;
-        Ok(Response::new(v1::ListExperimentsResponse { experiments, hosts_aside }))
+        let allocations = self.service.live.allocations();
+        Ok(Response::new(v1::ListExperimentsResponse { experiments, hosts_aside, allocations }))
     }
 
     type WatchExperimentStream = StreamOf<v1::WatchExperimentResponse>;
@@ -259,9 +261,18 @@ impl ControlService for Control {
     ) -> Reply<v1::ExplainTrialResponse> {
         let trial = parse_trial(&request.into_inner().trial_id)?;
         look(&self.service, &trial.experiment).await?;
+        let allocations = self.service.live.allocations();
         let find = move |engine: &Engine| {
             let experiment = engine.experiment(&trial.experiment)?;
-            let lines = why(engine, experiment, trial.number, Timestamp::now());
+            let mut lines = why(engine, experiment, trial.number, Timestamp::now());
+            let waits = experiment
+                .trials
+                .get(&trial.number)
+                .is_some_and(|trial| trial.state == TrialState::Pending && !experiment.is_ended());
+            // What it waits for may be in the hands of a cluster.
+            if let Some(lines) = lines.as_mut().filter(|_| waits) {
+                lines.extend(allocations);
+            }
             Some(lines.ok_or_else(|| {
                 let count = experiment.trials.len();
                 Status::not_found(format!("no trial `{trial}`; there are {count} so far"))

@@ -3,20 +3,25 @@
 
 mod control;
 mod curves;
+mod gate;
 mod operate;
+mod port;
 mod view;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use muster_proto::v1::control_service_server::ControlServiceServer;
 use muster_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 
+use crate::access::Guard;
+use crate::access::certificates::CertificateError;
 use crate::capacity::Capacity;
 use crate::driver::Driver;
 use crate::live::Live;
@@ -58,6 +63,9 @@ pub enum ServeError {
     /// The transport failed.
     #[error("the gRPC transport failed")]
     Transport(#[from] tonic::transport::Error),
+    /// Connections cannot be encrypted.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     /// A file that tells clients the address could not be written.
     #[error("cannot write {}", path.display())]
     Address {
@@ -74,23 +82,28 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
 }
 
-/// Serves until `service.shutdown`.
-pub async fn serve(listener: TcpListener, service: Service) -> Result<(), ServeError> {
+/// Serves until `service.shutdown`, those whom `guard` lets in.
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    guard: &Guard,
+) -> Result<(), ServeError> {
     let shutdown = service.shutdown.clone();
+    let config = guard.certificates().map(|certificates| certificates.config()).transpose()?;
+    let tls = config.map(|config| TlsAcceptor::from(Arc::new(config)));
+    let gate = gate::Gate::new(guard, service.driver.metrics().clone());
     let routes = tonic::service::Routes::from(operate::router(service.clone()))
         .add_service(ControlServiceServer::new(control::Control::new(service.clone())))
         .add_service(WorkerServiceServer::new(worker::Workers::new(service)));
+    let checked = axum::middleware::from_fn_with_state(gate, gate::check);
+    let routes = tonic::service::Routes::from(routes.into_axum_router().layer(checked));
     tonic::transport::Server::builder()
         // Scrapers and probes speak HTTP/1.1, gRPC is HTTP/2; the first bytes of a connection tell which.
         .accept_http1(true)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .add_routes(routes)
-        // Without it an answer waits 40 ms for the client's acknowledgement of the one before.
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(port::connections(listener, tls), shutdown.cancelled_owned())
         .await?;
     Ok(())
 }

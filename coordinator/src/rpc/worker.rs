@@ -85,6 +85,8 @@ impl WorkerService for Workers {
                             let _gone = session.outgoing.send(Err(status)).await;
                         }
                     }
+                    // Its answers go nowhere: it was cut off, and is not to be heard either.
+                    () = session.outgoing.closed() => {}
                     () = session.service.shutdown.cancelled() => {}
                 }
                 session.service.live.disconnect(&session.worker, session.number);
@@ -251,6 +253,12 @@ impl Session {
             Request::LogLines(lines) => {
                 let generation = lines.generation.map(Generation);
                 self.take_lines(generation, lines.lines).await
+            }
+            Request::Draining(draining) => {
+                let event =
+                    Event::WorkerDraining { worker: self.worker.clone(), reason: draining.reason };
+                self.service.driver.apply(event).await.map_err(stopping)?;
+                Ok(())
             }
             Request::Goodbye(goodbye) => {
                 let cause = LossCause::Left { reason: goodbye.reason };

@@ -42,7 +42,7 @@ pub fn project(
     let seconds_left = (is_searching && examples_per_second > 0.0)
         .then(|| examples_left(experiment, live) / examples_per_second);
     let reason = if reason.is_empty() && !state.is_ended() {
-        waiting(engine, experiment, now)
+        with_allocations(waiting(engine, experiment, now), live)
     } else {
         reason
     };
@@ -144,6 +144,15 @@ fn front_of(experiment: &Experiment) -> Vec<FrontView> {
         Some(FrontView { trial: experiment.trial_id(number), step, values })
     };
     experiment.front().into_iter().filter_map(view).collect()
+}
+
+/// What an experiment waits for may be in the hands of a cluster.
+fn with_allocations(reason: String, live: &Live) -> String {
+    let allocations = live.allocations();
+    if reason.is_empty() || allocations.is_empty() {
+        return reason;
+    }
+    format!("{reason}; {}", allocations.join("; "))
 }
 
 fn trial_view(

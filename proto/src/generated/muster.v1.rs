@@ -349,7 +349,7 @@ impl FailureClass {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionRequest {
-    #[prost(oneof = "session_request::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "session_request::Message", tags = "1, 2, 3, 4, 5, 6, 7, 10")]
     pub message: ::core::option::Option<session_request::Message>,
 }
 /// Nested message and enum types in `SessionRequest`.
@@ -370,6 +370,8 @@ pub mod session_request {
         Goodbye(super::Goodbye),
         #[prost(message, tag = "7")]
         MetricPoints(super::MetricPoints),
+        #[prost(message, tag = "10")]
+        Draining(super::Draining),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -431,6 +433,13 @@ pub struct LogLines {
     pub generation: ::core::option::Option<u64>,
     #[prost(string, repeated, tag = "2")]
     pub lines: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The worker is about to leave: it is to be given no new run, and the one it has is to save itself. Said
+/// again after a cut.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Draining {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// The worker leaves in good order; its run, if any, is over.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -863,6 +872,9 @@ pub struct ListExperimentsResponse {
     /// Machines that get no new runs for a while, for people.
     #[prost(string, repeated, tag = "2")]
     pub hosts_aside: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What a cluster says about its allocations, for people.
+    #[prost(string, repeated, tag = "3")]
+    pub allocations: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchExperimentRequest {

@@ -19,6 +19,7 @@ use muster_common::id::Generation;
 use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
 use muster_common::telemetry::RunIds;
 use tch::Device;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::pipe::{FromRunner, ToRunner};
 use outbox::Outbox;
@@ -52,17 +53,22 @@ impl Directives {
 
 /// Runs until standard input ends, which ends the process at once, whatever it is doing.
 pub fn run() -> anyhow::Result<()> {
-    let threads = threads()?;
-    // Before anything else of libtorch: its CUDA part must be there when it looks for it.
-    let device = device_of_slot()?;
-    tch::set_num_threads(threads);
-    tch::set_num_interop_threads(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("store")
         .enable_all()
         .build()
         .context("cannot start the threads that talk to the store")?;
+    // A cluster that takes its machine back signals every process there. What a run does about it is for
+    // the supervisor to say.
+    let entered = runtime.enter();
+    let _caught = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    drop(entered);
+    let threads = threads()?;
+    // Before anything else of libtorch: its CUDA part must be there when it looks for it.
+    let device = device_of_slot()?;
+    tch::set_num_threads(threads);
+    tch::set_num_interop_threads(1);
     let outbox = Outbox::default();
     outbox.report_panics();
     let directives = Directives::default();

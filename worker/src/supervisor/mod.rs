@@ -2,6 +2,7 @@
 //! touches no tensor, so it stays responsive whatever the runner does, and kills what hangs.
 
 mod book;
+mod drain;
 mod gpu;
 mod group;
 mod host;
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use muster_common::access::AccessFlags;
 use muster_common::id::{Generation, WorkerId};
 use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
 use muster_common::telemetry::{LogFormat, RunIds, foreign_line};
@@ -24,6 +26,8 @@ use tracing::{Instrument as _, Span};
 
 use crate::pipe::{FromRunner, ToRunner};
 use book::Book;
+pub use drain::Allocation;
+use drain::Leaving;
 use gpu::GpuMemory;
 use lines::KeptLines;
 use runner::{Death, Runner, RunnerEvent};
@@ -48,13 +52,20 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What a supervisor is told on its command line.
 #[derive(Debug, Clone)]
 pub struct SupervisorOptions {
-    /// URL of the coordinator.
-    pub coordinator: String,
+    /// How to get at the coordinator.
+    pub access: AccessFlags,
     /// Its name, new for every process.
     pub worker: WorkerId,
     /// End when standard input ends: the parent is gone.
     pub end_with_stdin: bool,
+    /// How long it may stay.
+    pub allocation: Allocation,
 }
+
+/// The coordinator lets this worker not in, or is not the right one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
 
 /// Called in a runner: it dies with its supervisor, whatever it is doing.
 pub fn die_with_supervisor() -> std::io::Result<()> {
@@ -65,9 +76,10 @@ pub fn die_with_supervisor() -> std::io::Result<()> {
 pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let host = host::address_towards(&options.coordinator);
+    let access = session::find(&options.access)?;
+    let host = host::address_towards(&access.coordinator);
     let gpu = GpuMemory::of_slot().await;
-    let link = Link::open(options.coordinator.clone(), options.worker.clone());
+    let link = Link::open(options.access.clone(), options.worker.clone());
     let kept = KeptLines::begin(options.worker.clone());
     let mut supervisor = Supervisor {
         link,
@@ -84,10 +96,12 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
         format: LogFormat::of_environment(),
         book: Book::default(),
         kept,
+        leave_at: options.allocation.leave_at(),
+        leaving: None,
     };
     let parent = parent_gone(options.end_with_stdin);
     tokio::pin!(parent);
-    let reason = loop {
+    let end = loop {
         let overdue_at = supervisor.deadline();
         let span = supervisor.span.clone();
         let step = tokio::select! {
@@ -96,14 +110,28 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
                 supervisor.take_message(message).instrument(span).await
             }
             () = sleep_until(overdue_at) => supervisor.overdue().instrument(span).await,
-            _ = interrupt.recv() => break "interrupted",
-            _ = terminate.recv() => break "terminated",
-            () = &mut parent => break "its parent ended",
+            _ = interrupt.recv() => break Ok("interrupted"),
+            _ = terminate.recv() => match supervisor.leaving {
+                None => {
+                    supervisor.leave("the worker was terminated").await;
+                    Ok(())
+                }
+                // Said again: whoever says it is in a hurry.
+                Some(_) => break Ok("terminated"),
+            },
+            () = &mut parent => break Ok("its parent ended"),
         };
-        step?;
+        if let Err(error) = step {
+            break Err(error);
+        }
+        if supervisor.may_leave() {
+            break Ok("told to leave");
+        }
     };
     supervisor.runner.kill().await;
     supervisor.kept.finish().await;
+    // Whoever is not let in has nobody to say goodbye to.
+    let reason = end?;
     // Whoever started us may be gone already; the lease tells the rest.
     let goodbye = supervisor.link.goodbye(format!("the worker was {reason}"));
     let _late = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -175,6 +203,9 @@ struct Supervisor {
     format: LogFormat,
     book: Book,
     kept: KeptLines,
+    /// When its time is nearly over.
+    leave_at: Option<Instant>,
+    leaving: Option<Leaving>,
 }
 
 impl Supervisor {
@@ -186,11 +217,13 @@ impl Supervisor {
             RunnerState::Dead { again_at } => again_at,
             RunnerState::Ready | RunnerState::Busy => far,
         };
-        state.min(self.kill_at.unwrap_or(far))
+        let leaving = self.leaving.as_ref().map(Leaving::due_at).or(self.leave_at);
+        state.min(self.kill_at.unwrap_or(far)).min(leaving.unwrap_or(far))
     }
 
     async fn overdue(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
+        self.leave_if_due(now).await;
         if self.kill_at.is_some_and(|at| at <= now) {
             tracing::warn!("the runner did not leave in time, killing it");
             self.kill_at = None;
@@ -300,6 +333,8 @@ impl Supervisor {
                 }
                 Some(Directive::Cancel) => RunExit::Canceled,
                 Some(Directive::Preempt) => RunExit::Preempted,
+                // Whoever wants the worker gone has reached its runner first.
+                None if self.leaving.is_some() => RunExit::Preempted,
                 None if for_memory => RunExit::Failed {
                     message: self.book.obituary(&how),
                     permanent: false,
@@ -371,36 +406,10 @@ impl Supervisor {
                 self.start_waiting().await
             }
             FromCoordinator::Direct { generation, directive } => {
-                if let Some(spec) = self.waiting.take_if(|spec| spec.generation == generation) {
-                    let exit = match directive {
-                        Directive::Cancel => RunExit::Canceled,
-                        Directive::Preempt => RunExit::Preempted,
-                    };
-                    self.report(spec.generation, RunReport::Ended { exit }).await;
-                    return Ok(());
-                }
-                let Some(run) = self.current.as_mut().filter(|run| run.generation == generation)
-                else {
-                    return Ok(());
-                };
-                // Said again after a cut: patience is not renewed.
-                if run.directive == Some(directive) {
-                    return Ok(());
-                }
-                run.directive = Some(directive);
-                let patience = match directive {
-                    Directive::Cancel if run.is_gang => GANG_CANCEL_DEADLINE,
-                    Directive::Cancel => CANCEL_DEADLINE,
-                    Directive::Preempt => PREEMPT_DEADLINE,
-                };
-                self.kill_at = Some(Instant::now() + patience);
-                if let Err(error) =
-                    self.runner.tell(&ToRunner::Direct { generation, directive }).await
-                {
-                    tracing::warn!(%error, "the runner does not listen");
-                }
+                self.direct(generation, directive).await;
                 Ok(())
             }
+            FromCoordinator::Refused { reason } => Err(Refused(reason).into()),
             FromCoordinator::Abandon { generation } => {
                 if self.current.is_some_and(|run| run.generation == generation) {
                     self.abandon().await?;
@@ -408,6 +417,35 @@ impl Supervisor {
                 self.waiting.take_if(|spec| spec.generation == generation);
                 Ok(())
             }
+        }
+    }
+
+    /// Tells a run to leave, and gives it its time to do so.
+    async fn direct(&mut self, generation: Generation, directive: Directive) {
+        if let Some(spec) = self.waiting.take_if(|spec| spec.generation == generation) {
+            let exit = match directive {
+                Directive::Cancel => RunExit::Canceled,
+                Directive::Preempt => RunExit::Preempted,
+            };
+            self.report(spec.generation, RunReport::Ended { exit }).await;
+            return;
+        }
+        let Some(run) = self.current.as_mut().filter(|run| run.generation == generation) else {
+            return;
+        };
+        // Said again after a cut: patience is not renewed.
+        if run.directive == Some(directive) {
+            return;
+        }
+        run.directive = Some(directive);
+        let patience = match directive {
+            Directive::Cancel if run.is_gang => GANG_CANCEL_DEADLINE,
+            Directive::Cancel => CANCEL_DEADLINE,
+            Directive::Preempt => PREEMPT_DEADLINE,
+        };
+        self.kill_at = Some(Instant::now() + patience);
+        if let Err(error) = self.runner.tell(&ToRunner::Direct { generation, directive }).await {
+            tracing::warn!(%error, "the runner does not listen");
         }
     }
 

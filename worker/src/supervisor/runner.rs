@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use muster_common::compute;
+use muster_common::{access, compute};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -63,7 +63,12 @@ impl Runner {
     /// one.
     pub(super) fn spawn(host: Option<IpAddr>, gpu: Option<GpuMemory>) -> io::Result<Self> {
         let host = host.filter(|_| std::env::var_os(ADDRESS_VARIABLE).is_none());
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        // It talks to its supervisor only.
+        for name in access::VARIABLES {
+            command.env_remove(name);
+        }
+        let mut child = command
             .envs(compute::environment())
             .envs(host.map(|host| (ADDRESS_VARIABLE, host.to_string())))
             .arg("runner")

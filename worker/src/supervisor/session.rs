@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use muster_common::access::{Access, AccessError, AccessFlags};
 use muster_common::id::{Generation, WorkerId};
 use muster_common::metric::MetricSeries;
 use muster_common::run::{Directive, RunProgress, RunReport, RunSpec};
 use muster_proto::PROTOCOL_VERSION;
+use muster_proto::dial::dial;
 use muster_proto::v1::session_request::Message as Request;
 use muster_proto::v1::session_response::Message as Response;
 use muster_proto::v1::worker_service_client::WorkerServiceClient;
@@ -15,7 +17,7 @@ use muster_proto::v1::{self, SessionRequest};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+use tonic::Code;
 
 use crate::machine::host_name;
 
@@ -32,8 +34,17 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum FromCoordinator {
     Assign(Box<RunSpec>),
-    Direct { generation: Generation, directive: Directive },
-    Abandon { generation: Generation },
+    Direct {
+        generation: Generation,
+        directive: Directive,
+    },
+    Abandon {
+        generation: Generation,
+    },
+    /// There is no getting in, now or later.
+    Refused {
+        reason: String,
+    },
 }
 
 #[derive(Debug)]
@@ -43,6 +54,7 @@ enum Outgoing {
     Progress { generation: Generation, progress: RunProgress },
     Measured { generation: Generation, series: Vec<MetricSeries> },
     Log { generation: Option<Generation>, line: String },
+    Draining { reason: String },
     Goodbye { reason: String },
 }
 
@@ -56,16 +68,18 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts connecting.
-    pub(super) fn open(url: String, worker: WorkerId) -> Self {
+    pub(super) fn open(access: AccessFlags, worker: WorkerId) -> Self {
         let (outgoing, from_supervisor) = mpsc::channel(QUEUE_MAX);
         let (to_supervisor, incoming) = mpsc::channel(QUEUE_MAX);
         let line = Line {
-            url,
+            access,
+            was_in: false,
             worker,
             from_supervisor,
             to_supervisor,
             unacknowledged: VecDeque::new(),
             held: None,
+            draining: None,
             is_leaving: false,
             longest_pause: RETRY.1,
         };
@@ -112,6 +126,11 @@ impl Link {
         let _full = self.outgoing.try_send(Outgoing::Log { generation, line });
     }
 
+    /// Says that the worker is about to leave, so that its run is told to save itself.
+    pub(super) async fn drain(&self, reason: String) {
+        self.push(Outgoing::Draining { reason }).await;
+    }
+
     /// Says goodbye and waits until it is out.
     pub(super) async fn goodbye(&mut self, reason: String) {
         self.push(Outgoing::Goodbye { reason }).await;
@@ -122,13 +141,17 @@ impl Link {
 }
 
 struct Line {
-    url: String,
+    access: AccessFlags,
+    /// Whether a coordinator has ever let this worker in: then what stands in its place is waited out.
+    was_in: bool,
     worker: WorkerId,
     from_supervisor: mpsc::Receiver<Outgoing>,
     to_supervisor: mpsc::Sender<FromCoordinator>,
     unacknowledged: VecDeque<v1::Report>,
     /// The run that was taken on last, until its end is acknowledged.
     held: Option<Held>,
+    /// Why the worker is about to leave, once it is.
+    draining: Option<String>,
     is_leaving: bool,
     /// Between two attempts to connect.
     longest_pause: Duration,
@@ -144,7 +167,30 @@ struct Held {
 /// Why a session ended.
 enum Cut {
     Lost(String),
+    /// It is no use to try again with this access.
+    Refused(Option<Access>, String),
     Left,
+}
+
+/// How talking ended.
+enum Ended {
+    Cut(Cut),
+    /// By a word of the coordinator's.
+    Said(tonic::Status),
+}
+
+/// What follows from a status. Whoever is not let in stays out.
+fn cut(status: &tonic::Status, access: Access) -> Cut {
+    let reason = status.message().to_owned();
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => Cut::Refused(Some(access), reason),
+        _ => Cut::Lost(reason),
+    }
+}
+
+/// How to get at the coordinator, as flags, environment and files say it now.
+pub(super) fn find(flags: &AccessFlags) -> Result<Access, AccessError> {
+    Access::find(flags, &[], |name| std::env::var(name).ok())
 }
 
 impl Line {
@@ -159,6 +205,16 @@ impl Line {
                         pause = RETRY.0;
                     }
                     tracing::info!(reason, "no line to the coordinator");
+                }
+                Cut::Refused(access, reason) => {
+                    // The file may have a newer token by now.
+                    if access.is_none() || find(&self.access).ok() == access {
+                        let _gone =
+                            self.to_supervisor.send(FromCoordinator::Refused { reason }).await;
+                        self.drain().await;
+                        return;
+                    }
+                    tracing::info!(reason, "not let in; the access file is another one now");
                 }
             }
             if self.is_leaving || !self.wait(pause.min(self.longest_pause)).await {
@@ -183,16 +239,30 @@ impl Line {
         }
     }
 
+    /// Takes what is still said until nobody says anything, so that the supervisor never stands still.
+    async fn drain(&mut self) {
+        while self.from_supervisor.recv().await.is_some() {}
+    }
+
     async fn session(&mut self) -> Cut {
-        let endpoint = match Endpoint::from_shared(self.url.clone()) {
-            Ok(endpoint) => endpoint
+        // Read again each time: tokens are renewed in the file.
+        let access = match find(&self.access) {
+            Ok(access) => access,
+            Err(error) if self.was_in => return Cut::Lost(error.to_string()),
+            Err(error) => return Cut::Refused(None, error.to_string()),
+        };
+        let dialling = dial(&access, |endpoint| {
+            endpoint
                 .connect_timeout(CONNECT)
                 .http2_keep_alive_interval(Duration::from_secs(10))
-                .keep_alive_timeout(Duration::from_secs(10)),
-            Err(error) => return Cut::Lost(format!("{}: {error}", self.url)),
-        };
-        let channel = match timeout(CONNECT, endpoint.connect()).await {
-            Ok(Ok(channel)) => channel,
+                .keep_alive_timeout(Duration::from_secs(10))
+        });
+        let line = match timeout(CONNECT, dialling).await {
+            Ok(Ok(line)) => line,
+            // What answers at the start is what was named. Later it may be anybody, for a while.
+            Ok(Err(error)) if error.is_refusal() && !self.was_in => {
+                return Cut::Refused(Some(access), error.to_string());
+            }
             Ok(Err(error)) => return Cut::Lost(error.to_string()),
             Err(_) => return Cut::Lost("connecting took too long".to_owned()),
         };
@@ -205,26 +275,32 @@ impl Line {
         });
         let mut first = vec![hello];
         first.extend(self.unacknowledged.iter().cloned().map(Request::Report));
+        let draining = self.draining.clone().map(|reason| v1::Draining { reason });
+        first.extend(draining.map(Request::Draining));
         for message in first {
             if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
                 return Cut::Lost("the connection closed".to_owned());
             }
         }
-        let mut client = WorkerServiceClient::new(channel);
+        let mut client = WorkerServiceClient::new(line);
         let opening = client.session(ReceiverStream::new(requests));
         let mut responses = match timeout(CONNECT, opening).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Cut::Lost(status.message().to_owned()),
+            Ok(Err(status)) => return cut(&status, access),
             Err(_) => return Cut::Lost("the coordinator does not answer".to_owned()),
         };
-        self.talk(&sender, &mut responses).await
+        self.was_in = true;
+        match self.talk(&sender, &mut responses).await {
+            Ended::Cut(cut) => cut,
+            Ended::Said(status) => cut(&status, access),
+        }
     }
 
     async fn talk(
         &mut self,
         sender: &mpsc::Sender<SessionRequest>,
         responses: &mut tonic::Streaming<v1::SessionResponse>,
-    ) -> Cut {
+    ) -> Ended {
         let mut heartbeat = interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -232,7 +308,7 @@ impl Line {
                 _ = heartbeat.tick() => Some(Request::Heartbeat(v1::Heartbeat {})),
                 message = self.from_supervisor.recv() => match message {
                     Some(message) => self.convert(message),
-                    None => return Cut::Left,
+                    None => return Ended::Cut(Cut::Left),
                 },
                 response = responses.message() => match response {
                     Ok(Some(response)) => {
@@ -245,22 +321,22 @@ impl Line {
                         }
                         match self.take(response).await {
                             Ok(()) => None,
-                            Err(reason) => return Cut::Lost(reason),
+                            Err(reason) => return Ended::Cut(Cut::Lost(reason)),
                         }
                     }
-                    Ok(None) => return Cut::Lost("the coordinator closed the line".to_owned()),
-                    Err(status) => return Cut::Lost(status.message().to_owned()),
+                    Ok(None) => return Ended::Cut(Cut::Lost("the coordinator closed the line".to_owned())),
+                    Err(status) => return Ended::Said(status),
                 },
             };
             let Some(message) = message else { continue };
             if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
-                return Cut::Lost("the connection closed".to_owned());
+                return Ended::Cut(Cut::Lost("the connection closed".to_owned()));
             }
             if self.is_leaving {
                 // The coordinator closes its side when it has read the goodbye.
                 let drained = async { while let Ok(Some(_)) = responses.message().await {} };
                 let _late = timeout(Duration::from_millis(500), drained).await;
-                return Cut::Left;
+                return Ended::Cut(Cut::Left);
             }
         }
     }
@@ -295,6 +371,10 @@ impl Line {
             Outgoing::Log { generation, line } => {
                 let generation = generation.map(|generation| generation.0);
                 Some(Request::LogLines(v1::LogLines { generation, lines: vec![line] }))
+            }
+            Outgoing::Draining { reason } => {
+                self.draining = Some(reason.clone());
+                Some(Request::Draining(v1::Draining { reason }))
             }
             Outgoing::Goodbye { reason } => {
                 self.is_leaving = true;

@@ -1,9 +1,11 @@
-//! Local workers: one `muster-worker` child per slot, started again when it dies, ended with us.
+//! Local workers: one `muster-worker` child per slot, started again when it dies, ended with us. Inside an
+//! allocation of a cluster they are steps of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use muster_common::access::{self, ACCESS_VARIABLE};
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat};
 use muster_common::time::Timestamp;
@@ -12,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::WorkerAccess;
 use crate::driver::Driver;
 use crate::engine::{Event, LossCause};
 use crate::live::Live;
@@ -31,8 +34,12 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub struct LocalLauncher {
     /// The program.
     pub worker_binary: PathBuf,
-    /// URL of the coordinator.
-    pub coordinator: String,
+    /// Words before it on the command line: a program that starts it elsewhere.
+    pub wrapper: Vec<String>,
+    /// More variables for the workers' environment.
+    pub environment: Vec<(String, String)>,
+    /// URL of the coordinator, and how workers get in.
+    pub access: WorkerAccess,
     /// Compute threads of each worker.
     pub threads_per_slot: u32,
     /// Log filter of the workers.
@@ -45,34 +52,6 @@ pub struct LocalLauncher {
     pub live: Live,
     /// Where their lines go while they have no session.
     pub logs: Logs,
-}
-
-/// No worker program.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "no `muster-worker` beside {} and none on the PATH; \
-     build it with `cargo build --release -p muster-worker` or name it with --worker-binary",
-    beside.display()
-)]
-pub struct NoWorker {
-    beside: PathBuf,
-}
-
-/// Finds the worker program: as configured, else beside this program, else on the PATH.
-pub fn find_worker(configured: Option<&Path>) -> Result<PathBuf, NoWorker> {
-    if let Some(path) = configured {
-        return Ok(path.to_owned());
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own.with_file_name("muster-worker");
-    if beside.is_file() {
-        return Ok(beside);
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join("muster-worker"))
-        .find(|candidate| candidate.is_file())
-        .ok_or(NoWorker { beside: own })
 }
 
 impl LocalLauncher {
@@ -117,14 +96,28 @@ impl LocalLauncher {
     }
 
     fn spawn(&self, worker: &WorkerId) -> std::io::Result<Child> {
-        Command::new(&self.worker_binary)
+        let mut command = match self.wrapper.split_first() {
+            None => Command::new(&self.worker_binary),
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.worker_binary);
+                command
+            }
+        };
+        // What the user has set is for clients.
+        for name in access::VARIABLES {
+            command.env_remove(name);
+        }
+        command
             .arg("supervise")
-            .args(["--coordinator", &self.coordinator])
+            .args(["--coordinator", &self.access.url])
+            .envs(self.access.file.iter().map(|file| (ACCESS_VARIABLE, file)))
             .args(["--worker-id", worker.as_str()])
             .arg("--end-with-stdin")
             .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())
             .env("MUSTER_LOG", &self.log)
             .env(FORMAT_VARIABLE, self.log_format.name())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // The end of this pipe tells the worker that we are gone, however we went.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

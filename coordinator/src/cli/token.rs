@@ -1,0 +1,144 @@
+//! `muster token`: works on the state directory, so it needs no coordinator, and a token is no means to get more.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use muster_common::access::Access;
+use muster_common::time::Timestamp;
+
+use super::args::{StateArguments, TokenCommand};
+use super::exit::Exit;
+use crate::access::address_of;
+use crate::access::checker::span;
+use crate::access::token_book::{NewToken, TokenBook, TokenEntry};
+use crate::settings::{Settings, SettingsFlags};
+
+/// An expiry that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("--expires {text}: write 90d, 12h, 30m, 45s or never")]
+pub(super) struct ExpiryError {
+    text: String,
+}
+
+pub(super) fn token(command: TokenCommand) -> anyhow::Result<Exit> {
+    let now = Timestamp::now();
+    match command {
+        TokenCommand::Create { name, scope, expires, output, url, place } => {
+            let new = NewToken { name, scope, lifetime: lifetime(&expires)? };
+            create(&new, output, url, &place, now)?;
+        }
+        TokenCommand::Ls { place } => ls(&place, now)?,
+        TokenCommand::Revoke { name, place } => {
+            match TokenBook::new(&state(&place)?).revoke(&name, now)? {
+                0 => eprintln!("`{name}` could not be used any more"),
+                _ => eprintln!("`{name}` is revoked"),
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn state(place: &StateArguments) -> anyhow::Result<PathBuf> {
+    let (config, state) = (place.config.clone(), place.state.clone());
+    let flags = SettingsFlags { config, state, ..SettingsFlags::default() };
+    Ok(Settings::read(&flags, std::env::vars())?.state)
+}
+
+fn create(
+    new: &NewToken,
+    output: Option<PathBuf>,
+    url: Option<String>,
+    place: &StateArguments,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let state = state(place)?;
+    let book = TokenBook::new(&state);
+    let Some(output) = output else {
+        if !state.is_dir() {
+            bail!(
+                "{} is no state directory of a coordinator; name it with --state",
+                state.display()
+            );
+        }
+        println!("{}", book.create(new, now)?.reveal());
+        eprintln!(
+            "this is the only time that it is shown; hand it over in a private file, or as MUSTER_TOKEN"
+        );
+        return Ok(());
+    };
+    if output.exists() {
+        bail!("{} is there already", output.display());
+    }
+    let known = address_of(&state).with_context(|| {
+        format!(
+            "no coordinator that asks for tokens was ever started in {}; start `muster serve --tls auto`, or \
+             name its directory with --state",
+            state.display()
+        )
+    })?;
+    let coordinator = url.unwrap_or(known.coordinator);
+    let token = Some(book.create(new, now)?);
+    Access { coordinator: coordinator.clone(), token, ..known }.write(&output)?;
+    eprintln!(
+        "{} opens {coordinator}: hand it over, only its owner may read it (MUSTER_ACCESS names it, or it lies in \
+         ~/.config/muster/access.json)",
+        output.display()
+    );
+    Ok(())
+}
+
+fn ls(place: &StateArguments, now: Timestamp) -> anyhow::Result<()> {
+    let entries = TokenBook::new(&state(place)?).entries()?;
+    if entries.is_empty() {
+        eprintln!("no tokens yet; `muster token create --name NAME` makes one");
+    }
+    for entry in &entries {
+        let TokenEntry { tag, name, scope, created_at, .. } = entry;
+        let age = span(now.since(*created_at));
+        println!("{tag}  {name:<24} {:<7} made {age} ago, {}", scope.name(), standing(entry, now));
+    }
+    Ok(())
+}
+
+fn standing(entry: &TokenEntry, now: Timestamp) -> String {
+    match (entry.revoked_at, entry.expires_at) {
+        (Some(at), _) => format!("revoked {} ago", span(now.since(at))),
+        (None, Some(at)) if at <= now => format!("expired {} ago", span(now.since(at))),
+        (None, Some(at)) => format!("good for {}", span(at.since(now))),
+        (None, None) => "good until it is revoked".to_owned(),
+    }
+}
+
+fn lifetime(text: &str) -> Result<Option<Duration>, ExpiryError> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let wrong = || ExpiryError { text: text.to_owned() };
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        'd' => 86_400,
+        'h' => 3600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let total = count.checked_mul(seconds).filter(|total| (1..=3_153_600_000).contains(total));
+    total.map(Duration::from_secs).map(Some).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_has_a_unit() {
+        assert_eq!(lifetime("90d").unwrap(), Some(Duration::from_secs(90 * 86_400)));
+        assert_eq!(lifetime("45s").unwrap(), Some(Duration::from_secs(45)));
+        assert_eq!(lifetime("never").unwrap(), None);
+        for wrong in ["", "90", "d", "0s", "-1d", "1.5h", "99999999999999999999d", "1w", "1dd"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+}

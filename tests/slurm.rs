@@ -1,0 +1,396 @@
+//! The real programs under a real Slurm: a sweep to its end although jobs are canceled from outside, a
+//! time limit in the middle of a trial, a coordinator that is killed and started again, workers as steps of an
+//! allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use muster_coordinator::access::WorkerAccess;
+use muster_coordinator::launcher::cluster::Identity;
+use muster_coordinator::launcher::profile::Profile;
+use muster_coordinator::launcher::slurm::Slurm as Cluster;
+use muster_coordinator::launcher::slurm::script::Start;
+use muster_tests::cluster::{Parties, conform};
+use muster_tests::gang::Laboratory;
+use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, program, send_signal};
+use muster_tests::sample::repository;
+use muster_tests::service::{await_checkpoints, exported_weights};
+use muster_tests::skip;
+use muster_tests::slurm::{JobLine, Slurm};
+use serde_json::Value;
+
+/// One trial of many small steps.
+const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
+checkpoint: {every_steps: 50}
+";
+/// The same on two slots.
+const GANG: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, micro_batch_size: 2, dropout: 0.2}
+checkpoint: {every_steps: 50}
+resources: {slots: 2}
+training: {step_deadline_s: 20}
+";
+const SWEEP: &str = "hyperparameters:
+  learning_rate: {min: 1e-4, max: 1e-2, scale: log}
+  global_batch_size: 9
+searcher:
+  metric: loss
+  max_trials: 4
+  pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 300}}
+checkpoint: {every_steps: 50}
+";
+/// Of every cluster here: small and impatient.
+const PROFILE: &str = "gpus_per_worker = 1
+device = \"cpu\"
+cpus_per_worker = 1
+renew_seconds = 40
+poll_seconds = 1
+";
+/// Two nodes are enough for all of them.
+const STURDY: &str = "options = {exclude = \"n[3-5]\"}\n";
+
+/// A directory with a manifest and a cluster, and where its coordinator listens.
+struct Site {
+    slurm: &'static Slurm,
+    laboratory: Laboratory,
+    port: u16,
+}
+
+impl Site {
+    /// `None`: it cannot be had here, which has been said.
+    fn new(test: &str, settings: &str, steps: u32, profile: &str) -> Option<Self> {
+        let slurm = match Slurm::shared() {
+            Ok(slurm) => slurm,
+            Err(reason) => {
+                skip(test, &reason);
+                return None;
+            }
+        };
+        let model = repository().join("tests/golden/hf/families/bert-classification");
+        let laboratory = Laboratory::new(&model, 60, settings).unwrap();
+        let directory = laboratory.directory.path();
+        let text = laboratory.text.replace("{steps: 1000000}", &format!("{{steps: {steps}}}"));
+        fs::write(directory.join("gang.yaml"), text).unwrap();
+        let nodes = if profile.contains("options") { "" } else { STURDY };
+        fs::write(directory.join("cluster.toml"), format!("{PROFILE}{nodes}{profile}")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Some(Self { slurm, laboratory, port })
+    }
+
+    fn directory(&self) -> &Path {
+        self.laboratory.directory.path()
+    }
+
+    /// Starts `muster` with the cluster.
+    fn start(&self, label: &str, arguments: &[&str], path: Option<&Path>) -> Muster {
+        let mut command = self.slurm.command(program("muster").unwrap().to_str().unwrap());
+        command.env("MUSTER_LISTEN", format!("127.0.0.1:{}", self.port));
+        command.env("AWS_SECRET_ACCESS_KEY", "hunter2");
+        if let Some(path) = path {
+            let usual = std::env::var("PATH").unwrap();
+            command.env("PATH", format!("{}:{usual}", path.display()));
+        }
+        let arguments = [arguments, &["--cluster", "cluster.toml"]].concat();
+        Muster::start_command(command, self.directory(), label, &arguments).unwrap()
+    }
+
+    /// `muster serve`, once it answers.
+    fn serve(&self, label: &str) -> Muster {
+        let mut server = self.start(label, &["serve"], None);
+        server
+            .wait_for("address", |server| server.stdout().contains("serving on").then_some(()))
+            .unwrap();
+        server
+    }
+
+    /// What a client prints that ends well.
+    fn ask(&self, arguments: &[&str]) -> String {
+        let url = format!("http://127.0.0.1:{}", self.port);
+        let arguments = [arguments, &["--coordinator", &url]].concat();
+        Muster::start(self.directory(), "client", &arguments).unwrap().succeed().unwrap().0
+    }
+
+    /// Asks until the answer says these words.
+    fn await_words(&self, arguments: &[&str], words: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let answer = self.ask(arguments);
+            if answer.contains(words) {
+                return answer;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no `{words}`: {answer}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What the names of this coordinator's jobs begin with.
+    fn prefix(&self) -> String {
+        let path = self.directory().join("muster-data/coordinator/allocations.json");
+        let begun = Instant::now();
+        let text = loop {
+            if let Ok(text) = fs::read_to_string(&path) {
+                break text;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no {}", path.display());
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let record: Value = serde_json::from_str(&text).unwrap();
+        format!("muster-{}-", record["identity"].as_str().unwrap())
+    }
+
+    /// Every job that this coordinator ever had.
+    fn jobs(&self) -> Vec<JobLine> {
+        self.slurm.jobs(&self.prefix()).unwrap()
+    }
+
+    fn await_running(&self, number: usize) -> Vec<JobLine> {
+        let running = |jobs: &[JobLine]| {
+            let running = jobs.iter().filter(|job| job.state == "RUNNING").cloned();
+            let running: Vec<JobLine> = running.collect();
+            (running.len() >= number).then_some(running)
+        };
+        self.slurm.wait_for(&self.prefix(), "running jobs", running).unwrap()
+    }
+
+    fn await_nothing_left(&self) {
+        let over = |jobs: &[JobLine]| jobs.iter().all(JobLine::is_over).then_some(());
+        self.slurm.wait_for(&self.prefix(), "end of all jobs", over).unwrap();
+    }
+
+    /// The weights of the same trial that was left alone on this machine.
+    fn undisturbed_weights(&self, slots: &str) -> Vec<u8> {
+        let quiet = tempfile::tempdir().unwrap();
+        fs::copy(self.directory().join("gang.yaml"), quiet.path().join("gang.yaml")).unwrap();
+        let arguments = ["run", "gang.yaml", "--slots", slots, "--threads-per-slot", "1"];
+        Muster::start(quiet.path(), "quiet", &arguments).unwrap().succeed().unwrap();
+        exported_weights(quiet.path(), "gang-1").unwrap()
+    }
+
+    /// Processes with these words in their command line that were started by jobs of this coordinator.
+    fn processes(&self, words: &str) -> Vec<u32> {
+        let allocation = format!("MUSTER_ALLOCATION={}", self.prefix());
+        let wanted = |pid: &u32| {
+            let read = |file: &str| {
+                let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).replace('\0', "\n")
+            };
+            let environment = read("environ");
+            read("cmdline").replace('\n', " ").contains(words)
+                && environment.lines().any(|line| line.starts_with(&allocation))
+        };
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(wanted).collect()
+    }
+}
+
+fn summary(directory: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(directory.join("summary.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn slurm_keeps_what_every_cluster_has_to() {
+    let slurm = match Slurm::shared() {
+        Ok(slurm) => slurm,
+        Err(reason) => return skip("slurm_keeps_what_every_cluster_has_to", &reason),
+    };
+    let party = |number: u8, option: (&str, &str)| {
+        let profile = Profile {
+            gpus_per_worker: 0,
+            options: [(option.0.to_owned(), option.1.to_owned())].into(),
+            ..Profile::default()
+        };
+        let start = Start {
+            access: WorkerAccess { url: "http://127.0.0.1:9".to_owned(), file: None },
+            worker_binary: "/bin/true".into(),
+            output: "/tmp".into(),
+            log: "info".to_owned(),
+            log_format: "text".to_owned(),
+        };
+        let environment = std::env::vars();
+        let own = std::iter::once(("SLURM_CONF".to_owned(), slurm.configuration()));
+        let environment = environment.filter(|(name, _)| name != "SLURM_CONF").chain(own);
+        let [a, b, c, d] = std::process::id().to_be_bytes();
+        let identity = Identity::of_bytes([a, b, c, d, 0, number]);
+        Cluster::new(profile.checked().unwrap(), start, identity, environment)
+    };
+    let parties = Parties {
+        own: party(1, ("begin", "now+1hour")),
+        other: party(2, ("begin", "now+1hour")),
+        refused: party(3, ("licenses", "nowhere")),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(conform(&parties)).unwrap();
+}
+
+#[test]
+fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
+    let name = "a_sweep_ends_well_although_a_job_is_canceled_from_outside";
+    let profile = "max_allocations = 2\nworkers_per_node = 2\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, SWEEP, 1200, profile) else { return };
+    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let victim = site.await_running(1).remove(0);
+    // No secret is where others could see it.
+    let script = site.slurm.ask("scontrol", &["write", "batch_script", &victim.id, "-"]).unwrap();
+    assert!(script.contains("supervise") && !script.contains("hunter2"), "{script}");
+    site.slurm.ask("scancel", &[&victim.id]).unwrap();
+    run.succeed().unwrap();
+
+    let summary = summary(site.directory());
+    assert_eq!(summary["state"], "completed", "{summary}");
+    let trials = summary["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 4);
+    for trial in trials {
+        assert_eq!(trial["restarts"], 0, "nobody's fault: {trial}");
+    }
+    let jobs = site.jobs();
+    assert!(jobs.len() >= 2, "another came for it: {jobs:?}");
+    site.await_nothing_left();
+    let left = site.processes("muster-worker");
+    let begun = Instant::now();
+    while left.iter().any(|pid| is_alive(*pid)) {
+        assert!(begun.elapsed() < PATIENCE, "workers are left behind");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_time_limit_in_the_middle_of_a_trial_costs_nothing() {
+    let name = "a_time_limit_in_the_middle_of_a_trial_costs_nothing";
+    let profile = "max_allocations = 2\ntime_minutes = 1\ndrain_seconds = 29\nidle_seconds = 3\n";
+    let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
+    let wanted = site.undisturbed_weights("1");
+    let server = site.serve("serve");
+    site.ask(&["submit", "gang.yaml"]);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    // It stands still until it is told to leave, however fast this machine is.
+    let runners = site.processes("muster-worker runner");
+    assert_eq!(runners.len(), 1);
+    send_signal("STOP", runners[0]).unwrap();
+    site.await_words(&["why", "gang-1/t1"], "leaves its slots");
+    send_signal("CONT", runners[0]).unwrap();
+
+    site.await_words(&["ls"], "completed");
+    assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "the same bits");
+    let why = site.ask(&["why", "gang-1/t1"]);
+    assert!(!why.contains("restarts of"), "it counts as no failure: {why}");
+    let jobs = site.jobs();
+    assert!(jobs.len() >= 2, "{jobs:?}");
+    assert!(jobs.iter().all(|job| job.state != "TIMEOUT"), "it left before: {jobs:?}");
+    // What has nothing to do is given back.
+    site.await_nothing_left();
+    drop(server);
+}
+
+#[test]
+fn a_killed_coordinator_finds_its_jobs_again() {
+    let name = "a_killed_coordinator_finds_its_jobs_again";
+    let profile = "max_allocations = 1\nidle_seconds = 3\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
+    let mut server = site.serve("first");
+    site.ask(&["submit", "gang.yaml"]);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let runners = site.processes("muster-worker runner");
+    send_signal("STOP", runners[0]).unwrap();
+    server.kill().unwrap();
+    let before = site.jobs();
+    let again = site.serve("second");
+    // The worker comes back to it, with the run it has.
+    site.await_words(&["ls"], "workers 1, at work 1");
+    send_signal("CONT", runners[0]).unwrap();
+    site.await_words(&["ls"], "completed");
+    assert_eq!(before.len(), 1);
+    assert_eq!(site.jobs().len(), 1, "nothing was asked for twice");
+    site.await_nothing_left();
+    drop(again);
+}
+
+/// A folder with an `sbatch` that asks the real one, says so, and never comes back.
+fn slow_sbatch(directory: &Path) -> PathBuf {
+    let folder = directory.join("slow");
+    fs::create_dir(&folder).unwrap();
+    let text = format!(
+        "#!/bin/sh\n/usr/bin/sbatch \"$@\"\ntouch {}\nexec sleep 600\n",
+        directory.join("submitted").display()
+    );
+    fs::write(folder.join("sbatch"), text).unwrap();
+    fs::set_permissions(folder.join("sbatch"), fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+#[test]
+fn a_coordinator_killed_before_the_answer_asks_once() {
+    let name = "a_coordinator_killed_before_the_answer_asks_once";
+    let profile = "max_allocations = 1\nidle_seconds = 3\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, ONE, 300, profile) else { return };
+    let folder = slow_sbatch(site.directory());
+    let mut first = site.start("first", &["run", "gang.yaml"], Some(&folder));
+    let marker = site.directory().join("submitted");
+    first.wait_for("submission", |_| marker.is_file().then_some(())).unwrap();
+    let sleepers = descendants(first.pid(), "sleep 600");
+    first.kill().unwrap();
+    for pid in sleepers {
+        send_signal("KILL", pid).unwrap();
+    }
+    assert_eq!(site.jobs().len(), 1);
+    let arguments = ["run", "--resume", "--summary", "summary.json"];
+    site.start("second", &arguments, None).succeed().unwrap();
+    assert_eq!(summary(site.directory())["state"], "completed");
+    assert_eq!(site.jobs().len(), 1, "it was found again");
+    site.await_nothing_left();
+}
+
+#[test]
+fn inside_an_allocation_workers_are_steps_of_it() {
+    let name = "inside_an_allocation_workers_are_steps_of_it";
+    let Some(site) = Site::new(name, GANG, 300, "drain_seconds = 20\n") else { return };
+    let (directory, port) = (site.directory().display(), site.port);
+    let job = format!("inside-{port}");
+    let script = format!(
+        "#!/bin/bash
+#SBATCH --job-name={job} --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-task=1 --time=5
+#SBATCH --exclude=n[3-5]
+#SBATCH --chdir={directory} --output={directory}/inside.log
+export MUSTER_LISTEN=127.0.0.1:{port}
+exec {} run gang.yaml --cluster cluster.toml --summary summary.json
+",
+        program("muster").unwrap().display()
+    );
+    let file = site.directory().join("inside.sh");
+    fs::write(&file, script).unwrap();
+    site.slurm.ask("sbatch", &[file.to_str().unwrap()]).unwrap();
+    let over = |jobs: &[JobLine]| jobs.first().filter(|job| job.is_over()).cloned();
+    let ended = site.slurm.wait_for(&job, "end of it", over).unwrap();
+    let said = fs::read_to_string(site.directory().join("inside.log")).unwrap_or_default();
+    assert_eq!(ended.state, "COMPLETED", "{said}");
+    let summary = summary(site.directory());
+    assert_eq!(summary["state"], "completed", "{summary}");
+    assert_eq!(site.jobs(), [], "nothing was submitted");
+}
+
+#[test]
+fn what_cannot_be_had_says_why() {
+    let name = "what_cannot_be_had_says_why";
+    let profile = "max_allocations = 1\npartition = \"nowhere\"\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, ONE, 300, profile) else { return };
+    let server = site.serve("serve");
+    site.ask(&["submit", "gang.yaml"]);
+    site.await_words(&["ls"], "invalid partition specified: nowhere");
+    assert_eq!(site.jobs(), []);
+    drop(server);
+
+    let profile =
+        "max_allocations = 1\nnodes = 4\noptions = {begin = \"now+1hour\"}\ndrain_seconds = 20\n";
+    let site = Site::new(name, ONE, 300, profile).unwrap();
+    let mut run = site.start("run", &["run", "gang.yaml"], None);
+    site.slurm.wait_for(&site.prefix(), "job", |jobs| (!jobs.is_empty()).then_some(())).unwrap();
+    site.await_words(&["ls"], "waits in the cluster's queue: BeginTime");
+    // Interrupted, it leaves nothing behind.
+    send_signal("INT", run.pid()).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    site.await_nothing_left();
+}
