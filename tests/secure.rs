@@ -403,7 +403,7 @@ fn make_certificates(directory: &Path, name: &str) -> Result<[String; 2], String
     fs::write(directory.join("chain.pem"), read("leaf.pem") + &read("ca.pem")).unwrap();
     let fingerprint = |file: &str| {
         let said = openssl(directory, &format!("x509 -in {file} -noout -fingerprint -sha256"))?;
-        Ok(said.trim().rsplit('=').next().unwrap_or_default().to_owned())
+        anyhow::Ok(said.trim().rsplit('=').next().unwrap_or_default().to_owned())
     };
     Ok([fingerprint("leaf.pem")?, fingerprint("ca.pem")?])
 }

@@ -179,7 +179,7 @@ pub fn gradient_norm(parameters: &[Tensor], more: Option<&Tensor>) -> Result<Ten
     let device = parameters.first().map_or(tch::Device::Cpu, Tensor::device);
     let norm = Tensor::f_zeros([0i64; 0], (Kind::Float, device))?;
     let values = raw(parameters);
-    let more = more.map_or(std::ptr::null(), |more| more.as_ptr().cast_const().cast());
+    let more = more.map_or(std::ptr::null(), |more| more.as_ptr().cast());
     // SAFETY: the pointers are live tensors borrowed for the call, or null for `more`; `norm` is not shared yet.
     let status =
         unsafe { muster_gradient_norm(values.as_ptr(), values.len(), more, norm.as_ptr().cast()) };

@@ -129,7 +129,7 @@ impl RowTable {
         constants: &AdamW,
     ) -> Result<(), ShimError> {
         let (table, constants) = (self.raw(), Constants::of(constants));
-        let rows = rows.map_or(ptr::null(), |rows| rows.as_ptr().cast_const().cast());
+        let rows = rows.map_or(ptr::null(), |rows| rows.as_ptr().cast());
         let count = i64::try_from(updates.len()).unwrap_or(i64::MAX);
         // SAFETY: live tensors borrowed for the call, or null for `rows`; `updates` has `count` entries. The shim
         // checks the rows' numbers against the table.

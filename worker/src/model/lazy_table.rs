@@ -121,14 +121,17 @@ mod tests {
     };
 
     fn weights() -> Tensor {
-        let values: Vec<f32> = (0..40 * 19u8).map(|n| f32::from(n % 41) / 20.0 - 1.0).collect();
+        let values: Vec<f32> = (0..40 * 19u16).map(|n| f32::from(n % 41) / 20.0 - 1.0).collect();
         Tensor::from_slice(&values).view([40, 19]).set_requires_grad(true)
     }
 
     /// Tokens of step `step`; some rows come seldom, some never.
     fn ids(step: u64) -> Tensor {
         let mut draws = Seed(step).draws();
-        let ids = (0..12).map(|_| i64::try_from(draws.below(1 + draws.below(38))).unwrap());
+        let ids = (0..12).map(|_| {
+            let most = draws.below(38);
+            i64::try_from(draws.below(1 + most)).unwrap()
+        });
         Tensor::from_slice(&ids.collect::<Vec<i64>>())
     }
 

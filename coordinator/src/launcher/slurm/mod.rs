@@ -193,6 +193,7 @@ fn meaning(said: &str) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::WorkerAccess;
 
     #[test]
     fn only_a_refusal_is_a_refusal() {
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn jobs_get_what_they_need_of_the_environment_and_no_options() {
         let start = Start {
-            coordinator: "http://h:1".to_owned(),
+            access: WorkerAccess { url: "http://h:1".to_owned(), file: None },
             worker_binary: "/w".into(),
             output: "/o".into(),
             log: "info".to_owned(),

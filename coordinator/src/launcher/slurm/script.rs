@@ -142,7 +142,10 @@ fn body(
     let mut lines = vec!["trap : TERM".to_owned()];
     lines.extend(exports.map(|(name, value)| format!("export {name}={value}")));
     if let Some(file) = &start.access.file {
-        lines.push(format!("export {ACCESS_VARIABLE}={}", quoted("access", &file.to_string_lossy())?));
+        lines.push(format!(
+            "export {ACCESS_VARIABLE}={}",
+            quoted("access", &file.to_string_lossy())?
+        ));
     }
     lines.push(format!("export MUSTER_ALLOCATION=\"{allocation}\""));
     // Older versions do not say it in the environment.
