@@ -401,9 +401,9 @@ fn make_certificates(directory: &Path, name: &str) -> Result<[String; 2], String
     openssl(directory, &format!("{sign} -extfile names -out leaf.pem"))?;
     let read = |file: &str| fs::read_to_string(directory.join(file)).unwrap();
     fs::write(directory.join("chain.pem"), read("leaf.pem") + &read("ca.pem")).unwrap();
-    let fingerprint = |file: &str| {
+    let fingerprint = |file: &str| -> Result<String, String> {
         let said = openssl(directory, &format!("x509 -in {file} -noout -fingerprint -sha256"))?;
-        anyhow::Ok(said.trim().rsplit('=').next().unwrap_or_default().to_owned())
+        Ok(said.trim().rsplit('=').next().unwrap_or_default().to_owned())
     };
     Ok([fingerprint("leaf.pem")?, fingerprint("ca.pem")?])
 }

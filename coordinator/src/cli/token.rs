@@ -123,7 +123,7 @@ fn lifetime(text: &str) -> Result<Option<Duration>, ExpiryError> {
         's' => 1,
         _ => return Err(wrong()),
     };
-    let count: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let count: u64 = text.strip_suffix(unit).unwrap_or_default().parse().map_err(|_| wrong())?;
     let total = count.checked_mul(seconds).filter(|total| (1..=3_153_600_000).contains(total));
     total.map(Duration::from_secs).map(Some).ok_or_else(wrong)
 }

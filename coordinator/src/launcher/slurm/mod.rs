@@ -228,6 +228,9 @@ mod tests {
             ("SLURM_JOB_ID", "5"),
             ("SLURM_CONF", "/etc/slurm.conf"),
             ("BASH_ENV", "/evil"),
+            // Of the user's, who may do more than a worker.
+            ("MUSTER_TOKEN", "mt_user"),
+            ("MUSTER_ACCESS", "/home/u/access.json"),
         ];
         let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let profile = Profile { environment: vec!["MINE".to_owned()], ..Profile::default() };
