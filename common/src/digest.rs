@@ -19,7 +19,7 @@ impl ContentHash {
 
     /// Of bytes that lie in several pieces.
     pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let hash = pieces.into_iter().fold(Sha256::new(), |hash, piece| hash.chain_update(piece));
+        let hash = pieces.into_iter().fold(Sha256::new(), Digest::chain_update);
         Self(hexadecimal(&hash.finalize()))
     }
 
@@ -47,8 +47,9 @@ impl ContentHash {
     }
 }
 
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+/// Lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a String cannot fail.
         let _infallible = write!(text, "{byte:02x}");
         text

@@ -367,7 +367,7 @@ impl Settings {
 
     /// Whether anybody who reaches an address may call, or listen in.
     pub fn is_open_to_others(&self, listen: IpAddr) -> bool {
-        !listen.is_loopback() && !(self.is_encrypted() && self.asks_for_tokens())
+        !(listen.is_loopback() || self.is_encrypted() && self.asks_for_tokens())
     }
 
     /// For a coordinator that is the whole system in one process: nobody else is to call.

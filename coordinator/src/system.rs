@@ -73,8 +73,8 @@ impl System {
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
         let guard = Guard::open(settings, &state, address)?;
-        let unfinished: Vec<ExperimentId> =
-            engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect();
+        let unfinished = engine.experiments().filter(|e| !e.is_ended());
+        let unfinished: Vec<ExperimentId> = unfinished.map(|e| e.id.clone()).collect();
         let orphans = local_workers(&engine);
         let (effects, inbox) = mpsc::unbounded_channel();
         let outstanding = engine.outstanding();
@@ -103,8 +103,8 @@ impl System {
             shutdown: shutdown.clone(),
         };
         tasks.spawn(perform_all(inbox, driver.clone(), live.clone()));
-        let leases = watch_leases(driver.clone(), live.clone(), settings.lease(), shutdown.clone());
-        tasks.spawn(leases);
+        let lease = settings.lease();
+        tasks.spawn(watch_leases(driver.clone(), live.clone(), lease, shutdown.clone()));
         tasks.spawn(ring(driver.clone(), shutdown.clone()));
         let compactor = Compactor::new(driver.clone(), &state, settings.tensorboard);
         tasks.spawn(own_log.clone().keep(shutdown.clone()));
@@ -118,7 +118,6 @@ impl System {
                 stop.cancel();
             }
         });
-        let settings = settings.clone();
         Ok(Self {
             driver,
             live,
@@ -129,7 +128,7 @@ impl System {
             shutdown,
             capacity,
             compactor,
-            settings,
+            settings: settings.clone(),
             logs,
             own_log,
             tasks,
@@ -190,15 +189,14 @@ impl System {
             Some(path) => path.clone(),
             None => absolute(&find_worker(self.settings.worker_binary.as_deref())?),
         };
-        let output = match &profile.output {
-            Some(path) => path.clone(),
-            None => {
-                let logs = self.logs.directory();
-                // Slurm makes no directories, and fails a job whose output it cannot open.
-                std::fs::create_dir_all(logs)
-                    .with_context(|| format!("cannot make {}", logs.display()))?;
-                logs.to_owned()
-            }
+        let output = if let Some(path) = &profile.output {
+            path.clone()
+        } else {
+            let logs = self.logs.directory();
+            // Slurm makes no directories, and fails a job whose output it cannot open.
+            std::fs::create_dir_all(logs)
+                .with_context(|| format!("cannot make {}", logs.display()))?;
+            logs.to_owned()
         };
         let start = Start {
             access: self.access_of_cluster(profile)?,

@@ -201,18 +201,15 @@ impl Connector {
         let url = access.coordinator.clone();
         let failed = |reason: String| DialError::Tls { url: url.clone(), reason };
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier: Arc<dyn ServerCertVerifier> = match access.fingerprint {
-            Some(expected) => Arc::new(Pinned { expected, provider: Arc::clone(&provider) }),
-            None => {
-                let mut roots = RootCertStore::empty();
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
-                chain_verifier(roots, &provider).map_err(|_| DialError::Untrusted {
-                    url: url.clone(),
-                    reason: "it trusts nobody: no certificates of authorities are installed"
-                        .to_owned(),
-                })?
-            }
+        let verifier: Arc<dyn ServerCertVerifier> = if let Some(expected) = access.fingerprint {
+            Arc::new(Pinned { expected, provider: Arc::clone(&provider) })
+        } else {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            chain_verifier(roots, &provider).map_err(|_| DialError::Untrusted {
+                url: url.clone(),
+                reason: "it trusts nobody: no certificates of authorities are installed".to_owned(),
+            })?
         };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])

@@ -48,7 +48,7 @@ pub fn summed_gradient<'a>(
         let mut trainer = trainer(rank);
         let normalizer = trainer.normalizer(1, &whole);
         total += trainer.accumulate(1, shard, normalizer)?.double_value(&[]);
-        for (name, tensor) in trainer.model().unwrap().trained() {
+        for (name, tensor) in trainer.model()?.trained() {
             let own = gradient_of(tensor);
             let so_far = sum.remove(name);
             sum.insert(name.to_owned(), so_far.map_or_else(|| own.copy(), |so_far| so_far + &own));

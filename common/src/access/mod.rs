@@ -151,12 +151,11 @@ impl Access {
             Url::parse(&url).ok().filter(|url| url.has_host() && url.username().is_empty());
         let Some(parsed) = parsed else { return Err(AccessError::Url { url }) };
         match parsed.scheme() {
-            "https" => Ok(self),
             "http" if self.fingerprint.is_some() => Err(AccessError::NoCertificate { url }),
             "http" if self.token.is_some() && !is_loopback(&parsed) => {
                 Err(AccessError::ClearText { url })
             }
-            "http" => Ok(self),
+            "http" | "https" => Ok(self),
             _ => Err(AccessError::Url { url }),
         }
     }

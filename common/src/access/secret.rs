@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::hexadecimal;
+
 /// What every token begins with, so that it is recognised where it should not be.
 const TOKEN_PREFIX: &str = "muster_";
 
@@ -102,11 +104,6 @@ impl FromStr for Fingerprint {
         let digits = plain.strip_prefix("sha256:").unwrap_or(&plain).replace(':', "");
         bytes(&digits).map(Self).ok_or_else(|| FingerprintError { text: text.to_owned() })
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bytes<const N: usize>(digits: &str) -> Option<[u8; N]> {

@@ -1,5 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
+use muster_common::digest::hexadecimal;
+
 use super::checker::Refusal;
 use super::*;
 
@@ -68,7 +70,7 @@ fn tokens_of_others_and_guesses_are_unknown() {
         assert_eq!(checker.check(Some(text), Scope::User, now).unwrap_err(), Refusal::Unknown);
     }
     assert_eq!(checker.check(None, Scope::User, now).unwrap_err(), Refusal::Missing);
-    let digest: String = own.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = hexadecimal(&own.digest());
     let kept = fs::read_to_string(checker.book().path()).unwrap();
     assert!(kept.contains(&digest) && !kept.contains(own.reveal().rsplit('_').next().unwrap()));
     let as_secret = format!("muster_{}_{digest}", own.tag());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use muster_common::access::{AccessError, Token, read_private, write_private};
+use muster_common::digest::hexadecimal;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -280,8 +281,4 @@ fn random_token() -> Result<Token, BookError> {
     source.fill(&mut tag).map_err(|_| BookError::Random)?;
     source.fill(&mut secret).map_err(|_| BookError::Random)?;
     Ok(Token::new(tag, secret))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -320,7 +320,7 @@ pub(super) struct ServeArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
-    /// URL of the coordinator; without it, that of the access file, else http://127.0.0.1:7700
+    /// URL of the coordinator; without it, that of the access file, else this machine's port 7700
     #[arg(long, value_name = "URL", env = "MUSTER_COORDINATOR")]
     pub(super) coordinator: Option<String>,
     /// Access file with URL, fingerprint and token; without it, that of a coordinator which was started here, else

@@ -50,6 +50,8 @@ use run::MemberState;
 pub use run::Run;
 use table::{Row, Table};
 
+use crate::sweep::asha::Ties;
+
 type ExperimentTable = Table<ExperimentId, Experiment>;
 
 /// All durable state of a coordinator.
@@ -86,8 +88,30 @@ pub struct Engine {
 
 /// The rules of this build. 0: as before there were gangs. 1: failures have classes with a rule each,
 /// and machines that fail again and again are set aside. 2: projects share slots, priorities take them,
-/// and slots that are kept for a gang are lent.
-pub const RULES: u32 = 2;
+/// and slots that are kept for a gang are lent. 3: pruners that decide at once let ties with the last that
+/// goes on go on too.
+pub const RULES: u32 = 3;
+
+/// Rules by their number, as [`RULES`] counts them.
+#[derive(Debug, Clone, Copy)]
+struct Rules(u32);
+
+impl Rules {
+    /// Whether failures have classes.
+    fn have_classes(self) -> bool {
+        self.0 >= 1
+    }
+
+    /// Whether projects, priorities and lent slots count.
+    fn have_shares(self) -> bool {
+        self.0 >= 2
+    }
+
+    /// What becomes of equals at the line.
+    fn ties(self) -> Ties {
+        if self.0 >= 3 { Ties::GoOn } else { Ties::OlderFirst }
+    }
+}
 
 /// A worker that offers its slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,12 +191,12 @@ impl Engine {
 
     /// Whether failures have classes.
     fn has_classes(&self) -> bool {
-        self.rules >= 1
+        Rules(self.rules).have_classes()
     }
 
     /// Whether projects, priorities and lent slots count.
     fn has_shares(&self) -> bool {
-        self.rules >= 2
+        Rules(self.rules).have_shares()
     }
 
     /// What projects may use.

@@ -11,7 +11,7 @@ use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, Phase};
 use super::trial::{StopReason, Trial, TrialState};
-use super::{Action, Engine};
+use super::{Action, Engine, Rules};
 use crate::sweep::asha::{self, Promotion, Standing, order};
 use crate::sweep::hyperband::{self, Decided, Group, Member};
 use crate::sweep::{Verdict, patience, percentile};
@@ -179,7 +179,7 @@ impl Experiment {
     }
 
     /// A trial waits at a rung: pruners that decide at once say what becomes of it.
-    pub(super) fn judge(&mut self, now: Timestamp, number: u32) {
+    pub(super) fn judge(&mut self, now: Timestamp, number: u32, rules: Rules) {
         if self.population().is_some() {
             return self.judge_member(now, number, None);
         }
@@ -191,7 +191,7 @@ impl Experiment {
         let verdict = match self.pruner() {
             PrunerSettings::AshaStopping(asha) => {
                 let standings = of_rung(self.standings()).unwrap_or_default();
-                asha::verdict(&goal, asha.reduction_factor, &standings, number)
+                asha::verdict(&goal, asha.reduction_factor, &standings, number, rules.ties())
             }
             PrunerSettings::Percentile(settings) => {
                 let standings = of_rung(self.standings()).unwrap_or_default();

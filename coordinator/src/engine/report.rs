@@ -13,7 +13,7 @@ use super::experiment::{Experiment, ExperimentEnd, Part, Phase};
 use super::failure::{Retry, class_of, retry};
 use super::run::Ending;
 use super::trial::{RungResult, StopReason, Trial, TrialState};
-use super::{Action, Engine, Run};
+use super::{Action, Engine, Rules, Run};
 
 /// Runs of one trial that may be lost with their workers before the trial itself is suspected, under
 /// the rules of before there were classes.
@@ -96,16 +96,16 @@ impl Engine {
 
     /// Ends a run that has been taken out of the books.
     pub(super) fn end_run(&mut self, now: Timestamp, generation: Generation, run: &Run) {
-        let has_classes = self.has_classes();
+        let rules = Rules(self.rules);
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
         let ending = run.ending();
         match &run.task {
             Task::Prepare { part, .. } => {
-                experiment.end_part(now, *part as usize, generation, ending, has_classes);
+                experiment.end_part(now, *part as usize, generation, ending, rules);
             }
             Task::Train(task) => {
                 let number = task.trial.number;
-                experiment.end_training(now, number, generation, ending, has_classes);
+                experiment.end_training(now, number, generation, ending, rules);
                 // The slots of a gang that goes on at once do not go to somebody else.
                 let goes_on = |trial: &Trial| {
                     trial.state == TrialState::Pending && trial.not_before.is_none() && !trial.held
@@ -114,7 +114,7 @@ impl Engine {
                     experiment.waiting_since.get_or_insert(now);
                 }
             }
-            Task::Finish { .. } => experiment.end_finish(now, generation, ending, has_classes),
+            Task::Finish { .. } => experiment.end_finish(now, generation, ending, rules),
         }
     }
 }
@@ -226,7 +226,7 @@ impl Experiment {
         number: u32,
         generation: Generation,
         ending: Ending,
-        has_classes: bool,
+        rules: Rules,
     ) {
         let ladder_length = self.ladder.len();
         let is_target = self.target_reached == Some(number);
@@ -251,7 +251,7 @@ impl Experiment {
             }
             _ if passed => {
                 trial.state = TrialState::Paused;
-                return self.judge(now, number);
+                return self.judge(now, number, rules);
             }
             RunExit::Diverged { step } if has_rung_behind => {
                 trial.state = TrialState::Paused;
@@ -265,7 +265,7 @@ impl Experiment {
             RunExit::Canceled => TrialState::Canceled,
             exit @ (RunExit::Lost { .. } | RunExit::Failed { .. }) => {
                 let ending = Ending { exit, counts: ending.counts };
-                return self.fail_training(now, number, generation, ending, has_classes);
+                return self.fail_training(now, number, generation, ending, rules);
             }
             RunExit::Completed => {
                 let message = "the run ended without a result".to_owned();
@@ -285,12 +285,12 @@ impl Experiment {
         number: u32,
         generation: Generation,
         ending: Ending,
-        has_classes: bool,
+        rules: Rules,
     ) {
         let (max_restarts, slots) = (self.manifest.max_restarts, self.manifest.resources.slots);
         let Some(trial) = self.trials.get_mut(&number) else { return };
         let class = class_of(&ending.exit).unwrap_or_default();
-        let verdict = match (&ending.exit, has_classes) {
+        let verdict = match (&ending.exit, rules.have_classes()) {
             (RunExit::Lost { .. }, _) if !ending.counts => Retry::Free,
             (RunExit::Lost { .. }, false) if trial.losses >= LOSSES_MAX => Retry::Never,
             (RunExit::Lost { .. }, false) => Retry::Free,
@@ -343,7 +343,7 @@ impl Experiment {
         index: usize,
         generation: Generation,
         ending: Ending,
-        has_classes: bool,
+        rules: Rules,
     ) {
         let Phase::Preparing { parts } = &mut self.phase else { return };
         let Some(part) = parts.get_mut(index).filter(|part| **part == Part::Running(generation))
@@ -355,16 +355,10 @@ impl Experiment {
         } else {
             Part::Waiting
         };
-        self.note_failure(now, "preparing the data", ending, has_classes);
+        self.note_failure(now, "preparing the data", ending, rules);
     }
 
-    fn end_finish(
-        &mut self,
-        now: Timestamp,
-        generation: Generation,
-        ending: Ending,
-        has_classes: bool,
-    ) {
+    fn end_finish(&mut self, now: Timestamp, generation: Generation, ending: Ending, rules: Rules) {
         if self.phase != (Phase::Finishing { run: Some(generation) }) {
             return;
         }
@@ -373,17 +367,19 @@ impl Experiment {
             return self.end(now, ExperimentEnd::Completed);
         }
         self.phase = Phase::Finishing { run: None };
-        self.note_failure(now, "writing the best model", ending, has_classes);
+        self.note_failure(now, "writing the best model", ending, rules);
     }
 
     /// Ends the experiment when work that is not a trial's failed for good or too often.
-    fn note_failure(&mut self, now: Timestamp, what: &str, ending: Ending, has_classes: bool) {
+    fn note_failure(&mut self, now: Timestamp, what: &str, ending: Ending, rules: Rules) {
         let permanent = match &ending.exit {
-            RunExit::Failed { class: FailureClass::Preempted, .. } if has_classes => return,
-            RunExit::Failed { permanent, class, .. } => {
-                *permanent || (has_classes && *class == FailureClass::BadData)
+            RunExit::Failed { class: FailureClass::Preempted, .. } if rules.have_classes() => {
+                return;
             }
-            RunExit::Lost { .. } if has_classes && ending.counts => false,
+            RunExit::Failed { permanent, class, .. } => {
+                *permanent || (rules.have_classes() && *class == FailureClass::BadData)
+            }
+            RunExit::Lost { .. } if rules.have_classes() && ending.counts => false,
             _ => return,
         };
         self.failures += 1;

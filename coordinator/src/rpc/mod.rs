@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Guard;
-use crate::access::certificates::CertificateError;
+use crate::access::certificates::{CertificateError, Certificates};
 use crate::capacity::Capacity;
 use crate::driver::Driver;
 use crate::live::Live;
@@ -89,7 +89,7 @@ pub async fn serve(
     guard: &Guard,
 ) -> Result<(), ServeError> {
     let shutdown = service.shutdown.clone();
-    let config = guard.certificates().map(|certificates| certificates.config()).transpose()?;
+    let config = guard.certificates().map(Certificates::config).transpose()?;
     let tls = config.map(|config| TlsAcceptor::from(Arc::new(config)));
     let gate = gate::Gate::new(guard, service.driver.metrics().clone());
     let routes = tonic::service::Routes::from(operate::router(service.clone()))

@@ -6,8 +6,11 @@
 //! among the best `floor(|rung k| / eta)` and has not been promoted. Higher rungs are asked first.
 //!
 //! The variant that stops decides when a result comes in, among the results so far: at least the best
-//! goes on, so that the first trials are never stopped for want of others. It never revises a decision,
-//! as Optuna's `SuccessiveHalvingPruner` and Determined's `asha_stopping` do it.
+//! goes on, so that the first trials are never stopped for want of others, and so do all that are as good as the
+//! last of those that go on: early results are often all the same, and say nothing then. It never revises a
+//! decision. Optuna's `SuccessiveHalvingPruner` and Ray's `ASHAScheduler` do both alike.
+
+use std::cmp::Ordering;
 
 use muster_common::goal::{Goal, Merit};
 
@@ -37,6 +40,15 @@ pub struct Promotion {
     pub place: usize,
     /// Results of the rung.
     pub num_results: usize,
+}
+
+/// What becomes of results that are as good as the last that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ties {
+    /// The older trial goes on.
+    OlderFirst,
+    /// All of them go on.
+    GoOn,
 }
 
 /// Orders the results of one rung, best first; ties go to the older trial. For several objectives see
@@ -78,7 +90,13 @@ pub fn promotion(goal: &Goal, reduction_factor: u32, rungs: &[Vec<Standing>]) ->
 }
 
 /// What becomes of a trial whose result at a rung is among `standings`, where nobody waits.
-pub fn verdict(goal: &Goal, reduction_factor: u32, standings: &[Standing], trial: u32) -> Verdict {
+pub fn verdict(
+    goal: &Goal,
+    reduction_factor: u32,
+    standings: &[Standing],
+    trial: u32,
+    ties: Ties,
+) -> Verdict {
     let mut ordered = standings.to_vec();
     order(goal, &mut ordered);
     let num_results = ordered.len();
@@ -87,13 +105,18 @@ pub fn verdict(goal: &Goal, reduction_factor: u32, standings: &[Standing], trial
         return Verdict::GoOn("no result here".to_owned());
     };
     let last = ordered.get(num_kept - 1).map_or(Merit::NONE, |standing| standing.merit);
+    // Of several objectives a place is a matter of fronts, and equals are seldom.
+    let is_tied = ties == Ties::GoOn
+        && goal.is_single()
+        && goal.standing(&standing.merit, &last) == Ordering::Equal;
+    let equals = if is_tied && index >= num_kept { ", and so do equals" } else { "" };
     let text = format!(
-        "{} is place {} of {num_results} so far, the best {num_kept} go on (down to {})",
+        "{} is place {} of {num_results} so far, the best {num_kept} go on (down to {}){equals}",
         goal.words(&standing.merit),
         index + 1,
         Goal::numbers(&last)
     );
-    Verdict::of(index < num_kept && standing.merit.is_finite(), text)
+    Verdict::of((index < num_kept || is_tied) && standing.merit.is_finite(), text)
 }
 
 #[cfg(test)]
@@ -149,7 +172,7 @@ mod tests {
         let goes_on = |values: &[f64]| {
             let rung = waiting(values);
             let last = u32::try_from(values.len()).unwrap();
-            matches!(verdict(&accuracy(), 3, &rung, last), Verdict::GoOn(_))
+            matches!(verdict(&accuracy(), 3, &rung, last, Ties::GoOn), Verdict::GoOn(_))
         };
         assert!(goes_on(&[0.5]));
         assert!(!goes_on(&[0.5, 0.4]));
@@ -158,6 +181,21 @@ mod tests {
         assert!(goes_on(&[0.1, 0.2, 0.3, 0.9, 0.4, 0.5]));
         assert!(!goes_on(&[0.1, 0.2, 0.6, 0.9, 0.4, 0.5]));
         assert!(!goes_on(&[f64::NAN]));
+        assert!(!goes_on(&[f64::NAN, f64::NAN]));
+    }
+
+    #[test]
+    fn equals_go_on_together_since_the_third_rules() {
+        let goes_on = |values: &[f64], ties| {
+            let rung = waiting(values);
+            let last = u32::try_from(values.len()).unwrap();
+            matches!(verdict(&accuracy(), 2, &rung, last, ties), Verdict::GoOn(_))
+        };
+        for values in [&[0.5, 0.5][..], &[0.5, 0.5, 0.5], &[0.6, 0.5, 0.4, 0.5]] {
+            assert!(goes_on(values, Ties::GoOn), "{values:?}");
+            assert!(!goes_on(values, Ties::OlderFirst), "{values:?}");
+        }
+        assert!(!goes_on(&[0.6, 0.5, 0.5], Ties::GoOn));
     }
 
     proptest! {

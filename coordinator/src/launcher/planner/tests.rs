@@ -209,6 +209,7 @@ struct Job {
 
 /// What the world does in one tick.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each happens or not, whatever the others do")]
 struct Weather {
     wanted: u32,
     /// 0: accepted, 1: refused, 2: the answer gets lost and it happens, 3: it gets lost and does not happen.
