@@ -186,7 +186,7 @@ fn variables_of_the_examples_are_known() {
         for line in text.lines().map(|line| line.trim_start_matches([' ', '#'])) {
             let line = line.strip_prefix("ENV ").unwrap_or(line);
             let Some(rest) = line.strip_prefix("MUSTER_") else { continue };
-            let name = rest.split([':', '=']).next().unwrap();
+            let Some((name, _)) = rest.split_once([':', '=']) else { continue };
             let key = format!("{} = ", name.to_lowercase());
             let is_setting = settings.lines().any(|l| l.trim_start_matches("# ").starts_with(&key));
             assert!(is_setting || worker.contains(&name), "{file}: MUSTER_{name}");

@@ -48,7 +48,7 @@ mkdir -p "$folder"
 if [ ! -f "$root/.ready" ]; then
     rm -rf "$root"
     echo "a clean $release in $root"
-    timeout 1200 debootstrap --variant=minbase "$release" "$root" "$mirror" >"$folder/debootstrap.log" 2>&1 ||
+    timeout 3000 debootstrap --variant=minbase "$release" "$root" "$mirror" >"$folder/debootstrap.log" 2>&1 ||
         fail "debootstrap: $(tail -n 1 "$folder/debootstrap.log")"
     touch "$root/.ready"
 fi

@@ -86,8 +86,8 @@ fn parse_listing(text: &str) -> Vec<Listed> {
     listed
 }
 
-/// UUID and address on the bus of every GPU, by address. A driver that has not looked at one yet shows question marks
-/// for its UUID; that one is left out.
+/// UUID and address on the bus of every GPU, by address. A driver that has not looked at one yet shows question
+/// marks for its UUID; that one is left out.
 fn of_folders(folders: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folders).into_iter().flatten().flatten() {
@@ -103,9 +103,9 @@ fn of_folders(folders: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// What CUDA would make of `visible` where the `known` GPUs are, as the CUDA C++ Programming Guide describes the
-/// variable: indices or UUIDs, these cut short if they are still unambiguous; the first that is none, or is not there, ends
-/// the list. Where nothing is known, it is taken at its word.
+/// What CUDA would make of `visible` where the `known` GPUs are, as the CUDA C++ Programming Guide describes
+/// the variable: indices or UUIDs, these cut short if they are still unambiguous; the first that is none, or is
+/// not there, ends the list. Where nothing is known, it is taken at its word.
 fn choose(visible: Option<&str>, known: &[(String, Option<u32>)]) -> Vec<Gpu> {
     let all = |(uuid, node): &(String, Option<u32>)| Gpu { name: uuid.clone(), node: *node };
     let Some(visible) = visible else { return known.iter().map(all).collect() };
