@@ -88,9 +88,9 @@ mkdir -p "$folder/state" "$folder/cache" "$folder/access" "$root/sys" "$root/pro
 rm -rf "${folder:?}"/{state,access}/*
 chown -R 10001:10001 "$folder/state" "$folder/cache" "$folder/access"
 chmod 700 "$folder/state" "$folder/cache" "$folder/access"
-# Runs a program there; the first words are variables. Processes end with this script.
-confined() {
-    unshare --mount --pid --fork --kill-child bash -ec '
+# Becomes a program there; the first words are variables. Its processes are a namespace and end together.
+confine() {
+    exec unshare --mount --pid --fork --kill-child bash -ec '
         root=$1 folder=$2; shift 2
         mount --bind "$root" "$root"
         mount -o remount,bind,ro "$root"
@@ -99,22 +99,27 @@ confined() {
         mount --bind "$folder/state" "$root/var/lib/muster"
         mount --bind "$folder/cache" "$root/var/cache/muster"
         mount --bind "$folder/access" "$root/run/muster"
-        exec setpriv --no-new-privs --bounding-set=-all chroot --userspec=10001:10001 "$root" env -i "$@"
+        exec chroot "$root" setpriv --reuid=10001 --regid=10001 --clear-groups --no-new-privs --bounding-set=-all \
+            env -i "$@"
     ' confined "$root" "$folder" PATH=/usr/local/bin:/usr/bin:/bin "$@"
 }
+confined() (confine "$@")
 mapfile -t of_coordinator < <(variables "$coordinator" last)
 mapfile -t of_worker < <(variables "$worker" base)
 for program in muster muster-worker; do
     lost=$(confined "${of_worker[@]}" /lib64/ld-linux-x86-64.so.2 --list "/usr/local/bin/$program" | grep 'not found' || true)
     [ -z "$lost" ] || fail "$program lacks libraries: $lost"
-    echo "ok  $(confined "${of_worker[@]}" "$program" --version), all libraries found"
+    version=$(confined "${of_worker[@]}" "$program" --version)
+    echo "ok  $version, all libraries found"
 done
 confined "${of_coordinator[@]}" sh -c 'touch /usr/x 2>/dev/null' && fail "the root can be written to"
-echo "ok  $(confined "${of_worker[@]}" muster-worker check-collectives)"
+said=$(confined "${of_worker[@]}" muster-worker check-collectives)
+echo "ok  $said"
 
 ends=()
-trap '[ "${#ends[@]}" -eq 0 ] || kill "${ends[@]}" 2>/dev/null || true' EXIT
-confined "${of_coordinator[@]}" muster serve --no-workers --listen 127.0.0.1:0 --tls auto >"$folder/coordinator.log" 2>&1 &
+# unshare ignores SIGTERM.
+trap '[ "${#ends[@]}" -eq 0 ] || kill -KILL "${ends[@]}" 2>/dev/null || true' EXIT
+confine "${of_coordinator[@]}" muster serve --no-workers --listen 127.0.0.1:0 --tls auto >"$folder/coordinator.log" 2>&1 &
 ends+=($!)
 # Waits up to a minute for a command to succeed.
 await() {
@@ -129,13 +134,13 @@ await() {
 await "the coordinator is healthy (muster ls)" confined "${of_coordinator[@]}" muster ls
 confined "${of_coordinator[@]}" \
     muster token create --scope worker --name compose --expires never --output /run/muster/worker.json >/dev/null
-confined "${of_worker[@]}" MUSTER_ACCESS=/run/muster/worker.json muster-worker supervise >"$folder/worker.log" 2>&1 &
+confine "${of_worker[@]}" MUSTER_ACCESS=/run/muster/worker.json muster-worker supervise >"$folder/worker.log" 2>&1 &
 ends+=($!)
-# The process namespace of the worker is its own, as in its container.
+# Looks as the image's health check does, inside the namespaces of the worker.
 healthy() {
-    local inner
-    inner=$(pgrep --full --newest 'muster-worker supervise') || return 1
-    nsenter --target "$inner" --pid --mount chroot "$root" sh -c \
+    local first
+    first=$(pgrep --parent "${ends[1]}") || return 1
+    nsenter --target "$first" --pid --mount chroot "$root" sh -c \
         "grep --text --quiet --no-messages 'muster-worker.[r]unner' /proc/[0-9]*/cmdline"
 }
 await "the worker is healthy (its runner lives)" healthy
