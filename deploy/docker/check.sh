@@ -116,9 +116,13 @@ confined "${of_coordinator[@]}" sh -c 'touch /usr/x 2>/dev/null' && fail "the ro
 said=$(confined "${of_worker[@]}" muster-worker check-collectives)
 echo "ok  $said"
 
+# The first process of each namespace, without which there are no others; unshare itself waits for it.
 ends=()
-# unshare ignores SIGTERM.
-trap '[ "${#ends[@]}" -eq 0 ] || kill -KILL "${ends[@]}" 2>/dev/null || true' EXIT
+end_all() {
+    local end
+    for end in "${ends[@]}"; do pkill -KILL --parent "$end" || true; done
+}
+trap end_all EXIT
 confine "${of_coordinator[@]}" muster serve --no-workers --listen 127.0.0.1:0 --tls auto >"$folder/coordinator.log" 2>&1 &
 ends+=($!)
 # Waits up to a minute for a command to succeed.
