@@ -107,7 +107,8 @@ confined() (confine "$@")
 mapfile -t of_coordinator < <(variables "$coordinator" last)
 mapfile -t of_worker < <(variables "$worker" base)
 for program in muster muster-worker; do
-    lost=$(confined "${of_worker[@]}" /lib64/ld-linux-x86-64.so.2 --list "/usr/local/bin/$program" | grep 'not found' || true)
+    lost=$(confined "${of_worker[@]}" /lib64/ld-linux-x86-64.so.2 --list "/usr/local/bin/$program" 2>&1 |
+        grep -E 'not found|cannot open' || true)
     [ -z "$lost" ] || fail "$program lacks libraries: $lost"
     version=$(confined "${of_worker[@]}" "$program" --version)
     echo "ok  $version, all libraries found"
