@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use muster_common::manifest::Slots;
 
 use crate::launcher::slurm::step::OwnAllocation;
+use crate::machine::slots::LocalSlots;
 use crate::settings::Settings;
 
 /// What is known of the slots besides the workers that are connected.
@@ -38,15 +39,15 @@ impl Capacity {
         Self { planned: Arc::default(), most }
     }
 
-    /// Of a process that has its own workers only.
-    pub fn local(settings: &Settings) -> Self {
+    /// Of a process that has its own workers only: those of its `local` slots, or of a cluster.
+    pub fn local(settings: &Settings, local: Option<&LocalSlots>) -> Self {
         let capacity = Self::new(0);
         // A cluster that is not known has been refused before.
         let cluster = settings.profile().ok().flatten().map(|profile| {
             let own = OwnAllocation::of_environment(&profile, |name| std::env::var(name).ok());
             own.map_or_else(|| profile.max_slots(), |own| own.num_workers())
         });
-        capacity.plan(cluster.unwrap_or_else(|| settings.local_capacity_here().0));
+        capacity.plan(cluster.or_else(|| local.map(LocalSlots::count)).unwrap_or(0));
         capacity
     }
 

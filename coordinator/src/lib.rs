@@ -2,7 +2,8 @@
 //! whom [`access`] lets in brings an event to the [`driver`], which applies it to the pure [`engine`] (what to try and stop is
 //! decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`mod@curve`] how runs go, [`alarm`] when something is due,
-//! [`capacity`] how large a gang may be, [`launcher`] starts local workers, [`compaction`] tidies the metrics of
+//! [`capacity`] how large a gang may be, [`launcher`] starts workers, on the slots that [`machine`] makes of this
+//! machine or on a cluster, [`compaction`] tidies the metrics of
 //! trials that have ended, [`view`] shows it all, [`metrics`] counts it,
 //! [`logs`] and [`own_log`] keep what was said. [`plan`]
 //! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
@@ -24,6 +25,7 @@ pub mod launcher;
 pub mod lease;
 pub mod live;
 pub mod logs;
+pub mod machine;
 pub mod metrics;
 pub mod own_log;
 pub mod plan;

@@ -15,11 +15,12 @@ use serde::{Deserialize, Deserializer};
 
 use crate::engine::line::ProjectPolicy;
 use crate::launcher::profile::{Profile, ProfileError};
+use crate::machine::device::LocalDevice;
 
 /// The settings file that is read when it is there.
 const FILE: &str = "muster.toml";
-/// Most slots taken by default: beyond this a laptop stops being usable.
-const SLOTS_DEFAULT_MAX: u32 = 4;
+/// Most slots of one GPU.
+const SLOTS_PER_GPU_MAX: u32 = 64;
 
 /// The cluster that is known without a section: Slurm, as it is where nothing else is said.
 const SLURM: &str = "slurm";
@@ -50,8 +51,14 @@ pub struct Settings {
     pub store_request_seconds: Option<u32>,
     /// Address of `muster serve`.
     pub listen: SocketAddr,
-    /// Local workers; 0: one per core, at most [`SLOTS_DEFAULT_MAX`].
+    /// Local workers; 0: as many as GPUs have room for, without GPUs one per core, at most 4.
     pub slots: u32,
+    /// What local workers compute on.
+    pub device: LocalDevice,
+    /// Local workers that one GPU has room for.
+    pub slots_per_gpu: u32,
+    /// Each local worker runs on processors of its own only.
+    pub pin_cores: bool,
     /// Compute threads of each local worker; 0: the cores divided by the slots.
     pub threads_per_slot: u32,
     /// The worker program; absent: beside this program, else on the PATH.
@@ -125,6 +132,9 @@ pub struct SettingsFlags {
     /// Compute threads of each local worker
     #[arg(long, value_name = "N")]
     pub threads_per_slot: Option<u32>,
+    /// What local workers compute on
+    #[arg(long, value_name = "DEVICE", conflicts_with = "cluster")]
+    pub device: Option<LocalDevice>,
     /// The worker program
     #[arg(long, value_name = "FILE")]
     pub worker_binary: Option<PathBuf>,
@@ -177,7 +187,7 @@ pub enum SettingsError {
 }
 
 /// Every key, for the environment.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 25] = [
     "state",
     "store",
     "store_endpoint",
@@ -187,6 +197,9 @@ const KEYS: [&str; 22] = [
     "listen",
     "slots",
     "threads_per_slot",
+    "device",
+    "slots_per_gpu",
+    "pin_cores",
     "worker_binary",
     "cluster",
     "max_slots",
@@ -230,6 +243,9 @@ impl Settings {
             ("listen", "127.0.0.1:7700"),
             ("slots", "0"),
             ("threads_per_slot", "0"),
+            ("device", "auto"),
+            ("slots_per_gpu", "1"),
+            ("pin_cores", "true"),
             ("max_slots", "0"),
             ("lease_seconds", "10"),
             ("log", "info"),
@@ -254,6 +270,7 @@ impl Settings {
             .and_then(|b| b.set_override_option("store", flags.store.clone()))
             .and_then(|b| b.set_override_option("slots", flags.slots))
             .and_then(|b| b.set_override_option("threads_per_slot", flags.threads_per_slot))
+            .and_then(|b| b.set_override_option("device", flags.device.map(LocalDevice::name)))
             .and_then(|b| {
                 b.set_override_option("worker_binary", flags.worker_binary.as_ref().map(path))
             })
@@ -305,6 +322,14 @@ impl Settings {
         if self.slots > 1024 {
             let value = self.slots.to_string();
             return Err(SettingsError::Range { name: "slots", value, mend: "write 0 to 1024" });
+        }
+        if !(1..=SLOTS_PER_GPU_MAX).contains(&self.slots_per_gpu) {
+            let value = self.slots_per_gpu.to_string();
+            return Err(SettingsError::Range {
+                name: "slots_per_gpu",
+                value,
+                mend: "write 1 to 64",
+            });
         }
         for (name, profile) in &self.clusters {
             if let Err(problem) = profile.clone().checked() {
@@ -397,24 +422,6 @@ impl Settings {
     pub fn lease(&self) -> Duration {
         Duration::from_secs_f64(self.lease_seconds)
     }
-
-    /// As [`Settings::local_capacity`], for this machine.
-    pub fn local_capacity_here(&self) -> (u32, u32) {
-        let num_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.local_capacity(u32::try_from(num_cores).unwrap_or(u32::MAX))
-    }
-
-    /// Slots and threads of each, with defaults resolved for a machine of `num_cores`.
-    pub fn local_capacity(&self, num_cores: u32) -> (u32, u32) {
-        let num_cores = num_cores.max(1);
-        let slots = if self.slots == 0 { num_cores.min(SLOTS_DEFAULT_MAX) } else { self.slots };
-        let threads = if self.threads_per_slot == 0 {
-            (num_cores / slots).max(1)
-        } else {
-            self.threads_per_slot
-        };
-        (slots, threads)
-    }
 }
 
 /// As [`read_log_format`].
@@ -480,6 +487,10 @@ mod tests {
         let format = [("MUSTER_LOG_FORMAT", "xml")];
         let error = load(&SettingsFlags::default(), &format).unwrap_err().to_string();
         assert!(error.contains("xml") && error.contains("json"), "{error}");
+        for (name, value) in [("MUSTER_DEVICE", "tpu"), ("MUSTER_SLOTS_PER_GPU", "0")] {
+            let error = load(&SettingsFlags::default(), &[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains("write "), "{error}");
+        }
         let open = [("MUSTER_LISTEN", "0.0.0.0:7700")];
         let error = load(&SettingsFlags::default(), &open).unwrap_err().to_string();
         assert!(error.contains("127.0.0.1") && error.contains("--tls auto"), "{error}");
@@ -557,12 +568,5 @@ mod tests {
         let secret = [("MUSTER_STORE", "s3://id:hunter2@runs/a")];
         let error = load(&SettingsFlags::default(), &secret).unwrap().store_url().unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn two_cores_are_two_slots_of_one_thread() {
-        let settings = load(&SettingsFlags::default(), &[]).unwrap();
-        assert_eq!(settings.local_capacity(2), (2, 1));
-        assert_eq!(settings.local_capacity(32), (4, 8));
     }
 }

@@ -29,6 +29,7 @@ use crate::launcher::{LOCAL_PREFIX, LocalLauncher, find_worker};
 use crate::lease::watch_leases;
 use crate::live::Live;
 use crate::logs::Logs;
+use crate::machine::slots::LocalSlots;
 use crate::own_log::OwnLog;
 use crate::rpc::{self, Service};
 use crate::settings::{Settings, absolute};
@@ -137,24 +138,27 @@ impl System {
     }
 
     /// Refuses to go on here with an experiment that wants more slots at once than this process has.
-    pub async fn check_slots(&self, id: &ExperimentId) -> anyhow::Result<()> {
+    pub async fn check_slots(
+        &self,
+        id: &ExperimentId,
+        local: Option<&LocalSlots>,
+    ) -> anyhow::Result<()> {
         let wanted = id.clone();
         let slots = move |engine: &Engine| {
             engine.experiment(&wanted).map(|experiment| experiment.manifest.resources.slots)
         };
         let slots = self.driver.read(slots).await?.unwrap_or(Slots::Fixed(1));
-        Ok(Capacity::local(&self.settings).check(slots, 0)?)
+        Ok(Capacity::local(&self.settings, local).check(slots, 0)?)
     }
 
-    /// Starts workers: here, inside the allocation that this process runs in if `is_own` (workers and
-    /// allocations end with this process), or has them come from a cluster, as the settings say. Returns how
+    /// Starts workers: on the `local` slots, or inside the allocation that this process runs in if `is_own` (workers
+    /// and allocations end with this process), or has them come from a cluster, as the settings say. Returns how
     /// many start at once.
-    pub async fn launch(&self, is_own: bool) -> anyhow::Result<u32> {
-        let Some(profile) = self.settings.profile()? else {
-            let (num_slots, threads) = self.settings.local_capacity_here();
-            let launcher = self.local_launcher(threads)?;
-            return Ok(self.launch_local(launcher, num_slots));
-        };
+    pub async fn launch(&self, is_own: bool, local: Option<LocalSlots>) -> anyhow::Result<u32> {
+        if let Some(slots) = local {
+            return Ok(self.launch_local(self.local_launcher()?, slots));
+        }
+        let Some(profile) = self.settings.profile()? else { return Ok(0) };
         let ClusterKind::Slurm = profile.kind;
         let record = Record::open(&absolute(&self.settings.state))?;
         let slurm = self.slurm(&profile, &record)?;
@@ -164,7 +168,7 @@ impl System {
                 Some(at) => Some(at),
                 None => slurm.end_of(own.job()).await,
             };
-            let local = self.local_launcher(profile.cpus_per_worker)?;
+            let local = self.local_launcher()?;
             let launcher = LocalLauncher {
                 worker_binary: profile.worker_binary.clone().unwrap_or(local.worker_binary),
                 access: self.access_of_cluster(&profile)?,
@@ -172,7 +176,8 @@ impl System {
                 environment: own.environment(&profile, ends_at),
                 ..local
             };
-            return Ok(self.launch_local(launcher, own.num_workers()));
+            let slots = LocalSlots::inherited(own.num_workers(), profile.cpus_per_worker);
+            return Ok(self.launch_local(launcher, slots));
         }
         self.capacity.plan(profile.max_slots());
         if self.address.ip().is_loopback() && profile.coordinator.is_none() {
@@ -218,13 +223,12 @@ impl System {
         Ok(self.guard.remote_worker_access(CLUSTER_ACCESS, profile.coordinator.as_deref())?)
     }
 
-    fn local_launcher(&self, threads_per_slot: u32) -> anyhow::Result<LocalLauncher> {
+    fn local_launcher(&self) -> anyhow::Result<LocalLauncher> {
         Ok(LocalLauncher {
             worker_binary: find_worker(self.settings.worker_binary.as_deref())?,
             wrapper: Vec::new(),
             environment: Vec::new(),
             access: self.guard.local_worker_access()?,
-            threads_per_slot,
             log: self.settings.log.clone(),
             log_format: self.settings.log_format,
             driver: self.driver.clone(),
@@ -234,9 +238,10 @@ impl System {
     }
 
     /// Each keeps being started again until the end.
-    fn launch_local(&self, launcher: LocalLauncher, num_slots: u32) -> u32 {
+    fn launch_local(&self, launcher: LocalLauncher, slots: LocalSlots) -> u32 {
+        let num_slots = slots.count();
         self.capacity.plan(num_slots);
-        launcher.start(num_slots, &self.shutdown, &self.tasks);
+        launcher.start(slots, &self.shutdown, &self.tasks);
         num_slots
     }
 

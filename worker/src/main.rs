@@ -51,6 +51,8 @@ enum Command {
     Runner,
     /// Classify texts with a model directory
     Predict(PredictArguments),
+    /// Say whether this slot's device can be used
+    CheckDevice,
     /// Say what gradients on this slot's device are reduced with, and whether it works here
     CheckCollectives,
 }
@@ -93,6 +95,10 @@ fn main() -> ExitCode {
             // Downloads take minutes, and say so.
             install("predict", "warn,muster_worker::model::hub=info", format);
             classify(arguments)
+        }
+        Command::CheckDevice => {
+            install("check", &filter, format);
+            check_device()
         }
         Command::CheckCollectives => {
             install("check", &filter, format);
@@ -141,6 +147,12 @@ fn new_name() -> anyhow::Result<WorkerId> {
         Err(_) => format!("worker-{now}-{pid}"),
     };
     Ok(name.parse()?)
+}
+
+fn check_device() -> anyhow::Result<()> {
+    let device = runner::device_of_slot()?;
+    println!("{device:?}");
+    Ok(())
 }
 
 fn check_collectives() -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use super::chain;
 use super::exit::Exit;
 use super::number::bytes;
 use crate::launcher::find_worker;
+use crate::machine::local_slots;
 use crate::settings::{Settings, absolute};
 
 /// Clocks further apart than this are about to be refused: stores allow fifteen minutes at most.
@@ -55,6 +56,7 @@ pub(super) async fn doctor(arguments: DoctorArguments) -> anyhow::Result<Exit> {
     }
     findings.push(check_worker(settings.worker_binary.as_deref()).await);
     findings.push(check_gpus().await);
+    findings.extend(check_slots(&settings).await);
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
@@ -183,6 +185,18 @@ async fn check_gpus() -> Finding {
             format!("/dev/nvidia0 is there, nvidia-smi is not: {error}"),
             "install the programs of the driver",
         ),
+    }
+}
+
+/// What the local slots would be here; nothing where workers come from a cluster.
+async fn check_slots(settings: &Settings) -> Option<Finding> {
+    let check = "local slots";
+    match local_slots(settings).await {
+        Ok(slots) => slots.map(|slots| Finding::good(check, slots.to_string())),
+        Err(error) => {
+            let mend = "look at `slots`, `device` and `slots_per_gpu` in muster.toml";
+            Some(Finding::bad(check, chain(&error), mend))
+        }
     }
 }
 

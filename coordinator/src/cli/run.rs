@@ -17,6 +17,8 @@ use super::validate::{Submission, read};
 use super::{summary, table};
 use crate::capacity::Capacity;
 use crate::engine::{Action, Engine, Event};
+use crate::machine::local_slots;
+use crate::machine::slots::LocalSlots;
 use crate::settings::Settings;
 use crate::system::System;
 use crate::view::{ExperimentState, ExperimentView, project};
@@ -32,8 +34,10 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
     // The terminal belongs to the progress view; warnings still come through.
     hold_lines();
     install("coordinator", "warn", settings.log_format);
+    let local = local_slots(&settings).await?;
     if let Some(submission) = &submission {
-        Capacity::local(&settings).check(submission.manifest.resources.slots, 0)?;
+        let capacity = Capacity::local(&settings, local.as_ref());
+        capacity.check(submission.manifest.resources.slots, 0)?;
     }
     // Workers of a cluster come back to a coordinator that was started again, at the same address.
     let listen = match settings.cluster {
@@ -41,7 +45,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
         None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
     let system = System::start(&settings, listen).await?;
-    let outcome = attend(&system, submission, &arguments).await;
+    let outcome = attend(&system, local, submission, &arguments).await;
     let stopped = system.stop().await;
     // Why the driver is gone says more than that it is.
     stopped?;
@@ -50,6 +54,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
 
 async fn attend(
     system: &System,
+    local: Option<LocalSlots>,
     submission: Option<Submission>,
     arguments: &RunArguments,
 ) -> anyhow::Result<Exit> {
@@ -66,9 +71,9 @@ async fn attend(
         eprintln!("note: {other} has not ended and is paused; `{again}` goes on with it");
     }
     if let Some(id) = &wanted {
-        system.check_slots(id).await?;
+        system.check_slots(id, local.as_ref()).await?;
     }
-    let num_slots = system.launch(true).await?;
+    let num_slots = system.launch(true, local).await?;
     wait_for_workers(system, num_slots).await?;
     let id = match (wanted, submission) {
         (Some(id), _) => {

@@ -5,6 +5,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::ServeArguments;
 use super::exit::Exit;
+use crate::machine::local_slots;
 use crate::settings::{Settings, Tls};
 use crate::system::System;
 
@@ -14,8 +15,10 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<Exit> {
     install("coordinator", &settings.log, settings.log_format);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // What is wrong with them is said before anything starts.
+    let local = if arguments.no_workers { None } else { local_slots(&settings).await? };
     let system = System::start(&settings, settings.listen).await?;
-    let num_slots = if arguments.no_workers { 0 } else { system.launch(false).await? };
+    let num_slots = if arguments.no_workers { 0 } else { system.launch(false, local).await? };
     // The one line of standard output: scripts read the address from it.
     let scheme = if settings.is_encrypted() { "https" } else { "http" };
     println!("serving on {scheme}://{}", system.address);

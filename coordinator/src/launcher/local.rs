@@ -1,5 +1,5 @@
-//! Local workers: one `muster-worker` child per slot, started again when it dies, ended with us. Inside an
-//! allocation of a cluster they are steps of it.
+//! Local workers: one `muster-worker` child per slot, pinned to the slot's processors, started again when it dies,
+//! ended with us. Inside an allocation of a cluster they are steps of it.
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -19,6 +19,8 @@ use crate::driver::Driver;
 use crate::engine::{Event, LossCause};
 use crate::live::Live;
 use crate::logs::Logs;
+use crate::machine::slots::{LocalSlot, LocalSlots};
+use crate::machine::topology::pinned_to;
 
 /// Ids of local workers start so; a coordinator knows by it that they died with its predecessor.
 pub const LOCAL_PREFIX: &str = "local-";
@@ -40,8 +42,6 @@ pub struct LocalLauncher {
     pub environment: Vec<(String, String)>,
     /// URL of the coordinator, and how workers get in.
     pub access: WorkerAccess,
-    /// Compute threads of each worker.
-    pub threads_per_slot: u32,
     /// Log filter of the workers.
     pub log: String,
     /// Format of their log lines.
@@ -54,26 +54,35 @@ pub struct LocalLauncher {
     pub logs: Logs,
 }
 
+/// Where workers of one slot live, one after the other.
+#[derive(Debug)]
+struct Place {
+    /// How their ids begin.
+    name: String,
+    slot: LocalSlot,
+    threads: u32,
+}
+
 impl LocalLauncher {
-    /// Keeps `num_slots` workers alive until `shutdown`; the tracker is empty when all have ended.
-    pub fn start(self, num_slots: u32, shutdown: &CancellationToken, tasks: &TaskTracker) {
+    /// Keeps a worker alive on each slot until `shutdown`; the tracker is empty when all have ended.
+    pub fn start(self, slots: LocalSlots, shutdown: &CancellationToken, tasks: &TaskTracker) {
         let started_at = Timestamp::now().0;
-        for slot in 0..num_slots {
+        let threads = slots.threads_per_slot;
+        for (number, slot) in slots.slots.into_iter().enumerate() {
+            tracing::info!(number, %slot, threads, "local slot");
+            let place =
+                Place { name: format!("{LOCAL_PREFIX}{started_at}-{number}"), slot, threads };
             let (launcher, shutdown) = (self.clone(), shutdown.clone());
-            tasks.spawn(async move { launcher.keep(started_at, slot, shutdown).await });
+            tasks.spawn(async move { launcher.keep(place, shutdown).await });
         }
     }
 
-    async fn keep(self, started_at: u64, slot: u32, shutdown: CancellationToken) {
+    async fn keep(self, place: Place, shutdown: CancellationToken) {
         let mut deaths = 0u32;
         for life in 0u32.. {
-            let Ok(worker) =
-                format!("{LOCAL_PREFIX}{started_at}-{slot}-{life}").parse::<WorkerId>()
-            else {
-                return;
-            };
+            let Ok(worker) = format!("{}-{life}", place.name).parse::<WorkerId>() else { return };
             let born_at = tokio::time::Instant::now();
-            let reason = match self.spawn(&worker) {
+            let reason = match self.spawn(&worker, &place) {
                 Ok(child) => match self.attend(child, &worker, &shutdown).await {
                     None => return,
                     Some(status) => format!("the worker process ended: {status}"),
@@ -95,7 +104,7 @@ impl LocalLauncher {
         }
     }
 
-    fn spawn(&self, worker: &WorkerId) -> std::io::Result<Child> {
+    fn spawn(&self, worker: &WorkerId, place: &Place) -> std::io::Result<Child> {
         let mut command = match self.wrapper.split_first() {
             None => Command::new(&self.worker_binary),
             Some((program, words)) => {
@@ -114,9 +123,10 @@ impl LocalLauncher {
             .envs(self.access.file.iter().map(|file| (ACCESS_VARIABLE, file)))
             .args(["--worker-id", worker.as_str()])
             .arg("--end-with-stdin")
-            .env("MUSTER_THREADS_PER_SLOT", self.threads_per_slot.to_string())
+            .env("MUSTER_THREADS_PER_SLOT", place.threads.to_string())
             .env("MUSTER_LOG", &self.log)
             .env(FORMAT_VARIABLE, self.log_format.name())
+            .envs(place.slot.environment())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             // The end of this pipe tells the worker that we are gone, however we went.
             .stdin(Stdio::piped())
@@ -124,8 +134,8 @@ impl LocalLauncher {
             .stderr(Stdio::piped())
             // A Ctrl-C in the terminal is for us; we end the workers in order.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
+            .kill_on_drop(true);
+        pinned_to(&place.slot.cpus, || command.spawn())
     }
 
     /// Waits for the end of a worker. `None`: it was ended because of `shutdown`.

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a GPU may hold more than at first, MiB: the driver keeps a little for itself.
 const SLACK_MIB: u64 = 64;
 
+/// How many slots the GPU has, where that is not one.
+const SLOTS_ON_GPU: &str = "MUSTER_SLOTS_ON_GPU";
+
 /// The GPU of a slot, and what was in use on it before the slot's first runner.
 #[derive(Debug, Clone)]
 pub(super) struct GpuMemory {
@@ -26,9 +29,13 @@ pub(super) struct GpuMemory {
 }
 
 impl GpuMemory {
-    /// That of this process's slot. `None`: it has no GPU, or nobody here can tell.
+    /// That of this process's slot. `None`: it has no GPU, not one for itself, or nobody here can tell.
     pub(super) async fn of_slot() -> Option<Self> {
         let gpu = gpu_of_slot()?;
+        if is_shared(std::env::var(SLOTS_ON_GPU).ok().as_deref()) {
+            // What is in use there says nothing about this slot.
+            return None;
+        }
         let words =
             ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", &gpu];
         let found = Self::of(words.map(ToOwned::to_owned).to_vec()).await;
@@ -71,10 +78,22 @@ impl GpuMemory {
     }
 }
 
+fn is_shared(num_slots: Option<&str>) -> bool {
+    num_slots.and_then(|text| text.parse::<u32>().ok()).is_some_and(|num_slots| num_slots > 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_gpu_of_several_slots_is_known_as_such() {
+        assert!(is_shared(Some("2")));
+        assert!(
+            [None, Some("1"), Some("0"), Some("many")].into_iter().all(|text| !is_shared(text))
+        );
+    }
 
     #[tokio::test]
     async fn what_is_in_use_is_waited_for() {

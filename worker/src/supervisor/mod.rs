@@ -76,6 +76,9 @@ pub fn die_with_supervisor() -> std::io::Result<()> {
 pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    if options.end_with_stdin {
+        runner::wake_without_parent().context("the kernel does not tell when the parent ends")?;
+    }
     let access = session::find(&options.access)?;
     let host = host::address_towards(&access.coordinator);
     let gpu = GpuMemory::of_slot().await;

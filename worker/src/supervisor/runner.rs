@@ -187,3 +187,10 @@ pub(super) fn die_with_supervisor() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(())
 }
+
+/// Called in the supervisor of a local worker: the kernel wakes it when its coordinator dies. The end of its input
+/// then ends it in good order, which one that is stopped would not see.
+pub(super) fn wake_without_parent() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT))?;
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Whoever of coordinator, supervisor and runner is killed, and whatever state the others are in: what they started
+//! ends by itself. And every local worker runs on processors of its own.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use muster_tests::process::{Muster, descendants, is_alive, send_signal};
+
+const SERVE: [&str; 7] =
+    ["serve", "--listen", "127.0.0.1:0", "--slots", "2", "--threads-per-slot", "1"];
+/// Longest life of a process after whoever it belongs to.
+const AFTERLIFE: Duration = Duration::from_secs(20);
+
+/// A coordinator with two local workers that have a runner each.
+struct Family {
+    coordinator: Muster,
+    supervisors: Vec<u32>,
+    runners: Vec<u32>,
+    /// Where they write; removed last.
+    _directory: tempfile::TempDir,
+}
+
+impl Family {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut coordinator = Muster::start(directory.path(), "serve", &SERVE).unwrap();
+        let root = coordinator.pid();
+        let grown = |_: &Muster| {
+            let supervisors = descendants(root, "muster-worker supervise");
+            let runners = descendants(root, "muster-worker runner");
+            (supervisors.len() == 2 && runners.len() == 2).then_some((supervisors, runners))
+        };
+        let (supervisors, runners) = coordinator.wait_for("two workers", grown).unwrap();
+        Self { _directory: directory, coordinator, supervisors, runners }
+    }
+
+    fn all(&self) -> Vec<u32> {
+        [self.supervisors.as_slice(), &self.runners].concat()
+    }
+
+    /// Fails if any of them is there after a while.
+    fn gone(pids: &[u32]) {
+        let begun = Instant::now();
+        while let Some(alive) = pids.iter().find(|pid| is_alive(**pid)) {
+            assert!(begun.elapsed() < AFTERLIFE, "{alive} lives on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Family {
+    fn drop(&mut self) {
+        // A test that has failed leaves nothing either.
+        for pid in self.all().into_iter().filter(|pid| is_alive(*pid)) {
+            let _gone = send_signal("KILL", pid);
+        }
+    }
+}
+
+#[test]
+fn a_killed_coordinator_leaves_nothing() {
+    let mut family = Family::start();
+    family.coordinator.kill().unwrap();
+    Family::gone(&family.all());
+}
+
+#[test]
+fn a_killed_supervisor_leaves_no_runner_and_has_a_successor() {
+    let mut family = Family::start();
+    let (killed, root) = (family.supervisors[0], family.coordinator.pid());
+    let own = descendants(killed, "muster-worker runner");
+    assert_eq!(own.len(), 1);
+    send_signal("KILL", killed).unwrap();
+    Family::gone(&[killed, own[0]]);
+    let successor = |_: &Muster| {
+        let now = descendants(root, "muster-worker supervise");
+        (now.len() == 2 && !now.contains(&killed)).then_some(())
+    };
+    family.coordinator.wait_for("a successor", successor).unwrap();
+    let successors = descendants(root, "muster-worker");
+    family.coordinator.kill().unwrap();
+    Family::gone(&successors);
+    Family::gone(&family.all());
+}
+
+#[test]
+fn both_killed_at_once_leave_nothing() {
+    let mut family = Family::start();
+    // In one moment, as a kernel without memory would do it.
+    let pids = [family.coordinator.pid(), family.supervisors[0], family.supervisors[1]];
+    for pid in pids {
+        send_signal("STOP", pid).unwrap();
+    }
+    for pid in pids {
+        send_signal("KILL", pid).unwrap();
+    }
+    family.coordinator.wait().unwrap();
+    Family::gone(&family.all());
+}
+
+/// A process that is stopped does not see that its input has ended.
+#[test]
+fn the_stopped_are_left_behind_neither() {
+    let mut family = Family::start();
+    for pid in [family.supervisors[0], family.runners[1]] {
+        send_signal("STOP", pid).unwrap();
+    }
+    family.coordinator.kill().unwrap();
+    Family::gone(&family.all());
+}
+
+/// In a group of processes of its own a worker survives what the terminal sends to the coordinator's.
+#[test]
+fn workers_and_runners_lead_groups_of_their_own() {
+    let family = Family::start();
+    let group_of = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap()
+    };
+    for pid in family.all() {
+        assert_eq!(group_of(pid), pid);
+    }
+}
+
+#[test]
+fn local_workers_have_processors_of_their_own() {
+    let allowed = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        let span = |span: &str| {
+            let (first, last) = span.split_once('-').unwrap_or((span, span));
+            first.parse::<u32>().unwrap()..=last.parse::<u32>().unwrap()
+        };
+        list.trim().split(',').flat_map(span).collect::<BTreeSet<u32>>()
+    };
+    let all = allowed(std::process::id());
+    let family = Family::start();
+    assert_eq!(allowed(family.coordinator.pid()), all, "the coordinator runs anywhere");
+    let [first, second] = [0, 1].map(|index| {
+        let own = allowed(family.supervisors[index]);
+        let runner = descendants(family.supervisors[index], "muster-worker runner")[0];
+        assert_eq!(allowed(runner), own, "a runner computes where its supervisor is");
+        own
+    });
+    if all.len() < 2 {
+        return;
+    }
+    assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+    assert!(first.union(&second).all(|cpu| all.contains(cpu)));
+    assert_eq!(first.len() + second.len(), all.len());
+}
