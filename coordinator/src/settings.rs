@@ -535,7 +535,9 @@ mod tests {
         assert!(error.contains("big, slurm, kubernetes"), "{error}");
         let error = load(&with("kubernetes"), &[]).unwrap_err().to_string();
         assert!(error.contains("cluster kubernetes: image is"), "{error}");
-        for (text, word) in [("kind = \"pbs\"", "pbs"), ("kind = \"kubernetes\"\nnodes = 2", "nodes")] {
+        for (text, word) in
+            [("kind = \"pbs\"", "pbs"), ("kind = \"kubernetes\"\nnodes = 2", "nodes")]
+        {
             std::fs::write(&file, text).unwrap();
             let error = load(&with(file.to_str().unwrap()), &[]).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

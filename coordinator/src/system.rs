@@ -222,14 +222,13 @@ impl System {
             tracing::warn!(store, "pods do not see this directory; use s3://, or claims");
         }
         let start = manifest::Start {
-            url: access.url,
-            has_access: access.file.is_some(),
+            access,
             log: self.settings.log.clone(),
             log_format: self.settings.log_format.name().to_owned(),
         };
-        let (identity, variable) = (record.identity().clone(), |name: &str| std::env::var(name).ok());
-        let kubernetes =
-            Kubernetes::connect(profile.clone(), start, access.file, identity, variable).await?;
+        let (identity, variable) =
+            (record.identity().clone(), |name: &str| std::env::var(name).ok());
+        let kubernetes = Kubernetes::connect(profile.clone(), start, identity, variable).await?;
         tracing::info!(namespace = kubernetes.namespace(), "workers come from Kubernetes");
         Ok(kubernetes)
     }

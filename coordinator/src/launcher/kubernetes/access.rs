@@ -86,9 +86,8 @@ impl Carrier {
     fn jobs(&self) -> Vec<(u64, String)> {
         let mirror = self.shared.look();
         let living = mirror.jobs.all().filter(|job| job.metadata.deletion_timestamp.is_none());
-        let known = living.filter_map(|job| {
-            Some((number_of(job, &self.identity)?, job.metadata.uid.clone()?))
-        });
+        let known = living
+            .filter_map(|job| Some((number_of(job, &self.identity)?, job.metadata.uid.clone()?)));
         known.collect()
     }
 }

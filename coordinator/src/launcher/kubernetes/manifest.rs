@@ -21,6 +21,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use muster_common::access::ACCESS_VARIABLE;
 
 use super::profile::{KubernetesProfile, TolerationOf};
+use crate::access::WorkerAccess;
 use crate::launcher::cluster::Identity;
 use crate::launcher::profile::SlotDevice;
 
@@ -54,10 +55,8 @@ const ACCESS_MODE: i32 = 0o440;
 /// What workers are started with, besides the profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// URL of the coordinator, as pods reach it.
-    pub url: String,
-    /// Whether there is an access file, mounted from a Secret.
-    pub has_access: bool,
+    /// URL of the coordinator, as pods reach it, and the access file that becomes a Secret.
+    pub access: WorkerAccess,
     /// Log filter of the workers.
     pub log: String,
     /// Format of their log lines.
@@ -253,7 +252,7 @@ fn environment(profile: &KubernetesProfile, start: &Start, allocation: &str) -> 
         field("MUSTER_POD", "metadata.name"),
         field("MUSTER_NODE", "spec.nodeName"),
         plain("MUSTER_ALLOCATION", allocation),
-        plain("MUSTER_COORDINATOR", &start.url),
+        plain("MUSTER_COORDINATOR", &start.access.url),
         plain("MUSTER_SLOT_DEVICE", device),
         plain("MUSTER_THREADS_PER_SLOT", &profile.cpus_per_worker.to_string()),
         plain("MUSTER_DRAIN_SECONDS", &profile.drain_seconds.to_string()),
@@ -262,7 +261,7 @@ fn environment(profile: &KubernetesProfile, start: &Start, allocation: &str) -> 
         plain("HOME", SCRATCH_PATH),
         plain("TMPDIR", SCRATCH_PATH),
     ];
-    if start.has_access {
+    if start.access.file.is_some() {
         found.push(plain(ACCESS_VARIABLE, &format!("{ACCESS_PATH}/{ACCESS_KEY}")));
     }
     found.extend(profile.environment.iter().map(|(name, value)| plain(name, value)));
@@ -313,7 +312,7 @@ fn volumes(
         let size = format!("{}Mi", profile.shared_memory_mib);
         add(empty("shared-memory", Some("Memory"), size), MEMORY_PATH, false);
     }
-    if start.has_access {
+    if start.access.file.is_some() {
         let secret = SecretVolumeSource {
             secret_name: Some(allocation.to_owned()),
             default_mode: Some(ACCESS_MODE),
@@ -323,7 +322,8 @@ fn volumes(
         add(Volume { name, secret: Some(secret), ..Volume::default() }, ACCESS_PATH, true);
     }
     for (index, (path, claim)) in profile.claims.iter().enumerate() {
-        let source = PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None };
+        let source =
+            PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: None };
         let name = format!("claim-{index}");
         let volume = Volume { name, persistent_volume_claim: Some(source), ..Volume::default() };
         add(volume, path, false);
@@ -352,5 +352,148 @@ pub fn secret(identity: &Identity, number: u64, job_uid: &str, access: &str) -> 
         data: Some(BTreeMap::from([(ACCESS_KEY.to_owned(), ByteString(access.into()))])),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity::of_bytes([1; 6])
+    }
+
+    fn rendered(profile: &KubernetesProfile, file: Option<&str>) -> Value {
+        let start = Start {
+            access: WorkerAccess {
+                url: "https://muster:7700".to_owned(),
+                file: file.map(std::path::PathBuf::from),
+            },
+            log: "info,a=$(HOME)".to_owned(),
+            log_format: "json".to_owned(),
+        };
+        let owner = OwnerReference { name: "muster".to_owned(), ..OwnerReference::default() };
+        let checked = profile.clone().checked().unwrap();
+        serde_json::to_value(job(&checked, &start, &identity(), 7, Some(&owner))).unwrap()
+    }
+
+    fn plain() -> KubernetesProfile {
+        KubernetesProfile { image: Some("worker:1".to_owned()), ..KubernetesProfile::default() }
+    }
+
+    #[test]
+    fn pods_may_nothing_and_outlive_no_failure_of_their_own() {
+        let job = rendered(&plain(), Some("/state/access/kubernetes.json"));
+        let spec = &job["spec"]["template"]["spec"];
+        assert_eq!(spec["automountServiceAccountToken"], false);
+        assert_eq!(spec["restartPolicy"], "Never");
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(spec["securityContext"]["runAsUser"], 10_001);
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        let container = &spec["containers"][0];
+        let expected = json!({"allowPrivilegeEscalation": false, "privileged": false,
+            "readOnlyRootFilesystem": true, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"}});
+        assert_eq!(container["securityContext"], expected);
+        assert_eq!(container["args"], json!(["supervise", "--worker-id", "$(MUSTER_POD)"]));
+        assert_eq!(spec["terminationGracePeriodSeconds"], 195);
+        assert_eq!(job["metadata"]["name"], "muster-010101010101-7");
+        assert_eq!(job["metadata"]["ownerReferences"][0]["name"], "muster");
+        for labels in [&job["metadata"]["labels"], &job["spec"]["template"]["metadata"]["labels"]] {
+            assert_eq!(labels[IDENTITY_LABEL], "010101010101");
+            assert_eq!(labels[NUMBER_LABEL], "7");
+        }
+        let rule = &job["spec"]["podFailurePolicy"]["rules"][0];
+        assert_eq!(rule["onPodConditions"][0]["type"], "DisruptionTarget");
+    }
+
+    #[test]
+    fn workers_find_their_access_file_in_a_secret_of_their_job() {
+        let job = rendered(&plain(), Some("/state/access/kubernetes.json"));
+        let spec = &job["spec"]["template"]["spec"];
+        let find = |list: &Value, name: &str| {
+            let all = list.as_array().unwrap().iter();
+            all.filter(|entry| entry["name"] == name).cloned().next().unwrap_or_default()
+        };
+        let container = &spec["containers"][0];
+        let secret = &find(&spec["volumes"], "access")["secret"];
+        assert_eq!(secret, &json!({"secretName": "muster-010101010101-7", "defaultMode": 0o440}));
+        let mount = find(&container["volumeMounts"], "access");
+        assert_eq!(
+            (&mount["mountPath"], &mount["readOnly"]),
+            (&json!("/etc/muster"), &json!(true))
+        );
+        let of_variable = |name: &str| find(&container["env"], name)["value"].clone();
+        assert_eq!(of_variable("MUSTER_ACCESS"), "/etc/muster/access.json");
+        assert_eq!(of_variable("MUSTER_COORDINATOR"), "https://muster:7700");
+        assert_eq!(
+            of_variable("MUSTER_LOG"),
+            "info,a=$$(HOME)",
+            "nothing is put in by the kubelet"
+        );
+        let pod = &find(&container["env"], "MUSTER_POD")["valueFrom"]["fieldRef"]["fieldPath"];
+        assert_eq!(pod, "metadata.name");
+
+        let made = secret_of(&job);
+        assert_eq!(made["metadata"]["ownerReferences"][0]["uid"], "job-uid");
+        assert_eq!(made["data"]["access.json"], "c2VjcmV0");
+
+        let open = rendered(&plain(), None).to_string();
+        assert!(!open.contains("access") && !open.contains("MUSTER_ACCESS"), "{open}");
+    }
+
+    fn secret_of(job: &Value) -> Value {
+        let made = serde_json::to_value(secret(&identity(), 7, "job-uid", "secret")).unwrap();
+        assert_eq!(made["metadata"]["name"], job["metadata"]["name"]);
+        made
+    }
+
+    #[test]
+    fn what_the_profile_says_is_in_the_pods() {
+        let toleration = TolerationOf {
+            key: Some("gpu".to_owned()),
+            operator: Some("Exists".to_owned()),
+            value: None,
+            effect: Some("NoExecute".to_owned()),
+            seconds: Some(60),
+        };
+        let table = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let profile = KubernetesProfile {
+            workers_per_job: 8,
+            gpu_resource: "amd.com/gpu".to_owned(),
+            memory_mib: Some(4096),
+            memory_limit_mib: Some(8192),
+            cpu_limit: Some(6),
+            claims: table("/data", "datasets"),
+            node_selector: table("zone", "a"),
+            tolerations: vec![toleration],
+            queue: Some("research".to_owned()),
+            secrets: vec!["store".to_owned()],
+            labels: table("team", "nlp"),
+            time_minutes: Some(60),
+            ..plain()
+        };
+        let job = rendered(&profile, None);
+        assert_eq!(job["spec"]["parallelism"], 8);
+        assert_eq!(job["spec"]["suspend"], true);
+        assert_eq!(job["spec"]["activeDeadlineSeconds"], 3600);
+        assert_eq!(job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "research");
+        assert_eq!(job["metadata"]["labels"]["team"], "nlp");
+        let spec = &job["spec"]["template"]["spec"];
+        let container = &spec["containers"][0];
+        let resources = json!({"requests": {"cpu": "4", "memory": "4096Mi"},
+            "limits": {"cpu": "6", "memory": "8192Mi", "amd.com/gpu": "1"}});
+        assert_eq!(container["resources"], resources);
+        assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "store"}}]));
+        assert_eq!(spec["nodeSelector"], json!({"zone": "a"}));
+        let toleration = json!({"key": "gpu", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
+        assert_eq!(spec["tolerations"], json!([toleration]));
+        let mounts = container["volumeMounts"].as_array().unwrap().iter();
+        let paths: Vec<&str> = mounts.filter_map(|mount| mount["mountPath"].as_str()).collect();
+        assert_eq!(paths, ["/scratch", "/dev/shm", "/data"]);
+        let memory = &spec["volumes"][1]["emptyDir"];
+        assert_eq!(memory, &json!({"medium": "Memory", "sizeLimit": "1024Mi"}));
     }
 }

@@ -17,7 +17,6 @@ mod state;
 mod watch;
 mod words;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -97,19 +96,28 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Finds the cluster, and begins to watch it. `access` is the file that workers get in with. `variable` reads
-    /// the environment.
+    /// Finds the cluster, and begins to watch it. `variable` reads the environment.
     pub async fn connect(
         profile: KubernetesProfile,
         start: Start,
-        access: Option<PathBuf>,
         identity: Identity,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConnectError> {
         let config = configuration(profile.context.as_deref()).await?;
-        let namespace =
-            profile.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(ConnectError::Client)?;
+        Ok(Self::new(client, profile, start, identity, variable))
+    }
+
+    /// The same for a client that is there.
+    pub fn new(
+        client: Client,
+        profile: KubernetesProfile,
+        start: Start,
+        identity: Identity,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let usual = || client.default_namespace().to_owned();
+        let namespace = profile.namespace.clone().unwrap_or_else(usual);
         let own_pod = OwnPod::of_environment(variable);
         if own_pod.as_ref().is_some_and(|pod| !pod.is_in(&namespace)) {
             tracing::warn!(
@@ -119,12 +127,12 @@ impl Kubernetes {
         }
         let shared = Shared::default();
         let mut tasks = watches(&client, &namespace, &identity, &shared);
-        if let Some(file) = access {
+        if let Some(file) = start.access.file.clone() {
             let secrets = Api::namespaced(client.clone(), &namespace);
             let (identity, shared) = (identity.clone(), shared.clone());
             tasks.push(spawn(Carrier { file, secrets, identity, shared }.keep()));
         }
-        Ok(Self {
+        Self {
             jobs: Api::namespaced(client.clone(), &namespace),
             own_pod: own_pod.filter(|pod| pod.is_in(&namespace)),
             changes: Mutex::new(shared.changes()),
@@ -136,7 +144,7 @@ impl Kubernetes {
             identity,
             shared,
             _tasks: tasks,
-        })
+        }
     }
 
     /// Where the Jobs are.
@@ -251,7 +259,9 @@ impl Cluster for Kubernetes {
 }
 
 async fn configuration(context: Option<&str>) -> Result<Config, ConnectError> {
-    let Some(context) = context else { return Config::infer().await.map_err(ConnectError::Nowhere) };
+    let Some(context) = context else {
+        return Config::infer().await.map_err(ConnectError::Nowhere);
+    };
     let options =
         KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
     let found = Config::from_kubeconfig(&options).await;

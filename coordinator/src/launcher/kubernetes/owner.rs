@@ -78,7 +78,10 @@ mod tests {
         assert_eq!((owner.controller, owner.block_owner_deletion), (None, None));
         object["metadata"]["ownerReferences"] = json!([]);
         let owner = owner_of(&serde_json::from_value(object).unwrap());
-        assert_eq!((owner.kind.as_str(), owner.name.as_str(), owner.uid.as_str()), ("Pod", "muster-0", "u"));
+        assert_eq!(
+            (owner.kind.as_str(), owner.name.as_str(), owner.uid.as_str()),
+            ("Pod", "muster-0", "u")
+        );
     }
 
     #[test]

@@ -191,10 +191,8 @@ impl KubernetesProfile {
             ("queue", &self.queue),
         ];
         let single = single.iter().flat_map(|(field, name)| Some((*field, name.as_ref()?)));
-        let several = [
-            ("image_pull_secrets", &self.image_pull_secrets),
-            ("secrets", &self.secrets),
-        ];
+        let several =
+            [("image_pull_secrets", &self.image_pull_secrets), ("secrets", &self.secrets)];
         let several = several.iter().flat_map(|(field, all)| all.iter().map(|name| (*field, name)));
         let claims = self.claims.values().map(|name| ("claims", name));
         for (field, name) in single.chain(several).chain(claims) {
@@ -257,7 +255,12 @@ impl KubernetesProfile {
             ("workers_per_job", self.workers_per_job.into(), 1, 1024),
             ("gpus_per_worker", self.gpus_per_worker.into(), 0, 1),
             ("cpus_per_worker", self.cpus_per_worker.into(), 1, 1024),
-            ("cpu_limit", self.cpu_limit.unwrap_or(self.cpus_per_worker).into(), self.cpus_per_worker.into(), 1024),
+            (
+                "cpu_limit",
+                self.cpu_limit.unwrap_or(self.cpus_per_worker).into(),
+                self.cpus_per_worker.into(),
+                1024,
+            ),
             ("memory_mib", self.memory_mib.unwrap_or(64), 64, 1 << 26),
             ("shared_memory_mib", self.shared_memory_mib, 0, 1 << 26),
             ("scratch_gib", self.scratch_gib, 1, 1 << 20),
@@ -281,8 +284,11 @@ impl KubernetesProfile {
             return Err(ProfileError::new("max_workers", &self.max_workers, &mend));
         }
         let least = self.memory_mib.unwrap_or(64).max(self.shared_memory_mib);
-        if let Some(limit) = self.memory_limit_mib.or(self.memory_mib).filter(|limit| *limit < least) {
-            let mend = format!("write at least {least}: memory_mib, and shared_memory_mib, lie within it");
+        if let Some(limit) =
+            self.memory_limit_mib.or(self.memory_mib).filter(|limit| *limit < least)
+        {
+            let mend =
+                format!("write at least {least}: memory_mib, and shared_memory_mib, lie within it");
             return Err(ProfileError::new("memory_limit_mib", &limit, &mend));
         }
         let Some(minutes) = self.time_minutes else { return Ok(()) };

@@ -52,7 +52,8 @@ fn conditions(job: &JobObject) -> impl Iterator<Item = (&str, &Condition)> {
 
 fn stage(job: &JobObject, pods: &[&Pod]) -> Stage {
     // With its reason before it ends: pods may still be on their way out.
-    let is_failing = conditions(job).any(|(name, _)| ["FailureTarget", "SuccessCriteriaMet"].contains(&name));
+    let is_failing =
+        conditions(job).any(|(name, _)| ["FailureTarget", "SuccessCriteriaMet"].contains(&name));
     if job.metadata.deletion_timestamp.is_some() || is_failing {
         return Stage::Ending;
     }
@@ -195,7 +196,8 @@ mod tests {
     }
 
     fn pod(status: &Value) -> Pod {
-        let object = json!({"metadata": {"name": "p"}, "spec": {"containers": []}, "status": status});
+        let object =
+            json!({"metadata": {"name": "p"}, "spec": {"containers": []}, "status": status});
         serde_json::from_value(object).unwrap()
     }
 
@@ -281,7 +283,8 @@ mod tests {
         assert_eq!(say(&queued, &[]), "suspended until Kueue admits it through queue team-a");
         let event = |at: &str, message: &str| -> Event {
             serde_json::from_value(json!({"metadata": {"name": "e"}, "involvedObject": {},
-                "lastTimestamp": at, "message": message})).unwrap()
+                "lastTimestamp": at, "message": message}))
+            .unwrap()
         };
         let events = [
             event("2026-01-01T00:00:02Z", "Error creating: exceeded quota: gpus"),

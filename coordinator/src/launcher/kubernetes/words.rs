@@ -60,9 +60,7 @@ pub(super) fn is_image(text: &str) -> bool {
 /// A name of an environment variable, as shells and the kubelet both take it.
 pub(super) fn is_variable(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    !text.is_empty()
-        && text.chars().all(legal)
-        && !text.starts_with(|c: char| c.is_ascii_digit())
+    !text.is_empty() && text.chars().all(legal) && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// An absolute path that is not the root, without anything odd in it.
@@ -94,13 +92,17 @@ mod tests {
 
     #[test]
     fn images_variables_and_paths() {
-        for good in ["worker", "a/worker:V1", "r.example.com:5000/a/b:1@sha256:0af", "A.example.com/a"] {
+        for good in
+            ["worker", "a/worker:V1", "r.example.com:5000/a/b:1@sha256:0af", "A.example.com/a"]
+        {
             assert!(is_image(good), "{good}");
         }
         for bad in ["", "a b", "a/Worker", "r/Team/worker", "-a", "a/", "a\n"] {
             assert!(!is_image(bad), "{bad}");
         }
-        assert!(is_variable("_A1") && !is_variable("1A") && !is_variable("A-B") && !is_variable(""));
+        assert!(
+            is_variable("_A1") && !is_variable("1A") && !is_variable("A-B") && !is_variable("")
+        );
         for bad in ["", "/", "a", "/a/", "/a/../b", "/a//b", "/a:b", "/a\nb"] {
             assert!(!is_path(bad), "{bad}");
         }
