@@ -233,10 +233,9 @@ impl Site {
         let eviction = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction",
             "metadata": {"name": pod, "namespace": self.namespace}});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let body = serde_json::to_vec(&eviction).unwrap();
         let parameters = PostParams::default();
-        let evict = api.create_subresource::<Value>("eviction", pod, &parameters, body);
-        self.runtime.block_on(evict).unwrap();
+        let evict = api.create_subresource("eviction", pod, &parameters, &eviction);
+        let _accepted: Value = self.runtime.block_on(evict).unwrap();
     }
 
     /// Processes with these words in their command line that were started for a pod, or all pods.

@@ -159,15 +159,10 @@ impl Node {
             let target = json!({"apiVersion": "v1", "kind": "Binding",
                 "metadata": {"name": pod.name_any()},
                 "target": {"apiVersion": "v1", "kind": "Node", "name": NODE}});
-            let request = serde_json::to_vec(&target)?;
-            let parameters = PostParams::default();
-            let bind = self.pods.create_subresource::<Value>(
-                "binding",
-                &pod.name_any(),
-                &parameters,
-                request,
-            );
-            return bind.await.map(drop).map_err(Into::into);
+            let (name, parameters) = (pod.name_any(), PostParams::default());
+            let bind: Result<Value, _> =
+                self.pods.create_subresource("binding", &name, &parameters, &target).await;
+            return bind.map(drop).map_err(Into::into);
         }
         let container = spec.containers.first().context("no container")?;
         let Some(mounts) = self.mounts(pod, container).await? else { return Ok(()) };

@@ -24,7 +24,6 @@ const LOOK: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// Carries a file into the Secrets of our Jobs.
-#[derive(Debug)]
 pub(super) struct Carrier {
     pub(super) file: PathBuf,
     pub(super) secrets: Api<Secret>,

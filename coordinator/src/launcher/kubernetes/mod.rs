@@ -17,6 +17,7 @@ mod state;
 mod watch;
 mod words;
 
+use std::fmt;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -79,7 +80,6 @@ pub enum ConnectError {
 }
 
 /// A Kubernetes cluster.
-#[derive(Debug)]
 pub struct Kubernetes {
     client: Client,
     jobs: Api<JobObject>,
@@ -93,6 +93,14 @@ pub struct Kubernetes {
     changes: Mutex<tokio::sync::watch::Receiver<u64>>,
     /// Watches, and what writes Secrets. They end with this.
     _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Kubernetes");
+        shown.field("namespace", &self.namespace).field("identity", &self.identity);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Kubernetes {
@@ -153,9 +161,11 @@ impl Kubernetes {
     }
 
     async fn owner(&self) -> Result<Option<&OwnerReference>, ClusterError> {
-        let find = async || match &self.own_pod {
-            Some(pod) => pod.owner(&self.client).await.map(Some),
-            None => Ok(None),
+        let find = || async {
+            match &self.own_pod {
+                Some(pod) => pod.owner(&self.client).await.map(Some),
+                None => Ok(None),
+            }
         };
         Ok(self.owner.get_or_try_init(find).await?.as_ref())
     }

@@ -190,10 +190,11 @@ impl KubernetesProfile {
             ("service_account", &self.service_account),
             ("queue", &self.queue),
         ];
-        let single = single.iter().flat_map(|(field, name)| Some((*field, name.as_ref()?)));
+        let single = single.iter().flat_map(|(field, name)| Some((*field, Option::as_ref(name)?)));
         let several =
             [("image_pull_secrets", &self.image_pull_secrets), ("secrets", &self.secrets)];
-        let several = several.iter().flat_map(|(field, all)| all.iter().map(|name| (*field, name)));
+        let several =
+            several.iter().flat_map(|(field, all)| all.iter().map(move |name| (*field, name)));
         let claims = self.claims.values().map(|name| ("claims", name));
         for (field, name) in single.chain(several).chain(claims) {
             if !words::is_name(name) {
