@@ -444,7 +444,7 @@ fn jobs_end_with_what_owns_the_coordinator_and_no_right_is_unused() {
 
 /// The role, the launcher's table, and what the API server has seen are the same.
 fn check_rights(kubernetes: &Kubernetes) {
-    let granted = verbs_of(&repository().join("deploy/kubernetes/base/role.yaml")).unwrap();
+    let granted = verbs_of(&repository().join("deploy/kubernetes/coordinator/role.yaml")).unwrap();
     let table = RIGHTS.map(|(group, resource, verbs)| {
         let verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
         ((group.to_owned(), resource.to_owned()), verbs)

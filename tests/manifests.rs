@@ -180,6 +180,7 @@ fn an_api_server_takes_them_all() {
         assert!(applied.contains("statefulset.apps/muster serverside-applied"), "{applied}");
         // Applied again, by a newer version of themselves, they are taken too.
         kubectl(&["apply", "--server-side", "-f", &path(&file)]);
-        kubectl(&["delete", "namespace", "muster", "--wait=true", "--timeout=120s"]);
+        // What the next one says otherwise cannot be changed in place.
+        kubectl(&["delete", "statefulset", "muster", "--namespace=muster", "--timeout=60s"]);
     }
 }
