@@ -437,7 +437,7 @@ fn jobs_end_with_what_owns_the_coordinator_and_no_right_is_unused() {
         };
         until("end of the Jobs", gone).await;
         until("end of the Secrets", async || with("").await.filter(|count| *count == 0)).await;
-        assert_eq!(own.list().await.unwrap(), []);
+        until("an empty list", async || own.list().await.unwrap().is_empty().then_some(())).await;
     });
     check_rights(kubernetes);
 }
@@ -446,7 +446,7 @@ fn jobs_end_with_what_owns_the_coordinator_and_no_right_is_unused() {
 fn check_rights(kubernetes: &Kubernetes) {
     let granted = verbs_of(&repository().join("deploy/kubernetes/coordinator/role.yaml")).unwrap();
     let table = RIGHTS.map(|(group, resource, verbs)| {
-        let verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
+        let verbs: Vec<String> = verbs.iter().map(|verb| (*verb).to_owned()).collect();
         ((group.to_owned(), resource.to_owned()), verbs)
     });
     assert_eq!(granted, table.into());
