@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn jobs_get_what_they_need_of_the_environment_and_no_options() {
         let start = Start {
-            coordinator: "http://h:1".to_owned(),
+            access: crate::access::WorkerAccess { url: "http://h:1".to_owned(), file: None },
             worker_binary: "/w".into(),
             output: "/o".into(),
             log: "info".to_owned(),
