@@ -213,13 +213,10 @@ impl Site {
     fn await_nothing_left(&self) {
         let begun = Instant::now();
         loop {
-            let names = self.all::<JobObject>().iter().map(ResourceExt::name_any).collect();
-            let names: Vec<String> = [
-                names,
-                self.all::<Pod>().iter().map(ResourceExt::name_any).collect(),
-                self.all::<Secret>().iter().map(ResourceExt::name_any).collect(),
-            ]
-            .concat();
+            let jobs = self.all::<JobObject>();
+            let mut names: Vec<String> = jobs.iter().map(ResourceExt::name_any).collect();
+            names.extend(self.all::<Pod>().iter().map(ResourceExt::name_any));
+            names.extend(self.all::<Secret>().iter().map(ResourceExt::name_any));
             if names.is_empty() {
                 return;
             }
