@@ -12,6 +12,10 @@ use crate::launcher::planner::Outcome;
 /// Time for one request: the API server itself gives up after a minute, and answers of this size take milliseconds.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Requests for the same thing; those of one submission, with their deadlines, take less than the time after which it
+/// counts as not made.
+pub(super) const ATTEMPTS: usize = 3;
+
 /// Waits for a request, no longer than [`DEADLINE`]. `None`: there was no answer.
 pub(super) async fn answered<T>(request: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(DEADLINE, request).await.ok()

@@ -35,7 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::cluster::{Cluster, ClusterError, Identity, Job, Order};
 use super::planner::Outcome;
 use access::{Carrier, MANAGER};
-use failure::{answered, failure, is_gone, is_passing, is_taken, silence};
+use failure::{ATTEMPTS, answered, failure, is_gone, is_passing, is_taken, silence};
 use manifest::{IDENTITY_LABEL, Start};
 use owner::OwnPod;
 use profile::KubernetesProfile;
@@ -43,8 +43,6 @@ use watch::{Shared, follow};
 
 /// Time for the first lists, and for new ones after a watch has broken off.
 const WHOLE: Duration = Duration::from_secs(20);
-/// Requests for one submission; with their deadlines well below the time after which it counts as not made.
-const ATTEMPTS: usize = 3;
 /// Which events tell why there are no pods.
 const REFUSED_PODS: &str = "involvedObject.kind=Job,reason=FailedCreate";
 

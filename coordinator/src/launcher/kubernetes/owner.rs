@@ -3,10 +3,12 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::runtime::watcher::DefaultBackoff;
 use kube::{Api, Client};
 
-use super::failure::{answered, failure, silence};
+use super::failure::{ATTEMPTS, answered, failure, silence};
 use crate::launcher::cluster::ClusterError;
+use crate::launcher::planner::Outcome;
 
 /// Names the coordinator's pod; the manifests of `deploy/kubernetes` set it.
 const NAME_VARIABLE: &str = "MUSTER_POD_NAME";
@@ -32,12 +34,20 @@ impl OwnPod {
         self.namespace == namespace
     }
 
-    /// Who is to own what this coordinator makes.
+    /// Who is to own what this coordinator makes. While that is not known, nothing is made.
     pub(super) async fn owner(&self, client: &Client) -> Result<OwnerReference, ClusterError> {
         let pods: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
         let command = "get its own pod";
-        let pod = answered(pods.get(&self.name)).await.ok_or_else(|| silence(command))?;
-        Ok(owner_of(&pod.map_err(|error| failure(command, &error))?))
+        let mut last = silence(command);
+        for pause in DefaultBackoff::default().take(ATTEMPTS) {
+            match answered(pods.get(&self.name)).await {
+                Some(Ok(pod)) => return Ok(owner_of(&pod)),
+                Some(Err(error)) => last = failure(command, &error),
+                None => last = silence(command),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Err(ClusterError { outcome: Outcome::Refused, ..last })
     }
 }
 
