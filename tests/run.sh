@@ -39,6 +39,7 @@ set_up() {
     deploy/setup/s3_server.sh
     deploy/setup/slurm.sh
     deploy/setup/linters.sh
+    deploy/setup/kubernetes.sh
     deploy/setup/cargo_deny.sh
     # cargo-deny looks at the dependencies of every platform; a build fetches those of this one only.
     timeout --foreground 600 cargo fetch --locked --quiet

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use muster_common::manifest::Slots;
 
+use crate::launcher::profile::ClusterProfile;
 use crate::launcher::slurm::step::OwnAllocation;
 use crate::machine::slots::LocalSlots;
 use crate::settings::Settings;
@@ -44,8 +45,12 @@ impl Capacity {
         let capacity = Self::new(0);
         // A cluster that is not known has been refused before.
         let cluster = settings.profile().ok().flatten().map(|profile| {
-            let own = OwnAllocation::of_environment(&profile, |name| std::env::var(name).ok());
-            own.map_or_else(|| profile.max_slots(), |own| own.num_workers())
+            let variable = |name: &str| std::env::var(name).ok();
+            let own = match &profile {
+                ClusterProfile::Slurm(slurm) => OwnAllocation::of_environment(slurm, variable),
+                ClusterProfile::Kubernetes(_) => None,
+            };
+            own.map_or_else(|| profile.pace().limits.max_slots(), |own| own.num_workers())
         });
         capacity.plan(cluster.or_else(|| local.map(LocalSlots::count)).unwrap_or(0));
         capacity

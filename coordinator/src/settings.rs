@@ -14,7 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::engine::line::ProjectPolicy;
-use crate::launcher::profile::{Profile, ProfileError};
+use crate::launcher::profile::{ClusterKind, ClusterProfile, ProfileError};
 use crate::machine::device::LocalDevice;
 
 /// The settings file that is read when it is there.
@@ -22,8 +22,9 @@ const FILE: &str = "muster.toml";
 /// Most slots of one GPU.
 const SLOTS_PER_GPU_MAX: u32 = 64;
 
-/// The cluster that is known without a section: Slurm, as it is where nothing else is said.
-const SLURM: &str = "slurm";
+/// The clusters that are known without a section, as they are where nothing else is said.
+const KINDS: [(&str, ClusterKind); 2] =
+    [("slurm", ClusterKind::Slurm), ("kubernetes", ClusterKind::Kubernetes)];
 
 /// Largest weight of a project.
 const WEIGHT_MAX: u32 = 1000;
@@ -98,7 +99,7 @@ pub struct Settings {
     pub cluster: Option<String>,
     /// Clusters by name; only in the file.
     #[serde(default)]
-    pub clusters: BTreeMap<String, Profile>,
+    pub clusters: BTreeMap<String, ClusterProfile>,
     /// What projects may use, by name; only in the file.
     #[serde(default)]
     pub projects: BTreeMap<ProjectName, ProjectPolicy>,
@@ -138,7 +139,7 @@ pub struct SettingsFlags {
     /// The worker program
     #[arg(long, value_name = "FILE")]
     pub worker_binary: Option<PathBuf>,
-    /// Get workers from a cluster: `slurm`, the name of a section of the settings file, or a file
+    /// Get workers from a cluster: `slurm`, `kubernetes`, the name of a section of the settings file, or a file
     #[arg(long, value_name = "NAME", conflicts_with = "slots")]
     pub cluster: Option<String>,
     /// Log filter of coordinator and workers
@@ -299,16 +300,19 @@ impl Settings {
     }
 
     /// The cluster that workers come from.
-    pub fn profile(&self) -> Result<Option<Profile>, SettingsError> {
+    pub fn profile(&self) -> Result<Option<ClusterProfile>, SettingsError> {
         let Some(name) = &self.cluster else { return Ok(None) };
         if let Some(profile) = self.clusters.get(name) {
             return Ok(Some(profile.clone()));
         }
-        if name == SLURM {
-            return Ok(Some(Profile::default()));
+        let is_named = |(kind, _): &&(&str, ClusterKind)| kind == name;
+        if let Some((_, kind)) = KINDS.iter().find(is_named) {
+            let checked = ClusterProfile::of_kind(*kind).checked();
+            let failed = |problem| SettingsError::Cluster { name: name.clone(), problem };
+            return checked.map(Some).map_err(failed);
         }
         let mut known: Vec<&str> = self.clusters.keys().map(String::as_str).collect();
-        known.push(SLURM);
+        known.extend(KINDS.map(|(name, _)| name));
         Err(SettingsError::UnknownCluster { name: name.clone(), known: known.join(", ") })
     }
 
@@ -530,14 +534,25 @@ mod tests {
             cluster: Some(cluster.to_owned()),
             ..SettingsFlags::default()
         };
-        let nodes =
-            |cluster: &str| load(&with(cluster), &[]).unwrap().profile().unwrap().unwrap().nodes;
+        let nodes = |cluster: &str| match load(&with(cluster), &[]).unwrap().profile().unwrap() {
+            Some(ClusterProfile::Slurm(profile)) => profile.nodes,
+            other => panic!("{other:?}"),
+        };
         assert_eq!((nodes("big"), nodes("slurm")), (2, 1));
         let file = directory.path().join("own.toml");
         std::fs::write(&file, "nodes = 3\n").unwrap();
         assert_eq!(nodes(file.to_str().unwrap()), 3);
         let error = load(&with("huge"), &[]).unwrap_err().to_string();
-        assert!(error.contains("big, slurm"), "{error}");
+        assert!(error.contains("big, slurm, kubernetes"), "{error}");
+        let error = load(&with("kubernetes"), &[]).unwrap_err().to_string();
+        assert!(error.contains("cluster kubernetes: image is"), "{error}");
+        for (text, word) in
+            [("kind = \"pbs\"", "pbs"), ("kind = \"kubernetes\"\nnodes = 2", "nodes")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let error = load(&with(file.to_str().unwrap()), &[]).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
         std::fs::write(&file, "nodes = 0\n").unwrap();
         let error = load(&with(file.to_str().unwrap()), &[]).unwrap_err().to_string();
         assert!(error.contains("own.toml: nodes is 0"), "{error}");
@@ -545,17 +560,29 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_a_cluster_holds_every_key_with_its_default() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/clusters/slurm.toml");
-        let text = std::fs::read_to_string(&file).unwrap();
-        for key in Profile::KEYS {
-            let line = format!("{key} = ");
-            let named = |text: &str| text.trim_start_matches("# ").starts_with(&line);
-            assert!(text.lines().any(named), "configs/clusters/slurm.toml lacks {key}");
+    fn the_examples_of_clusters_hold_every_key_with_its_default() {
+        for (name, kind) in KINDS {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/clusters");
+            let file = folder.join(format!("{name}.toml"));
+            let text = std::fs::read_to_string(&file).unwrap();
+            // What is refused names all that would not be.
+            let unknown = serde_json::json!({"kind": name, "no_key": 1});
+            let error = serde_json::from_value::<ClusterProfile>(unknown).unwrap_err().to_string();
+            let keys: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+            assert!(keys.len() > 20, "{error}");
+            for key in keys {
+                let line = format!("{key} = ");
+                let named = |text: &str| text.trim_start_matches("# ").starts_with(&line);
+                assert!(text.lines().any(named), "{} lacks {key}", file.display());
+            }
+            let cluster = Some(file.display().to_string());
+            let flags = SettingsFlags { cluster, ..SettingsFlags::default() };
+            let mut wanted = ClusterProfile::of_kind(kind);
+            if let ClusterProfile::Kubernetes(profile) = &mut wanted {
+                profile.image = Some("registry.example.com/muster/worker:1.0".to_owned());
+            }
+            assert_eq!(load(&flags, &[]).unwrap().profile().unwrap(), Some(wanted));
         }
-        let cluster = Some(file.display().to_string());
-        let flags = SettingsFlags { cluster, ..SettingsFlags::default() };
-        assert_eq!(load(&flags, &[]).unwrap().profile().unwrap(), Some(Profile::default()));
     }
 
     #[test]

@@ -18,9 +18,11 @@ use crate::driver::{Driver, DriverThread, Stopped};
 use crate::effect::perform_all;
 use crate::engine::{Engine, Event, LossCause, RULES};
 use crate::journal::Journal;
-use crate::launcher::cluster::Order;
+use crate::launcher::cluster::{Cluster, Order};
 use crate::launcher::keeper::Keeper;
-use crate::launcher::profile::{ClusterKind, Profile};
+use crate::launcher::kubernetes::profile::KubernetesProfile;
+use crate::launcher::kubernetes::{Kubernetes, manifest};
+use crate::launcher::profile::{ClusterProfile, Profile};
 use crate::launcher::record::Record;
 use crate::launcher::slurm::Slurm;
 use crate::launcher::slurm::script::Start;
@@ -34,8 +36,9 @@ use crate::own_log::OwnLog;
 use crate::rpc::{self, Service};
 use crate::settings::{Settings, absolute};
 
-/// Name of the access file of workers in allocations of a cluster.
-const CLUSTER_ACCESS: &str = "slurm";
+/// Names of the access files of workers in allocations of a cluster.
+const SLURM_ACCESS: &str = "slurm";
+const KUBERNETES_ACCESS: &str = "kubernetes";
 
 /// A running coordinator.
 #[derive(Debug)]
@@ -159,33 +162,79 @@ impl System {
             return Ok(self.launch_local(self.local_launcher()?, slots));
         }
         let Some(profile) = self.settings.profile()? else { return Ok(0) };
-        let ClusterKind::Slurm = profile.kind;
         let record = Record::open(&absolute(&self.settings.state))?;
-        let slurm = self.slurm(&profile, &record)?;
-        let variable = |name: &str| std::env::var(name).ok();
-        if let Some(own) = OwnAllocation::of_environment(&profile, variable).filter(|_| is_own) {
-            let ends_at = match own.ends_at() {
-                Some(at) => Some(at),
-                None => slurm.end_of(own.job()).await,
-            };
-            let local = self.local_launcher()?;
-            let launcher = LocalLauncher {
-                worker_binary: profile.worker_binary.clone().unwrap_or(local.worker_binary),
-                access: self.access_of_cluster(&profile)?,
-                wrapper: own.wrapper(&profile),
-                environment: own.environment(&profile, ends_at),
-                ..local
-            };
-            let slots = LocalSlots::inherited(own.num_workers(), profile.cpus_per_worker);
-            return Ok(self.launch_local(launcher, slots));
+        match &profile {
+            ClusterProfile::Slurm(slurm) => {
+                let cluster = self.slurm(slurm, &record)?;
+                let variable = |name: &str| std::env::var(name).ok();
+                let own = OwnAllocation::of_environment(slurm, variable).filter(|_| is_own);
+                if let Some(own) = own {
+                    return self.launch_in(&own, slurm, &cluster).await;
+                }
+                self.keep(cluster, record, &profile, is_own);
+            }
+            ClusterProfile::Kubernetes(kubernetes) => {
+                let cluster = self.kubernetes(kubernetes, &record).await?;
+                self.keep(cluster, record, &profile, is_own);
+            }
         }
-        self.capacity.plan(profile.max_slots());
-        if self.address.ip().is_loopback() && profile.coordinator.is_none() {
+        Ok(0)
+    }
+
+    fn keep(&self, cluster: impl Cluster, record: Record, profile: &ClusterProfile, is_own: bool) {
+        let pace = profile.pace();
+        self.capacity.plan(pace.limits.max_slots());
+        if self.address.ip().is_loopback() && profile.coordinator().is_none() {
             tracing::warn!("only workers on this machine reach {}; listen elsewhere", self.address);
         }
-        let keeper = Keeper::new(slurm, record, &profile, self.driver.clone(), self.live.clone());
+        let keeper = Keeper::new(cluster, record, pace, self.driver.clone(), self.live.clone());
         self.tasks.spawn(keeper.keep(is_own, self.shutdown.clone()));
-        Ok(0)
+    }
+
+    /// Starts workers as steps of the allocation that this process runs in.
+    async fn launch_in(
+        &self,
+        own: &OwnAllocation,
+        profile: &Profile,
+        slurm: &Slurm,
+    ) -> anyhow::Result<u32> {
+        let ends_at = match own.ends_at() {
+            Some(at) => Some(at),
+            None => slurm.end_of(own.job()).await,
+        };
+        let local = self.local_launcher()?;
+        let launcher = LocalLauncher {
+            worker_binary: profile.worker_binary.clone().unwrap_or(local.worker_binary),
+            access: self.access_of_cluster(SLURM_ACCESS, profile.coordinator.as_deref())?,
+            wrapper: own.wrapper(profile),
+            environment: own.environment(profile, ends_at),
+            ..local
+        };
+        let slots = LocalSlots::inherited(own.num_workers(), profile.cpus_per_worker);
+        Ok(self.launch_local(launcher, slots))
+    }
+
+    /// A Kubernetes cluster, for workers that dial in here.
+    async fn kubernetes(
+        &self,
+        profile: &KubernetesProfile,
+        record: &Record,
+    ) -> anyhow::Result<Kubernetes> {
+        let access = self.access_of_cluster(KUBERNETES_ACCESS, profile.coordinator.as_deref())?;
+        if self.settings.local_store().is_some() && profile.claims.is_empty() {
+            let store = &self.store;
+            tracing::warn!(store, "pods do not see this directory; use s3://, or claims");
+        }
+        let start = manifest::Start {
+            access,
+            log: self.settings.log.clone(),
+            log_format: self.settings.log_format.name().to_owned(),
+        };
+        let (identity, variable) =
+            (record.identity().clone(), |name: &str| std::env::var(name).ok());
+        let kubernetes = Kubernetes::connect(profile.clone(), start, identity, variable).await?;
+        tracing::info!(namespace = kubernetes.namespace(), "workers come from Kubernetes");
+        Ok(kubernetes)
     }
 
     /// The cluster, for workers that dial in here.
@@ -204,7 +253,7 @@ impl System {
             logs.to_owned()
         };
         let start = Start {
-            access: self.access_of_cluster(profile)?,
+            access: self.access_of_cluster(SLURM_ACCESS, profile.coordinator.as_deref())?,
             worker_binary,
             output,
             log: self.settings.log.clone(),
@@ -219,8 +268,8 @@ impl System {
         Ok(slurm)
     }
 
-    fn access_of_cluster(&self, profile: &Profile) -> anyhow::Result<WorkerAccess> {
-        Ok(self.guard.remote_worker_access(CLUSTER_ACCESS, profile.coordinator.as_deref())?)
+    fn access_of_cluster(&self, name: &str, url: Option<&str>) -> anyhow::Result<WorkerAccess> {
+        Ok(self.guard.remote_worker_access(name, url)?)
     }
 
     fn local_launcher(&self) -> anyhow::Result<LocalLauncher> {

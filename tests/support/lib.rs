@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod gang;
 pub mod gradient;
 pub mod hosts;
+pub mod kubelet;
+pub mod kubernetes;
 pub mod limits;
 pub mod process;
 pub mod proxy;

@@ -64,7 +64,7 @@ impl Slurm {
         if !["slurmctld", "slurmd", "munged", "sbatch"].into_iter().all(is_there) {
             return Err("slurm: Slurm is not installed; run deploy/setup/slurm.sh".to_owned());
         }
-        Self::spawn().map_err(|error| format!("broken: Slurm does not start: {error:#}"))
+        Self::spawn().map_err(|error| format!("slurm: it does not start here: {error:#}"))
     }
 
     fn spawn() -> anyhow::Result<Self> {

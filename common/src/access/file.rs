@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use super::{Access, AccessError};
 const PRIVATE: u32 = 0o600;
 /// Bits that must not be set.
 const OF_OTHERS: u32 = 0o077;
+/// The same for what root has handed over through the group of the process, as the kubelet does with Secrets.
+const OF_OTHERS_THAN_GROUP: u32 = 0o037;
 
 /// An access file, JSON.
 #[derive(Serialize, Deserialize)]
@@ -63,14 +65,21 @@ fn file_error(path: &Path, source: io::Error) -> AccessError {
 pub fn read_private(path: &Path) -> Result<String, AccessError> {
     let read = || {
         let file = File::open(path)?;
-        let mode = file.metadata()?.permissions().mode() & 0o7777;
-        Ok((mode, io::read_to_string(file)?))
+        let metadata = file.metadata()?;
+        let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+        Ok((mode, owner, io::read_to_string(file)?))
     };
-    let (mode, text) = read().map_err(|source| file_error(path, source))?;
-    if mode & OF_OTHERS != 0 {
+    let (mode, owner, text) = read().map_err(|source| file_error(path, source))?;
+    if is_open(mode, owner, rustix::process::geteuid().as_raw()) {
         return Err(AccessError::Open { path: path.to_owned(), mode });
     }
     Ok(text)
+}
+
+/// Whether others may read a file, or change it, that user `owner` has and user `reader` reads.
+fn is_open(mode: u32, owner: u32, reader: u32) -> bool {
+    let is_handed_over = owner == 0 && reader != 0;
+    mode & if is_handed_over { OF_OTHERS_THAN_GROUP } else { OF_OTHERS } != 0
 }
 
 /// Replaces a file by one that only its owner may read. Whoever reads meanwhile sees the old one or the new one.
@@ -92,4 +101,24 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), AccessError> {
         File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
     };
     write().map_err(|source| file_error(path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_hands_a_file_over_through_a_group() {
+        for (mode, owner, reader, is_refused) in [
+            (0o600, 7, 7, false),
+            (0o640, 7, 7, true),
+            (0o440, 0, 7, false),
+            (0o440, 0, 0, true),
+            (0o440, 8, 7, true),
+            (0o460, 0, 7, true),
+            (0o444, 0, 7, true),
+        ] {
+            assert_eq!(is_open(mode, owner, reader), is_refused, "{mode:o} {owner} {reader}");
+        }
+    }
 }

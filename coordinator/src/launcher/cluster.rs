@@ -113,6 +113,12 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Ends jobs that [`Cluster::list`] has shown.
     fn cancel(&self, jobs: &[Job]) -> impl Future<Output = Result<(), ClusterError>> + Send;
+
+    /// Comes when [`Cluster::list`] would show something else than before; never, where the cluster tells nothing by
+    /// itself. May be dropped and asked for again without missing anything.
+    fn changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 #[cfg(test)]

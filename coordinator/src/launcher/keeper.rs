@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Cluster, ClusterError, Job, Order};
 use super::planner::{Observation, Outcome, Planner, Seen, Stage, Step};
-use super::profile::Profile;
+use super::profile::Pace;
 use super::record::Record;
 use crate::driver::{Driver, Stopped};
 use crate::engine::{Engine, Event};
@@ -36,10 +36,13 @@ pub struct Keeper<C> {
     poll: Duration,
     array: bool,
     looked_at: Option<Instant>,
+    /// The cluster itself says that something is different.
+    is_stale: bool,
     asked_at: Timestamp,
     /// What the last look has shown; nothing is planned without it.
     jobs: Option<Vec<Job>>,
-    /// What went wrong last, for people.
+    /// What went wrong when it was looked, and when something was done, for people.
+    blindness: Option<String>,
     trouble: Option<String>,
 }
 
@@ -48,9 +51,9 @@ type Crew = BTreeMap<u64, Vec<(WorkerId, bool)>>;
 
 impl<C: Cluster> Keeper<C> {
     /// One that goes on where the record ends.
-    pub fn new(cluster: C, record: Record, profile: &Profile, driver: Driver, live: Live) -> Self {
-        let planner = record.planner(profile.limits());
-        let poll = Duration::from_secs(u64::from(profile.poll_seconds));
+    pub fn new(cluster: C, record: Record, pace: Pace, driver: Driver, live: Live) -> Self {
+        let Pace { limits, poll, array } = pace;
+        let planner = record.planner(limits);
         Self {
             cluster,
             record,
@@ -58,10 +61,12 @@ impl<C: Cluster> Keeper<C> {
             driver,
             live,
             poll,
-            array: profile.array,
+            array,
             looked_at: None,
+            is_stale: false,
             asked_at: Timestamp(0),
             jobs: None,
+            blindness: None,
             trouble: None,
         }
     }
@@ -90,6 +95,10 @@ impl<C: Cluster> Keeper<C> {
                     }
                     sleep_until(earliest).await;
                 }
+                () = self.cluster.changed() => {
+                    self.is_stale = true;
+                    sleep_until(earliest).await;
+                }
                 () = shutdown.cancelled() => break,
             }
         }
@@ -100,7 +109,7 @@ impl<C: Cluster> Keeper<C> {
 
     async fn tick(&mut self) -> Result<(), Stopped> {
         let (mut wanted, mut crew) = self.read().await?;
-        let is_due = self.looked_at.is_none_or(|at| at.elapsed() >= self.poll);
+        let is_due = self.is_stale || self.looked_at.is_none_or(|at| at.elapsed() >= self.poll);
         let is_first = self.looked_at.is_none();
         if is_due && (is_first || wanted > 0 || self.planner.is_busy()) {
             self.look().await;
@@ -146,11 +155,12 @@ impl<C: Cluster> Keeper<C> {
 
     async fn look(&mut self) {
         self.looked_at = Some(Instant::now());
+        self.is_stale = false;
         let asked_at = Timestamp::now();
         match self.cluster.list().await {
             Ok(jobs) => {
                 self.asked_at = asked_at;
-                self.trouble.take_if(|trouble| trouble.starts_with("squeue"));
+                self.blindness = None;
                 let surplus = duplicates(&jobs);
                 self.jobs = Some(jobs);
                 if let Err(error) = self.cluster.cancel(&surplus).await {
@@ -159,7 +169,8 @@ impl<C: Cluster> Keeper<C> {
             }
             Err(error) => {
                 self.jobs = None;
-                self.complain(&error);
+                tracing::warn!(error = &error as &dyn std::error::Error, "the cluster");
+                self.blindness = Some(error.to_string());
             }
         }
     }
@@ -235,7 +246,7 @@ impl<C: Cluster> Keeper<C> {
         let now = Timestamp::now();
         let jobs = self.jobs.iter().flatten();
         let mut lines: Vec<String> = jobs.map(|job| line(job, crew, now)).collect();
-        lines.extend(self.trouble.clone());
+        lines.extend(self.blindness.iter().chain(&self.trouble).cloned());
         self.live.set_allocations(lines);
     }
 

@@ -1,12 +1,13 @@
 //! Where workers come from: [`local`] processes of this machine, or a cluster. For a cluster the pure
 //! [`planner`] says what to ask for, [`keeper`] looks, asks and keeps the [`record`] of what was asked,
-//! and a [`cluster::Cluster`] puts it into the words of one kind of cluster: [`slurm`]. What a cluster is
-//! like stands in a [`profile`].
+//! and a [`cluster::Cluster`] puts it into the words of one kind of cluster: [`slurm`], [`kubernetes`]. What a
+//! cluster is like stands in a [`profile`].
 //!
 //! Workers dial out, wherever they run. So nothing here talks to them; what they do is known to the engine.
 
 pub mod cluster;
 pub mod keeper;
+pub mod kubernetes;
 pub mod local;
 pub mod planner;
 pub mod profile;

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
+use super::kubernetes::profile::KubernetesProfile;
 use super::planner::Limits;
 
 /// Longest text of one field, bytes.
@@ -45,6 +47,84 @@ pub const EXTRA_OPTIONS: [&str; 22] = [
 pub enum ClusterKind {
     /// Slurm, by its commands.
     Slurm,
+    /// Kubernetes, by its API.
+    Kubernetes,
+}
+
+/// A cluster of one of the kinds, as a user describes it. Each kind has keys of its own; without the key `kind`
+/// it is Slurm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterProfile {
+    /// Slurm.
+    Slurm(Box<Profile>),
+    /// Kubernetes.
+    Kubernetes(Box<KubernetesProfile>),
+}
+
+impl<'de> Deserialize<'de> for ClusterProfile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = serde_json::Value::deserialize(deserializer)?;
+        let kind = table.get("kind").cloned().map(serde_json::from_value);
+        let read = match kind.transpose().map_err(D::Error::custom)? {
+            None | Some(ClusterKind::Slurm) => serde_json::from_value(table).map(Self::Slurm),
+            Some(ClusterKind::Kubernetes) => serde_json::from_value(table).map(Self::Kubernetes),
+        };
+        read.map_err(D::Error::custom)
+    }
+}
+
+impl ClusterProfile {
+    /// One of this kind with nothing but defaults.
+    pub fn of_kind(kind: ClusterKind) -> Self {
+        match kind {
+            ClusterKind::Slurm => Self::Slurm(Box::default()),
+            ClusterKind::Kubernetes => Self::Kubernetes(Box::default()),
+        }
+    }
+
+    /// Refuses what cannot be used.
+    pub fn checked(self) -> Result<Self, ProfileError> {
+        Ok(match self {
+            Self::Slurm(profile) => Self::Slurm(Box::new(profile.checked()?)),
+            Self::Kubernetes(profile) => Self::Kubernetes(Box::new(profile.checked()?)),
+        })
+    }
+
+    /// How its keeper goes about.
+    pub fn pace(&self) -> Pace {
+        match self {
+            Self::Slurm(profile) => Pace {
+                limits: profile.limits(),
+                poll: Duration::from_secs(u64::from(profile.poll_seconds)),
+                array: profile.array,
+            },
+            Self::Kubernetes(profile) => {
+                Pace { limits: profile.limits(), poll: PLAN_AGAIN, array: false }
+            }
+        }
+    }
+
+    /// URL of the coordinator as workers there reach it, where the user says so.
+    pub fn coordinator(&self) -> Option<&str> {
+        match self {
+            Self::Slurm(profile) => profile.coordinator.as_deref(),
+            Self::Kubernetes(profile) => profile.coordinator.as_deref(),
+        }
+    }
+}
+
+/// Looking costs nothing where the cluster tells by itself: so often for what only time changes.
+const PLAN_AGAIN: Duration = Duration::from_secs(2);
+
+/// How often the cluster is looked at, and what may be asked of it at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// How much.
+    pub limits: Limits,
+    /// At most every so often.
+    pub poll: Duration,
+    /// Allocations that are wanted at once are one submission.
+    pub array: bool,
 }
 
 /// What workers compute on.
@@ -170,7 +250,7 @@ pub struct ProfileError {
 }
 
 impl ProfileError {
-    fn new(field: &str, value: &impl std::fmt::Debug, mend: &str) -> Self {
+    pub(super) fn new(field: &str, value: &impl std::fmt::Debug, mend: &str) -> Self {
         Self { field: field.to_owned(), value: format!("{value:?}"), mend: mend.to_owned() }
     }
 }
@@ -187,39 +267,6 @@ const EXPRESSION: &str = "_.-,:&|*()[]!@";
 const OPTION: &str = "_.-,:=@+/%*()[]";
 
 impl Profile {
-    /// Every key.
-    pub const KEYS: [&str; 29] = [
-        "kind",
-        "partition",
-        "account",
-        "qos",
-        "constraint",
-        "reservation",
-        "gres",
-        "nodes",
-        "workers_per_node",
-        "gpus_per_worker",
-        "gpu_type",
-        "cpus_per_worker",
-        "memory_mib",
-        "time_minutes",
-        "exclusive",
-        "array",
-        "options",
-        "device",
-        "coordinator",
-        "worker_binary",
-        "environment",
-        "output",
-        "max_allocations",
-        "max_workers",
-        "idle_seconds",
-        "start_seconds",
-        "renew_seconds",
-        "drain_seconds",
-        "poll_seconds",
-    ];
-
     /// Refuses what the cluster would refuse, or worse, understand otherwise.
     pub fn checked(self) -> Result<Self, ProfileError> {
         let texts = [
@@ -297,14 +344,7 @@ impl Profile {
     }
 
     fn check_places(&self) -> Result<(), ProfileError> {
-        if let Some(url) = &self.coordinator {
-            let is_url = url.starts_with("http://") || url.starts_with("https://");
-            let legal = |c: char| c.is_ascii_alphanumeric() || "_.-:/[]".contains(c);
-            if !is_url || !url.chars().all(legal) {
-                let mend = "write a URL that the nodes reach, for example http://login1:7700";
-                return Err(ProfileError::new("coordinator", url, mend));
-            }
-        }
+        check_coordinator(self.coordinator.as_deref())?;
         for (field, path) in [("worker_binary", &self.worker_binary), ("output", &self.output)] {
             let Some(path) = path else { continue };
             let is_plain = path.to_str().is_some_and(|text| !text.contains(char::is_control));
@@ -338,16 +378,23 @@ impl Profile {
         }
     }
 
-    /// Most slots that there can be at the same time.
-    pub fn max_slots(&self) -> u32 {
-        self.limits().max_slots()
-    }
-
     /// What workers compute on.
     pub fn device(&self) -> SlotDevice {
         let usual = if self.gpus_per_worker > 0 { SlotDevice::Cuda } else { SlotDevice::Cpu };
         self.device.unwrap_or(usual)
     }
+}
+
+/// Refuses a URL that is none, or that holds anything odd.
+pub(super) fn check_coordinator(url: Option<&str>) -> Result<(), ProfileError> {
+    let Some(url) = url else { return Ok(()) };
+    let is_url = url.starts_with("http://") || url.starts_with("https://");
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-:/[]".contains(c);
+    if is_url && url.chars().all(legal) {
+        return Ok(());
+    }
+    let mend = "write a URL that the nodes reach, for example http://login1:7700";
+    Err(ProfileError::new("coordinator", &url, mend))
 }
 
 fn check_text(field: &str, text: &str, legal: &str) -> Result<(), ProfileError> {
@@ -383,7 +430,7 @@ mod tests {
             [options]\nnice = \"100\"\nexclude = \"n[1-3],n7\"\n";
         let profile = read(text).unwrap();
         assert_eq!(profile.workers_each(), 8);
-        assert_eq!(profile.max_slots(), 32);
+        assert_eq!(profile.limits().max_slots(), 32);
         assert_eq!(profile.device(), SlotDevice::Cuda);
         assert_eq!(read("").unwrap(), Profile::default());
     }

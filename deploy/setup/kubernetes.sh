@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# What the tests of the Kubernetes launcher need, into .cache/kubernetes/bin: the published schemas of Kubernetes with
+# a validator (kubernetes-validate, from the Python package index), and an API server with its controllers, unpacked
+# from MUSTER_KUBERNETES_PROGRAMS, a folder with kube-apiserver and kube-controller-manager of version 1.20 (plain, or
+# packed as NAME-VERSION.xz). No package has these two; they are part of Kubernetes' release of that version. etcd,
+# which they keep their data in, comes from Debian's packages, for which root is needed.
+#
+# What cannot be had is said, and the tests that need it are skipped.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+validator_version=1.37.0
+folder=.cache/kubernetes
+bin=$folder/bin
+log=$folder/setup.log
+mkdir -p "$bin"
+exec 9>"$folder/lock"
+flock -w 600 9 || { echo "error: another set-up holds $folder/lock for ten minutes" >&2; exit 1; }
+
+# The validator.
+stamp=$folder/validator-$validator_version
+if [ ! -e "$stamp" ]; then
+    echo "      installing the schemas of Kubernetes (150 MB, 10 seconds; details in $log)"
+    rm -rf "$folder/venv" "$folder"/validator-*
+    if python3 -m venv "$folder/venv" >"$log" 2>&1 &&
+        timeout --foreground 300 "$folder/venv/bin/pip" install "kubernetes-validate==$validator_version" >>"$log" 2>&1; then
+        ln -sf ../venv/bin/kubernetes-validate "$bin/kubernetes-validate"
+        touch "$stamp"
+    else
+        tail -n 5 "$log" >&2
+        echo "      kubernetes-validate could not be installed (the whole log is in $log); its tests are skipped" >&2
+    fi
+fi
+
+# The API server and the controllers.
+for program in kube-apiserver kube-controller-manager; do
+    if [ -x "$bin/$program" ] || [ -z "${MUSTER_KUBERNETES_PROGRAMS:-}" ]; then
+        continue
+    fi
+    for file in "$MUSTER_KUBERNETES_PROGRAMS/$program" "$MUSTER_KUBERNETES_PROGRAMS/$program"-*.xz; do
+        case $file in
+        *.xz) [ -f "$file" ] && xz -dc "$file" >"$bin/$program.new" ;;
+        *) [ -f "$file" ] && cp "$file" "$bin/$program.new" ;;
+        esac || continue
+        chmod +x "$bin/$program.new"
+        mv "$bin/$program.new" "$bin/$program"
+        break
+    done
+done
+if [ ! -x "$bin/kube-apiserver" ] || [ ! -x "$bin/kube-controller-manager" ]; then
+    echo "      no API server of Kubernetes: MUSTER_KUBERNETES_PROGRAMS may name a folder that has it; its tests are skipped" >&2
+    exit 0
+fi
+if command -v etcd >/dev/null; then
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "      etcd is not installed, and installing it needs root and apt-get; its tests are skipped" >&2
+    exit 0
+fi
+echo "      installing etcd for the tests (10 MB; details in $log)"
+install() {
+    export DEBIAN_FRONTEND=noninteractive
+    # Lists of packages may be old, or not there at all.
+    timeout --foreground 300 apt-get install -y --no-install-recommends etcd-server ||
+        { timeout --foreground 300 apt-get update &&
+            timeout --foreground 300 apt-get install -y --no-install-recommends etcd-server; }
+}
+if ! install >"$log" 2>&1 || ! command -v etcd >/dev/null; then
+    tail -n 5 "$log" >&2
+    echo "      etcd could not be installed (the whole log is in $log); its tests are skipped" >&2
+fi
