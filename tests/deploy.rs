@@ -226,7 +226,7 @@ fn linter(test: &str, name: &str) -> Option<PathBuf> {
     if program.is_file() {
         return Some(program);
     }
-    skip(test, &format!("{name}: it is not installed; run deploy/setup/linters.sh"));
+    skip(test, &format!("linters: {name} is not installed; run deploy/setup/linters.sh"));
     None
 }
 

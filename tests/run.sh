@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 self=$PWD/tests/run.sh
 
 mode=${1:-all}
-allowed_skips=${MUSTER_ALLOWED_SKIPS:-gpu parity root}
+allowed_skips=${MUSTER_ALLOWED_SKIPS:-gpu parity root slurm kubernetes linters}
 log=target/test.log
 mkdir -p target
 

@@ -93,7 +93,7 @@ impl Kubernetes {
         for name in ["etcd", "openssl", "curl"] {
             installed(name)?;
         }
-        Self::spawn().map_err(|error| format!("broken: Kubernetes does not start: {error:#}"))
+        Self::spawn().map_err(|error| format!("kubernetes: it does not start here: {error:#}"))
     }
 
     fn spawn() -> anyhow::Result<Self> {
