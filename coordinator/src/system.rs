@@ -77,8 +77,7 @@ impl System {
         let listener = rpc::listen(listen).await?;
         let address = listener.local_addr().context("the listening socket has no address")?;
         let guard = Guard::open(settings, &state, address)?;
-        let unfinished = engine.experiments().filter(|e| !e.is_ended());
-        let unfinished: Vec<ExperimentId> = unfinished.map(|e| e.id.clone()).collect();
+        let unfinished = unfinished(&engine);
         let orphans = local_workers(&engine);
         let (effects, inbox) = mpsc::unbounded_channel();
         let outstanding = engine.outstanding();
@@ -345,6 +344,10 @@ async fn adopt(
 async fn stop_with(mut changes: watch::Receiver<u64>, shutdown: CancellationToken) {
     while changes.changed().await.is_ok() {}
     shutdown.cancel();
+}
+
+fn unfinished(engine: &Engine) -> Vec<ExperimentId> {
+    engine.experiments().filter(|e| !e.is_ended()).map(|e| e.id.clone()).collect()
 }
 
 fn local_workers(engine: &Engine) -> Vec<WorkerId> {

@@ -64,7 +64,11 @@ pub enum AccessError {
         source: std::io::Error,
     },
     /// A file with a secret is open to others.
-    #[error("{} holds a secret and others may read it (mode {mode:04o}); `chmod 600 {}`", path.display(), path.display())]
+    #[error(
+        "{} holds a secret and others may read it (mode {mode:04o}); `chmod 600 {}`",
+        path.display(),
+        path.display()
+    )]
     Open {
         /// Which.
         path: PathBuf,

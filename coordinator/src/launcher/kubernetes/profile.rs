@@ -190,7 +190,8 @@ impl KubernetesProfile {
             ("service_account", &self.service_account),
             ("queue", &self.queue),
         ];
-        let single = single.iter().filter_map(|(field, name)| Some((*field, Option::as_ref(name)?)));
+        let single =
+            single.iter().filter_map(|(field, name)| Some((*field, Option::as_ref(name)?)));
         let several =
             [("image_pull_secrets", &self.image_pull_secrets), ("secrets", &self.secrets)];
         let several =
