@@ -414,8 +414,8 @@ mod tests {
         let job = rendered(&plain(), Some("/state/access/kubernetes.json"));
         let spec = &job["spec"]["template"]["spec"];
         let find = |list: &Value, name: &str| {
-            let all = list.as_array().unwrap().iter();
-            all.filter(|entry| entry["name"] == name).cloned().next().unwrap_or_default()
+            let mut all = list.as_array().unwrap().iter();
+            all.find(|entry| entry["name"] == name).cloned().unwrap_or_default()
         };
         let container = &spec["containers"][0];
         let secret = &find(&spec["volumes"], "access")["secret"];
