@@ -338,6 +338,7 @@ fn the_doctor_finds_what_is_wrong_with_a_store() {
             "GPUs",
             "clocks",
             "conditional writes",
+            "local slots",
             "state disk",
             "store",
             "store rights",
