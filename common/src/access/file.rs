@@ -95,9 +95,12 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), AccessError> {
         // One of a process that died has the mode it was made with.
         let _absent = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
+        let placed = file.write_all(content).and_then(|()| file.sync_all());
+        if let Err(error) = placed.and_then(|()| fs::rename(&new, path)) {
+            // Half a secret is of no use to anybody; the first error says more than one of this.
+            let _kept = fs::remove_file(&new);
+            return Err(error);
+        }
         File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
     };
     write().map_err(|source| file_error(path, source))
@@ -106,6 +109,16 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), AccessError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_put_in_its_place_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let taken = directory.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        assert!(write_private(&taken, b"secret").is_err());
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
 
     #[test]
     fn only_root_hands_a_file_over_through_a_group() {

@@ -78,8 +78,14 @@ fn create(
         )
     })?;
     let coordinator = url.unwrap_or(known.coordinator);
-    let token = Some(book.create(new, now)?);
-    Access { coordinator: coordinator.clone(), token, ..known }.write(&output)?;
+    let token = book.create(new, now)?;
+    let tag = token.tag();
+    let access = Access { coordinator: coordinator.clone(), token: Some(token), ..known };
+    if let Err(error) = access.write(&output) {
+        // Nobody will ever have it.
+        book.revoke(&tag, now)?;
+        return Err(error.into());
+    }
     eprintln!(
         "{} opens {coordinator}: hand it over, only its owner may read it (MUSTER_ACCESS names it, or it lies in \
          ~/.config/muster/access.json)",
@@ -131,6 +137,27 @@ fn lifetime(text: &str) -> Result<Option<Duration>, ExpiryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::token_book::Scope;
+
+    #[test]
+    fn a_token_whose_file_cannot_be_written_opens_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let known =
+            Access { coordinator: "https://host:7700".to_owned(), fingerprint: None, token: None };
+        known.write(&state.join("address.json")).unwrap();
+        let blocked = directory.path().join("file");
+        std::fs::write(&blocked, "").unwrap();
+        let new = NewToken { name: "gpus".to_owned(), scope: Scope::Worker, lifetime: None };
+        let place = StateArguments { state: Some(state.clone()), config: None };
+        let now = Timestamp::now();
+        let output = Some(blocked.join("gpus.json"));
+        assert!(create(&new, output, None, &place, now).is_err());
+        let entries = TokenBook::new(&state).entries().unwrap();
+        assert!(entries.len() == 1 && !entries[0].is_valid(now), "{entries:?}");
+        let output = Some(directory.path().join("gpus.json"));
+        create(&new, output, None, &place, now).unwrap();
+    }
 
     #[test]
     fn a_lifetime_has_a_unit() {
