@@ -8,17 +8,13 @@ use std::path::Path;
 
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::summary;
 use muster_tests::skip;
 use serde_json::Value;
 
 const SAMPLE: Sample = Sample { max_trials: 4, min_steps: 12 };
 const RUN: [&str; 6] = ["run", "sample.yaml", "--slots", "1", "--summary", "summary.json"];
 const RESUME: [&str; 6] = ["run", "--resume", "--slots", "1", "--summary", "summary.json"];
-
-fn summary(directory: &Path) -> Value {
-    let text = fs::read_to_string(directory.join("summary.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
 
 /// What must not depend on whether anybody was killed.
 fn outcome(summary: &Value) -> Value {
@@ -56,7 +52,7 @@ fn decisions(stderr: &str) -> Vec<String> {
 
 fn undisturbed(directory: &Path) -> (Value, Vec<String>) {
     let (_, stderr) = Muster::start(directory, "undisturbed", &RUN).unwrap().succeed().unwrap();
-    (summary(directory), decisions(&stderr))
+    (summary(directory).unwrap(), decisions(&stderr))
 }
 
 fn prepare(name: &str) -> Option<tempfile::TempDir> {
@@ -93,7 +89,7 @@ fn a_killed_coordinator_goes_on_with_the_same_decisions() {
     let after = decisions(&stderr);
     assert_eq!(after[..before.len()], before[..], "journaled decisions never change");
     assert_eq!(after, expected_decisions);
-    assert_eq!(outcome(&summary(directory.path())), outcome(&expected));
+    assert_eq!(outcome(&summary(directory.path()).unwrap()), outcome(&expected));
     println!("killed after {} of {} decisions", before.len(), after.len());
 }
 
@@ -119,7 +115,7 @@ fn a_killed_runner_continues_from_its_last_checkpoint() {
     send_signal("KILL", runners[0]).unwrap();
     run.succeed().unwrap();
 
-    let found = summary(directory.path());
+    let found = summary(directory.path()).unwrap();
     assert_eq!(outcome(&found), outcome(&expected));
     let trial = &found["trials"][1];
     assert_eq!(trial["restarts"], 1, "{trial}");

@@ -26,9 +26,11 @@ use muster_tests::cluster::{Parties, conform};
 use muster_tests::gang::Laboratory;
 use muster_tests::kubelet::Kubelet;
 use muster_tests::kubernetes::{ADMIN, Kubernetes, LAUNCHER, verbs_of};
-use muster_tests::process::{Muster, PATIENCE, is_alive, program, send_signal};
+use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with, program, send_signal};
 use muster_tests::sample::repository;
-use muster_tests::service::{await_checkpoints, exported_weights};
+use muster_tests::service::{
+    await_checkpoints, await_words, exported_weights, served_address, summary, undisturbed_weights,
+};
 use muster_tests::skip;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -138,9 +140,7 @@ impl Site {
     /// `muster serve` with certificate and tokens, once it answers.
     fn serve(&self, label: &str) -> Muster {
         let mut server = self.start(label, &["serve", "--tls", "auto"]);
-        server
-            .wait_for("address", |server| server.stdout().contains("serving on").then_some(()))
-            .unwrap();
+        served_address(&mut server).unwrap();
         server
     }
 
@@ -161,15 +161,7 @@ impl Site {
 
     /// Asks until the answer says these words.
     fn await_words(&self, arguments: &[&str], words: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let answer = self.ask(arguments);
-            if answer.contains(words) {
-                return answer;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no `{words}`: {answer}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        await_words(words, || Ok(self.ask(arguments))).unwrap()
     }
 
     fn record(&self) -> Value {
@@ -238,33 +230,10 @@ impl Site {
     /// Processes with these words in their command line that were started for a pod, or all pods.
     fn processes(&self, words: &str, pod: &str) -> Vec<u32> {
         let folder = self.directory().join("node").display().to_string();
-        let wanted = |pid: &u32| {
-            let read = |file: &str| {
-                let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                String::from_utf8_lossy(&bytes).replace('\0', "\n")
-            };
-            let environment = read("environ");
-            read("cmdline").replace('\n', " ").contains(words)
-                && environment.contains(&format!("MUSTER_POD={pod}"))
-                && environment.contains(&folder)
-        };
-        let pids = fs::read_dir("/proc").unwrap().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(wanted).collect()
+        processes_with(words, |environment| {
+            environment.contains(&format!("MUSTER_POD={pod}")) && environment.contains(&folder)
+        })
     }
-
-    /// The weights of the same trial that was left alone on this machine.
-    fn undisturbed_weights(&self) -> Vec<u8> {
-        let quiet = tempfile::tempdir().unwrap();
-        fs::copy(self.directory().join("gang.yaml"), quiet.path().join("gang.yaml")).unwrap();
-        let arguments = ["run", "gang.yaml", "--slots", "1", "--threads-per-slot", "1"];
-        Muster::start(quiet.path(), "quiet", &arguments).unwrap().succeed().unwrap();
-        exported_weights(quiet.path(), "gang-1").unwrap()
-    }
-}
-
-fn summary(directory: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(directory.join("summary.json")).unwrap()).unwrap()
 }
 
 /// A coordinator's launcher, without the coordinator.
@@ -478,7 +447,7 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     send_signal("KILL", killed[0]).unwrap();
     run.succeed().unwrap();
 
-    let summary = summary(site.directory());
+    let summary = summary(site.directory()).unwrap();
     assert_eq!(summary["state"], "completed", "{summary}");
     let trials = summary["trials"].as_array().unwrap();
     assert_eq!(trials.len(), 4);
@@ -499,7 +468,7 @@ fn coordinator_and_api_server_are_killed_and_find_everything_again() {
     let name = "coordinator_and_api_server_are_killed_and_find_everything_again";
     let profile = "max_allocations = 1\nidle_seconds = 3\n";
     let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
-    let wanted = site.undisturbed_weights();
+    let wanted = undisturbed_weights(site.directory(), "1").unwrap();
     let mut first = site.serve("first");
     site.ask(&["submit", "gang.yaml"]);
     await_checkpoints(site.directory(), "gang-1", 2).unwrap();

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use muster_tests::process::{Muster, descendants, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::summary;
 use muster_tests::skip;
 use serde_json::Value;
 
@@ -33,10 +34,6 @@ fn prepare(name: &str, rest: &str) -> Option<tempfile::TempDir> {
     let text = text.replace("{every_steps: 3}", "{every_steps: 3, keep_last: 100}");
     fs::write(path, text + "\n").unwrap();
     Some(directory)
-}
-
-fn summary(directory: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(directory.join("summary.json")).unwrap()).unwrap()
 }
 
 /// Who exploited whom, from which step, in which run.
@@ -86,7 +83,7 @@ fn outcome(directory: &Path) -> Value {
     for ((trial, step, _), (parts, _)) in found {
         last.insert(format!("{trial} {step}"), parts);
     }
-    let summary = summary(directory);
+    let summary = summary(directory).unwrap();
     let trials = summary["trials"].as_array().unwrap().iter();
     let trials: Vec<Value> = trials
         .map(|trial| {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use muster_common::access::Access;
 use muster_tests::process::{Muster, PATIENCE, program};
 use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::served_address;
 use muster_tests::skip;
 
 /// Exit code of whoever is not let in.
@@ -49,12 +50,7 @@ fn start(
 fn serve(directory: &Path, label: &str, listen: &str, arguments: &[&str]) -> (Muster, String) {
     let arguments = [&["serve", "--listen", listen], arguments].concat();
     let mut server = start(directory, "muster", label, &[], &arguments);
-    let url = server
-        .wait_for("address", |server| {
-            let line = server.stdout().lines().next()?.to_owned();
-            line.strip_prefix("serving on ").map(ToOwned::to_owned)
-        })
-        .unwrap();
+    let url = served_address(&mut server).unwrap();
     (server, url)
 }
 

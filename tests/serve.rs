@@ -5,7 +5,7 @@ use std::path::Path;
 
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
-use muster_tests::service::exported_weights;
+use muster_tests::service::{exported_weights, served_address};
 use muster_tests::skip;
 
 struct Served {
@@ -23,12 +23,7 @@ fn serve_with(directory: &Path, label: &str, listen: &str, local: &[&str]) -> (M
     let local = if local.is_empty() { &["--no-workers"] } else { local };
     let arguments = [&["serve", "--listen", listen], local].concat();
     let mut server = Muster::start(directory, label, &arguments).unwrap();
-    let url = server
-        .wait_for("address", |server| {
-            let line = server.stdout().lines().next()?.to_owned();
-            line.strip_prefix("serving on ").map(ToOwned::to_owned)
-        })
-        .unwrap();
+    let url = served_address(&mut server).unwrap();
     (server, url)
 }
 

@@ -16,9 +16,13 @@ use muster_coordinator::launcher::slurm::Slurm as Cluster;
 use muster_coordinator::launcher::slurm::script::Start;
 use muster_tests::cluster::{Parties, conform};
 use muster_tests::gang::Laboratory;
-use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, program, send_signal};
+use muster_tests::process::{
+    Muster, PATIENCE, descendants, is_alive, processes_with, program, send_signal,
+};
 use muster_tests::sample::repository;
-use muster_tests::service::{await_checkpoints, exported_weights};
+use muster_tests::service::{
+    await_checkpoints, await_words, exported_weights, served_address, summary, undisturbed_weights,
+};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
 use serde_json::Value;
@@ -100,9 +104,7 @@ impl Site {
     /// `muster serve`, once it answers.
     fn serve(&self, label: &str) -> Muster {
         let mut server = self.start(label, &["serve"], None);
-        server
-            .wait_for("address", |server| server.stdout().contains("serving on").then_some(()))
-            .unwrap();
+        served_address(&mut server).unwrap();
         server
     }
 
@@ -115,15 +117,7 @@ impl Site {
 
     /// Asks until the answer says these words.
     fn await_words(&self, arguments: &[&str], words: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let answer = self.ask(arguments);
-            if answer.contains(words) {
-                return answer;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no `{words}`: {answer}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+        await_words(words, || Ok(self.ask(arguments))).unwrap()
     }
 
     /// What the names of this coordinator's jobs begin with.
@@ -160,35 +154,13 @@ impl Site {
         self.slurm.wait_for(&self.prefix(), "end of all jobs", over).unwrap();
     }
 
-    /// The weights of the same trial that was left alone on this machine.
-    fn undisturbed_weights(&self, slots: &str) -> Vec<u8> {
-        let quiet = tempfile::tempdir().unwrap();
-        fs::copy(self.directory().join("gang.yaml"), quiet.path().join("gang.yaml")).unwrap();
-        let arguments = ["run", "gang.yaml", "--slots", slots, "--threads-per-slot", "1"];
-        Muster::start(quiet.path(), "quiet", &arguments).unwrap().succeed().unwrap();
-        exported_weights(quiet.path(), "gang-1").unwrap()
-    }
-
     /// Processes with these words in their command line that were started by jobs of this coordinator.
     fn processes(&self, words: &str) -> Vec<u32> {
         let allocation = format!("MUSTER_ALLOCATION={}", self.prefix());
-        let wanted = |pid: &u32| {
-            let read = |file: &str| {
-                let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-                String::from_utf8_lossy(&bytes).replace('\0', "\n")
-            };
-            let environment = read("environ");
-            read("cmdline").replace('\n', " ").contains(words)
-                && environment.lines().any(|line| line.starts_with(&allocation))
-        };
-        let pids = fs::read_dir("/proc").unwrap().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(wanted).collect()
+        processes_with(words, |environment| {
+            environment.lines().any(|line| line.starts_with(&allocation))
+        })
     }
-}
-
-fn summary(directory: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(directory.join("summary.json")).unwrap()).unwrap()
 }
 
 #[test]
@@ -240,7 +212,7 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
     site.slurm.ask("scancel", &[&victim.id]).unwrap();
     run.succeed().unwrap();
 
-    let summary = summary(site.directory());
+    let summary = summary(site.directory()).unwrap();
     assert_eq!(summary["state"], "completed", "{summary}");
     let trials = summary["trials"].as_array().unwrap();
     assert_eq!(trials.len(), 4);
@@ -263,7 +235,7 @@ fn a_time_limit_in_the_middle_of_a_trial_costs_nothing() {
     let name = "a_time_limit_in_the_middle_of_a_trial_costs_nothing";
     let profile = "max_allocations = 2\ntime_minutes = 1\ndrain_seconds = 29\nidle_seconds = 3\n";
     let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
-    let wanted = site.undisturbed_weights("1");
+    let wanted = undisturbed_weights(site.directory(), "1").unwrap();
     let server = site.serve("serve");
     site.ask(&["submit", "gang.yaml"]);
     await_checkpoints(site.directory(), "gang-1", 2).unwrap();
@@ -339,7 +311,7 @@ fn a_coordinator_killed_before_the_answer_asks_once() {
     assert_eq!(site.jobs().len(), 1);
     let arguments = ["run", "--resume", "--summary", "summary.json"];
     site.start("second", &arguments, None).succeed().unwrap();
-    assert_eq!(summary(site.directory())["state"], "completed");
+    assert_eq!(summary(site.directory()).unwrap()["state"], "completed");
     assert_eq!(site.jobs().len(), 1, "it was found again");
     site.await_nothing_left();
 }
@@ -367,7 +339,7 @@ exec {} run gang.yaml --cluster cluster.toml --summary summary.json
     let ended = site.slurm.wait_for(&job, "end of it", over).unwrap();
     let said = fs::read_to_string(site.directory().join("inside.log")).unwrap_or_default();
     assert_eq!(ended.state, "COMPLETED", "{said}");
-    let summary = summary(site.directory());
+    let summary = summary(site.directory()).unwrap();
     assert_eq!(summary["state"], "completed", "{summary}");
     assert_eq!(site.jobs(), [], "nothing was submitted");
 }

@@ -6,18 +6,14 @@ use std::time::{Duration, Instant};
 
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive};
 use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::served_address;
 use muster_tests::skip;
 
 fn serve(directory: &Path, label: &str) -> (Muster, String) {
     let log = "info,muster_coordinator=debug,muster_worker=debug";
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--slots", "1", "--log", log];
     let mut server = Muster::start(directory, label, &arguments).unwrap();
-    let url = server
-        .wait_for("address", |server| {
-            let line = server.stdout().lines().next()?.to_owned();
-            line.strip_prefix("serving on ").map(ToOwned::to_owned)
-        })
-        .unwrap();
+    let url = served_address(&mut server).unwrap();
     (server, url)
 }
 

@@ -176,6 +176,20 @@ pub fn descendants(root: u32, words: &str) -> Vec<u32> {
     family.into_iter().skip(1).filter(says).collect()
 }
 
+/// Process ids of all processes whose command line contains `words` and whose environment is `wanted`: it is given
+/// `NAME=VALUE`, one a line.
+pub fn processes_with(words: &str, wanted: impl Fn(&str) -> bool) -> Vec<u32> {
+    let read = |pid: u32, file: &str| {
+        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', "\n")
+    };
+    let found = |pid: &u32| {
+        read(*pid, "cmdline").replace('\n', " ").contains(words) && wanted(&read(*pid, "environ"))
+    };
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(found).collect()
+}
+
 /// Whether a process is there and not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::hosts::{Host, Hosts};
 use crate::process::{Muster, PATIENCE, program};
@@ -121,21 +122,31 @@ impl Service {
         arguments: &[&str],
         words: &str,
     ) -> anyhow::Result<String> {
-        let begun = Instant::now();
-        loop {
-            let (answer, _) = self.ask(place, arguments)?;
-            if answer.contains(words) {
-                return Ok(answer);
-            }
-            if begun.elapsed() > PATIENCE {
-                bail!("no `{words}`: {answer}\n{}", self.server.stderr());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let answered = await_words(words, || Ok(self.ask(place, arguments)?.0));
+        answered.with_context(|| self.server.stderr())
     }
 }
 
-fn served_address(server: &mut Muster) -> anyhow::Result<String> {
+/// Asks again and again until the answer says these words, and gives it.
+pub fn await_words(
+    words: &str,
+    ask: impl Fn() -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    let begun = Instant::now();
+    loop {
+        let answer = ask()?;
+        if answer.contains(words) {
+            return Ok(answer);
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("no `{words}`: {answer}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until a coordinator says where it serves.
+pub fn served_address(server: &mut Muster) -> anyhow::Result<String> {
     server.wait_for("address", |server| {
         let line = server.stdout().lines().next()?.to_owned();
         line.strip_prefix("serving on ").map(ToOwned::to_owned)
@@ -159,6 +170,21 @@ pub fn await_checkpoints(directory: &Path, name: &str, number: usize) -> anyhow:
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())
+}
+
+/// What `muster run` has left in `summary.json` of `directory`.
+pub fn summary(directory: &Path) -> anyhow::Result<Value> {
+    Ok(serde_json::from_str(&fs::read_to_string(directory.join("summary.json"))?)?)
+}
+
+/// The exported weights of the manifest `gang.yaml` of `directory`, run to its end elsewhere on this machine, where
+/// nobody disturbs it.
+pub fn undisturbed_weights(directory: &Path, slots: &str) -> anyhow::Result<Vec<u8>> {
+    let quiet = tempfile::tempdir()?;
+    fs::copy(directory.join("gang.yaml"), quiet.path().join("gang.yaml"))?;
+    let arguments = ["run", "gang.yaml", "--slots", slots, "--threads-per-slot", "1"];
+    Muster::start(quiet.path(), "quiet", &arguments)?.succeed()?;
+    exported_weights(quiet.path(), "gang-1")
 }
 
 /// The exported weights of experiment `name`.
