@@ -1,8 +1,11 @@
 """The part `accuracy`: what the same recipe reaches in Muster and in HF Trainer, over three seeds.
 
 Hours on two cores, hence only when it is asked for: `make bench PART=accuracy`. Both sides see the same training file
-and are scored on the same rows, none of which either has trained on.
+and are scored on the same rows, none of which either has trained on. What was reached is kept in `target/bench/accuracy`,
+one file for each side, seed and recipe, so that a row that was interrupted goes on where it was; remove the folder to
+train everything again.
 """
+import json
 import math
 import pathlib
 import statistics
@@ -15,6 +18,8 @@ import peers
 
 SEEDS = (1, 2, 3)
 THREADS = 2
+# Seconds for one training; beside other work they take much longer than alone.
+LIMIT = 14400
 # Rows scored, drawn once: 25,000 reviews of IMDB would take longer to score than to train on.
 SCORED_MAX = 2000
 # Steps, batch, tokens, peak learning rate: recipes of the BERT family at a budget of minutes.
@@ -55,14 +60,22 @@ def compare(root, work, name, model, data):
         )
         text = text.replace("seed: 42", f"seed: {seed}")
         text = text.replace("validation: {examples: 200}", f"validation: {{path: {folder / 'validation.parquet'}}}")
-        run = muster.run(root, work / f"ours-{seed}", text, threads=THREADS, limit=7200)
-        ours.append(run.summary["best"]["objective"])
-        found = peers.run(
-            root, root / "tests/bench/hf_accuracy.py", "--model", weights, "--data", folder, "--text", recipe["text"],
-            "--classes", num_classes, "--batch", recipe["batch"], "--rate", rate, "--max-length", recipe["max_length"],
-            "--steps", recipe["steps"], "--seed", seed, "--threads", THREADS, limit=7200,
-        )
-        theirs.append(found["accuracy"])
+
+        def train():
+            run = muster.run(root, work / f"ours-{seed}", text, threads=THREADS, limit=LIMIT)
+            return run.summary["best"]["objective"]
+
+        def train_theirs():
+            found = peers.run(
+                root, root / "tests/bench/hf_accuracy.py", "--model", weights, "--data", folder, "--text",
+                recipe["text"], "--classes", num_classes, "--batch", recipe["batch"], "--rate", rate, "--max-length",
+                recipe["max_length"], "--steps", recipe["steps"], "--seed", seed, "--threads", THREADS, limit=LIMIT,
+            )
+            return found["accuracy"]
+
+        terms = {"model": model, "data": data, **recipe, "rate": rate, "scored": num_scored, "seed": seed}
+        ours.append(kept(root, f"{name}-{seed}-muster", terms, train))
+        theirs.append(kept(root, f"{name}-{seed}-hf", terms, train_theirs))
         # Hours pass between the first seed and the row.
         print(f"  {name}, seed {seed}: {ours[-1]:.4f}, HF Trainer {theirs[-1]:.4f}", flush=True)
     samples = [a - b for a, b in zip(ours, theirs)]
@@ -76,6 +89,21 @@ def compare(root, work, name, model, data):
         "note": f"accuracy on {num_scored} rows, seeds {SEEDS}, {recipe['steps']} steps of {recipe['batch']}, "
                 f"{recipe['max_length']} tokens, rate {rate:g}; 95 % interval of one difference +-{half_width:.3f}",
     }
+
+
+def kept(root, name, terms, train):
+    """The accuracy that was reached on these terms, by training if nobody has yet."""
+    path = root / "target/bench/accuracy" / f"{name}.json"
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["terms"] == terms:
+            return found["accuracy"]
+    accuracy = train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps({"terms": terms, "accuracy": accuracy}), encoding="utf-8")
+    unfinished.rename(path)
+    return accuracy
 
 
 def prepare(root, work, data, recipe):
