@@ -79,7 +79,8 @@ pub struct TrainTask {
     /// Steps of the whole budget: the learning-rate schedule is laid out over them.
     pub total_steps: u64,
     /// Continue from here; absent: from the pretrained weights. A checkpoint of another trial of the
-    /// experiment may have been made with other hyperparameters, of those that can change.
+    /// experiment may have been made with other hyperparameters, of those that can change; one of another
+    /// experiment with any.
     pub resume_from: Option<CheckpointKey>,
     /// Earlier checkpoints of the same lineage, newest first, that stand in for one that has come to harm.
     #[serde(default)]

@@ -5,12 +5,12 @@ mod refusal;
 use std::path::Path;
 
 use muster_common::manifest::{
-    Budget, CheckpointSettings, ClassWeights, DataSettings, Delimiter, Domain, EarlyStopping,
-    EvaluationSettings, GradientCompression, HYPERPARAMETERS, HalvingSettings, Holdout, Hygiene,
-    HyperparameterKind, LabelRange, LabelRule, Limits, Manifest, ModelSettings, ParameterValue,
-    Precision, PrunerSettings, Resources, SamplerSettings, Scale, ScheduleShape, SearchSpace,
-    SearcherSettings, Slots, Source, SourceFormat, TrainingObjective, TrainingSettings, Truncation,
-    Unfreezing, WeightAverage,
+    Budget, CheckpointChoice, CheckpointSettings, ClassWeights, Continuation, DataSettings,
+    Delimiter, Domain, EarlyStopping, EvaluationSettings, GradientCompression, HYPERPARAMETERS,
+    HalvingSettings, Holdout, Hygiene, HyperparameterKind, LabelRange, LabelRule, Limits, Manifest,
+    ModelSettings, ParameterValue, Precision, PrunerSettings, Resources, SamplerSettings, Scale,
+    ScheduleShape, SearchSpace, SearcherSettings, Slots, Source, SourceFormat, TrainingObjective,
+    TrainingSettings, Truncation, Unfreezing, WeightAverage,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -128,6 +128,7 @@ fn every_key_arrives() {
             warm_start: Vec::new(),
         }),
         budget: Budget::Examples(27_000),
+        continue_from: None,
         checkpoint: CheckpointSettings {
             every_steps: Some(100),
             keep_last: 5,
@@ -174,6 +175,7 @@ fn what_is_left_out_has_its_default() {
         hyperparameters: SearchSpace::new(),
         searcher: None,
         budget: Budget::Epochs(2.5),
+        continue_from: None,
         checkpoint: CheckpointSettings::DEFAULT,
         resources: Resources::default(),
         limits: Limits::default(),
@@ -221,6 +223,31 @@ fn a_sweep_has_its_defaults() {
     let pruner = sweep("max_trials: 5, pruner: {type: asha, min_budget: {epochs: 0.5}}").unwrap();
     let asha = HalvingSettings { reduction_factor: 4, min_budget: Budget::Epochs(0.5) };
     assert_eq!(pruner.0.pruner, PrunerSettings::Asha(asha));
+}
+
+#[test]
+fn trials_begin_at_a_checkpoint_of_another() {
+    let read = |rest: &str| {
+        Manifest::parse(&format!("{MINIMAL}continue_from: {{{rest}}}\n")).map(|m| m.continue_from)
+    };
+    let from = |checkpoint| Some(Continuation { trial: "demo-1/t3".parse().unwrap(), checkpoint });
+    assert_eq!(read("trial: demo-1/t3"), Ok(from(CheckpointChoice::Last)));
+    assert_eq!(read("trial: demo-1/t3, checkpoint: best"), Ok(from(CheckpointChoice::Best)));
+    assert_eq!(read("trial: demo-1/t3, checkpoint: 600"), Ok(from(CheckpointChoice::Step(600))));
+    for (wrong, what) in [
+        ("checkpoint: best", "continue_from.trial"),
+        ("trial: demo-1", "continue_from.trial"),
+        ("trial: demo-1/t3, checkpoint: 0", "continue_from.checkpoint"),
+        ("trial: demo-1/t3, checkpoint: latest", "continue_from.checkpoint"),
+        ("trial: demo-1/t3, step: 4", "continue_from.step"),
+    ] {
+        let issues = read(wrong).unwrap_err().issues;
+        assert_eq!(
+            issues.iter().map(|issue| issue.path.as_str()).collect::<Vec<_>>(),
+            [what],
+            "{wrong}"
+        );
+    }
 }
 
 #[test]

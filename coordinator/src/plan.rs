@@ -78,6 +78,8 @@ pub fn plan(manifest: &Manifest, premises: &Premises) -> Result<Plan, PlanError>
         searcher.target = None;
         searcher.warm_start.clear();
     }
+    // Which step they begin at is known to the coordinator alone.
+    rehearsed.continue_from = None;
     // What it would take tells whether a limit is reached.
     rehearsed.limits = Limits::default();
     let mut rehearsal = Rehearsal::new(&rehearsed, premises);
@@ -115,6 +117,11 @@ fn limits(limits: Limits, premises: &Premises, plan: &Plan, trial_ms: u64) -> Ve
 /// Why the search itself may go another way than the rehearsal.
 fn doubts(manifest: &Manifest) -> Vec<String> {
     let mut doubts = Vec::new();
+    if manifest.continue_from.is_some() {
+        doubts.push(
+            "steps before the checkpoint that trials begin at are not trained again".to_owned(),
+        );
+    }
     if manifest.training.early_stopping.is_some() {
         doubts.push("early stopping ends trials sooner".to_owned());
     }

@@ -3,6 +3,7 @@
 
 mod assignment;
 mod budget;
+mod continuation;
 mod data;
 mod document;
 mod edit;
@@ -29,6 +30,7 @@ mod warning;
 
 pub use assignment::Assignment;
 pub use budget::Budget;
+pub use continuation::{CheckpointChoice, Continuation};
 pub use document::{Entry, Malformed, Node, NodeKind, parse as parse_yaml};
 pub use edit::{Change, ChangeError, edited};
 pub use hub::HubName;
@@ -84,6 +86,9 @@ pub struct Manifest {
     pub searcher: Option<SearcherSettings>,
     /// How long one trial trains at most.
     pub budget: Budget,
+    /// Absent: trials begin at the pretrained weights.
+    #[serde(default)]
+    pub continue_from: Option<Continuation>,
     /// When trials save themselves.
     pub checkpoint: CheckpointSettings,
     /// What one trial occupies.

@@ -2,6 +2,7 @@
 //! recorded an issue.
 
 use super::budget::Budget;
+use super::continuation::read_continuation;
 use super::data::read_data;
 use super::goal::read_goal;
 use super::limits::{Limits, read_limits};
@@ -59,6 +60,8 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         optional_or(section.get("hyperparameters"), SearchSpace::new(), |field| read_space(&field));
     let searcher = optional(section.get("searcher"), |field| read_searcher(&field).map(Some));
     let budget = section.require("budget", "{epochs: 3}").and_then(|field| read_budget(&field));
+    let continue_from =
+        optional(section.get("continue_from"), |field| read_continuation(&field).map(Some));
     let checkpoint = optional_or(section.get("checkpoint"), default_checkpoint(), |field| {
         read_checkpoint(&field)
     });
@@ -86,6 +89,7 @@ pub(super) fn read_manifest(root: &Field<'_>) -> Option<Manifest> {
         hyperparameters: hyperparameters?,
         searcher: searcher?,
         budget: budget?,
+        continue_from: continue_from?,
         checkpoint: checkpoint?,
         resources: resources?,
         limits: limits?,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use muster_common::manifest::CheckpointChoice;
 
 use crate::access::token_book::Scope;
 use crate::import::Dialect;
@@ -388,6 +389,10 @@ pub(super) struct ForkArguments {
     /// An experiment (demo-1), or a trial (demo-1/t3) whose hyperparameters become constants
     #[arg(value_name = "EXPERIMENT[/TRIAL]")]
     pub(super) subject: String,
+    /// Begin where the trial was instead of at the pretrained weights: at its `last` checkpoint, its `best`, or that
+    /// of a step
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(super) from: Option<CheckpointChoice>,
     /// Change a value of the manifest, for example `budget.epochs=3`; `searcher=null` takes one out
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use muster_common::access::{self, Access, AccessFlags};
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::manifest::{Change, edited};
@@ -331,6 +331,19 @@ pub(super) async fn fork(arguments: ForkArguments) -> anyhow::Result<Exit> {
         changes.push(Change::remove("searcher"));
         for (name, value) in &found.assignment {
             changes.push(Change::set(&format!("hyperparameters.{name}"), &value.exact()));
+        }
+    }
+    match (&arguments.from, &trial) {
+        (None, _) => {}
+        (Some(_), None) => {
+            bail!(
+                "--from needs a trial, for example {}/t1; an experiment has no checkpoints",
+                arguments.subject
+            )
+        }
+        (Some(checkpoint), Some(trial)) => {
+            changes.push(Change::set("continue_from.trial", trial));
+            changes.push(Change::set("continue_from.checkpoint", &checkpoint.to_string()));
         }
     }
     for text in &arguments.set {

@@ -5,6 +5,8 @@
 //!     any of them --canceled or failed--> Ended;  `paused` holds back new runs in any phase
 //! ```
 
+use std::collections::BTreeSet;
+
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId};
@@ -17,6 +19,7 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::continuation::Start;
 use super::decision::{Decision, Decisions};
 use super::table::{Row, Table};
 use super::trial::{Trial, TrialState};
@@ -70,6 +73,12 @@ pub struct Experiment {
     /// What earlier experiments found, as it was when this one was submitted.
     #[serde(default)]
     pub prior: Vec<Prior>,
+    /// Where its trials begin, if not at the pretrained weights.
+    #[serde(default)]
+    pub start: Option<Start>,
+    /// Checkpoints of its trials that later experiments begin at.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub pinned: BTreeSet<CheckpointKey>,
     /// Whose share of the slots it uses.
     #[serde(default)]
     pub project: Option<ProjectName>,
@@ -209,6 +218,8 @@ impl Experiment {
         Self {
             id,
             manifest,
+            start: None,
+            pinned: BTreeSet::new(),
             text,
             base,
             store,

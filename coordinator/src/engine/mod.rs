@@ -5,9 +5,11 @@
 //! them), `schedule` (who gets a free slot) with `placement`, `gang` (what happens to the ranks of
 //! a run), `drain` (workers that are about to leave), `report` (what a run's words change), `pruning`
 //! and [`population`] (what results mean for trials), `failure` and [`host`] (what failures mean),
-//! `timer` (what is waited for), [`saved`] (what a snapshot is made of).
+//! [`continuation`] (trials that begin where
+//! others were), `timer` (what is waited for), [`saved`] (what a snapshot is made of).
 
 pub mod action;
+pub mod continuation;
 pub mod decision;
 mod drain;
 pub mod event;
@@ -320,6 +322,13 @@ impl Engine {
             actions.push(Action::Rejected { reason });
             return;
         }
+        let start = match self.start_of(&manifest, &submission.store) {
+            Ok(start) => start,
+            Err(reason) => {
+                actions.push(Action::Rejected { reason });
+                return;
+            }
+        };
         let count = self.counts.entry(manifest.name.clone()).or_insert(0);
         *count += 1;
         // A name may be as long as an id may be: cut it rather than refuse what was accepted.
@@ -345,6 +354,9 @@ impl Engine {
         let mut experiment = Experiment::new(id.clone(), now, manifest, submission);
         experiment.number = self.order.len();
         self.teach(now, &mut experiment);
+        if let Some(start) = start {
+            self.pin(now, start, &mut experiment);
+        }
         self.order.push(id.clone());
         self.experiments.insert(id, experiment);
     }

@@ -57,12 +57,25 @@ impl Trial {
     /// Number of the trial whose random choices led to its result at a rung.
     fn seed_at(&self, rung: usize) -> u32 {
         let before = self.lineage.iter().rev().find(|descent| descent.rung < rung);
-        before.map_or(self.number, |descent| descent.seed_of)
+        before.map_or_else(|| self.first_seed(), |descent| descent.seed_of)
     }
 
     /// Number of the trial whose random choices it goes on with, if these are not its own.
     pub(super) fn seed_of(&self) -> Option<u32> {
-        self.lineage.last().map(|descent| descent.seed_of).filter(|seed| *seed != self.number)
+        let last = self.lineage.last().map_or_else(|| self.first_seed(), |last| last.seed_of);
+        (last != self.number).then_some(last)
+    }
+
+    /// Number of the trial whose random choices it began with.
+    fn first_seed(&self) -> u32 {
+        self.began_as.unwrap_or(self.number)
+    }
+
+    /// Number of the trial whose random choices led to one of its checkpoints.
+    pub(super) fn seed_of_checkpoint(&self, checkpoint: &CheckpointKey) -> u32 {
+        let is_before = |descent: &&Descent| descent.parent.step < checkpoint.step;
+        let before = self.lineage.iter().rev().find(is_before);
+        before.map_or_else(|| self.first_seed(), |descent| descent.seed_of)
     }
 }
 

@@ -151,7 +151,8 @@ impl Experiment {
         }
         trial.checkpoints.push(checkpoint);
         trial.origin = None;
-        let wanted = self.wanted_checkpoints();
+        let mut wanted = self.wanted_checkpoints();
+        wanted.extend(self.pinned.iter().cloned());
         // In a population, what others have may be needed no more either.
         let members: Vec<u32> = match self.population() {
             Some(_) => self.trials.keys().copied().collect(),

@@ -199,7 +199,12 @@ impl Engine {
     ) {
         let generation = Generation(self.last_generation + 1);
         let Some(experiment) = self.experiments.get_mut(id) else { return };
-        let Some(task) = experiment.begin(now, work, generation) else { return };
+        let Some(task) = experiment.begin(now, work, generation) else {
+            // It may have been the last thing there was to do.
+            experiment.trials.refresh();
+            experiment.advance(now);
+            return;
+        };
         experiment.waiting_since = None;
         if experiment.slots_of(work).is_elastic() {
             let number = task.trial().map(|trial| trial.number);
@@ -364,7 +369,12 @@ impl Experiment {
                 let number = u32::try_from(self.trials.len()).ok()?.checked_add(1)?;
                 let assignment = self.propose(number);
                 let first_rung = self.first_rung(number);
-                self.trials.insert(number, Trial::new(number, first_rung, assignment));
+                let trial = Trial::new(number, first_rung, assignment);
+                let trial = self.started(trial);
+                self.trials.insert(number, trial);
+                if self.refuse_start(now, number) {
+                    return None;
+                }
                 self.begin_trial(number, generation)
             }
             Work::Finish => {
@@ -464,9 +474,13 @@ impl Experiment {
         let goal = self.goal();
         self.stop_waiting(now);
         let Some((number, rung)) = self.leader() else {
-            let message = match &self.limit_reached {
+            let failure = self.trials.iter().find_map(|(number, trial)| match &trial.state {
+                TrialState::Failed { message } => Some(format!("t{number} failed: {message}")),
+                _ => None,
+            });
+            let message = match self.limit_reached.clone().or(failure) {
                 None => "no trial has a result".to_owned(),
-                Some(limit) => format!("no trial has a result: {limit}"),
+                Some(why) => format!("no trial has a result: {why}"),
             };
             self.end(now, ExperimentEnd::Failed { message });
             return;

@@ -55,6 +55,9 @@ pub struct Trial {
     /// That checkpoint, until there is one of its own that was made since.
     #[serde(default)]
     pub origin: Option<CheckpointKey>,
+    /// Number of the trial whose random choices it began with, if these are not its own.
+    #[serde(default)]
+    pub began_as: Option<u32>,
     /// Not started again before then.
     #[serde(default)]
     pub not_before: Option<Timestamp>,
@@ -186,6 +189,7 @@ impl Trial {
             early_stop: None,
             lineage: Vec::new(),
             origin: None,
+            began_as: None,
             not_before: None,
             memory_failures: 0,
             held: false,

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cluster;
+mod continuation;
 mod drain;
 mod durable;
 mod gangs;

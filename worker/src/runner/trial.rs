@@ -113,8 +113,10 @@ fn train_as_rank(
     if let Some((key, snapshot)) = found {
         if key.trial == task.trial {
             trainer.restore(snapshot)?;
-        } else {
+        } else if key.trial.experiment == task.trial.experiment {
             trainer.adopt(snapshot)?;
+        } else {
+            trainer.depart(snapshot)?;
         }
         tracing::info!(step = key.step, attempt = %task.attempt, "resumed from {key}");
     }

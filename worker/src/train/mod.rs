@@ -1,5 +1,6 @@
 //! Training one trial: the loop, and what it is made of.
 
+mod agreement;
 mod average;
 mod batch;
 mod evaluate;

@@ -9,11 +9,10 @@ use muster_common::manifest::{
 use muster_common::objective::Objective;
 use muster_common::run::Directive;
 use muster_common::seed::Seed;
-use serde::Serialize;
-use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
+use super::agreement::must_agree;
 use super::average::{Average, copies};
 use super::batch::Examples;
 use super::loss::{Loss, Normalizer};
@@ -412,36 +411,36 @@ impl<'a> Trainer<'a> {
 
     /// Continues from a snapshot of the same trial.
     pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        self.continue_from(snapshot, |_| false)
+        must_agree(&self.progress(), &snapshot.progress, |_| false)?;
+        self.continue_from(snapshot)
     }
 
     /// Continues from a snapshot of another trial, whose random choices this one goes on with. The
     /// optimizer remembers what it did; the hyperparameters, and the schedule laid out over the whole
     /// budget, are this trial's own, and differ in those only that can change.
     pub fn adopt(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        self.continue_from(snapshot, HyperparameterSpec::can_change)
+        must_agree(&self.progress(), &snapshot.progress, HyperparameterSpec::can_change)?;
+        self.continue_from(snapshot)
     }
 
-    fn continue_from(
-        &mut self,
-        snapshot: Snapshot,
-        may_differ: impl Fn(&str) -> bool,
-    ) -> Result<(), TrainError> {
-        let Snapshot { progress, model, optimizer, average, best } = snapshot;
-        let own = self.progress();
-        differ("seed", &own.seed.0, &progress.seed.0)?;
-        differ("budget in steps", &own.total_steps, &progress.total_steps)?;
-        differ("data", &own.data, &progress.data)?;
-        for (own, found) in [
-            (fields(&own.settings), fields(&progress.settings)),
-            (fields(&own.training), fields(&progress.training)),
-        ] {
-            let kept = |name: &str| name != DEADLINE && !may_differ(name);
-            for (name, found) in found.into_iter().filter(|(name, _)| kept(name)) {
-                let wanted = own.get(&name).cloned().unwrap_or_default();
-                differ(&name, &wanted, &found)?;
-            }
+    /// Continues from a snapshot of another experiment's trial. Whatever was configured otherwise counts from
+    /// here on: an average of another kind begins now, and what early stopping has seen says nothing of other
+    /// data, or of another rule.
+    pub fn depart(&mut self, mut snapshot: Snapshot) -> Result<(), TrainError> {
+        let Progress { data, training, stopping, .. } = &mut snapshot.progress;
+        if training.average != self.plan.training.average {
+            snapshot.average.clear();
         }
+        let rule = &self.plan.training.early_stopping;
+        if *data != self.plan.data || training.early_stopping != *rule {
+            *stopping = StoppingState::default();
+            snapshot.best.clear();
+        }
+        self.continue_from(snapshot)
+    }
+
+    fn continue_from(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
+        let Snapshot { progress, model, optimizer, average, best } = snapshot;
         self.model.restore(&model)?;
         self.optimizer.restore(optimizer)?;
         self.average.restore(&average, &self.model)?;
@@ -546,9 +545,6 @@ fn read_words_through(model: &mut TaskModel, words: Option<LazyTable>) {
     }
 }
 
-/// The one setting that does not decide any number.
-const DEADLINE: &str = "step_deadline_s";
-
 /// The loss of a classifier, balanced over its training examples where that is wanted.
 fn loss_of(
     plan: &TrialPlan,
@@ -563,20 +559,4 @@ fn loss_of(
     }
     let (weights, smoothing) = (&plan.training.class_weights, plan.settings.label_smoothing);
     Loss::new(weights, smoothing, model.labels(), &counts, model.device())
-}
-
-/// Settings by name, to say which one differs.
-fn fields(settings: &impl Serialize) -> serde_json::Map<String, Value> {
-    match serde_json::to_value(settings) {
-        Ok(Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    }
-}
-
-fn differ<T: PartialEq + ToString>(what: &str, wanted: &T, found: &T) -> Result<(), TrainError> {
-    if wanted == found {
-        return Ok(());
-    }
-    let what = what.to_owned();
-    Err(TrainError::OtherTrial { what, wanted: wanted.to_string(), found: found.to_string() })
 }

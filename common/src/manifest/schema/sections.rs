@@ -65,6 +65,7 @@ pub(super) fn manifest(rows: &Rows) -> Value {
         .may("hyperparameters", definition("hyperparameters"))
         .may("searcher", searcher(rows))
         .must("budget", definition("budget"))
+        .may("continue_from", continue_from(rows))
         .may("checkpoint", checkpoint(rows))
         .may("resources", resources(rows))
         .may("limits", limits(rows))
@@ -332,6 +333,13 @@ fn pruner(rows: &Rows) -> Value {
             .may("factors", list(real(0.01, 100.0), 1))
             .end(),
     ])
+}
+
+fn continue_from(rows: &Rows) -> Value {
+    Keys::of(rows, "continue_from")
+        .must("trial", text())
+        .may("checkpoint", one_of(vec![choice(&["last", "best"]), whole(1, BUDGET_MAX)]))
+        .end()
 }
 
 fn checkpoint(rows: &Rows) -> Value {
