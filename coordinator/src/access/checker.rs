@@ -58,6 +58,15 @@ pub enum Refusal {
     /// Nobody can be told apart.
     #[error("the coordinator cannot read its list of tokens; its log says why")]
     Damaged,
+    /// A worker calls itself as one that came in with another token.
+    #[error(
+        "the worker id `{worker}` is in use by a worker with another token; choose another --worker-id, or come \
+         back with that token"
+    )]
+    Taken {
+        /// The id.
+        worker: String,
+    },
     /// A secret was on its way in clear text, or would be.
     #[error("this port speaks TLS; write https:// in place of http://")]
     ClearText,
@@ -65,8 +74,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// For metrics.
-    pub const LABELS: [&'static str; 7] =
-        ["missing", "unknown", "expired", "revoked", "scope", "damaged", "clear_text"];
+    pub const LABELS: [&'static str; 8] =
+        ["missing", "unknown", "expired", "revoked", "scope", "damaged", "taken", "clear_text"];
 
     /// One of [`Self::LABELS`].
     pub fn label(&self) -> &'static str {
@@ -77,6 +86,7 @@ impl Refusal {
             Self::Revoked { .. } => "revoked",
             Self::Scope { .. } => "scope",
             Self::Damaged => "damaged",
+            Self::Taken { .. } => "taken",
             Self::ClearText => "clear_text",
         }
     }

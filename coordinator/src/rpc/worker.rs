@@ -20,9 +20,10 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Service;
+use crate::access::checker::{Caller, Refusal};
 use crate::driver::{PendingAdmission, Stopped};
 use crate::engine::{Admission, Engine, Event, LossCause};
-use crate::live::ToWorker;
+use crate::live::{ToWorker, is_of_another};
 
 /// Wire messages that may wait for a slow connection.
 const OUTGOING_MAX: usize = 16;
@@ -39,6 +40,24 @@ impl Workers {
     pub(super) fn new(service: Service) -> Self {
         Self { service, sessions: Arc::default() }
     }
+
+    /// Opens session `number`, unless the id is that of a worker with another token, which may be away for a moment.
+    async fn admit(
+        &self,
+        worker: &WorkerId,
+        number: u64,
+        token_name: Option<&str>,
+    ) -> Result<mpsc::Receiver<ToWorker>, Status> {
+        let (live, id) = (&self.service.live, worker.clone());
+        let look = move |engine: &Engine| engine.workers().get(&id)?.token_name.clone();
+        let known = self.service.driver.read(look).await.map_err(stopping)?;
+        let messages = if is_of_another(known.as_deref(), token_name) {
+            None
+        } else {
+            live.connect(worker, number, token_name, Instant::now())
+        };
+        messages.ok_or_else(|| taken(&self.service, worker, token_name))
+    }
 }
 
 #[tonic::async_trait]
@@ -49,6 +68,8 @@ impl WorkerService for Workers {
         &self,
         request: tonic::Request<Streaming<SessionRequest>>,
     ) -> Result<tonic::Response<Self::SessionStream>, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let token_name = caller.map(|caller| caller.name.clone());
         let mut incoming = request.into_inner();
         let hello = match incoming.next().await {
             Some(Ok(SessionRequest { message: Some(Request::Hello(hello)) })) => hello,
@@ -66,11 +87,12 @@ impl WorkerService for Workers {
             .parse()
             .map_err(|error| Status::invalid_argument(format!("worker_id: {error}")))?;
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let messages = self.service.live.connect(&worker, number, Instant::now());
+        let messages = self.admit(&worker, number, token_name.as_deref()).await?;
         let (outgoing, stream) = mpsc::channel(OUTGOING_MAX);
         let session = Session {
             service: self.service.clone(),
             worker: worker.clone(),
+            token_name,
             number,
             outgoing,
             owner: Mutex::default(),
@@ -100,6 +122,8 @@ impl WorkerService for Workers {
 struct Session {
     service: Service,
     worker: WorkerId,
+    /// Name of the token that it was opened with.
+    token_name: Option<String>,
     number: u64,
     outgoing: mpsc::Sender<Result<SessionResponse, Status>>,
     /// Whose run was assigned last: its last lines come when the engine has forgotten the run.
@@ -124,6 +148,14 @@ struct Owner {
 
 fn stopping(error: Stopped) -> Status {
     Status::unavailable(error.to_string())
+}
+
+/// Says no to who calls itself as a worker of somebody else's token.
+fn taken(service: &Service, worker: &WorkerId, token_name: Option<&str>) -> Status {
+    let refusal = Refusal::Taken { worker: worker.to_string() };
+    tracing::warn!(%worker, token = token_name, reason = %refusal, "a worker is refused");
+    service.driver.metrics().refused(refusal.label());
+    Status::permission_denied(refusal.to_string())
 }
 
 impl Session {
@@ -175,26 +207,33 @@ impl Session {
         let worker = self.worker.clone();
         let look = move |engine: &Engine| {
             let known = engine.workers().get(&worker)?;
-            let Some(generation) = known.run else { return Some((None, Vec::new())) };
+            let token_name = known.token_name.clone();
+            let Some(generation) = known.run else { return Some((token_name, None, Vec::new())) };
             let is_held = Some(generation) == held;
             let spec = engine.spec(generation, &worker).filter(|_| !is_held);
             // It may have been said while the worker was away.
             let directive = engine.runs().get(&generation)?.directive_for_ranks();
             let assign = spec.map(|spec| ToWorker::Assign(Box::new(spec)));
             let direct = directive.map(|directive| ToWorker::Direct { generation, directive });
-            Some((Some(generation), assign.into_iter().chain(direct).collect()))
+            Some((token_name, Some(generation), assign.into_iter().chain(direct).collect()))
         };
         let known = self.service.driver.read(look).await.map_err(stopping)?;
-        let due = known.as_ref().and_then(|(run, _)| *run);
+        let joined_with = known.as_ref().and_then(|(token_name, ..)| token_name.as_deref());
+        // It may have come, and gone again, since this session was let in.
+        if is_of_another(joined_with, self.token_name.as_deref()) {
+            return Err(taken(&self.service, &self.worker, self.token_name.as_deref()));
+        }
+        let due = known.as_ref().and_then(|(_, run, _)| *run);
         if let Some(generation) = held.filter(|held| Some(*held) != due) {
             self.forward(ToWorker::Abandon { generation }).await?;
         }
         match known {
             None => {
-                let event = Event::WorkerJoined { worker: self.worker.clone(), host };
+                let (worker, token_name) = (self.worker.clone(), self.token_name.clone());
+                let event = Event::WorkerJoined { worker, host, token_name };
                 self.service.driver.apply(event).await.map_err(stopping)?;
             }
-            Some((_, messages)) => {
+            Some((.., messages)) => {
                 for message in messages {
                     self.forward(message).await?;
                 }
