@@ -15,7 +15,7 @@ use muster_coordinator::launcher::cluster::Identity;
 use muster_coordinator::launcher::profile::Profile;
 use muster_coordinator::launcher::slurm::Slurm as Cluster;
 use muster_coordinator::launcher::slurm::script::Start;
-use muster_tests::cluster::{Parties, conform};
+use muster_tests::cluster::{Launcher, Parties, conform, live_through};
 use muster_tests::gang::{FOUR_TRIALS, Laboratory};
 use muster_tests::process::{
     Muster, PATIENCE, descendants, is_alive, processes_with, program, send_signal,
@@ -201,6 +201,54 @@ fn slurm_keeps_what_every_cluster_has_to() {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(conform(&parties)).unwrap();
+}
+
+/// A coordinator that gets its workers from Slurm.
+struct Life {
+    site: Site,
+    server: Muster,
+}
+
+impl Launcher for Life {
+    const OUTLIVES: bool = true;
+
+    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(self.site.ask(arguments))
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let mut pids = self.site.processes("muster-worker supervise");
+        // What starts them has the same words in its own command line.
+        let is_worker = |pid: &u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "muster-worker" && is_alive(*pid)
+        };
+        pids.retain(is_worker);
+        pids.sort_unstable();
+        pids
+    }
+
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.server = self.site.serve("again");
+        Ok(())
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        // What has nothing to do is given back.
+        Ok(())
+    }
+}
+
+#[test]
+fn slurm_keeps_what_everything_has_to_that_starts_workers() {
+    let name = "slurm_keeps_what_everything_has_to_that_starts_workers";
+    let profile = "max_allocations = 2\nidle_seconds = 15\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, FOUR_TRIALS, 2000, profile) else { return };
+    let server = site.serve("serve");
+    let mut life = Life { site, server };
+    live_through(&mut life, 2).unwrap();
+    life.site.await_nothing_left();
 }
 
 #[test]
