@@ -354,6 +354,13 @@ fn a_node_that_is_drained_keeps_its_job_and_gets_no_other() {
     assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "the same bits");
     let why = site.ask(&["why", "gang-1/t1"]);
     assert!(!why.contains(" restarts of "), "it was nobody's fault: {why}");
+    if site.slurm.has_accounts() {
+        let end = format!("job {} has ended: somebody has canceled it (CANCELLED by 0", first.id);
+        site.await_words(&["ls"], &end);
+    } else {
+        let said = server.stderr();
+        assert_eq!(said.matches("keeps no records").count(), 1, "it is said once: {said}");
+    }
     drop(server);
     for job in site.jobs().iter().filter(|job| !job.is_over()) {
         site.slurm.ask("scancel", &[&job.id]).unwrap();

@@ -91,6 +91,12 @@ impl Slurm {
         self.directory.join("slurm.conf").display().to_string()
     }
 
+    /// Whether `sacct` knows of what is over.
+    pub fn has_accounts(&self) -> bool {
+        let text = std::fs::read_to_string(self.configuration()).unwrap_or_default();
+        text.contains("accounting_storage/slurmdbd")
+    }
+
     /// Runs one of Slurm's commands, or another program among its nodes.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -176,7 +182,7 @@ fn free_ports() -> anyhow::Result<u16> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let seed = u16::try_from(std::process::id() % 500).unwrap_or_default();
     (0..500)
-        .map(|n| 17_000 + (seed + n) % 500 * (NUM_NODES + 1))
-        .find(|port| (0..=NUM_NODES).all(|n| free(port + n)))
+        .map(|n| 17_000 + (seed + n) % 500 * (NUM_NODES + 2))
+        .find(|port| (0..NUM_NODES + 2).all(|n| free(port + n)))
         .context("no free ports")
 }
