@@ -72,19 +72,25 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Name of the token with which a worker's session was opened, if one is open.
+    pub fn token_of(&self, worker: &WorkerId) -> Option<String> {
+        self.state().sessions.get(worker)?.token_name.clone()
+    }
+
     /// A worker opens session `number`; an older session of it gets no messages any more. `None`: one is open that
-    /// was let in with another token, and stays.
+    /// was let in with another token than this one and `displaced`, and stays.
     pub fn connect(
         &self,
         worker: &WorkerId,
         number: u64,
         token_name: Option<&str>,
+        displaced: Option<&str>,
         now: Instant,
     ) -> Option<mpsc::Receiver<ToWorker>> {
         let (sender, receiver) = mpsc::channel(SESSION_CAPACITY);
         let mut state = self.state();
         let open = state.sessions.get(worker).and_then(|session| session.token_name.as_deref());
-        if is_of_another(open, token_name) {
+        if is_of_another(open, token_name) && open != displaced {
             return None;
         }
         let token_name = token_name.map(ToOwned::to_owned);
@@ -227,7 +233,7 @@ mod tests {
     fn only_the_token_that_came_first_may_come_back_under_an_id() {
         let (live, now) = (Live::default(), Instant::now());
         let worker: WorkerId = "w-1".parse().unwrap();
-        let connect = |number, token| live.connect(&worker, number, token, now);
+        let connect = |number, token| live.connect(&worker, number, token, None, now);
         let mut first = connect(1, Some("a")).unwrap();
         assert!(connect(2, Some("b")).is_none());
         live.send(&worker, ToWorker::Abandon { generation: Generation(7) });
@@ -240,6 +246,10 @@ mod tests {
         assert!(connect(4, Some("b")).is_none(), "its older session ends, the newer one does not");
         live.disconnect(&worker, 3);
         assert!(connect(5, Some("b")).is_some(), "nobody has the id any more");
+        assert_eq!(live.token_of(&worker).as_deref(), Some("b"));
+        let displacing = |token| live.connect(&worker, 6, Some("c"), Some(token), now);
+        assert!(displacing("a").is_none(), "another came between");
+        assert!(displacing("b").is_some());
     }
 
     #[test]
@@ -247,7 +257,7 @@ mod tests {
         let (live, now) = (Live::default(), Instant::now());
         let worker: WorkerId = "w-1".parse().unwrap();
         for token in [None, None, Some("a"), None, Some("b")] {
-            assert!(live.connect(&worker, 1, token, now).is_some(), "{token:?}");
+            assert!(live.connect(&worker, 1, token, None, now).is_some(), "{token:?}");
         }
     }
 }

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use muster_common::access::Access;
+use muster_common::id::WorkerId;
 use muster_common::time::Timestamp;
 use muster_coordinator::access::WorkerAccess;
+use muster_coordinator::engine::Engine;
 use muster_coordinator::settings::{Settings, SettingsFlags};
 use muster_coordinator::system::System;
 use muster_proto::PROTOCOL_VERSION;
@@ -38,7 +40,7 @@ async fn start(directory: &Path) -> System {
         // Nobody is lost while this test runs.
         ("MUSTER_LEASE_SECONDS", "600".to_owned()),
     ];
-    let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
+    let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value));
     let settings = Settings::load(&SettingsFlags::default(), pairs).unwrap();
     System::start(&settings, "127.0.0.1:0".parse().unwrap()).await.unwrap()
 }
@@ -94,13 +96,27 @@ async fn await_workers(system: &System, count: usize) {
     .await;
 }
 
+/// Waits until the engine knows that a worker has this token.
+async fn await_token(system: &System, worker: &str, wanted: &'static str) {
+    let worker: WorkerId = worker.parse().unwrap();
+    soon(async {
+        loop {
+            let id = worker.clone();
+            let look = move |engine: &Engine| engine.workers().get(&id)?.token_name.clone();
+            if system.driver.read(look).await.unwrap().as_deref() == Some(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 async fn refused(access: &WorkerAccess, worker: &str) {
     let status = Session::open(access, worker).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status}");
-    assert!(
-        status.message().contains("`w-1` is in use by a worker with another token"),
-        "{status}"
-    );
+    let words = format!("`{worker}` is in use by a worker with another token");
+    assert!(status.message().contains(&words), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,7 +146,13 @@ async fn a_workers_id_belongs_to_the_token_that_it_came_in_with() {
     let renewed =
         system.guard.remote_worker_access("slurm", Some(system.guard.near_url())).unwrap();
     let again = Session::open(&renewed, "w-1").await.unwrap();
-    drop((again, beside));
+    // One that was taken away holds nothing, whatever its successor is called.
+    let third = system.guard.remote_worker_access("third", Some(system.guard.near_url())).unwrap();
+    refused(&third, "w-2").await;
+    assert_eq!(checker.book().revoke("_workers-local", Timestamp::now()).unwrap(), 1);
+    let successor = Session::open(&third, "w-2").await.unwrap();
+    await_token(&system, "w-2", "_workers-third").await;
+    drop((again, beside, successor));
     soon(system.stop()).await.unwrap();
 
     // Also where the first to come after a restart is not the one.

@@ -164,6 +164,14 @@ impl Checker {
         Ok(Caller { tag, name, cut })
     }
 
+    /// Whether somebody may show a token of this name. Where the tokens cannot be read, nothing was taken away.
+    pub fn is_usable(&self, name: &str, now: Timestamp) -> bool {
+        let mut known = self.known();
+        self.refresh(&mut known);
+        let Some(entries) = &known.entries else { return true };
+        entries.values().any(|entry| entry.name == name && entry.is_valid(now))
+    }
+
     /// Reads the file again if it is another one.
     fn refresh(&self, known: &mut Known) {
         let stamp = std::fs::metadata(self.book.path())

@@ -284,6 +284,10 @@ impl Engine {
                 if !self.workers.contains_key(&worker) {
                     let joined = Worker { host, run: None, draining: false, token_name };
                     self.workers.insert(worker, joined);
+                } else if token_name.is_some()
+                    && let Some(known) = self.workers.get_mut(&worker)
+                {
+                    known.token_name = token_name;
                 }
             }
             Event::WorkerDraining { worker, reason } => {

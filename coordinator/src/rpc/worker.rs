@@ -20,10 +20,11 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Service;
-use crate::access::checker::{Caller, Refusal};
+use super::claim::Claims;
+use crate::access::checker::{Caller, Checker};
 use crate::driver::{PendingAdmission, Stopped};
 use crate::engine::{Admission, Engine, Event, LossCause};
-use crate::live::{ToWorker, is_of_another};
+use crate::live::ToWorker;
 
 /// Wire messages that may wait for a slow connection.
 const OUTGOING_MAX: usize = 16;
@@ -33,30 +34,14 @@ const PENDING_MAX: usize = 64;
 /// Implementation of the worker service.
 pub(super) struct Workers {
     service: Service,
+    claims: Claims,
     sessions: Arc<AtomicU64>,
 }
 
 impl Workers {
-    pub(super) fn new(service: Service) -> Self {
-        Self { service, sessions: Arc::default() }
-    }
-
-    /// Opens session `number`, unless the id is that of a worker with another token, which may be away for a moment.
-    async fn admit(
-        &self,
-        worker: &WorkerId,
-        number: u64,
-        token_name: Option<&str>,
-    ) -> Result<mpsc::Receiver<ToWorker>, Status> {
-        let (live, id) = (&self.service.live, worker.clone());
-        let look = move |engine: &Engine| engine.workers().get(&id)?.token_name.clone();
-        let known = self.service.driver.read(look).await.map_err(stopping)?;
-        let messages = if is_of_another(known.as_deref(), token_name) {
-            None
-        } else {
-            live.connect(worker, number, token_name, Instant::now())
-        };
-        messages.ok_or_else(|| taken(&self.service, worker, token_name))
+    pub(super) fn new(service: Service, checker: Option<Checker>) -> Self {
+        let claims = Claims::new(service.clone(), checker);
+        Self { service, claims, sessions: Arc::default() }
     }
 }
 
@@ -87,10 +72,11 @@ impl WorkerService for Workers {
             .parse()
             .map_err(|error| Status::invalid_argument(format!("worker_id: {error}")))?;
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let messages = self.admit(&worker, number, token_name.as_deref()).await?;
+        let messages = self.claims.open(&worker, number, token_name.as_deref()).await?;
         let (outgoing, stream) = mpsc::channel(OUTGOING_MAX);
         let session = Session {
             service: self.service.clone(),
+            claims: self.claims.clone(),
             worker: worker.clone(),
             token_name,
             number,
@@ -121,6 +107,7 @@ impl WorkerService for Workers {
 
 struct Session {
     service: Service,
+    claims: Claims,
     worker: WorkerId,
     /// Name of the token that it was opened with.
     token_name: Option<String>,
@@ -146,16 +133,8 @@ struct Owner {
     subject: (ExperimentId, Option<TrialId>),
 }
 
-fn stopping(error: Stopped) -> Status {
+pub(super) fn stopping(error: Stopped) -> Status {
     Status::unavailable(error.to_string())
-}
-
-/// Says no to who calls itself as a worker of somebody else's token.
-fn taken(service: &Service, worker: &WorkerId, token_name: Option<&str>) -> Status {
-    let refusal = Refusal::Taken { worker: worker.to_string() };
-    tracing::warn!(%worker, token = token_name, reason = %refusal, "a worker is refused");
-    service.driver.metrics().refused(refusal.label());
-    Status::permission_denied(refusal.to_string())
 }
 
 impl Session {
@@ -219,25 +198,21 @@ impl Session {
         };
         let known = self.service.driver.read(look).await.map_err(stopping)?;
         let joined_with = known.as_ref().and_then(|(token_name, ..)| token_name.as_deref());
+        let shown = self.token_name.as_deref();
         // It may have come, and gone again, since this session was let in.
-        if is_of_another(joined_with, self.token_name.as_deref()) {
-            return Err(taken(&self.service, &self.worker, self.token_name.as_deref()));
+        self.claims.check(&self.worker, joined_with, shown)?;
+        // Where its token had a successor, that holds its id from now on.
+        if known.is_none() || (shown.is_some() && joined_with != shown) {
+            let (worker, token_name) = (self.worker.clone(), self.token_name.clone());
+            let event = Event::WorkerJoined { worker, host, token_name };
+            self.service.driver.apply(event).await.map_err(stopping)?;
         }
         let due = known.as_ref().and_then(|(_, run, _)| *run);
         if let Some(generation) = held.filter(|held| Some(*held) != due) {
             self.forward(ToWorker::Abandon { generation }).await?;
         }
-        match known {
-            None => {
-                let (worker, token_name) = (self.worker.clone(), self.token_name.clone());
-                let event = Event::WorkerJoined { worker, host, token_name };
-                self.service.driver.apply(event).await.map_err(stopping)?;
-            }
-            Some((.., messages)) => {
-                for message in messages {
-                    self.forward(message).await?;
-                }
-            }
+        for message in known.map(|(.., messages)| messages).unwrap_or_default() {
+            self.forward(message).await?;
         }
         Ok(())
     }
