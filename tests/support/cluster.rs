@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use muster_coordinator::launcher::cluster::{Cluster, Job, Order};
+use muster_coordinator::launcher::cluster::{Cluster, Gone, Job, Order};
 use muster_coordinator::launcher::planner::{Outcome, Stage};
 
 use crate::process::{PATIENCE, send_signal};
@@ -43,6 +43,9 @@ pub async fn conform<C: Cluster>(parties: &Parties<C>) -> anyhow::Result<()> {
     until(own, &[]).await?;
     own.cancel(&[]).await?;
     own.cancel(&listed).await.context("what is gone is ended again")?;
+    if let Some(first) = listed.first() {
+        recorded(own, first).await?;
+    }
     ensure!(numbers(&other.list().await?) == [1], "another's job was ended");
     other.cancel(&other.list().await?).await?;
     until(other, &[]).await?;
@@ -51,6 +54,21 @@ pub async fn conform<C: Cluster>(parties: &Parties<C>) -> anyhow::Result<()> {
         Err(error) => ensure!(error.outcome == Outcome::Refused, "{error}: {:?}", error.outcome),
     }
     ensure!(refused.list().await?.is_empty(), "what was refused is there");
+    Ok(())
+}
+
+/// Where records are kept, the end of what was canceled comes to stand in them.
+async fn recorded<C: Cluster>(cluster: &C, job: &Job) -> anyhow::Result<()> {
+    let gone = [Gone { id: job.id.clone(), since: None }];
+    let begun = Instant::now();
+    while let Some(ends) = cluster.ends(&gone).await? {
+        if let [end] = ends.as_slice() {
+            ensure!(end.id == job.id && end.is_failure, "{job:?} was canceled: {end:?}");
+            return Ok(());
+        }
+        ensure!(ends.is_empty() && begun.elapsed() < PATIENCE, "one end is wanted: {ends:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     Ok(())
 }
 
