@@ -6,7 +6,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use muster_tests::process::{Muster, descendants, is_alive, send_signal};
+use muster_tests::cluster::{Launcher, live_through};
+use muster_tests::gang::{FOUR_TRIALS, Laboratory};
+use muster_tests::process::{Muster, descendants, is_alive, processes_with, send_signal};
+use muster_tests::sample::repository;
+use muster_tests::service::served_address;
 
 const SERVE: [&str; 7] =
     ["serve", "--listen", "127.0.0.1:0", "--slots", "2", "--threads-per-slot", "1"];
@@ -57,6 +61,69 @@ impl Drop for Family {
             let _gone = send_signal("KILL", pid);
         }
     }
+}
+
+/// A coordinator that starts its workers itself.
+struct Life {
+    laboratory: Laboratory,
+    listen: String,
+    server: Muster,
+}
+
+impl Life {
+    fn start(laboratory: Laboratory) -> Self {
+        let directory = laboratory.directory.path();
+        let mut server = Muster::start(directory, "serve", &SERVE).unwrap();
+        let url = served_address(&mut server).unwrap();
+        let listen = url.strip_prefix("http://").unwrap().to_owned();
+        Self { laboratory, listen, server }
+    }
+}
+
+impl Launcher for Life {
+    const OUTLIVES: bool = false;
+
+    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let url = format!("http://{}", self.listen);
+        let arguments = [arguments, &["--coordinator", &url]].concat();
+        let client = Muster::start(self.laboratory.directory.path(), "client", &arguments)?;
+        Ok(client.succeed()?.0)
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        // Also those of a coordinator that was killed: they are where it was.
+        let directory = self.laboratory.directory.path();
+        let is_own = |pid: &u32| {
+            let place = fs::read_link(format!("/proc/{pid}/cwd"));
+            place.is_ok_and(|place| place == directory) && is_alive(*pid)
+        };
+        let mut pids = processes_with("muster-worker supervise", |_| true);
+        pids.retain(is_own);
+        pids.sort_unstable();
+        pids
+    }
+
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        let arguments =
+            SERVE.map(|word| if word.contains(':') { self.listen.as_str() } else { word });
+        self.server = Muster::start(self.laboratory.directory.path(), "again", &arguments)?;
+        served_address(&mut self.server).map(drop)
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        self.server.terminate()?;
+        self.server.wait().map(drop)
+    }
+}
+
+#[test]
+fn local_slots_keep_what_everything_has_to_that_starts_workers() {
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let laboratory = Laboratory::new(&model, 60, FOUR_TRIALS).unwrap();
+    let text = laboratory.text.replace("{steps: 1000000}", "{steps: 2000}");
+    fs::write(laboratory.directory.path().join("gang.yaml"), text).unwrap();
+    live_through(&mut Life::start(laboratory), 2).unwrap();
 }
 
 #[test]

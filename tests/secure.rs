@@ -8,9 +8,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use muster_common::access::Access;
-use muster_tests::process::{Muster, PATIENCE, program};
-use muster_tests::sample::{Sample, write_manifest};
-use muster_tests::service::served_address;
+use muster_tests::gang::{FOUR_TRIALS, Laboratory};
+use muster_tests::hosts::{Host, Hosts};
+use muster_tests::process::{Muster, PATIENCE, descendants, program, send_signal};
+use muster_tests::sample::{Sample, repository, write_manifest};
+use muster_tests::service::{
+    Place, Service, exported_weights, served_address, undisturbed_weights,
+};
 use muster_tests::skip;
 
 /// Exit code of whoever is not let in.
@@ -308,6 +312,65 @@ fn a_wrong_certificate_and_a_wrong_protocol_are_refused_with_the_mend() {
         let arguments = [&arguments[..], &["--tls", "auto"]].concat();
         open.refused("muster", &loose, &arguments, 2, "could run trainings");
     }
+}
+
+#[test]
+fn a_cable_that_is_pulled_in_the_middle_of_a_sweep_loses_nothing() {
+    let name = "a_cable_that_is_pulled_in_the_middle_of_a_sweep_loses_nothing";
+    let hosts = match Hosts::new() {
+        Ok(hosts) => hosts,
+        Err(reason) => return skip(name, &reason),
+    };
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let laboratory = Laboratory::new(&model, 60, FOUR_TRIALS).unwrap();
+    let directory = laboratory.directory.path();
+    let text = laboratory.text.replace("{steps: 1000000}", "{steps: 1500}");
+    fs::write(directory.join("gang.yaml"), text).unwrap();
+    let wanted = undisturbed_weights(directory, "2").unwrap();
+    fs::write(directory.join("muster.toml"), "lease_seconds = 6\n").unwrap();
+    let (first, second) = (Place::On(&hosts, Host::First), Place::On(&hosts, Host::Second));
+    let service = Service::start_secure(directory, first).unwrap();
+    assert!(service.url.starts_with("https://"), "{}", service.url);
+    let near = service.worker(first, "near").unwrap();
+    let far = service.worker(second, "far").unwrap();
+    service.ask(first, &["submit", "gang.yaml"]).unwrap();
+    let await_stories = |what: &str, found: &dyn Fn(&[String]) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let stories = service.stories(first, "gang-1", 4);
+            if found(&stories) {
+                return stories;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no {what}: {stories:#?}{}", far.stderr());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let is_running = |story: &String| story.starts_with("running: ");
+    await_stories("two at work", &|stories| stories.iter().filter(|s| is_running(s)).count() == 2);
+    // A moment costs nothing.
+    hosts.cut(Host::Second).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    hosts.heal(Host::Second).unwrap();
+    // More than a lease does. The other worker does nothing meanwhile, so that the one that was lost has to come back.
+    let runners = descendants(near.pid(), "muster-worker runner");
+    hosts.cut(Host::Second).unwrap();
+    send_signal("STOP", runners[0]).unwrap();
+    let is_lost = |story: &String| story.contains(" restarts of ");
+    let stories = await_stories("loss", &|stories| stories.iter().any(is_lost));
+    let lost = stories.iter().position(is_lost).unwrap();
+    hosts.heal(Host::Second).unwrap();
+    await_stories("return", &|stories| is_running(&stories[lost]));
+    assert!(far.stderr().contains("no line to the coordinator"), "{}", far.stderr());
+    send_signal("CONT", runners[0]).unwrap();
+
+    let (result, told) = service.ask(first, &["watch", "gang-1"]).unwrap();
+    assert!(result.contains("gang-1 completed"), "{result}{told}");
+    for (index, story) in service.stories(first, "gang-1", 4).iter().enumerate() {
+        let counted = story.contains("2 runs, 1 restarts of");
+        assert_eq!(counted, index == lost, "nothing is done twice: {story}");
+        assert!(is_lost(story) == (index == lost), "{story}");
+    }
+    assert!(exported_weights(directory, "gang-1").unwrap() == wanted, "the same bits");
 }
 
 /// What Python's own TLS, which is OpenSSL, and its HTTP client make of the port.

@@ -1,8 +1,9 @@
-//! The real programs under a real Slurm: a sweep to its end although jobs are canceled from outside, a
-//! time limit in the middle of a trial, a coordinator that is killed and started again, workers as steps of an
-//! allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
+//! The real programs under a real Slurm: a sweep to its end although jobs are canceled from outside or a node fails, a
+//! time limit in the middle of a trial, a node that is drained, a coordinator that is killed and started again, workers as
+//! steps of an allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -14,8 +15,8 @@ use muster_coordinator::launcher::cluster::Identity;
 use muster_coordinator::launcher::profile::Profile;
 use muster_coordinator::launcher::slurm::Slurm as Cluster;
 use muster_coordinator::launcher::slurm::script::Start;
-use muster_tests::cluster::{Parties, conform};
-use muster_tests::gang::Laboratory;
+use muster_tests::cluster::{Launcher, Parties, conform, live_through};
+use muster_tests::gang::{FOUR_TRIALS, Laboratory};
 use muster_tests::process::{
     Muster, PATIENCE, descendants, is_alive, processes_with, program, send_signal,
 };
@@ -53,8 +54,12 @@ cpus_per_worker = 1
 renew_seconds = 40
 poll_seconds = 1
 ";
-/// Two nodes are enough for all of them.
-const STURDY: &str = "options = {exclude = \"n[3-5]\"}\n";
+/// Two nodes are enough for most; nothing happens to them.
+const STURDY: &str = "options = {exclude = \"n[3-7]\"}\n";
+/// Of the test that lets a node fail: three, one job on each.
+const FRAIL: &str = "exclusive = true\noptions = {exclude = \"n[1-2,6-7]\"}\n";
+/// Of the test that drains a node.
+const DRAINED: &str = "options = {exclude = \"n[1-5]\"}\n";
 
 /// A directory with a manifest and a cluster, and where its coordinator listens.
 struct Site {
@@ -198,6 +203,54 @@ fn slurm_keeps_what_every_cluster_has_to() {
     runtime.block_on(conform(&parties)).unwrap();
 }
 
+/// A coordinator that gets its workers from Slurm.
+struct Life {
+    site: Site,
+    server: Muster,
+}
+
+impl Launcher for Life {
+    const OUTLIVES: bool = true;
+
+    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(self.site.ask(arguments))
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let mut pids = self.site.processes("muster-worker supervise");
+        // What starts them has the same words in its own command line.
+        let is_worker = |pid: &u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "muster-worker" && is_alive(*pid)
+        };
+        pids.retain(is_worker);
+        pids.sort_unstable();
+        pids
+    }
+
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.server = self.site.serve("again");
+        Ok(())
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        // What has nothing to do is given back.
+        Ok(())
+    }
+}
+
+#[test]
+fn slurm_keeps_what_everything_has_to_that_starts_workers() {
+    let name = "slurm_keeps_what_everything_has_to_that_starts_workers";
+    let profile = "max_allocations = 2\nidle_seconds = 15\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, FOUR_TRIALS, 2000, profile) else { return };
+    let server = site.serve("serve");
+    let mut life = Life { site, server };
+    live_through(&mut life, 2).unwrap();
+    life.site.await_nothing_left();
+}
+
 #[test]
 fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
     let name = "a_sweep_ends_well_although_a_job_is_canceled_from_outside";
@@ -227,6 +280,90 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
     while left.iter().any(|pid| is_alive(*pid)) {
         assert!(begun.elapsed() < PATIENCE, "workers are left behind");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing() {
+    let name = "a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing";
+    let profile = format!("{FRAIL}max_allocations = 2\nidle_seconds = 120\ndrain_seconds = 20\n");
+    let Some(site) = Site::new(name, FOUR_TRIALS, 1500, &profile) else { return };
+    let wanted = undisturbed_weights(site.directory(), "2").unwrap();
+    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
+    let both = site.await_running(2);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let why = site.await_words(&["why", "gang-1/t1"], "running: run");
+    let victim = both.iter().find(|job| why.contains(&format!(" on {} ", job.nodes))).unwrap();
+    // It stands still, so that it has not ended by itself when its node fails.
+    let named = |environment: &str| {
+        let node = format!("SLURMD_NODENAME={}", victim.nodes);
+        environment.contains(&site.prefix()) && environment.lines().any(|line| line == node)
+    };
+    let runners = processes_with("muster-worker runner", named);
+    assert_eq!(runners.len(), 1, "{why}");
+    send_signal("STOP", runners[0]).unwrap();
+    site.slurm.fail_node(&victim.nodes).unwrap();
+    // Slurm takes its time to notice; Muster has long gone on elsewhere.
+    let has_left = |jobs: &[JobLine]| {
+        let is_there = |job: &&JobLine| job.state == "RUNNING" && job.nodes == victim.nodes;
+        jobs.iter().find(is_there).is_none().then_some(())
+    };
+    site.slurm.wait_for(&site.prefix(), "end on the failed node", has_left).unwrap();
+    run.succeed().unwrap();
+
+    let summary = summary(site.directory()).unwrap();
+    assert_eq!(summary["state"], "completed", "{summary}");
+    let count = |field: &str| {
+        let trials = summary["trials"].as_array().unwrap();
+        trials.iter().map(|trial| trial[field].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(count("restarts"), [1, 0, 0, 0], "{summary}");
+    assert_eq!(count("attempts"), [2, 1, 1, 1], "nothing was done twice: {summary}");
+    assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "the same bits");
+    let jobs = site.jobs();
+    let names: BTreeSet<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
+    assert_eq!(names.len(), jobs.len(), "no allocation is there twice: {jobs:?}");
+    site.await_nothing_left();
+}
+
+#[test]
+fn a_node_that_is_drained_keeps_its_job_and_gets_no_other() {
+    let name = "a_node_that_is_drained_keeps_its_job_and_gets_no_other";
+    let profile = format!("{DRAINED}max_allocations = 1\nidle_seconds = 60\ndrain_seconds = 20\n");
+    let Some(site) = Site::new(name, ONE, 1500, &profile) else { return };
+    let wanted = undisturbed_weights(site.directory(), "1").unwrap();
+    let server = site.serve("serve");
+    site.ask(&["submit", "gang.yaml"]);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let first = site.await_running(1).remove(0);
+    let node = format!("nodename={}", first.nodes);
+    let update = ["update", &node, "state=drain", "reason=tests"];
+    site.slurm.ask("scontrol", &update).unwrap();
+    let standing = ["--noheader", "--nodes", &first.nodes, "--format=%T"];
+    assert_eq!(site.slurm.ask("sinfo", &standing).unwrap().trim(), "draining");
+    // Nobody takes the job away; when it ends all the same, the next one begins elsewhere.
+    assert_eq!(site.await_running(1), [first.clone()]);
+    site.slurm.ask("scancel", &[&first.id]).unwrap();
+    let another = |jobs: &[JobLine]| {
+        let is_it = |job: &&JobLine| job.state == "RUNNING" && job.id != first.id;
+        jobs.iter().find(is_it).cloned()
+    };
+    let second = site.slurm.wait_for(&site.prefix(), "another job", another).unwrap();
+    assert_ne!(second.nodes, first.nodes);
+    site.await_words(&["ls"], "completed");
+    assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "the same bits");
+    let why = site.ask(&["why", "gang-1/t1"]);
+    assert!(!why.contains(" restarts of "), "it was nobody's fault: {why}");
+    if site.slurm.has_accounts() {
+        let end = format!("job {} has ended: somebody has canceled it (CANCELLED by 0", first.id);
+        site.await_words(&["ls"], &end);
+    } else {
+        let said = server.stderr();
+        assert_eq!(said.matches("keeps no records").count(), 1, "it is said once: {said}");
+    }
+    drop(server);
+    for job in site.jobs().iter().filter(|job| !job.is_over()) {
+        site.slurm.ask("scancel", &[&job.id]).unwrap();
     }
 }
 
@@ -325,7 +462,7 @@ fn inside_an_allocation_workers_are_steps_of_it() {
     let script = format!(
         "#!/bin/bash
 #SBATCH --job-name={job} --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-task=1 --time=5
-#SBATCH --exclude=n[3-5]
+#SBATCH --exclude=n[3-7]
 #SBATCH --chdir={directory} --output={directory}/inside.log
 export MUSTER_LISTEN=127.0.0.1:{port}
 exec {} run gang.yaml --cluster cluster.toml --summary summary.json

@@ -336,6 +336,7 @@ fn the_doctor_finds_what_is_wrong_with_a_store() {
         good.keys().map(String::as_str).collect(),
         [
             "GPUs",
+            "access",
             "clocks",
             "conditional writes",
             "local slots",

@@ -341,7 +341,7 @@ mod tests {
 
     fn join(name: &str) -> (Timestamp, Event) {
         let worker = name.parse().unwrap();
-        (Timestamp(1), Event::WorkerJoined { worker, host: "here".to_owned() })
+        (Timestamp(1), Event::WorkerJoined { worker, host: "here".to_owned(), token_name: None })
     }
 
     #[test]

@@ -54,6 +54,7 @@ struct State {
 #[derive(Debug)]
 struct Session {
     number: u64,
+    token_name: Option<String>,
     sender: mpsc::Sender<ToWorker>,
 }
 
@@ -71,18 +72,31 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A worker opened session `number`; an older session of it gets no messages any more.
+    /// Name of the token with which a worker's session was opened, if one is open.
+    pub fn token_of(&self, worker: &WorkerId) -> Option<String> {
+        self.state().sessions.get(worker)?.token_name.clone()
+    }
+
+    /// A worker opens session `number`; an older session of it gets no messages any more. `None`: one is open that
+    /// was let in with another token than this one and `displaced`, and stays.
     pub fn connect(
         &self,
         worker: &WorkerId,
         number: u64,
+        token_name: Option<&str>,
+        displaced: Option<&str>,
         now: Instant,
-    ) -> mpsc::Receiver<ToWorker> {
+    ) -> Option<mpsc::Receiver<ToWorker>> {
         let (sender, receiver) = mpsc::channel(SESSION_CAPACITY);
         let mut state = self.state();
-        state.sessions.insert(worker.clone(), Session { number, sender });
+        let open = state.sessions.get(worker).and_then(|session| session.token_name.as_deref());
+        if is_of_another(open, token_name) && open != displaced {
+            return None;
+        }
+        let token_name = token_name.map(ToOwned::to_owned);
+        state.sessions.insert(worker.clone(), Session { number, token_name, sender });
         state.heard.insert(worker.clone(), now);
-        receiver
+        Some(receiver)
     }
 
     /// Session `number` is closed.
@@ -202,5 +216,48 @@ impl Live {
     }
 }
 
+/// Whether what was let in with one token is not for who shows `shown`. Tokens are told by their names: a token that is
+/// renewed keeps its own. Where none was asked for, then or now, anybody could be anybody.
+pub fn is_of_another(known: Option<&str>, shown: Option<&str>) -> bool {
+    matches!((known, shown), (Some(known), Some(shown)) if known != shown)
+}
+
 /// Rates older than this say nothing about the present.
 const RATE_WINDOW: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_token_that_came_first_may_come_back_under_an_id() {
+        let (live, now) = (Live::default(), Instant::now());
+        let worker: WorkerId = "w-1".parse().unwrap();
+        let connect = |number, token| live.connect(&worker, number, token, None, now);
+        let mut first = connect(1, Some("a")).unwrap();
+        assert!(connect(2, Some("b")).is_none());
+        live.send(&worker, ToWorker::Abandon { generation: Generation(7) });
+        assert!(first.try_recv().is_ok(), "the first one stays");
+        // One that was refused ends, and takes nothing with it.
+        live.disconnect(&worker, 2);
+        assert_eq!(live.num_connected(), 1);
+        assert!(connect(3, Some("a")).is_some(), "it comes back");
+        live.disconnect(&worker, 1);
+        assert!(connect(4, Some("b")).is_none(), "its older session ends, the newer one does not");
+        live.disconnect(&worker, 3);
+        assert!(connect(5, Some("b")).is_some(), "nobody has the id any more");
+        assert_eq!(live.token_of(&worker).as_deref(), Some("b"));
+        let displacing = |token| live.connect(&worker, 6, Some("c"), Some(token), now);
+        assert!(displacing("a").is_none(), "another came between");
+        assert!(displacing("b").is_some());
+    }
+
+    #[test]
+    fn without_tokens_anybody_comes_back() {
+        let (live, now) = (Live::default(), Instant::now());
+        let worker: WorkerId = "w-1".parse().unwrap();
+        for token in [None, None, Some("a"), None, Some("b")] {
+            assert!(live.connect(&worker, 1, token, None, now).is_some(), "{token:?}");
+        }
+    }
+}

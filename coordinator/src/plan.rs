@@ -193,7 +193,7 @@ impl<'a> Rehearsal<'a> {
             let worker = format!("plan-{number}")
                 .parse()
                 .map_err(|error| PlanError { reason: format!("{error}") })?;
-            self.apply(Event::WorkerJoined { worker, host: "plan".to_owned() })?;
+            self.apply(Event::WorkerJoined { worker, host: "plan".to_owned(), token_name: None })?;
         }
         let manifest = Box::new(self.manifest.clone());
         let (text, store) = (String::new(), "file:///plan".to_owned());

@@ -86,7 +86,7 @@ impl<'a> Slots<'a> {
         slots.apply(Event::RulesAdopted { rules: RULES });
         for number in 1..=num_slots {
             let worker = format!("w{number}").parse().unwrap();
-            slots.apply(Event::WorkerJoined { worker, host: "h".to_owned() });
+            slots.apply(Event::WorkerJoined { worker, host: "h".to_owned(), token_name: None });
         }
         let (text, store) = ("text".to_owned(), "file:///store".to_owned());
         let manifest = Box::new(manifest.clone());

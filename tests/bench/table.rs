@@ -141,7 +141,7 @@ fn compute(table: &Table, pruner: &str, seed: Seed, target: f64) -> anyhow::Resu
     };
     apply(Event::RulesAdopted { rules: RULES }, &mut waiting);
     let host = "h".to_owned();
-    apply(Event::WorkerJoined { worker: "w1".parse()?, host }, &mut waiting);
+    apply(Event::WorkerJoined { worker: "w1".parse()?, host, token_name: None }, &mut waiting);
     let (text, store) = (text.clone(), "file:///s".to_owned());
     apply(
         Event::ExperimentSubmitted { manifest, text, store, owner: None, base: None },

@@ -337,7 +337,7 @@ impl Simulation {
         self.num_workers += 1;
         let worker: WorkerId = format!("w{}", self.num_workers).parse().unwrap();
         let host = format!("h{}", self.draws.below(3));
-        self.apply(Event::WorkerJoined { worker, host });
+        self.apply(Event::WorkerJoined { worker, host, token_name: None });
     }
 
     /// Lets time pass, up to a minute, or until what the engine waits for.

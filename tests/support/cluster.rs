@@ -1,12 +1,13 @@
-//! What every kind of cluster has to keep, tried on a real one.
+//! What every kind of cluster has to keep, tried on a real one, and what everything has to keep that starts workers.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use muster_coordinator::launcher::cluster::{Cluster, Job, Order};
+use muster_coordinator::launcher::cluster::{Cluster, Gone, Job, Order};
 use muster_coordinator::launcher::planner::{Outcome, Stage};
 
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, send_signal};
+use crate::service::await_words;
 
 /// Three coordinators of one user on one cluster: `own` asks for what never begins, `other` for nothing,
 /// and what `refused` asks for cannot be had.
@@ -42,6 +43,9 @@ pub async fn conform<C: Cluster>(parties: &Parties<C>) -> anyhow::Result<()> {
     until(own, &[]).await?;
     own.cancel(&[]).await?;
     own.cancel(&listed).await.context("what is gone is ended again")?;
+    if let Some(first) = listed.first() {
+        recorded(own, first).await?;
+    }
     ensure!(numbers(&other.list().await?) == [1], "another's job was ended");
     other.cancel(&other.list().await?).await?;
     until(other, &[]).await?;
@@ -50,6 +54,21 @@ pub async fn conform<C: Cluster>(parties: &Parties<C>) -> anyhow::Result<()> {
         Err(error) => ensure!(error.outcome == Outcome::Refused, "{error}: {:?}", error.outcome),
     }
     ensure!(refused.list().await?.is_empty(), "what was refused is there");
+    Ok(())
+}
+
+/// Where records are kept, the end of what was canceled comes to stand in them.
+async fn recorded<C: Cluster>(cluster: &C, job: &Job) -> anyhow::Result<()> {
+    let gone = [Gone { id: job.id.clone(), since: None }];
+    let begun = Instant::now();
+    while let Some(ends) = cluster.ends(&gone).await? {
+        if let [end] = ends.as_slice() {
+            ensure!(end.id == job.id && end.is_failure, "{job:?} was canceled: {end:?}");
+            return Ok(());
+        }
+        ensure!(ends.is_empty() && begun.elapsed() < PATIENCE, "one end is wanted: {ends:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     Ok(())
 }
 
@@ -69,5 +88,62 @@ async fn until<C: Cluster>(cluster: &C, wanted: &[u64]) -> anyhow::Result<()> {
         }
         ensure!(begun.elapsed() < PATIENCE, "{wanted:?} are wanted: {listed:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A coordinator, and where its workers come from, as a whole.
+pub trait Launcher {
+    /// Whether workers go on without their coordinator.
+    const OUTLIVES: bool;
+
+    /// What a client prints that ends well.
+    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String>;
+
+    /// Processes of the workers that there are, in order.
+    fn workers(&self) -> Vec<u32>;
+
+    /// Kills the coordinator, and starts it again.
+    fn restart(&mut self) -> anyhow::Result<()>;
+
+    /// There is no more work; whoever ends workers then is told.
+    fn finish(&mut self) -> anyhow::Result<()>;
+}
+
+/// A whole life: workers come for the sweep of `gang.yaml`, as many as are wanted and no more, one of them is killed from
+/// outside, the coordinator is killed, the sweep ends well all the same, and nothing is left. Fails with what is not so.
+pub fn live_through<L: Launcher>(launcher: &mut L, size: usize) -> anyhow::Result<()> {
+    launcher.ask(&["submit", "gang.yaml"])?;
+    let first = await_workers(launcher, size, |_| true)?;
+    let Some((killed, others)) = first.split_first() else { bail!("no worker is wanted") };
+    await_words("running", || launcher.ask(&["ls"]))?;
+    send_signal("KILL", *killed)?;
+    let second = await_workers(launcher, size, |now| !now.contains(killed))?;
+    ensure!(others.iter().all(|pid| second.contains(pid)), "{others:?} are gone too: {second:?}");
+    launcher.restart()?;
+    let is_right = |now: &[u32]| {
+        let num_kept = now.iter().filter(|pid| second.contains(pid)).count();
+        num_kept == if L::OUTLIVES { size } else { 0 }
+    };
+    await_workers(launcher, size, is_right)?;
+    await_words("completed", || launcher.ask(&["ls"]))?;
+    launcher.finish()?;
+    await_workers(launcher, 0, |_| true)?;
+    Ok(())
+}
+
+/// Waits for so many workers.
+fn await_workers(
+    launcher: &impl Launcher,
+    count: usize,
+    is_right: impl Fn(&[u32]) -> bool,
+) -> anyhow::Result<Vec<u32>> {
+    let begun = Instant::now();
+    loop {
+        let now = launcher.workers();
+        if now.len() == count && is_right(&now) {
+            return Ok(now);
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{count} workers are wanted: {now:?}");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -27,6 +27,15 @@ const WORDS: [&str; 14] = [
     "good", "bad", "film", "a", "and", "it", "is", "no", "nobody", "the", "of", "was", "seen", "by",
 ];
 
+/// Settings of four trials that nobody compares: what becomes of each depends on nothing but itself.
+pub const FOUR_TRIALS: &str = "hyperparameters:
+  learning_rate: {min: 1e-4, max: 1e-2, scale: log}
+  global_batch_size: 9
+  dropout: 0.2
+searcher: {metric: loss, max_trials: 4}
+checkpoint: {every_steps: 50}
+";
+
 /// A running `muster-worker runner`.
 #[derive(Debug)]
 pub struct Rank {

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use muster_common::access::ACCESS_VARIABLE;
 use serde_json::Value;
 
 use crate::hosts::{Host, Hosts};
@@ -51,8 +52,17 @@ impl Place<'_> {
 impl Service {
     /// Starts it in `directory`, at a port of the system's choice.
     pub fn start(directory: &Path, place: Place<'_>) -> anyhow::Result<Self> {
+        Self::start_with(directory, place, &[])
+    }
+
+    /// The same with encrypted connections; workers get tokens, and clients find theirs in `directory`.
+    pub fn start_secure(directory: &Path, place: Place<'_>) -> anyhow::Result<Self> {
+        Self::start_with(directory, place, &["--tls", "auto"])
+    }
+
+    fn start_with(directory: &Path, place: Place<'_>, options: &[&str]) -> anyhow::Result<Self> {
         let listen = format!("{}:0", place.address());
-        let arguments = ["serve", "--listen", &listen, "--no-workers"];
+        let arguments = [&["serve", "--listen", &listen, "--no-workers"], options].concat();
         let mut server =
             Muster::start_command(place.command("muster")?, directory, "serve", &arguments)?;
         let url = served_address(&mut server)?;
@@ -76,8 +86,24 @@ impl Service {
     /// A worker that dials in.
     pub fn worker(&self, place: Place<'_>, label: &str) -> anyhow::Result<Muster> {
         let arguments = ["supervise", "--coordinator", &self.url];
-        let command = place.command("muster-worker")?;
+        let mut command = place.command("muster-worker")?;
+        if self.url.starts_with("https://") {
+            let file = format!("{label}.json");
+            let token =
+                ["token", "create", "--scope", "worker", "--name", label, "--output", &file];
+            Muster::start(&self.directory, "token", &token)?.succeed()?;
+            command.env(ACCESS_VARIABLE, file);
+        }
         Muster::start_command(command, &self.directory, label, &arguments)
+    }
+
+    /// What `why` says of the first `count` trials of an experiment; nothing of those that are not there yet.
+    pub fn stories(&self, place: Place<'_>, experiment: &str, count: usize) -> Vec<String> {
+        let story = |number| {
+            let trial = format!("{experiment}/t{number}");
+            self.ask(place, &["why", &trial]).map(|(said, _)| said).unwrap_or_default()
+        };
+        (1..=count).map(story).collect()
     }
 
     /// Waits until so many workers have dialled in.

@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::process::PATIENCE;
+use crate::process::{PATIENCE, processes_with, send_signal};
 use crate::sample::repository;
 
-/// Emulated nodes, `n1` and so on, with eight processors each.
-pub const NUM_NODES: u16 = 5;
+/// Emulated nodes, `n1` and so on, with eight processors each. Tests of nodes that fail or are drained have some for
+/// themselves.
+pub const NUM_NODES: u16 = 7;
 /// Fake GPUs of each.
 const NUM_GPUS: u16 = 8;
 
@@ -90,6 +91,12 @@ impl Slurm {
         self.directory.join("slurm.conf").display().to_string()
     }
 
+    /// Whether `sacct` knows of what is over.
+    pub fn has_accounts(&self) -> bool {
+        let text = std::fs::read_to_string(self.configuration()).unwrap_or_default();
+        text.contains("accounting_storage/slurmdbd")
+    }
+
     /// Runs one of Slurm's commands, or another program among its nodes.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
@@ -119,6 +126,36 @@ impl Slurm {
         Ok(text.lines().map(job).filter(|job| job.name.starts_with(prefix)).collect())
     }
 
+    /// A node loses its power: its daemon, those of its steps and everything that jobs have started there is gone at
+    /// once, and nobody is told.
+    pub fn fail_node(&self, node: &str) -> anyhow::Result<()> {
+        let file = self.directory.join(format!("run/slurmd.{node}.pid"));
+        let daemon: u32 = std::fs::read_to_string(&file)?.trim().parse()?;
+        // Whoever cleans up later must not take somebody else for it.
+        std::fs::remove_file(&file)?;
+        // The daemon of a step writes to the node's log.
+        let log = self.directory.join(format!("log/slurmd.{node}.log"));
+        let writes = |pid: u32| {
+            let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+            files.flatten().flat_map(|file| std::fs::read_link(file.path())).any(|to| to == log)
+        };
+        let mut steps = processes_with("slurmstepd: ", |_| true);
+        steps.retain(|pid| writes(*pid));
+        let (name, own) =
+            (format!("SLURMD_NODENAME={node}"), format!("SLURM_CONF={}", self.configuration()));
+        let is_there = |environment: &str| {
+            let has = |wanted: &str| environment.lines().any(|line| line == wanted);
+            has(&name) && has(&own)
+        };
+        let jobs = processes_with("", is_there);
+        send_signal("KILL", daemon)?;
+        for pid in steps.into_iter().chain(jobs) {
+            // Some end with others.
+            let _gone = send_signal("KILL", pid);
+        }
+        Ok(())
+    }
+
     /// Waits until something can be said of those jobs.
     pub fn wait_for<T>(
         &self,
@@ -145,7 +182,7 @@ fn free_ports() -> anyhow::Result<u16> {
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let seed = u16::try_from(std::process::id() % 500).unwrap_or_default();
     (0..500)
-        .map(|n| 17_000 + (seed + n) % 500 * 6)
-        .find(|port| (0..=NUM_NODES).all(|n| free(port + n)))
+        .map(|n| 17_000 + (seed + n) % 500 * (NUM_NODES + 2))
+        .find(|port| (0..NUM_NODES + 2).all(|n| free(port + n)))
         .context("no free ports")
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use muster_common::access::{AccessError, Fingerprint, OWN_NAME, read_private, write_private};
+use muster_common::time::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -25,7 +26,7 @@ use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 /// Directory of the authority in the state directory.
-const DIRECTORY: &str = "tls";
+pub(super) const DIRECTORY: &str = "tls";
 const AUTHORITY: &str = "authority.pem";
 const AUTHORITY_KEY: &str = "authority.key";
 const CERTIFICATE: &str = "certificate.pem";
@@ -100,6 +101,56 @@ pub enum Source {
         /// Its key.
         key: PathBuf,
     },
+}
+
+/// When a certificate may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Not before.
+    pub since: Timestamp,
+    /// Not after.
+    pub until: Timestamp,
+}
+
+impl Source {
+    /// Looks at the certificate that is there, and makes and changes nothing. `None`: the next start makes one.
+    pub fn validity(&self) -> Result<Option<Validity>, CertificateError> {
+        let [certificate, key] = match self {
+            Self::Files { certificate, key } => [certificate.clone(), key.clone()],
+            Self::Own { state, .. } => {
+                let directory = state.join(DIRECTORY);
+                // Without one it would be made.
+                if directory.join(AUTHORITY).exists() {
+                    Authority::open(&directory)?;
+                }
+                [CERTIFICATE, CERTIFICATE_KEY].map(|name| directory.join(name))
+            }
+        };
+        let known = read_pair(&certificate, &key).and_then(|pair| {
+            validity_of(&pair).map_err(|reason| CertificateError::Unusable {
+                certificate,
+                key,
+                reason,
+            })
+        });
+        match (self, known) {
+            (_, Ok(validity)) => Ok(Some(validity)),
+            // Whatever is wrong with an own one, it is made anew.
+            (Self::Own { .. }, Err(_)) => Ok(None),
+            (Self::Files { .. }, Err(error)) => Err(error),
+        }
+    }
+}
+
+fn validity_of(pair: &CertifiedKey) -> Result<Validity, String> {
+    let first = pair.cert.first().map_or(&[][..], |certificate| certificate.as_ref());
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(first).map_err(|error| error.to_string())?;
+    let at = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
+    let validity = parsed.validity();
+    let [since, until] =
+        [&validity.not_before, &validity.not_after].map(|time| at(time.timestamp()));
+    Ok(Validity { since, until })
 }
 
 /// What is shown to those who connect.
@@ -194,20 +245,19 @@ impl Certificates {
 fn load(source: &Source, now: SystemTime) -> Result<CertifiedKey, CertificateError> {
     match source {
         Source::Own { state, names } => load_own(&state.join(DIRECTORY), names, now),
-        Source::Files { certificate, key } => {
-            let read = |path: &Path| {
-                let source = |source| CertificateError::Read { path: path.to_owned(), source };
-                fs::read_to_string(path).map_err(source)
-            };
-            let chain = read(certificate)?;
-            // A key that others may read is no secret.
-            certified(&chain, &read_private(key)?).map_err(|reason| CertificateError::Unusable {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                reason,
-            })
-        }
+        Source::Files { certificate, key } => read_pair(certificate, key),
     }
+}
+
+fn read_pair(certificate: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
+    let source = |source| CertificateError::Read { path: certificate.to_owned(), source };
+    let chain = fs::read_to_string(certificate).map_err(source)?;
+    // A key that others may read is no secret.
+    certified(&chain, &read_private(key)?).map_err(|reason| CertificateError::Unusable {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        reason,
+    })
 }
 
 fn certified(chain: &str, key: &str) -> Result<CertifiedKey, String> {

@@ -58,6 +58,15 @@ pub enum Refusal {
     /// Nobody can be told apart.
     #[error("the coordinator cannot read its list of tokens; its log says why")]
     Damaged,
+    /// A worker calls itself as one that came in with another token.
+    #[error(
+        "the worker id `{worker}` is in use by a worker with another token; choose another --worker-id, or come \
+         back with that token"
+    )]
+    Taken {
+        /// The id.
+        worker: String,
+    },
     /// A secret was on its way in clear text, or would be.
     #[error("this port speaks TLS; write https:// in place of http://")]
     ClearText,
@@ -65,8 +74,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// For metrics.
-    pub const LABELS: [&'static str; 7] =
-        ["missing", "unknown", "expired", "revoked", "scope", "damaged", "clear_text"];
+    pub const LABELS: [&'static str; 8] =
+        ["missing", "unknown", "expired", "revoked", "scope", "damaged", "taken", "clear_text"];
 
     /// One of [`Self::LABELS`].
     pub fn label(&self) -> &'static str {
@@ -77,6 +86,7 @@ impl Refusal {
             Self::Revoked { .. } => "revoked",
             Self::Scope { .. } => "scope",
             Self::Damaged => "damaged",
+            Self::Taken { .. } => "taken",
             Self::ClearText => "clear_text",
         }
     }
@@ -152,6 +162,14 @@ impl Checker {
         }
         let cut = known.open.entry(tag.clone()).or_default().clone();
         Ok(Caller { tag, name, cut })
+    }
+
+    /// Whether somebody may show a token of this name. Where the tokens cannot be read, nothing was taken away.
+    pub fn is_usable(&self, name: &str, now: Timestamp) -> bool {
+        let mut known = self.known();
+        self.refresh(&mut known);
+        let Some(entries) = &known.entries else { return true };
+        entries.values().any(|entry| entry.name == name && entry.is_valid(now))
     }
 
     /// Reads the file again if it is another one.

@@ -87,16 +87,8 @@ impl Guard {
         state: &Path,
         address: SocketAddr,
     ) -> Result<Self, GuardError> {
-        let names = || certificates::names_of(address.ip(), settings.advertise.as_deref());
-        let source = match (&settings.tls_cert, &settings.tls_key) {
-            (Some(certificate), Some(key)) => {
-                Some(Source::Files { certificate: certificate.clone(), key: key.clone() })
-            }
-            _ if settings.tls == Tls::Auto => {
-                Some(Source::Own { state: state.to_owned(), names: names() })
-            }
-            _ => None,
-        };
+        let names = certificates::names_of(address.ip(), settings.advertise.as_deref());
+        let source = certificate_source(settings, state, names);
         let open = |source| Certificates::open(source, SystemTime::now());
         let certificates = source.map(open).transpose()?;
         let checker = settings.asks_for_tokens().then(|| Checker::new(TokenBook::new(state)));
@@ -245,6 +237,30 @@ impl Guard {
             }
         });
     }
+}
+
+/// Where the certificate comes from, as settings say; an own one is for `names` too. `None`: nothing is encrypted.
+pub fn certificate_source(settings: &Settings, state: &Path, names: Vec<String>) -> Option<Source> {
+    match (&settings.tls_cert, &settings.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(Source::Files { certificate: certificate.clone(), key: key.clone() })
+        }
+        _ if settings.tls == Tls::Auto => Some(Source::Own { state: state.to_owned(), names }),
+        _ => None,
+    }
+}
+
+/// The files of a state directory that only its owner may read, those that are there.
+pub fn private_files(state: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        [OWNER_FILE, ADDRESS_FILE, token_book::FILE].map(|name| state.join(name)).into();
+    for folder in [WORKERS_DIRECTORY, certificates::DIRECTORY] {
+        let entries = fs::read_dir(state.join(folder)).into_iter().flatten().flatten();
+        files.extend(entries.map(|entry| entry.path()));
+    }
+    files.retain(|path| path.is_file());
+    files.sort();
+    files
 }
 
 /// The access file of the owner of a state directory.

@@ -9,6 +9,7 @@ use muster_common::time::Timestamp;
 use serde::Serialize;
 use tokio::process::Command;
 
+use super::access_check::check_access;
 use super::args::DoctorArguments;
 use super::chain;
 use super::exit::Exit;
@@ -28,20 +29,24 @@ const STORE: Duration = Duration::from_secs(60);
 
 /// What was found out about one thing.
 #[derive(Debug, Serialize)]
-struct Finding {
-    check: &'static str,
-    ok: bool,
-    detail: String,
-    /// What to do; empty where nothing is wrong.
-    mend: String,
+pub(super) struct Finding {
+    pub(super) check: &'static str,
+    pub(super) ok: bool,
+    pub(super) detail: String,
+    /// What to do; empty where there is nothing to do.
+    pub(super) mend: String,
 }
 
 impl Finding {
-    fn good(check: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn good(check: &'static str, detail: impl Into<String>) -> Self {
         Self { check, ok: true, detail: detail.into(), mend: String::new() }
     }
 
-    fn bad(check: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn bad(
+        check: &'static str,
+        detail: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
         Self { check, ok: false, detail: detail.into(), mend: mend.into() }
     }
 }
@@ -57,6 +62,7 @@ pub(super) async fn doctor(arguments: DoctorArguments) -> anyhow::Result<Exit> {
     findings.push(check_worker(settings.worker_binary.as_deref()).await);
     findings.push(check_gpus().await);
     findings.extend(check_slots(&settings).await);
+    findings.extend(check_access(&settings, Timestamp::now()));
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {

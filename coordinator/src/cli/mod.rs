@@ -1,5 +1,6 @@
 //! The command line. Standard output is for results, standard error for everything said on the way.
 
+mod access_check;
 mod args;
 mod checkpoints;
 mod client;

@@ -78,6 +78,9 @@ pub enum Event {
         worker: WorkerId,
         /// The machine it runs on, for people.
         host: String,
+        /// Name of the token it came in with; absent: none was asked for, or an older build has written this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_name: Option<String>,
     },
     /// A worker is about to leave: its time is nearly over, or somebody wants its place.
     WorkerDraining {

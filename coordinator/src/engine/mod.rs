@@ -125,6 +125,9 @@ pub struct Worker {
     /// It is about to leave, and gets no new runs.
     #[serde(default)]
     pub draining: bool,
+    /// Name of the token it came in with; only who shows that one may come back under its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_name: Option<String>,
 }
 
 /// What the scheduler asks of workers; those that work are of no kind.
@@ -279,9 +282,14 @@ impl Engine {
             Event::ExperimentCanceled { experiment } => {
                 self.cancel(now, &experiment, &mut actions);
             }
-            Event::WorkerJoined { worker, host } => {
+            Event::WorkerJoined { worker, host, token_name } => {
                 if !self.workers.contains_key(&worker) {
-                    self.workers.insert(worker, Worker { host, run: None, draining: false });
+                    let joined = Worker { host, run: None, draining: false, token_name };
+                    self.workers.insert(worker, joined);
+                } else if token_name.is_some()
+                    && let Some(known) = self.workers.get_mut(&worker)
+                {
+                    known.token_name = token_name;
                 }
             }
             Event::WorkerDraining { worker, reason } => {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::str::FromStr;
 
 use muster_common::id::WorkerId;
+use muster_common::time::Timestamp;
 
 use super::planner::{Outcome, Stage};
 
@@ -91,6 +92,26 @@ pub struct Job {
     pub reason: Option<String>,
 }
 
+/// A job of ours that the queue shows no more, or that has begun anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// What the cluster calls it.
+    pub id: String,
+    /// When it had begun, where that was seen, by the cluster's clock.
+    pub since: Option<Timestamp>,
+}
+
+/// How such a job has ended, as the cluster's records say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// What the cluster calls it.
+    pub id: String,
+    /// For people, with the cluster's own word.
+    pub reason: String,
+    /// Whether nobody here wanted it.
+    pub is_failure: bool,
+}
+
 /// The cluster was asked for something, and did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{command}: {message}")]
@@ -113,6 +134,15 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Ends jobs that [`Cluster::list`] has shown.
     fn cancel(&self, jobs: &[Job]) -> impl Future<Output = Result<(), ClusterError>> + Send;
+
+    /// How jobs have ended, from one question; left out is what is not written down yet. `None`: nothing ever is.
+    fn ends(
+        &self,
+        gone: &[Gone],
+    ) -> impl Future<Output = Result<Option<Vec<End>>, ClusterError>> + Send {
+        let _nobody_knows = gone;
+        std::future::ready(Ok(None))
+    }
 
     /// Comes when [`Cluster::list`] would show something else than before; never, where the cluster tells nothing by
     /// itself. May be dropped and asked for again without missing anything.

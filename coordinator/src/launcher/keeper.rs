@@ -10,7 +10,8 @@ use muster_common::time::Timestamp;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Cluster, ClusterError, Job, Order};
+use super::aftermath::Aftermath;
+use super::cluster::{Cluster, ClusterError, End, Job, Order};
 use super::planner::{Observation, Outcome, Planner, Seen, Stage, Step};
 use super::profile::Pace;
 use super::record::Record;
@@ -41,6 +42,7 @@ pub struct Keeper<C> {
     asked_at: Timestamp,
     /// What the last look has shown; nothing is planned without it.
     jobs: Option<Vec<Job>>,
+    aftermath: Aftermath,
     /// What went wrong when it was looked, and when something was done, for people.
     blindness: Option<String>,
     trouble: Option<String>,
@@ -66,6 +68,7 @@ impl<C: Cluster> Keeper<C> {
             is_stale: false,
             asked_at: Timestamp(0),
             jobs: None,
+            aftermath: Aftermath::default(),
             blindness: None,
             trouble: None,
         }
@@ -111,7 +114,8 @@ impl<C: Cluster> Keeper<C> {
         let (mut wanted, mut crew) = self.read().await?;
         let is_due = self.is_stale || self.looked_at.is_none_or(|at| at.elapsed() >= self.poll);
         let is_first = self.looked_at.is_none();
-        if is_due && (is_first || wanted > 0 || self.planner.is_busy()) {
+        let is_open = self.planner.is_busy() || self.aftermath.is_curious();
+        if is_due && (is_first || wanted > 0 || is_open) {
             self.look().await;
         }
         // What drains now may be found idle at once.
@@ -162,15 +166,45 @@ impl<C: Cluster> Keeper<C> {
                 self.asked_at = asked_at;
                 self.blindness = None;
                 let surplus = duplicates(&jobs);
+                self.aftermath.see(asked_at, &jobs);
                 self.jobs = Some(jobs);
+                self.aftermath.dismiss(&surplus);
                 if let Err(error) = self.cluster.cancel(&surplus).await {
                     self.complain(&error);
                 }
+                self.ask_for_ends().await;
             }
             Err(error) => {
                 self.jobs = None;
                 tracing::warn!(error = &error as &dyn std::error::Error, "the cluster");
                 self.blindness = Some(error.to_string());
+            }
+        }
+    }
+
+    /// How those have ended that are gone, as part of a look, so that it is not asked more often.
+    async fn ask_for_ends(&mut self) {
+        if !self.aftermath.is_curious() {
+            return;
+        }
+        match self.cluster.ends(&self.aftermath.questions()).await {
+            Ok(Some(ends)) => {
+                for End { id, reason, is_failure } in &ends {
+                    if *is_failure {
+                        tracing::warn!(job = id, reason, "an allocation has ended");
+                    } else {
+                        tracing::info!(job = id, reason, "an allocation has ended");
+                    }
+                }
+                self.aftermath.learn(Timestamp::now(), &ends);
+            }
+            Ok(None) => {
+                tracing::info!("this cluster keeps no records: why allocations end is not told");
+                self.aftermath.give_up();
+            }
+            // It is asked again at the next look, for a while.
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the cluster's records");
             }
         }
     }
@@ -204,6 +238,7 @@ impl<C: Cluster> Keeper<C> {
                 }
             }
         }
+        self.aftermath.dismiss(&ending);
         if let Err(error) = self.cluster.cancel(&ending).await {
             self.complain(&error);
         }
@@ -246,6 +281,7 @@ impl<C: Cluster> Keeper<C> {
         let now = Timestamp::now();
         let jobs = self.jobs.iter().flatten();
         let mut lines: Vec<String> = jobs.map(|job| line(job, crew, now)).collect();
+        lines.extend(self.aftermath.lines(now));
         lines.extend(self.blindness.iter().chain(&self.trouble).cloned());
         self.live.set_allocations(lines);
     }

@@ -5,6 +5,7 @@
 //!
 //! Workers dial out, wherever they run. So nothing here talks to them; what they do is known to the engine.
 
+mod aftermath;
 pub mod cluster;
 pub mod keeper;
 pub mod kubernetes;

@@ -38,7 +38,7 @@ fn searching(num: u64) -> (Metrics, Engine) {
         let store = "file:///s".to_owned();
         waiting.push(Event::ExperimentSubmitted { manifest, text, store, owner: None, base: None });
         let worker = format!("w{number}").parse().unwrap();
-        waiting.push(Event::WorkerJoined { worker, host: "h".to_owned() });
+        waiting.push(Event::WorkerJoined { worker, host: "h".to_owned(), token_name: None });
     }
     while let Some(event) = waiting.pop() {
         let before = watch.before(&engine, &event);
@@ -98,12 +98,15 @@ fn waits_and_losses_are_counted() {
             base: None,
         },
     );
-    at(3_000, Event::WorkerJoined { worker: worker.clone(), host: "h".to_owned() });
+    at(
+        3_000,
+        Event::WorkerJoined { worker: worker.clone(), host: "h".to_owned(), token_name: None },
+    );
     assert_shows(&metrics, "muster_queue_wait_seconds_sum 2.0");
     assert_shows(&metrics, "muster_slot_idle_seconds_sum 0.0");
     assert_shows(&metrics, "muster_slot_idle_seconds_count 1");
     at(4_000, Event::WorkerLost { worker: worker.clone(), cause: LossCause::LeaseExpired });
-    at(9_000, Event::WorkerJoined { worker, host: "h".to_owned() });
+    at(9_000, Event::WorkerJoined { worker, host: "h".to_owned(), token_name: None });
     assert_shows(&metrics, "muster_queue_wait_seconds_sum 7.0");
     let cause = [("cause", "lease_expired")];
     assert_eq!(metrics.workers_lost.get_or_create_owned(&cause).get(), 1);

@@ -52,6 +52,8 @@ pub(crate) struct Before {
     run: Option<RunBefore>,
     /// Workers whose slot may become free.
     workers: Vec<WorkerId>,
+    /// Whether a worker that joins was there already.
+    is_known: bool,
 }
 
 impl Watch {
@@ -75,6 +77,10 @@ impl Watch {
                 let Some(generation) = run else { return Before::default() };
                 (generation, Some(FailureClass::Lost))
             }
+            Event::WorkerJoined { worker, .. } => {
+                let is_known = engine.workers().contains_key(worker);
+                return Before { is_known, ..Before::default() };
+            }
             _ => return Before::default(),
         };
         let Some(run) = engine.runs().get(&generation) else { return Before::default() };
@@ -91,7 +97,8 @@ impl Watch {
         };
         let workers = run.members.iter().map(|member| &member.worker).filter(holds).cloned();
         let workers = workers.collect();
-        Before { run: Some((generation, run.experiment.clone(), trial)), workers }
+        let run = Some((generation, run.experiment.clone(), trial));
+        Before { run, workers, is_known: false }
     }
 
     /// Counts what an event has changed.
@@ -115,7 +122,8 @@ impl Watch {
                 metrics.workers_lost.get_or_create(&[("cause", cause)]).inc();
                 self.free_since.remove(worker);
             }
-            Event::WorkerJoined { worker, .. } => {
+            // One that shows another token than before is no new one.
+            Event::WorkerJoined { worker, .. } if !before.is_known => {
                 self.free_since.entry(worker.clone()).or_insert(now);
             }
             Event::ExperimentResumed { experiment }

@@ -1,6 +1,7 @@
 //! The service: gRPC in and out, and what operators ask over plain HTTP on the same port. Wire types stop
 //! here.
 
+mod claim;
 mod control;
 mod curves;
 mod gate;
@@ -94,7 +95,10 @@ pub async fn serve(
     let gate = gate::Gate::new(guard, service.driver.metrics().clone());
     let routes = tonic::service::Routes::from(operate::router(service.clone()))
         .add_service(ControlServiceServer::new(control::Control::new(service.clone())))
-        .add_service(WorkerServiceServer::new(worker::Workers::new(service)));
+        .add_service(WorkerServiceServer::new(worker::Workers::new(
+            service,
+            guard.checker().cloned(),
+        )));
     let checked = axum::middleware::from_fn_with_state(gate, gate::check);
     let routes = tonic::service::Routes::from(routes.into_axum_router().layer(checked));
     tonic::transport::Server::builder()

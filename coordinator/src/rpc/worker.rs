@@ -20,6 +20,8 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use super::Service;
+use super::claim::Claims;
+use crate::access::checker::{Caller, Checker};
 use crate::driver::{PendingAdmission, Stopped};
 use crate::engine::{Admission, Engine, Event, LossCause};
 use crate::live::ToWorker;
@@ -32,12 +34,14 @@ const PENDING_MAX: usize = 64;
 /// Implementation of the worker service.
 pub(super) struct Workers {
     service: Service,
+    claims: Claims,
     sessions: Arc<AtomicU64>,
 }
 
 impl Workers {
-    pub(super) fn new(service: Service) -> Self {
-        Self { service, sessions: Arc::default() }
+    pub(super) fn new(service: Service, checker: Option<Checker>) -> Self {
+        let claims = Claims::new(service.clone(), checker);
+        Self { service, claims, sessions: Arc::default() }
     }
 }
 
@@ -49,6 +53,8 @@ impl WorkerService for Workers {
         &self,
         request: tonic::Request<Streaming<SessionRequest>>,
     ) -> Result<tonic::Response<Self::SessionStream>, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let token_name = caller.map(|caller| caller.name.clone());
         let mut incoming = request.into_inner();
         let hello = match incoming.next().await {
             Some(Ok(SessionRequest { message: Some(Request::Hello(hello)) })) => hello,
@@ -66,11 +72,13 @@ impl WorkerService for Workers {
             .parse()
             .map_err(|error| Status::invalid_argument(format!("worker_id: {error}")))?;
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let messages = self.service.live.connect(&worker, number, Instant::now());
+        let messages = self.claims.open(&worker, number, token_name.as_deref()).await?;
         let (outgoing, stream) = mpsc::channel(OUTGOING_MAX);
         let session = Session {
             service: self.service.clone(),
+            claims: self.claims.clone(),
             worker: worker.clone(),
+            token_name,
             number,
             outgoing,
             owner: Mutex::default(),
@@ -99,7 +107,10 @@ impl WorkerService for Workers {
 
 struct Session {
     service: Service,
+    claims: Claims,
     worker: WorkerId,
+    /// Name of the token that it was opened with.
+    token_name: Option<String>,
     number: u64,
     outgoing: mpsc::Sender<Result<SessionResponse, Status>>,
     /// Whose run was assigned last: its last lines come when the engine has forgotten the run.
@@ -122,7 +133,7 @@ struct Owner {
     subject: (ExperimentId, Option<TrialId>),
 }
 
-fn stopping(error: Stopped) -> Status {
+pub(super) fn stopping(error: Stopped) -> Status {
     Status::unavailable(error.to_string())
 }
 
@@ -175,30 +186,33 @@ impl Session {
         let worker = self.worker.clone();
         let look = move |engine: &Engine| {
             let known = engine.workers().get(&worker)?;
-            let Some(generation) = known.run else { return Some((None, Vec::new())) };
+            let token_name = known.token_name.clone();
+            let Some(generation) = known.run else { return Some((token_name, None, Vec::new())) };
             let is_held = Some(generation) == held;
             let spec = engine.spec(generation, &worker).filter(|_| !is_held);
             // It may have been said while the worker was away.
             let directive = engine.runs().get(&generation)?.directive_for_ranks();
             let assign = spec.map(|spec| ToWorker::Assign(Box::new(spec)));
             let direct = directive.map(|directive| ToWorker::Direct { generation, directive });
-            Some((Some(generation), assign.into_iter().chain(direct).collect()))
+            Some((token_name, Some(generation), assign.into_iter().chain(direct).collect()))
         };
         let known = self.service.driver.read(look).await.map_err(stopping)?;
-        let due = known.as_ref().and_then(|(run, _)| *run);
+        let joined_with = known.as_ref().and_then(|(token_name, ..)| token_name.as_deref());
+        let shown = self.token_name.as_deref();
+        // It may have come, and gone again, since this session was let in.
+        self.claims.check(&self.worker, joined_with, shown)?;
+        // Where its token had a successor, that holds its id from now on.
+        if known.is_none() || (shown.is_some() && joined_with != shown) {
+            let (worker, token_name) = (self.worker.clone(), self.token_name.clone());
+            let event = Event::WorkerJoined { worker, host, token_name };
+            self.service.driver.apply(event).await.map_err(stopping)?;
+        }
+        let due = known.as_ref().and_then(|(_, run, _)| *run);
         if let Some(generation) = held.filter(|held| Some(*held) != due) {
             self.forward(ToWorker::Abandon { generation }).await?;
         }
-        match known {
-            None => {
-                let event = Event::WorkerJoined { worker: self.worker.clone(), host };
-                self.service.driver.apply(event).await.map_err(stopping)?;
-            }
-            Some((_, messages)) => {
-                for message in messages {
-                    self.forward(message).await?;
-                }
-            }
+        for message in known.map(|(.., messages)| messages).unwrap_or_default() {
+            self.forward(message).await?;
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Cluster {
 
     pub(super) fn join(&mut self, worker: &str, host: &str) {
         let (worker, host) = (worker.parse().unwrap(), host.to_owned());
-        self.apply(Event::WorkerJoined { worker, host });
+        self.apply(Event::WorkerJoined { worker, host, token_name: None });
     }
 
     pub(super) fn lose(&mut self, worker: &WorkerId, cause: LossCause) {

@@ -101,7 +101,7 @@ impl Slots {
         slots.apply(Event::RulesAdopted { rules: RULES });
         for number in 1..=num_slots {
             let worker = format!("w{number}").parse().unwrap();
-            slots.apply(Event::WorkerJoined { worker, host: "h".to_owned() });
+            slots.apply(Event::WorkerJoined { worker, host: "h".to_owned(), token_name: None });
         }
         slots
     }

@@ -1,6 +1,7 @@
 //! Slurm, by its commands: `sbatch` reads a script from its standard input, one `squeue` tells of all jobs,
-//! `scancel` gets the ids of ours.
+//! `scancel` gets the ids of ours, and one `sacct` tells how those have ended that are gone.
 
+mod history;
 mod queue;
 pub mod script;
 pub mod step;
@@ -13,7 +14,7 @@ use muster_common::time::Timestamp;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::cluster::{Cluster, ClusterError, Identity, Job, Order};
+use super::cluster::{Cluster, ClusterError, End, Gone, Identity, Job, Order};
 use super::planner::Outcome;
 use super::profile::Profile;
 use script::Start;
@@ -125,6 +126,26 @@ impl Cluster for Slurm {
                 outcome: Outcome::Unclear,
             }
         })
+    }
+
+    async fn ends(&self, gone: &[Gone]) -> Result<Option<Vec<End>>, ClusterError> {
+        let mut command = self.command("sacct");
+        command.env("SLURM_TIME_FORMAT", "%s");
+        let ids: Vec<&str> = gone.iter().map(|gone| gone.id.as_str()).collect();
+        // A job that was started again has a record of each time.
+        command.args(["--noheader", "--parsable2", "--allocations", "--duplicates"]);
+        command.args(["--jobs", &ids.join(","), "--format", history::FORMAT]);
+        let output = match talk("sacct", command, None).await {
+            Ok(output) => output,
+            // The program is not there.
+            Err(error) if error.outcome == Outcome::Refused => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if history::says_there_are_none(&String::from_utf8_lossy(&output.stderr)) {
+            return Ok(None);
+        }
+        succeeded("sacct", &output)?;
+        Ok(Some(history::parse(&String::from_utf8_lossy(&output.stdout), gone)))
     }
 
     async fn cancel(&self, jobs: &[Job]) -> Result<(), ClusterError> {

@@ -1,0 +1,169 @@
+//! Sessions of workers with a running coordinator, over TLS and with tokens; the test speaks as the workers do.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use muster_common::access::Access;
+use muster_common::id::WorkerId;
+use muster_common::time::Timestamp;
+use muster_coordinator::access::WorkerAccess;
+use muster_coordinator::engine::Engine;
+use muster_coordinator::settings::{Settings, SettingsFlags};
+use muster_coordinator::system::System;
+use muster_proto::PROTOCOL_VERSION;
+use muster_proto::dial::dial;
+use muster_proto::v1::session_request::Message as Request;
+use muster_proto::v1::session_response::Message as Response;
+use muster_proto::v1::worker_service_client::WorkerServiceClient;
+use muster_proto::v1::{Goodbye, Hello, SessionRequest, SessionResponse};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+/// Nothing here takes longer, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time in which nothing is to happen.
+const MOMENT: Duration = Duration::from_millis(500);
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.unwrap()
+}
+
+async fn start(directory: &Path) -> System {
+    let path = |name: &str| directory.join(name).display().to_string();
+    let pairs = [
+        ("MUSTER_STATE", path("state")),
+        ("MUSTER_STORE", path("store")),
+        ("MUSTER_TLS", "auto".to_owned()),
+        // Nobody is lost while this test runs.
+        ("MUSTER_LEASE_SECONDS", "600".to_owned()),
+    ];
+    let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let settings = Settings::load(&SettingsFlags::default(), pairs).unwrap();
+    System::start(&settings, "127.0.0.1:0".parse().unwrap()).await.unwrap()
+}
+
+/// One side of a session that was let in.
+#[derive(Debug)]
+struct Session {
+    to_coordinator: mpsc::Sender<SessionRequest>,
+    responses: Streaming<SessionResponse>,
+}
+
+impl Session {
+    /// Says Hello as `worker`; until the answer.
+    async fn open(access: &WorkerAccess, worker: &str) -> Result<Self, Status> {
+        let access = Access::read(access.file.as_ref().unwrap()).unwrap();
+        let line = soon(dial(&access, |endpoint| endpoint)).await.unwrap();
+        let (to_coordinator, requests) = mpsc::channel(4);
+        let hello = Request::Hello(Hello {
+            worker_id: worker.to_owned(),
+            protocol_version: PROTOCOL_VERSION,
+            host: "here".to_owned(),
+            held_generation: None,
+        });
+        to_coordinator.send(SessionRequest { message: Some(hello) }).await.unwrap();
+        let mut client = WorkerServiceClient::new(line);
+        let mut responses = soon(client.session(ReceiverStream::new(requests))).await?.into_inner();
+        let welcome = soon(responses.message()).await?.unwrap();
+        assert!(matches!(welcome.message, Some(Response::Welcome(_))), "{welcome:?}");
+        Ok(Self { to_coordinator, responses })
+    }
+
+    /// Whether nothing was said and nothing has ended.
+    async fn is_quiet(&mut self) -> bool {
+        tokio::time::timeout(MOMENT, self.responses.message()).await.is_err()
+    }
+
+    /// Leaves for good; until the coordinator has ended the session.
+    async fn leave(mut self) {
+        let goodbye = Request::Goodbye(Goodbye { reason: "done".to_owned() });
+        self.to_coordinator.send(SessionRequest { message: Some(goodbye) }).await.unwrap();
+        drop(self.to_coordinator);
+        while let Ok(Some(_)) = soon(self.responses.message()).await {}
+    }
+}
+
+/// Waits until the engine knows of so many workers.
+async fn await_workers(system: &System, count: usize) {
+    soon(async {
+        while system.driver.read(|engine| engine.workers().len()).await.unwrap() != count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits until the engine knows that a worker has this token.
+async fn await_token(system: &System, worker: &str, wanted: &'static str) {
+    let worker: WorkerId = worker.parse().unwrap();
+    soon(async {
+        loop {
+            let id = worker.clone();
+            let look = move |engine: &Engine| engine.workers().get(&id)?.token_name.clone();
+            if system.driver.read(look).await.unwrap().as_deref() == Some(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+async fn refused(access: &WorkerAccess, worker: &str) {
+    let status = Session::open(access, worker).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    let words = format!("`{worker}` is in use by a worker with another token");
+    assert!(status.message().contains(&words), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workers_id_belongs_to_the_token_that_it_came_in_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = start(directory.path()).await;
+    let own = system.guard.remote_worker_access("slurm", Some(system.guard.near_url())).unwrap();
+    let other = system.guard.local_worker_access().unwrap();
+    let mut first = Session::open(&own, "w-1").await.unwrap();
+    await_workers(&system, 1).await;
+    refused(&other, "w-1").await;
+    assert!(first.is_quiet().await, "it does not notice");
+    let beside = Session::open(&other, "w-2").await.unwrap();
+    await_workers(&system, 2).await;
+    // One that is away for a moment has its id still.
+    drop(first);
+    soon(async {
+        while system.live.num_connected() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    refused(&other, "w-1").await;
+    // A token that is renewed is still the same one.
+    let checker = system.guard.checker().unwrap();
+    assert_eq!(checker.book().revoke("_workers-slurm", Timestamp::now()).unwrap(), 1);
+    let renewed =
+        system.guard.remote_worker_access("slurm", Some(system.guard.near_url())).unwrap();
+    let again = Session::open(&renewed, "w-1").await.unwrap();
+    // One that was taken away holds nothing, whatever its successor is called.
+    let third = system.guard.remote_worker_access("third", Some(system.guard.near_url())).unwrap();
+    refused(&third, "w-2").await;
+    assert_eq!(checker.book().revoke("_workers-local", Timestamp::now()).unwrap(), 1);
+    let successor = Session::open(&third, "w-2").await.unwrap();
+    await_token(&system, "w-2", "_workers-third").await;
+    drop((again, beside, successor));
+    soon(system.stop()).await.unwrap();
+
+    // Also where the first to come after a restart is not the one.
+    let system = start(directory.path()).await;
+    let own = system.guard.remote_worker_access("slurm", Some(system.guard.near_url())).unwrap();
+    let other = system.guard.local_worker_access().unwrap();
+    await_workers(&system, 2).await;
+    refused(&other, "w-1").await;
+    Session::open(&own, "w-1").await.unwrap().leave().await;
+    // What is gone for good leaves its name behind.
+    await_workers(&system, 1).await;
+    Session::open(&other, "w-1").await.unwrap();
+    soon(system.stop()).await.unwrap();
+}
