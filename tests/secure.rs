@@ -345,7 +345,7 @@ fn a_cable_that_is_pulled_in_the_middle_of_a_sweep_loses_nothing() {
             std::thread::sleep(Duration::from_millis(100));
         }
     };
-    let is_running = |story: &String| story.starts_with("running: ");
+    let is_running = |story: &String| story.contains(" running: run ");
     await_stories("two at work", &|stories| stories.iter().filter(|s| is_running(s)).count() == 2);
     // A moment costs nothing.
     hosts.cut(Host::Second).unwrap();

@@ -228,7 +228,7 @@ mod tests {
         );
         fs::set_permissions(&owner, fs::Permissions::from_mode(0o600)).unwrap();
         assert!(check_files(&private_files(&state)).unwrap().ok);
-        fs::write(book.path(), "{").unwrap();
+        fs::write(state.join("tokens.json"), "{").unwrap();
         assert!(!tokens(now).ok);
     }
 
