@@ -6,6 +6,7 @@ mod client;
 mod curves;
 mod doctor;
 mod exit;
+mod explain;
 mod export;
 mod import;
 mod number;
@@ -55,6 +56,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Schema => import::print_schema(),
         Command::Import(arguments) => import::import_file(&arguments),
         Command::Predict(arguments) => predict::predict(arguments).await,
+        Command::Explain(arguments) => explain::explain(arguments).await,
         Command::Submit(arguments) => client::submit(arguments).await,
         Command::Ls(arguments) => client::ls(arguments).await,
         Command::Watch(arguments) => client::watch(arguments).await,
