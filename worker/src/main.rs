@@ -146,7 +146,11 @@ fn main() -> ExitCode {
             classify(arguments)
         }
         Command::Explain(arguments) => {
-            install("explain", "warn,muster_worker::model::hub=info,muster_worker::explain=info", format);
+            install(
+                "explain",
+                "warn,muster_worker::model::hub=info,muster_worker::explain=info",
+                format,
+            );
             explain(arguments)
         }
         Command::CheckDevice => {
@@ -239,7 +243,9 @@ fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
     let ExplainArguments { texts, pairs, limit, mistakes, .. } = arguments;
     if !pairs.is_empty() && pairs.len() != texts.len() {
         let (texts, pairs) = (texts.len(), pairs.len());
-        anyhow::bail!("{texts} times --text and {pairs} times --pair: give one for each text, or none");
+        anyhow::bail!(
+            "{texts} times --text and {pairs} times --pair: give one for each text, or none"
+        );
     }
     let pairs = pairs.into_iter().map(Some).chain(std::iter::repeat(None));
     let texts = texts.into_iter().zip(pairs).map(|(text, text_pair)| Text { text, text_pair });

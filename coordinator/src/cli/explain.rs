@@ -14,7 +14,9 @@ use crate::launcher::find_worker;
 pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit> {
     let (texts, pairs) = (arguments.texts.len(), arguments.pairs.len());
     if pairs > 0 && pairs != texts {
-        eprintln!("error: {texts} times --text and {pairs} times --pair: give one for each text, or none");
+        eprintln!(
+            "error: {texts} times --text and {pairs} times --pair: give one for each text, or none"
+        );
         return Ok(Exit::Usage);
     }
     let worker = find_worker(arguments.worker_binary.as_deref())?;
@@ -85,8 +87,17 @@ mod tests {
     fn everything_that_is_given_reaches_the_worker() {
         let found = explained(&["m", "--text=-a", "--text", "b", "--class", "yes", "--json", "-"]);
         let wanted = [
-            "--text=-a", "--text=b", "--text-column=text", "--limit=50", "--mistakes=10",
-            "--class=yes", "--steps=50", "--baseline=pad", "--json=-", "--", "m",
+            "--text=-a",
+            "--text=b",
+            "--text-column=text",
+            "--limit=50",
+            "--mistakes=10",
+            "--class=yes",
+            "--steps=50",
+            "--baseline=pad",
+            "--json=-",
+            "--",
+            "m",
         ];
         assert_eq!(found, wanted.map(OsString::from));
         let found = explained(&["m", "--file", "a.csv", "--label-column", "y", "--limit", "3"]);
@@ -95,7 +106,11 @@ mod tests {
 
     #[test]
     fn something_to_explain_is_needed() {
-        for wrong in [vec!["m"], vec!["m", "--text", "a", "--baseline", "none"], vec!["m", "--text", "a", "--steps", "0"]] {
+        for wrong in [
+            vec!["m"],
+            vec!["m", "--text", "a", "--baseline", "none"],
+            vec!["m", "--text", "a", "--steps", "0"],
+        ] {
             let words = ["muster", "explain"].into_iter().chain(wrong);
             assert!(Arguments::try_parse_from(words).is_err());
         }

@@ -59,7 +59,12 @@ pub fn read_table(path: &Path, columns: &TableColumns) -> Result<Vec<LabeledText
         for row in file.rows(&wanted)? {
             let row = row.map_err(|mistake| mistake.of_file(&shown, file.has_lines()))?;
             let place = super::source::place(&shown, file.has_lines(), row.at);
-            found.push(LabeledText { place, text: row.text, text_pair: row.pair, label: row.label });
+            found.push(LabeledText {
+                place,
+                text: row.text,
+                text_pair: row.pair,
+                label: row.label,
+            });
         }
     }
     Ok(found)
@@ -106,7 +111,10 @@ mod tests {
             std::fs::write(&path, contents).unwrap();
             let rows = read_table(&path, &columns(None, Some("label"))).unwrap();
             assert_eq!(rows.len(), 1, "{name}");
-            assert_eq!((rows[0].text.as_str(), rows[0].label.as_deref()), ("good, film", Some("yes")));
+            assert_eq!(
+                (rows[0].text.as_str(), rows[0].label.as_deref()),
+                ("good, film", Some("yes"))
+            );
             let error = read_table(&path, &columns(Some("second"), None)).unwrap_err();
             assert!(error.to_string().contains("`second`"), "{error}");
         }

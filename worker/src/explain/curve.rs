@@ -68,7 +68,8 @@ impl Curve {
             return None;
         }
         let shares: Vec<f64> = (0..=POINTS).map(|point| point as f64 / POINTS as f64).collect();
-        let mean = |share: &f64| curves.clone().map(|curve| curve.at(*share)).sum::<f64>() / count as f64;
+        let mean =
+            |share: &f64| curves.clone().map(|curve| curve.at(*share)).sum::<f64>() / count as f64;
         let probabilities = shares.iter().map(mean).collect();
         Some(Self::new(shares, probabilities))
     }
@@ -85,7 +86,13 @@ pub fn faithfulness(
     let shares: Vec<f64> =
         counts.iter().map(|count| *count as f64 / order.len().max(1) as f64).collect();
     let marked = |count: &usize| {
-        let tokens: Vec<usize> = order.iter().take(*count).filter_map(|word| words.get(*word)).flatten().copied().collect();
+        let tokens: Vec<usize> = order
+            .iter()
+            .take(*count)
+            .filter_map(|word| words.get(*word))
+            .flatten()
+            .copied()
+            .collect();
         mask(subject.length(), &tokens)
     };
     let taken: Vec<Vec<bool>> = counts.iter().map(marked).collect();
@@ -124,7 +131,10 @@ pub fn random_faithfulness(
         let probabilities = (0..shares.len()).map(at).collect();
         Curve::new(shares, probabilities)
     };
-    Ok(Faithfulness { deletion: mean(|both| &both.deletion), insertion: mean(|both| &both.insertion) })
+    Ok(Faithfulness {
+        deletion: mean(|both| &both.deletion),
+        insertion: mean(|both| &both.insertion),
+    })
 }
 
 /// Numbers of the values, the largest first; equal ones in their order.

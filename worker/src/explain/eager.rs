@@ -9,7 +9,7 @@
 use tch::{Kind, Tensor};
 
 use crate::model::{
-    Activation, Classifier, Linear, LayerNorm, ModelConfig, ModelError, Scope, TokenTypes, extent,
+    Activation, Classifier, LayerNorm, Linear, ModelConfig, ModelError, Scope, TokenTypes, extent,
 };
 
 /// Equally long sequences, laid down for a model.
@@ -99,7 +99,8 @@ impl Eager {
         let (hidden, classes) = (config.hidden_size, extent(model.labels().len()));
         let root = Scope::root(model.parameters());
         let embeddings = root.child(family.encoder).child("embeddings");
-        let table = |name: &str, rows: i64| embeddings.child(name).tensor("weight", &[rows, hidden]);
+        let table =
+            |name: &str, rows: i64| embeddings.child(name).tensor("weight", &[rows, hidden]);
         let token_type = match family.token_types {
             TokenTypes::Absent => None,
             TokenTypes::First | TokenTypes::BySegment => {
@@ -179,8 +180,7 @@ impl EagerLayer {
         let names = &config.family.description().layer;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let square = |name: &str| Linear::load(&scope.child(name), hidden, hidden);
-        let norm =
-            |name: &str| LayerNorm::load(&scope.child(name), hidden, config.layer_norm_eps);
+        let norm = |name: &str| LayerNorm::load(&scope.child(name), hidden, config.layer_norm_eps);
         Ok(Self {
             query: square(names.query)?,
             key: square(names.key)?,

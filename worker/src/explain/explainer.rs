@@ -64,9 +64,7 @@ impl Explainer {
         let predictor = Predictor::open(directory, num_threads, device)?;
         let eager = Eager::of(predictor.model())?;
         let special = predictor.tokenizer().special_tokens();
-        let lacks = |token| {
-            format!("the tokenizer has no {token} token: choose another baseline")
-        };
+        let lacks = |token| format!("the tokenizer has no {token} token: choose another baseline");
         let absent = match settings.baseline {
             Baseline::Pad => eager.word(special.pad.with_context(|| lacks("padding"))?)?,
             Baseline::Mask => eager.word(special.mask.with_context(|| lacks("mask"))?)?,
@@ -130,10 +128,15 @@ impl Explainer {
     }
 
     /// Per layer and head.
-    pub(super) fn heads(&self, read: &Read, pass: &Pass) -> Result<Vec<Vec<HeadSummary>>, ModelError> {
+    pub(super) fn heads(
+        &self,
+        read: &Read,
+        pass: &Pass,
+    ) -> Result<Vec<Vec<HeadSummary>>, ModelError> {
         let sep = self.predictor.tokenizer().special_tokens().sep;
         let tokens = read.sequence.ids.iter().enumerate();
-        let separators: Vec<usize> = tokens.filter(|(_, id)| **id == sep).map(|(at, _)| at).collect();
+        let separators: Vec<usize> =
+            tokens.filter(|(_, id)| **id == sep).map(|(at, _)| at).collect();
         pass.attentions.iter().map(|attention| summarize_heads(attention, &separators)).collect()
     }
 
@@ -160,7 +163,8 @@ impl Explainer {
         let ordinary = read.pieces.iter().map(Option::is_some).collect();
         let subject = Subject::new(&self.eager, reading, ordinary, &self.absent, class)?;
         let groups: Vec<Vec<usize>> = read.words.iter().map(|word| word.tokens.clone()).collect();
-        let layers = if question.layers { Some(self.layers(&read, &pass, &subject)?) } else { None };
+        let layers =
+            if question.layers { Some(self.layers(&read, &pass, &subject)?) } else { None };
         let random = if groups.is_empty() {
             None
         } else {
@@ -265,6 +269,10 @@ fn nested(attention: &Tensor) -> Result<Vec<Vec<Vec<f32>>>, ModelError> {
     let length = usize::try_from(length).unwrap_or(0).max(1);
     let rows: Vec<Vec<f32>> = flat.chunks(length).map(<[f32]>::to_vec).collect();
     let found: Vec<Vec<Vec<f32>>> = rows.chunks(length).map(<[Vec<f32>]>::to_vec).collect();
-    debug_assert_eq!(found.len(), usize::try_from(heads).unwrap_or(0), "as many as there are heads");
+    debug_assert_eq!(
+        found.len(),
+        usize::try_from(heads).unwrap_or(0),
+        "as many as there are heads"
+    );
     Ok(found)
 }

@@ -46,13 +46,18 @@ pub fn probe(states: &Tensor, classes: &[usize], num_classes: usize) -> Result<f
             Ok(states.f_index_select(0, &indices)?)
         };
         let truth = |indices: &[usize]| -> Vec<i64> {
-            indices.iter().filter_map(|index| classes.get(*index)).map(|class| extent(*class)).collect()
+            indices
+                .iter()
+                .filter_map(|index| classes.get(*index))
+                .map(|class| extent(*class))
+                .collect()
         };
         let (x, standard) = standardized(&rows(&seen)?)?;
         let y = Tensor::f_from_slice(&truth(&seen))?.f_to_device(x.device())?;
         let weights = tch::no_grad(|| fit(&x, &y, extent(num_classes)))?;
         let scores = with_constant(&standard.apply(&rows(&asked)?)?)?.f_matmul(&weights)?;
-        let found = Vec::<i64>::try_from(&scores.f_argmax(-1, false)?.f_to_device(tch::Device::Cpu)?)?;
+        let found =
+            Vec::<i64>::try_from(&scores.f_argmax(-1, false)?.f_to_device(tch::Device::Cpu)?)?;
         right += found.iter().zip(truth(&asked)).filter(|(found, truth)| *found == truth).count();
     }
     Ok(right as f64 / classes.len().max(1) as f64)
@@ -151,7 +156,11 @@ mod tests {
         let mut values = Vec::new();
         for class in &classes {
             for column in 0..width {
-                let told = if telling && column < 3 { f64::from(u8::from(column == *class)) * 4.0 } else { 0.0 };
+                let told = if telling && column < 3 {
+                    f64::from(u8::from(column == *class)) * 4.0
+                } else {
+                    0.0
+                };
                 values.push(draws.unit() - 0.5 + told);
             }
         }

@@ -28,7 +28,8 @@ pub enum Method {
 
 impl Method {
     /// Every method, the one to look at first in front.
-    pub const ALL: [Self; 3] = [Self::IntegratedGradients, Self::GradientTimesInput, Self::Occlusion];
+    pub const ALL: [Self; 3] =
+        [Self::IntegratedGradients, Self::GradientTimesInput, Self::Occlusion];
 
     /// For people.
     pub fn title(self) -> &'static str {

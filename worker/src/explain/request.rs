@@ -8,10 +8,10 @@ use anyhow::Context;
 use tch::Device;
 
 use super::explainer::{Explainer, Question};
+use super::html;
 use super::record::{FORMAT, Report, SettingsRecord};
 use super::split::{SplitOptions, explain_split};
 use super::terminal::{Style, render};
-use super::html;
 use crate::predict::{Text, directory_of, unless_unread};
 
 /// A file name that stands for standard output.
@@ -58,7 +58,8 @@ pub fn run(
     let explain = |text: &Text| explainer.explain(text, None, question);
     let texts = request.texts.iter().map(explain).collect::<anyhow::Result<Vec<_>>>()?;
     let split = request.file.as_ref();
-    let split = split.map(|(path, options)| explain_split(&explainer, path, options)).transpose()?;
+    let split =
+        split.map(|(path, options)| explain_split(&explainer, path, options)).transpose()?;
     let report = Report {
         format: FORMAT,
         model: explainer.model_record(&request.model),
@@ -82,7 +83,9 @@ fn write(
         Some(path) => {
             let mut json = serde_json::to_string(report)?;
             json.push('\n');
-            if path == Path::new(STDOUT) { Some(json) } else {
+            if path == Path::new(STDOUT) {
+                Some(json)
+            } else {
                 write_file(path, json.as_bytes())?;
                 None
             }

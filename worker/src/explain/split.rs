@@ -180,8 +180,9 @@ fn mistakes(
     let mut wrong: Vec<(&Example, &Answer)> = pairs.filter(is_wrong).collect();
     wrong.sort_by(|(_, a), (_, b)| b.probability.total_cmp(&a.probability));
     let question = Question { class: None, layers: false };
-    let explain =
-        |(example, _): (&Example, &Answer)| explainer.explain(&example.text, example.class, question);
+    let explain = |(example, _): (&Example, &Answer)| {
+        explainer.explain(&example.text, example.class, question)
+    };
     wrong.into_iter().take(max).map(explain).collect()
 }
 

@@ -32,7 +32,8 @@ impl Style {
         let stdout = std::io::stdout();
         let is_dumb = variable("TERM").is_some_and(|term| term == "dumb");
         let color = stdout.is_terminal() && variable("NO_COLOR").is_none() && !is_dumb;
-        let of_terminal = || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
+        let of_terminal =
+            || rustix::termios::tcgetwinsize(&stdout).ok().map(|size| usize::from(size.ws_col));
         let width = variable("COLUMNS").and_then(|columns| columns.parse().ok());
         let width = width.or_else(of_terminal).filter(|columns| *columns > 0).unwrap_or(WIDTH);
         Self { color, width: width.clamp(*WIDTHS.start(), *WIDTHS.end()) }
@@ -64,7 +65,8 @@ pub(super) fn render(report: &Report, style: Style) -> String {
 fn render_text(out: &mut String, text: &TextExplanation, style: Style) {
     let _ = writeln!(out, "{}", verdict(text, style));
     for importance in &text.importance {
-        let _ = writeln!(out, "\n{}, for `{}`", style.bold(importance.method.title()), text.explained);
+        let _ =
+            writeln!(out, "\n{}, for `{}`", style.bold(importance.method.title()), text.explained);
         out.push_str(&painted(&text.words, &importance.words, style));
         let _ = writeln!(out, "  {}", trust(importance, text.random.as_ref()));
     }
@@ -126,8 +128,12 @@ fn painted(words: &[Word], values: &[f64], style: Style) -> String {
         } else {
             format!("{}[{value:+.2}]", word.text)
         };
-        let begins_pair = word.in_pair && index > 0 && words.get(index - 1).is_some_and(|w| !w.in_pair);
-        let follows = index > 0 && words.get(index - 1).is_some_and(|w| w.end == word.start && w.in_pair == word.in_pair);
+        let begins_pair =
+            word.in_pair && index > 0 && words.get(index - 1).is_some_and(|w| !w.in_pair);
+        let follows = index > 0
+            && words
+                .get(index - 1)
+                .is_some_and(|w| w.end == word.start && w.in_pair == word.in_pair);
         let width = plain.chars().count() + usize::from(!follows);
         if column == 0 || begins_pair || column + width > style.width {
             if column > 0 {
@@ -140,7 +146,11 @@ fn painted(words: &[Word], values: &[f64], style: Style) -> String {
             column += 1;
         }
         column += plain.chars().count();
-        if style.color && is_shown { out.push_str(&colored(&plain, share)) } else { out.push_str(&plain) }
+        if style.color && is_shown {
+            out.push_str(&colored(&plain, share))
+        } else {
+            out.push_str(&plain)
+        }
     }
     if column > 0 {
         out.push('\n');
@@ -154,11 +164,8 @@ fn colored(text: &str, share: f64) -> String {
     const AGAINST: [u8; 5] = [230, 223, 216, 209, 202];
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 4")]
     let strength = ((share.abs() * 5.0).ceil().clamp(1.0, 5.0) - 1.0) as usize;
-    let (shades, ink) = if share > 0.0 {
-        (FOR, if strength >= 3 { 231 } else { 16 })
-    } else {
-        (AGAINST, 16)
-    };
+    let (shades, ink) =
+        if share > 0.0 { (FOR, if strength >= 3 { 231 } else { 16 }) } else { (AGAINST, 16) };
     let shade = shades.get(strength).copied().unwrap_or(shades[0]);
     format!("\x1b[38;5;{ink}m\x1b[48;5;{shade}m{text}\x1b[0m")
 }
@@ -188,11 +195,16 @@ fn render_split(out: &mut String, split: &SplitExplanation, style: Style) {
     let title = format!("{}: {} texts", split.file, split.num_texts);
     let _ = writeln!(out, "{}", style.bold(&title));
     if let (Some(accuracy), Some(majority)) = (split.accuracy, split.majority) {
-        let _ = writeln!(out, "  accuracy {accuracy:.4}; the most frequent class has {majority:.4}");
+        let _ =
+            writeln!(out, "  accuracy {accuracy:.4}; the most frequent class has {majority:.4}");
     }
     let title = format!("importance in {} texts", split.num_attributed);
     let _ = writeln!(out, "\n{}", style.bold(&title));
-    let _ = writeln!(out, "  {:<22}  deletion (less is better)  insertion (more is better)", "order of words");
+    let _ = writeln!(
+        out,
+        "  {:<22}  deletion (less is better)  insertion (more is better)",
+        "order of words"
+    );
     for curves in &split.curves {
         let name = curves.method.map_or("random", super::record::Method::title);
         let Faithfulness { deletion, insertion } = &curves.faithfulness;
@@ -229,7 +241,13 @@ mod tests {
     fn words(texts: &[&str]) -> Vec<Word> {
         let mut start = 0;
         let word = |text: &&str| {
-            let word = Word { text: (*text).to_owned(), in_pair: false, start, end: start + text.len(), tokens: Vec::new() };
+            let word = Word {
+                text: (*text).to_owned(),
+                in_pair: false,
+                start,
+                end: start + text.len(),
+                tokens: Vec::new(),
+            };
             start = word.end + 1;
             word
         };

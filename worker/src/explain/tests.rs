@@ -194,7 +194,8 @@ fn texts_are_explained_in_words() {
         for baseline in [Baseline::Pad, Baseline::Mask, Baseline::Zero] {
             let explainer = explainer(family, baseline);
             let question = Question { class: Some(1), layers: true };
-            let text = Text { text: "A good film!".to_owned(), text_pair: Some("goods".to_owned()) };
+            let text =
+                Text { text: "A good film!".to_owned(), text_pair: Some("goods".to_owned()) };
             let found = explainer.explain(&text, Some(0), question).unwrap();
             assert_eq!((found.explained.as_str(), found.label.as_deref()), ("so-so", Some("bad")));
             for word in &found.words {
@@ -202,7 +203,10 @@ fn texts_are_explained_in_words() {
                 assert_eq!(&source[word.start..word.end], word.text, "{family}");
             }
             let layers = found.layers.as_ref().unwrap();
-            assert_eq!((layers.conductance.len(), layers.rollout.len(), layers.heads.len()), (3, 2, 2));
+            assert_eq!(
+                (layers.conductance.len(), layers.rollout.len(), layers.heads.len()),
+                (3, 2, 2)
+            );
             for importance in &found.importance {
                 assert_eq!(importance.tokens.len(), found.tokens.len());
                 assert_eq!(importance.words.len(), found.words.len());
@@ -211,7 +215,8 @@ fn texts_are_explained_in_words() {
                 }
                 // Both curves join the same two ends.
                 let curves = importance.faithfulness.as_ref().unwrap();
-                let (fall, rise) = (&curves.deletion.probabilities, &curves.insertion.probabilities);
+                let (fall, rise) =
+                    (&curves.deletion.probabilities, &curves.insertion.probabilities);
                 assert!((fall[0] - rise[rise.len() - 1]).abs() < 1e-6);
                 assert!((fall[fall.len() - 1] - rise[0]).abs() < 1e-6);
                 assert!((fall[0] - found.classes[1].probability).abs() < 1e-5);

@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn tokens_without_words_stand_alone() {
         let input = Input { text: "ab", pair: None };
-        let words = words_of(input, &[None, piece(false, None, 0, 1), piece(false, None, 1, 2), None]);
+        let words =
+            words_of(input, &[None, piece(false, None, 0, 1), piece(false, None, 1, 2), None]);
         assert_eq!(words.len(), 2);
     }
 }

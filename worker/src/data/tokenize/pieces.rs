@@ -37,7 +37,9 @@ impl TextTokenizer {
         let encoding = self.endless.encode(text, false);
         let encoding = encoding.map_err(|error| self.refused(error.to_string()))?;
         let places = encoding.get_offsets().iter().zip(encoding.get_word_ids());
-        Ok(places.map(|((start, end), word)| Piece { in_pair, word: *word, start: *start, end: *end }).collect())
+        Ok(places
+            .map(|((start, end), word)| Piece { in_pair, word: *word, start: *start, end: *end })
+            .collect())
     }
 }
 

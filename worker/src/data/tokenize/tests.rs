@@ -290,7 +290,11 @@ fn every_token_of_a_text_has_its_place() {
         }
     }
     // Pieces of one word know each other.
-    let words: Vec<Option<u32>> =
-        tokenizer.pieces(inputs[0]).unwrap().iter().map(|piece| piece.and_then(|p| p.word)).collect();
+    let words: Vec<Option<u32>> = tokenizer
+        .pieces(inputs[0])
+        .unwrap()
+        .iter()
+        .map(|piece| piece.and_then(|p| p.word))
+        .collect();
     assert_eq!(words, [None, Some(0), Some(1), Some(1), Some(2), Some(3), Some(3), None]);
 }

@@ -51,7 +51,10 @@ pub(super) fn heads(layers: &[Vec<HeadSummary>]) -> String {
     let mut out = "<div class=\"grids\">".to_owned();
     for (title, measure) in MEASURES {
         let strongest = layers.iter().flatten().map(measure).fold(f64::MIN_POSITIVE, f64::max);
-        let _ = write!(out, "<figure><figcaption>{title}</figcaption><table class=\"heat grid\"><tbody>");
+        let _ = write!(
+            out,
+            "<figure><figcaption>{title}</figcaption><table class=\"heat grid\"><tbody>"
+        );
         for (number, heads) in layers.iter().enumerate() {
             let _ = write!(out, "<tr><th scope=\"row\">{}</th>", number + 1);
             for (head, summary) in heads.iter().enumerate() {
@@ -75,7 +78,13 @@ pub(super) fn heads(layers: &[Vec<HeadSummary>]) -> String {
 
 /// Two digits or so.
 fn brief(value: f64) -> String {
-    if value >= 10.0 { format!("{value:.0}") } else if value >= 1.0 { format!("{value:.1}") } else { format!("{value:.2}").trim_start_matches('0').to_owned() }
+    if value >= 10.0 {
+        format!("{value:.0}")
+    } else if value >= 1.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}").trim_start_matches('0').to_owned()
+    }
 }
 
 /// Data of the maps of every layer and head, and where the page's script draws them. One sign per share, by its root, so
@@ -128,6 +137,8 @@ mod tests {
         let row = vec![0.01f32; 100];
         let layers = vec![vec![vec![row; 100]]];
         let map = attention(&tokens, &layers, 3);
-        assert!(map.contains("first 96 of 100") && map.contains("attention3") && !map.contains("t96"));
+        assert!(
+            map.contains("first 96 of 100") && map.contains("attention3") && !map.contains("t96")
+        );
     }
 }

@@ -95,7 +95,8 @@ fn verdict(text: &TextExplanation) -> String {
     out.push_str("</ul>");
     if let Some(label) = &text.label {
         let judged = if *label == text.predicted { "right" } else { "wrong" };
-        let _ = write!(out, "<p>The answer is {judged}: the label is <b>{}</b>.</p>", escape(label));
+        let _ =
+            write!(out, "<p>The answer is {judged}: the label is <b>{}</b>.</p>", escape(label));
     }
     out
 }
@@ -155,7 +156,11 @@ fn painted(text: &TextExplanation, values: &[f64]) -> String {
         if rest.trim().is_empty() {
             out.push_str("</p>");
         } else {
-            let _ = write!(out, "<span class=\"unread\" title=\"not read\">{}</span></p>", escape(rest));
+            let _ = write!(
+                out,
+                "<span class=\"unread\" title=\"not read\">{}</span></p>",
+                escape(rest)
+            );
         }
     }
     out
@@ -171,12 +176,24 @@ fn curves_of(curves: &[(&str, &Faithfulness)]) -> String {
         let line = |(name, both): &(&str, &Faithfulness)| {
             let curve = pick(both);
             let points = curve.shares.iter().copied().zip(curve.probabilities.iter().copied());
-            Line { name: format!("{name}, area {:.3}", curve.area), points: points.collect(), dashed: *name == "random" }
+            Line {
+                name: format!("{name}, area {:.3}", curve.area),
+                points: points.collect(),
+                dashed: *name == "random",
+            }
         };
         curves.iter().map(line).collect()
     };
-    let deletion = line_chart("share of words taken away, the most important first", "probability", &lines(|both| &both.deletion));
-    let insertion = line_chart("share of words given, the most important first", "probability", &lines(|both| &both.insertion));
+    let deletion = line_chart(
+        "share of words taken away, the most important first",
+        "probability",
+        &lines(|both| &both.deletion),
+    );
+    let insertion = line_chart(
+        "share of words given, the most important first",
+        "probability",
+        &lines(|both| &both.insertion),
+    );
     format!(
         "<div class=\"pair\"><figure><figcaption>Deletion: lower is better</figcaption>{deletion}</figure>\
          <figure><figcaption>Insertion: higher is better</figcaption>{insertion}</figure></div>"
@@ -229,9 +246,10 @@ fn split_section(split: &SplitExplanation) -> String {
         split.num_attributed,
         100.0 * split.completeness_error,
     );
-    let named = split.curves.iter().map(|curves| {
-        (curves.method.map_or("random", super::Method::title), &curves.faithfulness)
-    });
+    let named = split
+        .curves
+        .iter()
+        .map(|curves| (curves.method.map_or("random", super::Method::title), &curves.faithfulness));
     out.push_str(&curves_of(&named.collect::<Vec<_>>()));
     let _ = write!(out, "<h3>Layers in {} texts</h3>", split.num_analyzed);
     if !split.probes.is_empty() {
@@ -259,8 +277,10 @@ fn probes(split: &SplitExplanation) -> String {
         points: split.probes.iter().map(|probe| (probe.layer as f64 / last, pick(probe))).collect(),
         dashed: false,
     };
-    let mut lines =
-        vec![line("first token", |probe| probe.first_token), line("mean of tokens", |probe| probe.mean_token)];
+    let mut lines = vec![
+        line("first token", |probe| probe.first_token),
+        line("mean of tokens", |probe| probe.mean_token),
+    ];
     if let Some(majority) = split.majority {
         let points = vec![(0.0, majority), (1.0, majority)];
         lines.push(Line { name: "most frequent class".to_owned(), points, dashed: true });
@@ -316,8 +336,15 @@ mod tests {
     const TEXT: &str = "</script><b>&'\"";
 
     fn report() -> Report {
-        let word = Word { text: TEXT.to_owned(), in_pair: false, start: 0, end: TEXT.len(), tokens: vec![1] };
-        let token = |token: &str| TokenRecord { id: 1, token: token.to_owned(), ordinary: token == TEXT };
+        let word = Word {
+            text: TEXT.to_owned(),
+            in_pair: false,
+            start: 0,
+            end: TEXT.len(),
+            tokens: vec![1],
+        };
+        let token =
+            |token: &str| TokenRecord { id: 1, token: token.to_owned(), ordinary: token == TEXT };
         let importance = Importance {
             method: Method::Occlusion,
             tokens: vec![0.0, -2.0],
