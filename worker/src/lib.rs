@@ -4,7 +4,7 @@
 //! A run reads [`data`], takes the frozen layers' activations from [`prefix`], fine-tunes a [`model`]
 //! in the loop of [`train`], alone or with others ([`collective`]), writes [`checkpoint`]s and
 //! [`metrics`], and at the end an [`export`]. [`predict`] uses what was exported, and [`explain`] says why
-//! it predicts what it does. Everything unsafe is in [`ffi`].
+//! it predicts what it does; [`onnx`] writes a model for other runtimes. Everything unsafe is in [`ffi`].
 
 pub mod checkpoint;
 pub mod collective;
@@ -16,6 +16,7 @@ pub mod ffi;
 mod machine;
 pub mod metrics;
 pub mod model;
+pub mod onnx;
 pub mod pipe;
 pub mod predict;
 pub mod prefix;

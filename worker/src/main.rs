@@ -1,9 +1,10 @@
 //! The worker program: supervisor of a slot, runner, and one-shot commands that need tensors.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use muster_common::access::AccessFlags;
 use muster_common::id::WorkerId;
@@ -15,7 +16,8 @@ use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{
     Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
 };
-use muster_worker::{collective, predict, runner};
+use muster_worker::model::Classifier;
+use muster_worker::{collective, onnx, predict, runner};
 
 /// Exit code of a worker that the coordinator does not let in, or that finds another one in its place.
 const REFUSED: u8 = 4;
@@ -55,6 +57,13 @@ enum Command {
     Predict(PredictArguments),
     /// Say why a model classifies texts as it does
     Explain(ExplainArguments),
+    /// Write a model as an ONNX file
+    ExportOnnx {
+        /// Directory of the model, or its name on the Hugging Face hub
+        model: String,
+        /// Where to
+        file: PathBuf,
+    },
     /// Say whether this slot's device can be used
     CheckDevice,
     /// Say what gradients on this slot's device are reduced with, and whether it works here
@@ -152,6 +161,10 @@ fn main() -> ExitCode {
                 format,
             );
             explain(arguments)
+        }
+        Command::ExportOnnx { model, file } => {
+            install("export", "warn,muster_worker::model::hub=info", format);
+            export_onnx(&model, &file)
         }
         Command::CheckDevice => {
             install("check", &filter, format);
@@ -266,4 +279,13 @@ fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
     let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
     let mut output = BufWriter::new(std::io::stdout().lock());
     muster_worker::explain::run(&request, num_threads, device, Style::of_stdout(), &mut output)
+}
+
+fn export_onnx(model: &str, file: &Path) -> anyhow::Result<()> {
+    let directory = predict::directory_of(model)?;
+    let classifier = Classifier::from_directory(&directory, tch::Device::Cpu)
+        .with_context(|| format!("no model in {}", directory.display()))?;
+    onnx::write(&classifier, file)?;
+    println!("{}", file.display());
+    Ok(())
 }

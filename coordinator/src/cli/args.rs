@@ -46,7 +46,7 @@ pub(super) enum Command {
     Logs(LogsArguments),
     /// Show what a trial has measured, now or while it goes on
     Curves(CurvesArguments),
-    /// Write an experiment for MLflow or TensorBoard
+    /// Write an experiment for MLflow or TensorBoard, or a model for ONNX Runtime
     Export(ExportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
@@ -493,15 +493,21 @@ pub(super) struct LogsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
-    /// The experiment, for example demo-1
-    #[arg(value_name = "EXPERIMENT")]
+    /// The experiment, for example demo-1; with --onnx the directory of a fine-tuned model, or its name on a hub
+    #[arg(value_name = "EXPERIMENT|MODEL")]
     pub(super) experiment: String,
+    /// Write a fine-tuned model to this file, for ONNX Runtime and others
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mlflow", "tensorboard"])]
+    pub(super) onnx: Option<PathBuf>,
     /// Write its trials as runs into this directory, a file store of MLflow (mlruns)
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) mlflow: Option<PathBuf>,
     /// Write an event file of TensorBoard for each trial into this directory
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) tensorboard: Option<PathBuf>,
+    /// The worker program, for --onnx
+    #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
+    pub(super) worker_binary: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

@@ -1,15 +1,10 @@
 //! `muster explain`: as `muster predict`, done by a one-shot worker.
 
 use std::ffi::OsString;
-use std::process::Stdio;
-
-use anyhow::Context;
-use muster_common::compute;
-use tokio::process::Command;
 
 use super::args::ExplainArguments;
 use super::exit::Exit;
-use crate::launcher::find_worker;
+use super::one_shot::one_shot;
 
 pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit> {
     let (texts, pairs) = (arguments.texts.len(), arguments.pairs.len());
@@ -19,21 +14,9 @@ pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit>
         );
         return Ok(Exit::Usage);
     }
-    let worker = find_worker(arguments.worker_binary.as_deref())?;
-    let status = Command::new(&worker)
-        .arg("explain")
-        .args(options(arguments))
-        .envs(compute::environment())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .with_context(|| format!("{} does not start", worker.display()))?;
-    Ok(match status.code() {
-        Some(0) => Exit::Done,
-        Some(2) => Exit::Usage,
-        _ => Exit::Failed,
-    })
+    let worker = arguments.worker_binary.clone();
+    let words = [OsString::from("explain")].into_iter().chain(options(arguments));
+    one_shot(worker.as_deref(), words).await
 }
 
 /// The arguments as the worker takes them. Values are joined to their names: a text may begin with a dash.

@@ -10,6 +10,7 @@ mod explain;
 mod export;
 mod import;
 mod number;
+mod one_shot;
 mod plan;
 mod predict;
 mod progress;
