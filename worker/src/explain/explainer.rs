@@ -122,7 +122,7 @@ impl Explainer {
     /// Everything about the layers' work on a text.
     pub(super) fn pass(&self, read: &Read) -> Result<(Reading, Pass), ModelError> {
         let Sequence { ids, first_segment } = &read.sequence;
-        let reading = Reading::new(self.predictor.model(), &[ids], &[*first_segment])?;
+        let reading = Reading::new(self.predictor.model(), &[ids.as_slice()], &[*first_segment])?;
         let pass = tch::no_grad(|| self.eager.forward(&self.eager.words(&reading)?, &reading))?;
         Ok((reading, pass))
     }
