@@ -85,5 +85,5 @@ fn steps_of(states: &Tensor, gradients: &Tensor) -> Result<Vec<f64>, ModelError>
     let ([from, to], [left, right]) = (pair(states)?, pair(gradients)?);
     let mean = left.f_add(&right)?.f_mul_scalar(0.5)?;
     let product = to.f_sub(&from)?.f_mul(&mean)?; // [S, L, D]
-    doubles(&product.f_sum_dim_intlist(&[0i64, 2], false, Kind::Double)?)
+    doubles(&product.f_sum_dim_intlist([0i64, 2].as_slice(), false, Kind::Double)?)
 }
