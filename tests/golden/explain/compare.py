@@ -4,7 +4,7 @@
 
 Prints, for every text, the largest difference of each kind as a share of the largest value, and ends with 1 if one is
 above 1e-3. `generate.py` says what is needed. The baseline must be the padding token. Conductance is only compared where
-steps are given; a real model needs a few thousand, and minutes.
+steps are given: 150 take minutes on a real model.
 """
 
 import json
@@ -43,7 +43,9 @@ def compare(model, tokenizer, text, steps, conductance_steps):
         "occlusion": largest(found["occlusion"], only_ordinary(subject.occlusion())),
     }
     if conductance_steps:
-        theirs = subject.conductance(conductance_steps)
+        # The error of a sum over left ends falls with the step, so that two sums tell where it ends (Richardson).
+        coarse, fine = (torch.tensor(subject.conductance(n)) for n in (conductance_steps, 2 * conductance_steps))
+        theirs = 2 * fine - coarse
         ours = [layer["tokens"] for layer in text["layers"]["conductance"][1:]]
         differences["conductance"] = max(largest(a, b) for a, b in zip(ours, theirs))
     return differences
