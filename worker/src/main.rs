@@ -12,11 +12,11 @@ use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
 use muster_worker::data::TableColumns;
 use muster_worker::explain::{Baseline, Outputs, Request, SettingsRecord, SplitOptions, Style};
+use muster_worker::model::Classifier;
 use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{
     Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
 };
-use muster_worker::model::Classifier;
 use muster_worker::{collective, onnx, predict, runner};
 
 /// Exit code of a worker that the coordinator does not let in, or that finds another one in its place.

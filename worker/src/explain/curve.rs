@@ -77,7 +77,7 @@ impl Curve {
 
 /// Both curves of an order of `words`, each given by its tokens; `order` holds their numbers, the most important first.
 /// There must be a word.
-pub fn faithfulness(
+pub(super) fn faithfulness(
     subject: &Subject<'_>,
     words: &[Vec<usize>],
     order: &[usize],
@@ -110,7 +110,7 @@ pub fn faithfulness(
 }
 
 /// The mean over random orders of the words.
-pub fn random_faithfulness(
+pub(super) fn random_faithfulness(
     subject: &Subject<'_>,
     words: &[Vec<usize>],
     seed: Seed,
@@ -138,7 +138,7 @@ pub fn random_faithfulness(
 }
 
 /// Numbers of the values, the largest first; equal ones in their order.
-pub fn descending(values: &[f64]) -> Vec<usize> {
+pub(super) fn descending(values: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     let value = |at: &usize| values.get(*at).copied().unwrap_or(f64::NEG_INFINITY);
     order.sort_by(|a, b| value(b).total_cmp(&value(a)));

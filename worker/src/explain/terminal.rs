@@ -119,6 +119,7 @@ fn trust(importance: &Importance, random: Option<&Faithfulness>) -> String {
 /// The words in lines, each as strong as its value.
 fn painted(words: &[Word], values: &[f64], style: Style) -> String {
     let strongest = values.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+    let digits = digits(strongest);
     let (mut out, mut column) = (String::new(), 0);
     for (index, (word, value)) in words.iter().zip(values).enumerate() {
         let share = if strongest > 0.0 { value / strongest } else { 0.0 };
@@ -126,7 +127,7 @@ fn painted(words: &[Word], values: &[f64], style: Style) -> String {
         let plain = if style.color || !is_shown {
             word.text.clone()
         } else {
-            format!("{}[{value:+.2}]", word.text)
+            format!("{}[{value:+.digits$}]", word.text)
         };
         let begins_pair =
             word.in_pair && index > 0 && words.get(index - 1).is_some_and(|w| !w.in_pair);
@@ -156,6 +157,12 @@ fn painted(words: &[Word], values: &[f64], style: Style) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Digits behind the point that show two or so of the strongest value.
+fn digits(strongest: f64) -> usize {
+    let small = [0.1, 0.01, 0.001, 0.000_1].iter().filter(|bound| strongest < **bound);
+    2 + small.count()
 }
 
 /// In one of the 256 colours that terminals share: five strengths of blue or orange under black or white.
@@ -260,6 +267,8 @@ mod tests {
         let shown = painted(&words(&["a", "good", "film"]), &[0.01, 2.0, -1.0], style);
         assert_eq!(shown, "  a good[+2.00] film[-1.00]\n");
         assert!(!shown.contains('\x1b'));
+        let shown = painted(&words(&["good"]), &[0.0023], style);
+        assert_eq!(shown, "  good[+0.0023]\n");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use super::drawing::{Drawing, Setting, Wire};
 use super::message::{FLOAT, Graph, INT64};
-use crate::model::{Activation, Classifier, ModelConfig, ModelError, NamedTensors, TokenTypes, extent};
+use crate::model::{
+    Activation, Classifier, ModelConfig, ModelError, NamedTensors, TokenTypes, extent,
+};
 
 /// Added to the scores of padding: its shares are zero in 32-bit floats.
 const MASKED: f32 = -1e9;

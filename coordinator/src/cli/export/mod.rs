@@ -17,7 +17,8 @@ use super::one_shot::one_shot;
 use crate::view::{ExperimentView, TrialView};
 
 pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
-    let ExportArguments { experiment, onnx, mlflow, tensorboard, worker_binary, client } = arguments;
+    let ExportArguments { experiment, onnx, mlflow, tensorboard, worker_binary, client } =
+        arguments;
     if let Some(file) = onnx {
         // The worker has the tensors.
         let words = ["export-onnx".into(), "--".into(), experiment.into(), file.into()];
@@ -25,7 +26,9 @@ pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
     }
     let id: ExperimentId = experiment.parse()?;
     if mlflow.is_none() && tensorboard.is_none() {
-        bail!("say what to write: --mlflow DIRECTORY, --tensorboard DIRECTORY or both, or --onnx FILE of a model");
+        bail!(
+            "say what to write: --mlflow DIRECTORY, --tensorboard DIRECTORY or both, or --onnx FILE of a model"
+        );
     }
     let (view, text) = fetch(&client, &id).await?;
     let manifest = Manifest::parse(&text).context("the manifest of the experiment")?;
