@@ -72,7 +72,19 @@ fn render_text(out: &mut String, text: &TextExplanation, style: Style) {
     }
     if text.words.is_empty() {
         out.push_str("the text has no words\n");
+    } else if is_cut(text) {
+        out.push_str("the text goes on, but the model takes no more tokens\n");
     }
+}
+
+/// Whether the end of the text, or of the second one, was not read.
+fn is_cut(text: &TextExplanation) -> bool {
+    let goes_on = |source: &str, in_pair: bool| {
+        let last = text.words.iter().rfind(|word| word.in_pair == in_pair);
+        last.is_some_and(|last| source.get(last.end..).is_some_and(|rest| !rest.trim().is_empty()))
+    };
+    let pair = text.text_pair.as_deref();
+    goes_on(&text.text, false) || pair.is_some_and(|pair| goes_on(pair, true))
 }
 
 /// The classes with their probabilities, and whether the answer is right.
