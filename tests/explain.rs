@@ -37,7 +37,7 @@ fn texts_are_explained_in_every_way() {
     for family in FAMILIES {
         let model = model(family);
         let arguments = [
-            &model,
+            model.as_str(),
             "--text",
             "A bad film, and <b>",
             "--text=-goods",
@@ -95,7 +95,7 @@ fn a_split_shows_curves_probes_and_mistakes() {
     std::fs::write(directory.path().join("reviews.csv"), rows).unwrap();
     let model = model("bert");
     let arguments = [
-        &model,
+        model.as_str(),
         "--file",
         "reviews.csv",
         "--label-column",
