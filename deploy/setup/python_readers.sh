@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds .cache/python, a Python environment with other people's readers (pyarrow, duckdb, pandas, polars, TensorBoard,
-# MLflow) and scikit-learn, once.
+# MLflow, ONNX Runtime) and scikit-learn, once.
 # Tests read Muster's files with them, so that "plain Parquet" is checked by programs that are not Muster.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 packages=(pyarrow==21.0.0 duckdb==1.4.3 numpy==2.3.5 scikit-learn==1.7.2 pandas==2.3.3 polars==2.1.0
-    tensorboard==2.21.0 mlflow-skinny==3.17.2)
+    tensorboard==2.21.0 mlflow-skinny==3.17.2 onnxruntime==1.32.0)
 recipe="${packages[*]}, layout 1"
 home=.cache/python
 stamp=$home/.ready
@@ -36,7 +36,7 @@ install() {
     python3 -m venv "$home" &&
         timeout --foreground 600 "$home/bin/python" -m pip install --no-cache-dir --no-input --disable-pip-version-check \
             --only-binary :all: "${packages[@]}" &&
-        "$home/bin/python" -c 'import duckdb, mlflow, numpy, pandas, polars, pyarrow.parquet, sklearn, tensorboard'
+        "$home/bin/python" -c 'import duckdb, mlflow, numpy, onnxruntime, pandas, polars, pyarrow.parquet, sklearn, tensorboard'
 }
 if ! install >"$log" 2>&1; then
     tail -n 5 "$log" >&2

@@ -1,19 +1,23 @@
 //! The worker program: supervisor of a slot, runner, and one-shot commands that need tensors.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use muster_common::access::AccessFlags;
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
+use muster_worker::data::TableColumns;
+use muster_worker::explain::{Baseline, Outputs, Request, SettingsRecord, SplitOptions, Style};
+use muster_worker::model::Classifier;
 use muster_worker::predict::{Predictor, Text};
 use muster_worker::supervisor::{
     Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
 };
-use muster_worker::{collective, predict, runner};
+use muster_worker::{collective, onnx, predict, runner};
 
 /// Exit code of a worker that the coordinator does not let in, or that finds another one in its place.
 const REFUSED: u8 = 4;
@@ -51,6 +55,15 @@ enum Command {
     Runner,
     /// Classify texts with a model directory
     Predict(PredictArguments),
+    /// Say why a model classifies texts as it does
+    Explain(ExplainArguments),
+    /// Write a model as an ONNX file
+    ExportOnnx {
+        /// Directory of the model, or its name on the Hugging Face hub
+        model: String,
+        /// Where to
+        file: PathBuf,
+    },
     /// Say whether this slot's device can be used
     CheckDevice,
     /// Say what gradients on this slot's device are reduced with, and whether it works here
@@ -69,6 +82,51 @@ struct PredictArguments {
     /// Print one JSON object per text, with class, probabilities, scores and token ids
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArguments {
+    /// Directory of the model, or its name on the Hugging Face hub
+    model: String,
+    /// A text to explain; can be given several times
+    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file")]
+    texts: Vec<String>,
+    /// The second text of a pair: one for each --text, or none
+    #[arg(long = "pair", value_name = "TEXT")]
+    pairs: Vec<String>,
+    /// A file of texts to explain on the whole
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Column of the file with the text
+    #[arg(long, value_name = "COLUMN", default_value = "text")]
+    text_column: String,
+    /// Column of the file with the second text of a pair
+    #[arg(long, value_name = "COLUMN")]
+    pair_column: Option<String>,
+    /// Column of the file with the label
+    #[arg(long, value_name = "COLUMN")]
+    label_column: Option<String>,
+    /// Texts of the file whose words' importance is measured
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Mistakes of the file that are shown
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    mistakes: usize,
+    /// Class to explain, by name or number
+    #[arg(long, value_name = "CLASS")]
+    class: Option<String>,
+    /// Points of integrals
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    steps: u32,
+    /// What stands for a word that is not there
+    #[arg(long, value_name = "BASELINE", value_enum, default_value = "pad")]
+    baseline: Baseline,
+    /// Write everything as JSON to this file; - is standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write one page with everything in it to this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -95,6 +153,18 @@ fn main() -> ExitCode {
             // Downloads take minutes, and say so.
             install("predict", "warn,muster_worker::model::hub=info", format);
             classify(arguments)
+        }
+        Command::Explain(arguments) => {
+            install(
+                "explain",
+                "warn,muster_worker::model::hub=info,muster_worker::explain=info",
+                format,
+            );
+            explain(arguments)
+        }
+        Command::ExportOnnx { model, file } => {
+            install("export", "warn,muster_worker::model::hub=info", format);
+            export_onnx(&model, &file)
         }
         Command::CheckDevice => {
             install("check", &filter, format);
@@ -164,9 +234,7 @@ fn check_collectives() -> anyhow::Result<()> {
 
 fn classify(arguments: PredictArguments) -> anyhow::Result<()> {
     let PredictArguments { model, texts, file, json } = arguments;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let num_threads = runner::threads_of_slot()?.map_or(Ok(cores), usize::try_from)?;
-    let device = runner::device_of_slot()?;
+    let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
     let predictor = Predictor::open(&predict::directory_of(&model)?, num_threads, device)?;
     let texts: Box<dyn Iterator<Item = anyhow::Result<Text>>> = match file {
         Some(file) => Box::new(predict::texts_of_file(&file)?),
@@ -176,4 +244,48 @@ fn classify(arguments: PredictArguments) -> anyhow::Result<()> {
     let mut output = BufWriter::new(std::io::stdout().lock());
     predictor.predict(texts, |prediction| predict::write_line(&mut output, &prediction, json))?;
     predict::unless_unread(output.flush()).map(|_| ())
+}
+
+/// Those of the slot, else all of the machine.
+fn num_threads() -> anyhow::Result<usize> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(runner::threads_of_slot()?.map_or(Ok(cores), usize::try_from)?)
+}
+
+fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
+    let ExplainArguments { texts, pairs, limit, mistakes, .. } = arguments;
+    if !pairs.is_empty() && pairs.len() != texts.len() {
+        let (texts, pairs) = (texts.len(), pairs.len());
+        anyhow::bail!(
+            "{texts} times --text and {pairs} times --pair: give one for each text, or none"
+        );
+    }
+    let pairs = pairs.into_iter().map(Some).chain(std::iter::repeat(None));
+    let texts = texts.into_iter().zip(pairs).map(|(text, text_pair)| Text { text, text_pair });
+    let columns = TableColumns {
+        text: arguments.text_column,
+        pair: arguments.pair_column,
+        label: arguments.label_column,
+    };
+    let options = SplitOptions { columns, attributed_max: limit, mistakes_max: mistakes };
+    let request = Request {
+        model: arguments.model,
+        texts: texts.collect(),
+        file: arguments.file.map(|file| (file, options)),
+        class: arguments.class,
+        settings: SettingsRecord { steps: arguments.steps, baseline: arguments.baseline },
+        outputs: Outputs { json: arguments.json, html: arguments.html },
+    };
+    let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    muster_worker::explain::run(&request, num_threads, device, Style::of_stdout(), &mut output)
+}
+
+fn export_onnx(model: &str, file: &Path) -> anyhow::Result<()> {
+    let directory = predict::directory_of(model)?;
+    let classifier = Classifier::from_directory(&directory, tch::Device::Cpu)
+        .with_context(|| format!("no model in {}", directory.display()))?;
+    onnx::write(&classifier, file)?;
+    println!("{}", file.display());
+    Ok(())
 }

@@ -166,6 +166,16 @@ impl Predictor {
         Ok(Self { model, tokenizer, num_threads })
     }
 
+    /// The model.
+    pub(crate) fn model(&self) -> &Classifier {
+        &self.model
+    }
+
+    /// Its tokenizer.
+    pub(crate) fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
     /// Classifies all `texts` and hands the results to `sink`, in the order of the texts, until it
     /// wants no more. Texts longer than the model can take keep their head, of pairs the longer text is cut.
     pub fn predict(
@@ -219,7 +229,8 @@ impl Predictor {
             .collect()
     }
 
-    fn check_vocabulary(&self, sequences: &[Sequence]) -> anyhow::Result<()> {
+    /// Refuses tokens that the model does not know.
+    pub(crate) fn check_vocabulary(&self, sequences: &[Sequence]) -> anyhow::Result<()> {
         let tokens = sequences.iter().flat_map(|sequence| &sequence.ids);
         let largest = tokens.max().copied().unwrap_or(0);
         let vocab_size = self.model.config().vocab_size;

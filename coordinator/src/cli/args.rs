@@ -31,6 +31,8 @@ pub(super) enum Command {
     Import(ImportArguments),
     /// Classify texts with a model that a run has written
     Predict(PredictArguments),
+    /// Say why a model classifies texts as it does: words, layers, attention
+    Explain(ExplainArguments),
     /// Serve experiments until stopped, with local workers and those that dial in
     Serve(ServeArguments),
     /// Hand a manifest to a serving coordinator
@@ -45,7 +47,7 @@ pub(super) enum Command {
     Logs(LogsArguments),
     /// Show what a trial has measured, now or while it goes on
     Curves(CurvesArguments),
-    /// Write an experiment for MLflow or TensorBoard
+    /// Write an experiment for MLflow or TensorBoard, or a model for ONNX Runtime
     Export(ExportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
@@ -296,6 +298,55 @@ pub(super) struct PredictArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ExplainArguments {
+    /// Directory of a fine-tuned model, or its name on the Hugging Face hub
+    #[arg(value_name = "MODEL")]
+    pub(super) model: PathBuf,
+    /// A text to explain; can be given several times
+    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file")]
+    pub(super) texts: Vec<String>,
+    /// The second text of a pair: one for each --text, or none
+    #[arg(long = "pair", value_name = "TEXT", requires = "texts")]
+    pub(super) pairs: Vec<String>,
+    /// A file of texts to explain on the whole: .csv, .tsv, .jsonl or .parquet
+    #[arg(long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Column of the file with the text
+    #[arg(long, value_name = "COLUMN", default_value = "text")]
+    pub(super) text_column: String,
+    /// Column of the file with the second text of a pair
+    #[arg(long, value_name = "COLUMN", requires = "file")]
+    pub(super) pair_column: Option<String>,
+    /// Column of the file with the label, for accuracy, probes of layers and mistakes
+    #[arg(long, value_name = "COLUMN", requires = "file")]
+    pub(super) label_column: Option<String>,
+    /// Texts of the file whose words' importance is measured, evenly spread; it takes about a second for each
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "file")]
+    pub(super) limit: usize,
+    /// Mistakes of the file that are shown, the most confident first
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "file")]
+    pub(super) mistakes: usize,
+    /// Class to explain, by name or number; without it, the predicted one
+    #[arg(long, value_name = "CLASS")]
+    pub(super) class: Option<String>,
+    /// Points of integrals; more make the completeness error smaller
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) steps: u32,
+    /// What stands for a word that is not there: pad, mask (their embeddings) or zero
+    #[arg(long, value_name = "BASELINE", default_value = "pad", value_parser = ["pad", "mask", "zero"])]
+    pub(super) baseline: String,
+    /// Write everything as JSON to this file; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Write one page with everything in it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// The worker program
+    #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
+    pub(super) worker_binary: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ServeArguments {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS")]
@@ -447,15 +498,21 @@ pub(super) struct LogsArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
-    /// The experiment, for example demo-1
-    #[arg(value_name = "EXPERIMENT")]
+    /// The experiment, for example demo-1; with --onnx the directory of a fine-tuned model, or its name on a hub
+    #[arg(value_name = "EXPERIMENT|MODEL")]
     pub(super) experiment: String,
+    /// Write a fine-tuned model to this file, for ONNX Runtime and others
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mlflow", "tensorboard"])]
+    pub(super) onnx: Option<PathBuf>,
     /// Write its trials as runs into this directory, a file store of MLflow (mlruns)
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) mlflow: Option<PathBuf>,
     /// Write an event file of TensorBoard for each trial into this directory
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) tensorboard: Option<PathBuf>,
+    /// The worker program, for --onnx
+    #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
+    pub(super) worker_binary: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

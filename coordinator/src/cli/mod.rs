@@ -7,9 +7,11 @@ mod client;
 mod curves;
 mod doctor;
 mod exit;
+mod explain;
 mod export;
 mod import;
 mod number;
+mod one_shot;
 mod plan;
 mod predict;
 mod progress;
@@ -56,6 +58,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Schema => import::print_schema(),
         Command::Import(arguments) => import::import_file(&arguments),
         Command::Predict(arguments) => predict::predict(arguments).await,
+        Command::Explain(arguments) => explain::explain(arguments).await,
         Command::Submit(arguments) => client::submit(arguments).await,
         Command::Ls(arguments) => client::ls(arguments).await,
         Command::Watch(arguments) => client::watch(arguments).await,

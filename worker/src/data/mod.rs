@@ -25,6 +25,7 @@ mod source;
 mod spill;
 mod split;
 mod stream;
+mod table;
 mod tokenize;
 
 pub use dataset::{Dataset, Split};
@@ -33,7 +34,8 @@ pub use load::{Data, load, load_at, open};
 pub use order::BatchOrder;
 pub(crate) use sentence::FOLLOWS;
 pub use stream::{Stream, StreamedSplit};
-pub use tokenize::{Input, Sequence, SpecialTokens, TextTokenizer};
+pub use table::{LabeledText, TableColumns, class_of, read_table};
+pub use tokenize::{Input, Piece, Sequence, SpecialTokens, TextTokenizer};
 
 #[cfg(test)]
 mod tests;

@@ -41,11 +41,12 @@ pub use tensors::{named_tensors, read_tensors};
 
 pub(crate) use batch::extent;
 pub(crate) use config::CONFIG_FILE;
-pub(crate) use family::is_layer_norm;
+pub(crate) use family::{Activation, TokenTypes, is_layer_norm};
+pub(crate) use layer::{LayerNorm, Linear};
 pub(crate) use lazy_table::LazyTable;
 pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
 pub use packing::{Frame, rounded};
-pub(crate) use parameters::duplicate;
+pub(crate) use parameters::{Scope, duplicate};
 pub(crate) use tensors::{serialize_tensors, texts_of};
 
 use crate::data::DataError;

@@ -1,4 +1,4 @@
-//! `muster export`: an experiment in the files of other tools.
+//! `muster export`: an experiment, or a model, in the files of other tools.
 
 mod mlflow;
 
@@ -13,13 +13,22 @@ use muster_common::storage::{Layout, Store};
 use super::args::ExportArguments;
 use super::client::fetch;
 use super::exit::Exit;
+use super::one_shot::one_shot;
 use crate::view::{ExperimentView, TrialView};
 
 pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
-    let ExportArguments { experiment, mlflow, tensorboard, client } = arguments;
+    let ExportArguments { experiment, onnx, mlflow, tensorboard, worker_binary, client } =
+        arguments;
+    if let Some(file) = onnx {
+        // The worker has the tensors.
+        let words = ["export-onnx".into(), "--".into(), experiment.into(), file.into()];
+        return one_shot(worker_binary.as_deref(), words).await;
+    }
     let id: ExperimentId = experiment.parse()?;
     if mlflow.is_none() && tensorboard.is_none() {
-        bail!("say what to write: --mlflow DIRECTORY, --tensorboard DIRECTORY, or both");
+        bail!(
+            "say what to write: --mlflow DIRECTORY, --tensorboard DIRECTORY or both, or --onnx FILE of a model"
+        );
     }
     let (view, text) = fetch(&client, &id).await?;
     let manifest = Manifest::parse(&text).context("the manifest of the experiment")?;

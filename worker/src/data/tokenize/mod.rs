@@ -2,6 +2,7 @@
 
 mod files;
 mod frame;
+mod pieces;
 
 use std::path::Path;
 
@@ -13,6 +14,8 @@ use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStr
 use super::DataError;
 use super::parallel::each;
 use frame::Frame;
+
+pub use pieces::Piece;
 
 /// Turns texts into token ids, special tokens included.
 #[derive(Debug)]

@@ -264,3 +264,37 @@ proptest! {
         let _opened = TextTokenizer::open(files.path(), 8);
     }
 }
+
+#[test]
+fn every_token_of_a_text_has_its_place() {
+    let tokenizer = from_words(9);
+    let inputs = [
+        Input { text: "Good  films! naïve", pair: None },
+        Input { text: "good films good films good", pair: None },
+        Input { text: "Naïve films!", pair: Some("a film") },
+        Input { text: "", pair: None },
+    ];
+    for input in inputs {
+        let sequence = tokenizer.encode_inputs(&[input], 1).unwrap().remove(0);
+        let pieces = tokenizer.pieces(input).unwrap();
+        assert_eq!(pieces.len(), sequence.ids.len(), "{input:?}");
+        for (id, piece) in sequence.ids.iter().zip(pieces) {
+            let token = tokenizer.backend().id_to_token(*id).unwrap();
+            let Some(piece) = piece else {
+                assert!(["[CLS]", "[SEP]"].contains(&token.as_str()), "{token}");
+                continue;
+            };
+            let text = if piece.in_pair { input.pair.unwrap() } else { input.text };
+            let found = text[piece.start..piece.end].to_lowercase().replace('ï', "i");
+            assert!(token == "[UNK]" || found == token.trim_start_matches("##"), "{found} {token}");
+        }
+    }
+    // Pieces of one word know each other.
+    let words: Vec<Option<u32>> = tokenizer
+        .pieces(inputs[0])
+        .unwrap()
+        .iter()
+        .map(|piece| piece.and_then(|p| p.word))
+        .collect();
+    assert_eq!(words, [None, Some(0), Some(1), Some(1), Some(2), Some(3), Some(3), None]);
+}

@@ -1,0 +1,34 @@
+//! Commands that a worker carries out once: tensors live in its program.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::Context;
+use muster_common::compute;
+use tokio::process::Command;
+
+use super::exit::Exit;
+use crate::launcher::find_worker;
+
+/// Runs the worker program with these arguments and hands on how it ended; its output is this one's. It reads nothing
+/// from standard input.
+pub(super) async fn one_shot(
+    worker_binary: Option<&Path>,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> anyhow::Result<Exit> {
+    let worker = find_worker(worker_binary)?;
+    let status = Command::new(&worker)
+        .args(arguments)
+        .envs(compute::environment())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .with_context(|| format!("{} does not start", worker.display()))?;
+    Ok(match status.code() {
+        Some(0) => Exit::Done,
+        Some(2) => Exit::Usage,
+        _ => Exit::Failed,
+    })
+}
