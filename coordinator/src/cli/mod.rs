@@ -8,6 +8,8 @@ mod doctor;
 mod exit;
 mod export;
 mod import;
+mod listing;
+mod manual;
 mod number;
 mod plan;
 mod predict;
@@ -19,6 +21,7 @@ mod summary;
 mod table;
 mod token;
 mod validate;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,7 @@ use exit::Exit;
 
 /// Parses the arguments, does what they say, and maps the outcome to an exit code.
 pub fn main() -> ExitCode {
+    manual::complete();
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -41,6 +45,9 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {}", chain(&error));
+            for hint in exit::hints(&error) {
+                eprintln!("hint: {hint}");
+            }
             exit::of_error(&error).into()
         }
     }
@@ -56,8 +63,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Import(arguments) => import::import_file(&arguments),
         Command::Predict(arguments) => predict::predict(arguments).await,
         Command::Submit(arguments) => client::submit(arguments).await,
-        Command::Ls(arguments) => client::ls(arguments).await,
-        Command::Watch(arguments) => client::watch(arguments).await,
+        Command::Ls(arguments) => listing::ls(arguments).await,
+        Command::Watch(arguments) => watch::watch(arguments).await,
+        Command::Slots(arguments) => listing::slots(arguments).await,
+        Command::Importance(arguments) => listing::importance(arguments).await,
         Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Curves(arguments) => curves::curves(arguments).await,
@@ -70,6 +79,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Doctor(arguments) => doctor::doctor(arguments).await,
         Command::Token(command) => token::token(command),
         Command::Checkpoints(command) => checkpoints::checkpoints(command).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::man(directory.as_deref()),
     }
 }
 

@@ -4,6 +4,7 @@
 mod control;
 mod curves;
 mod gate;
+mod insight;
 mod operate;
 mod port;
 mod view;
@@ -27,6 +28,7 @@ use crate::driver::Driver;
 use crate::live::Live;
 use crate::logs::Logs;
 
+pub use insight::{importance_from_wire, slot_from_wire};
 pub use view::{experiment_from_wire, experiment_to_wire};
 
 /// What the services need.
