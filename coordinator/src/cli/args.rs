@@ -350,7 +350,7 @@ pub(super) struct ServeArguments {
     pub(super) settings: SettingsFlags,
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 pub(super) struct ClientArguments {
     /// URL of the coordinator; without it, that of the access file, else this machine's port 7700
     #[arg(long, value_name = "URL", env = "MUSTER_COORDINATOR")]

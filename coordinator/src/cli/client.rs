@@ -55,7 +55,7 @@ pub(super) async fn connect_to(arguments: &ClientArguments) -> anyhow::Result<Co
         DialError::Silent { url, source } => anyhow!(Hinted {
             message: format!("no coordinator answers at {url}"),
             hint: "start one with `muster serve`, or name one with --coordinator".to_owned(),
-            source: source.into(),
+            source,
         }),
         other => anyhow!(other),
     })?;
@@ -197,12 +197,9 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
         Ok(trial) => (trial.experiment.to_string(), Some(trial.to_string())),
         Err(_) => (arguments.subject.parse::<ExperimentId>()?.to_string(), None),
     };
-    let mut client = connect(&arguments.client).await.map_err(|error| Hinted {
-        message: format!("the logs of {} cannot be asked for", arguments.subject),
-        hint: "they are in the object store too: `muster logs --store URL` reads them there"
-            .to_owned(),
-        source: error.into(),
-    })?;
+    let connected = connect(&arguments.client).await;
+    let mut client = connected
+        .context("logs are in the object store too: `muster logs --store URL` reads them there")?;
     let request =
         v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow, tail: false };
     let mut stream = client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();

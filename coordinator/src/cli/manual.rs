@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -109,7 +109,14 @@ fn candidates(typed: &OsStr, known: &[(String, String)]) -> Vec<CompletionCandid
 /// read of failures while completing a line.
 fn known(with_trials: bool) -> Vec<(String, String)> {
     let ask = async {
-        let mut client = connect(&ClientArguments::default()).await.ok()?;
+        // What clap takes from the environment when it is no completion.
+        let variable = |name: &str| std::env::var(name).ok();
+        let arguments = ClientArguments {
+            coordinator: variable("MUSTER_COORDINATOR"),
+            access: variable("MUSTER_ACCESS").map(PathBuf::from),
+            fingerprint: variable("MUSTER_FINGERPRINT"),
+        };
+        let mut client = connect(&arguments).await.ok()?;
         let response = client.list_experiments(v1::ListExperimentsRequest {}).await.ok()?;
         Some(response.into_inner().experiments)
     };

@@ -1,6 +1,6 @@
 //! What slots do and which hyperparameters matter, to the wire and back.
 
-use muster_common::id::ExperimentId;
+use muster_common::id::{ExperimentId, TrialId};
 use muster_common::time::Timestamp;
 use muster_proto::convert::ConvertError;
 use muster_proto::v1;
@@ -89,8 +89,8 @@ pub fn slot_from_wire(wire: v1::Slot) -> Result<SlotView, ConvertError> {
         v1::SlotState::Unspecified => return Err(missing("slot.state")),
     };
     let work = |work: v1::SlotWork| {
-        let trial = Some(work.trial_id).filter(|id| !id.is_empty()).map(|id| id.parse());
-        let experiment = work.experiment_id.parse();
+        let trial = Some(work.trial_id).filter(|id| !id.is_empty()).map(|id| id.parse::<TrialId>());
+        let experiment = work.experiment_id.parse::<ExperimentId>();
         Ok::<_, ConvertError>(WorkView {
             experiment: experiment.map_err(|error| illegal("slot.experiment_id", &error))?,
             trial: trial.transpose().map_err(|error| illegal("slot.trial_id", &error))?,

@@ -37,13 +37,12 @@ impl Observed {
     pub fn of(experiment: &Experiment) -> Self {
         let metric = experiment.goal().objective.metric;
         let results = |rung: usize| {
-            let finite = experiment.trials.values().filter_map(move |trial| {
+            experiment.trials.values().filter_map(move |trial| {
                 let result = trial.result_at(rung)?;
                 let value = result.evaluation.value(metric);
                 let assignment = trial.assignment_of(&result.checkpoint);
                 value.is_finite().then_some((assignment, value))
-            });
-            finite
+            })
         };
         let rung = (0..experiment.ladder.len()).max_by_key(|rung| results(*rung).count());
         let taken = rung.into_iter().flat_map(results);

@@ -37,10 +37,9 @@ impl Source {
         let mut tasks = JoinSet::new();
         let asking = Asking { client: client.clone(), news: sender };
         tasks.spawn(asking.clone().look_around());
-        tasks.spawn(asking.clone().follow_experiment(wishes.clone()));
-        tasks.spawn(asking.clone().follow_log(wishes.clone()));
-        for place in 0..NUM_CURVES {
-            tasks.spawn(asking.clone().follow_curves(wishes.clone(), place));
+        let curves = (0..NUM_CURVES).map(Topic::Curves);
+        for topic in [Topic::Experiment, Topic::Log].into_iter().chain(curves) {
+            tasks.spawn(asking.clone().follow(topic, wishes.clone()));
         }
         Self { news, wish, _tasks: tasks }
     }
@@ -62,6 +61,33 @@ impl Source {
             *known = wish;
             is_new
         });
+    }
+}
+
+/// What is followed apart from the rest.
+#[derive(Debug, Clone, Copy)]
+enum Topic {
+    Experiment,
+    Log,
+    /// Of the trial at this place of the wish.
+    Curves(usize),
+}
+
+/// What is followed at the moment.
+#[derive(Debug, PartialEq)]
+enum Subject {
+    Experiment(ExperimentId),
+    Log(ExperimentId),
+    Curves(TrialId),
+}
+
+impl Topic {
+    fn of(self, wish: &Wish) -> Option<Subject> {
+        match self {
+            Self::Experiment => wish.experiment.clone().map(Subject::Experiment),
+            Self::Log => wish.experiment.clone().map(Subject::Log),
+            Self::Curves(place) => wish.trials.get(place).cloned().map(Subject::Curves),
+        }
     }
 }
 
@@ -143,110 +169,90 @@ impl Asking {
         Ok(found)
     }
 
-    async fn follow_experiment(self, wishes: watch::Receiver<Wish>) {
-        follow(
-            wishes,
-            |wish| wish.experiment.clone(),
-            async |id: ExperimentId| {
-                let request =
-                    v1::WatchExperimentRequest { experiment_id: id.to_string(), once: false };
-                let mut stream = self.client.clone().watch_experiment(request).await?.into_inner();
-                while let Some(response) = stream.message().await? {
-                    let view = response.experiment.map(experiment_from_wire);
-                    if let Some(Ok(view)) = view {
-                        self.tell(News::Experiment(Box::new(view))).await?;
+    /// Follows what is wished for of a topic, until something else is.
+    async fn follow(self, topic: Topic, mut wishes: watch::Receiver<Wish>) {
+        loop {
+            let wanted = topic.of(&wishes.borrow_and_update());
+            let another = async {
+                loop {
+                    if wishes.changed().await.is_err() {
+                        return false;
+                    }
+                    if topic.of(&wishes.borrow_and_update()) != wanted {
+                        return true;
                     }
                 }
-                Ok(())
-            },
-        )
-        .await;
+            };
+            let goes_on = tokio::select! {
+                () = self.keep_asking(wanted.as_ref()) => false,
+                goes_on = another => goes_on,
+            };
+            if !goes_on {
+                return;
+            }
+        }
     }
 
-    async fn follow_log(self, wishes: watch::Receiver<Wish>) {
-        follow(
-            wishes,
-            |wish| wish.experiment.clone(),
-            async |id: ExperimentId| {
-                let request = v1::ReadLogsRequest {
-                    experiment_id: id.to_string(),
-                    trial_id: None,
-                    follow: true,
-                    tail: true,
-                };
-                let mut stream = self.client.clone().read_logs(request).await?.into_inner();
-                self.tell(News::LogBegins(id.clone())).await?;
-                while let Some(response) = stream.message().await? {
-                    self.tell(News::Lines(id.clone(), response.lines)).await?;
-                }
-                Ok(())
-            },
-        )
-        .await;
+    /// Asks again when an answer breaks off; ends when the screen is gone.
+    async fn keep_asking(&self, wanted: Option<&Subject>) {
+        let Some(wanted) = wanted else { return std::future::pending().await };
+        loop {
+            match self.ask(wanted).await {
+                // It has ended: nothing about it will change.
+                Ok(()) => return std::future::pending().await,
+                Err(End::Gone) => return,
+                Err(End::Lost) => tokio::time::sleep(AGAIN_AFTER).await,
+            }
+        }
     }
 
-    async fn follow_curves(self, wishes: watch::Receiver<Wish>, place: usize) {
-        follow(
-            wishes,
-            |wish| wish.trials.get(place).cloned(),
-            async |id: TrialId| {
-                let request = v1::ReadCurvesRequest {
-                    trial_id: id.to_string(),
-                    names: Vec::new(),
-                    follow: true,
-                };
-                let mut stream = self.client.clone().read_curves(request).await?.into_inner();
-                while let Some(response) = stream.message().await? {
-                    let series = response.curves.into_iter().map(series).collect();
-                    self.tell(News::Curves(id.clone(), series)).await?;
-                }
-                Ok(())
-            },
-        )
-        .await;
+    async fn ask(&self, subject: &Subject) -> Result<(), End> {
+        match subject {
+            Subject::Experiment(id) => self.ask_for_experiment(id).await,
+            Subject::Log(id) => self.ask_for_log(id).await,
+            Subject::Curves(id) => self.ask_for_curves(id).await,
+        }
+    }
+
+    async fn ask_for_experiment(&self, id: &ExperimentId) -> Result<(), End> {
+        let request = v1::WatchExperimentRequest { experiment_id: id.to_string(), once: false };
+        let mut stream = self.client.clone().watch_experiment(request).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            if let Some(Ok(view)) = response.experiment.map(experiment_from_wire) {
+                self.tell(News::Experiment(Box::new(view))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_for_log(&self, id: &ExperimentId) -> Result<(), End> {
+        let request = v1::ReadLogsRequest {
+            experiment_id: id.to_string(),
+            trial_id: None,
+            follow: true,
+            tail: true,
+        };
+        let mut stream = self.client.clone().read_logs(request).await?.into_inner();
+        self.tell(News::LogBegins(id.clone())).await?;
+        while let Some(response) = stream.message().await? {
+            self.tell(News::Lines(id.clone(), response.lines)).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_for_curves(&self, id: &TrialId) -> Result<(), End> {
+        let request =
+            v1::ReadCurvesRequest { trial_id: id.to_string(), names: Vec::new(), follow: true };
+        let mut stream = self.client.clone().read_curves(request).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            let series = response.curves.into_iter().map(series).collect();
+            self.tell(News::Curves(id.clone(), series)).await?;
+        }
+        Ok(())
     }
 }
 
 fn series(curve: v1::Curve) -> Series {
     let points = curve.steps.iter().map(|step| *step as f64).zip(curve.means).collect();
     Series { metric: curve.name, points }
-}
-
-/// Follows what is wished for, until something else is.
-async fn follow<K: Clone + PartialEq>(
-    mut wishes: watch::Receiver<Wish>,
-    key: impl Fn(&Wish) -> Option<K>,
-    ask: impl AsyncFn(K) -> Result<(), End>,
-) {
-    loop {
-        let wanted = key(&wishes.borrow_and_update());
-        let asked = async {
-            let Some(wanted) = wanted.clone() else { return std::future::pending().await };
-            loop {
-                match ask(wanted.clone()).await {
-                    // It has ended: nothing about it will change.
-                    Ok(()) => return std::future::pending().await,
-                    Err(End::Gone) => return,
-                    Err(End::Lost) => tokio::time::sleep(AGAIN_AFTER).await,
-                }
-            }
-        };
-        let another = async {
-            loop {
-                if wishes.changed().await.is_err() {
-                    return false;
-                }
-                if key(&wishes.borrow_and_update()) != wanted {
-                    return true;
-                }
-            }
-        };
-        let goes_on = tokio::select! {
-            () = asked => false,
-            goes_on = another => goes_on,
-        };
-        if !goes_on {
-            return;
-        }
-    }
 }

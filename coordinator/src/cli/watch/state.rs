@@ -175,7 +175,8 @@ impl State {
     fn add_lines(&mut self, lines: Vec<String>) {
         if self.scrolled_back > 0 {
             // Who reads further up keeps what is read in place.
-            let fresh = lines.iter().filter(|line| self.shows_line(line)).count();
+            let beginning = self.beginning();
+            let fresh = lines.iter().filter(|line| self.shows_line(line, &beginning)).count();
             self.scrolled_back += fresh;
         }
         self.log.extend(lines);
@@ -230,15 +231,19 @@ impl State {
 
     /// Log lines that are shown, oldest first.
     pub(super) fn lines(&self) -> Vec<&str> {
-        self.log.iter().map(String::as_str).filter(|line| self.shows_line(line)).collect()
+        let beginning = self.beginning();
+        let lines = self.log.iter().map(String::as_str);
+        lines.filter(|line| self.shows_line(line, &beginning)).collect()
     }
 
-    fn shows_line(&self, line: &str) -> bool {
-        let is_of_trial = || {
-            let number = self.trial().map(|trial| format!("t{} ", trial.id.number));
-            number.is_none_or(|number| line.starts_with(&number))
-        };
-        self.filter.lets(Pane::Log, line) && (!self.only_trial || is_of_trial())
+    /// What the lines of the chosen trial begin with, where only these are shown.
+    fn beginning(&self) -> String {
+        let trial = self.trial().filter(|_| self.only_trial);
+        trial.map_or_else(String::new, |trial| format!("t{} ", trial.id.number))
+    }
+
+    fn shows_line(&self, line: &str, beginning: &str) -> bool {
+        line.starts_with(beginning) && self.filter.lets(Pane::Log, line)
     }
 
     /// Names of what was measured by the trials that are drawn.
@@ -268,7 +273,7 @@ impl State {
         let metric = self.metric();
         let series = self.curves.get(trial).into_iter().flatten();
         let mut found = series.filter(|series| series.metric == metric);
-        found.next().map_or(&[], |series| series.points.as_slice())
+        found.next().map(|series| series.points.as_slice()).unwrap_or_default()
     }
 
     /// Draws the next metric.

@@ -119,7 +119,7 @@ fn differ(results: &[Outcome]) -> bool {
 /// A tree on as many results as there are, drawn with replacement.
 fn grown(results: &[Outcome], num_sides: usize, seed: Seed) -> Vec<Leaf> {
     let mut draws = seed.draws();
-    let column = |side: usize, draws: &mut Draws| {
+    let column = |side: usize, draws: &mut Draws| -> Vec<f64> {
         let place = |outcome: &Outcome| outcome.places.get(side).copied().flatten();
         results.iter().map(|outcome| place(outcome).unwrap_or_else(|| draws.unit())).collect()
     };

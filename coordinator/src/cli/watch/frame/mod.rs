@@ -130,7 +130,7 @@ fn header<'a>(state: &State, palette: Palette) -> Line<'a> {
     let work = state.slots.iter().filter_map(|slot| slot.work.as_ref());
     let first = || work.clone().filter(|work| work.rank == 0);
     let examples: f64 = first().map(|work| work.examples_per_second).sum();
-    let tokens: f64 = first().map(|work| work.tokens_per_second * f64::from(work.num_ranks)).sum();
+    let tokens: f64 = first().map(|work| work.tokens_per_second).sum();
     if examples > 0.0 {
         parts.push(Span::styled(format!("   {} examples/s", thousands(examples)), palette.title()));
     }
