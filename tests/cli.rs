@@ -71,6 +71,11 @@ budget: {epochs: 4}
     for part in expected {
         assert!(run.stdout().contains(part), "{part} in:\n{}", run.stdout());
     }
+    let arguments = [&arguments[..], &["--json"]].concat();
+    let run = Muster::start(directory.path(), "json", &arguments).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&run.succeed().unwrap().0).unwrap();
+    assert_eq!((&found["steps"], &found["wall_seconds"]), (&560.into(), &28.0.into()), "{found}");
+    assert_eq!(found["rungs"][2]["num_trials"], 5, "{found}");
 }
 
 #[test]

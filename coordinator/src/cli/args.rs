@@ -277,6 +277,9 @@ pub(super) struct PlanArguments {
     /// Speed of training on one slot
     #[arg(long, value_name = "X")]
     pub(super) examples_per_second: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
