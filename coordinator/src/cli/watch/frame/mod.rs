@@ -112,16 +112,16 @@ fn block<'a>(state: &State, shown: Pane, title: &str, palette: Palette) -> Block
 
 /// One line: where, what slots do, how fast, and what is wrong.
 fn header<'a>(state: &State, palette: Palette) -> Line<'a> {
-    let mut parts = vec![
-        Span::styled(" muster  ", palette.focus()),
-        Span::styled(format!("{}  ", state.address), palette.faint()),
-    ];
+    let mut parts = vec![Span::styled(" muster  ", palette.focus())];
+    // Where there is no room the address is what is cut.
+    let address = Span::styled(format!("   {}", state.address), palette.faint());
     if let Some(trouble) = &state.trouble {
-        parts.push(Span::styled(format!(" {trouble}"), palette.trouble()));
+        parts.push(Span::styled(trouble.clone(), palette.trouble()));
         return Line::from(parts);
     }
     if !state.has_heard {
-        parts.push(Span::raw(" asking the coordinator"));
+        parts.push(Span::raw("asking the coordinator"));
+        parts.push(address);
         return Line::from(parts);
     }
     let busy = state.slots.iter().filter(|slot| slot.state == SlotStateName::Busy).count();
@@ -137,6 +137,7 @@ fn header<'a>(state: &State, palette: Palette) -> Line<'a> {
     if tokens > 0.0 {
         parts.push(Span::styled(format!("   {} tokens/s", thousands(tokens)), palette.title()));
     }
+    parts.push(address);
     Line::from(parts)
 }
 

@@ -103,17 +103,17 @@ fn columns(view: &ExperimentView, rows: &[(usize, &TrialView)]) -> Vec<Column> {
         target if target > trial.step => format!("{}/{target}", trial.step),
         _ => trial.step.to_string(),
     }));
-    if rows.iter().any(|(_, trial)| trial.target_step > trial.step) {
-        columns.push(column("", false, &|_, trial| {
-            let done = trial.step as f64 / trial.target_step.max(1) as f64;
-            if trial.target_step > trial.step { bar(done) } else { String::new() }
-        }));
-    }
     let names = view.trials.iter().flat_map(|trial| trial.assignment.keys());
     let names: std::collections::BTreeSet<&String> = names.collect();
     for name in names {
         columns.push(column(name, true, &|_, trial| {
             trial.assignment.get(name).map_or_else(|| "-".to_owned(), ToString::to_string)
+        }));
+    }
+    if rows.iter().any(|(_, trial)| trial.target_step > trial.step) {
+        columns.push(column("", false, &|_, trial| {
+            let done = trial.step as f64 / trial.target_step.max(1) as f64;
+            if trial.target_step > trial.step { bar(done) } else { String::new() }
         }));
     }
     columns.push(column("loss", true, &|_, trial| {
