@@ -16,17 +16,25 @@ use crate::view::{ExperimentView, SlotStateName, SlotView};
 pub(super) fn experiments(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
     let views = state.experiments();
     let block = block(state, Pane::Experiments, Pane::Experiments.title(), palette);
+    // Names matter more than how long it took, and that more than how far it is.
+    let longest = views.iter().map(|view| view.id.as_str().len()).max().unwrap_or(0);
+    let room = usize::from(area.width.saturating_sub(2)).saturating_sub(longest + 11);
+    let (has_time, has_trials) = (room >= 9, room >= 19);
     let row = |view: &&ExperimentView| {
         let ended = view.trials.iter().filter(|trial| trial.state.is_ended()).count();
-        Row::new(vec![
+        let mut cells = vec![
             Text::from(view.id.to_string()),
             Text::from(Span::styled(state_name(view), palette.experiment(view.state))),
-            Text::from(format!("{ended}/{}", view.max_trials)).right_aligned(),
-            Text::from(clock(view.elapsed_seconds())).right_aligned(),
-        ])
+        ];
+        let trials = Text::from(format!("{ended}/{}", view.max_trials)).right_aligned();
+        let time = Text::from(clock(view.elapsed_seconds())).right_aligned();
+        cells.extend(has_trials.then_some(trials));
+        cells.extend(has_time.then_some(time));
+        Row::new(cells)
     };
-    let widths =
-        [Constraint::Fill(1), Constraint::Length(10), Constraint::Length(9), Constraint::Length(8)];
+    let mut widths = vec![Constraint::Fill(1), Constraint::Length(10)];
+    widths.extend(has_trials.then_some(Constraint::Length(9)));
+    widths.extend(has_time.then_some(Constraint::Length(8)));
     let table = Table::new(views.iter().map(row), widths)
         .row_highlight_style(palette.chosen())
         .block(block);
@@ -44,7 +52,7 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
         frame.render_widget(Paragraph::new(text).style(palette.faint()).block(block), area);
         return;
     }
-    let rows = state.slots.iter().map(|slot| slot_row(slot, palette));
+    let rows = state.slots.iter().map(|slot| slot_row(slot, state, palette));
     let longest = state.slots.iter().map(|slot| slot.worker.to_string().chars().count()).max();
     let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX).min(area.width / 3);
     let table = Table::new(rows, [Constraint::Length(longest), Constraint::Fill(1)])
@@ -55,27 +63,32 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
 }
 
-fn slot_row<'a>(slot: &SlotView, palette: Palette) -> Row<'a> {
+fn slot_row<'a>(slot: &SlotView, state: &State, palette: Palette) -> Row<'a> {
     let name = Text::from(slot.worker.to_string());
     let Some(work) = &slot.work else {
         return Row::new(vec![name, Text::from(Span::styled(slot.state.name(), palette.faint()))]);
     };
-    let about =
-        work.trial.as_ref().map_or_else(|| work.experiment.to_string(), ToString::to_string);
+    // Of the experiment that is looked at, the number says enough.
+    let is_chosen = state.experiment() == Some(&work.experiment);
+    let about = match &work.trial {
+        Some(trial) if is_chosen => format!("t{}", trial.number),
+        Some(trial) => trial.to_string(),
+        None => work.experiment.to_string(),
+    };
     let mut text = format!("{about} {}", work.text);
     if work.num_ranks > 1 {
         text += &format!(", rank {} of {}", work.rank, work.num_ranks);
     }
+    if work.target_step > 0 {
+        text += &format!("  {}/{}", work.step, work.target_step);
+    }
+    if work.examples_per_second > 0.0 {
+        text += &format!("  {:.0} examples/s", work.examples_per_second);
+    }
     let mut parts = vec![Span::raw(text)];
     if work.target_step > 0 {
         let done = work.step as f64 / work.target_step as f64;
-        let speed = match work.examples_per_second {
-            rate if rate > 0.0 => format!("  {rate:.0} examples/s"),
-            _ => String::new(),
-        };
-        let steps = format!("  {}/{}", work.step, work.target_step);
         parts.push(Span::styled(format!("  {}", bar(done)), palette.curve()));
-        parts.push(Span::raw(steps + &speed));
     }
     if slot.state == SlotStateName::Draining {
         parts.push(Span::styled("  draining", palette.notice()));
