@@ -23,7 +23,7 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
     if let Some(experiment) = arguments.experiment {
         let view = once(&mut client, experiment).await?;
         if arguments.json {
-            return print(&summary::summary(&view));
+            return Ok(print(&summary::summary(&view)));
         }
         if !view.reason.is_empty() {
             println!("{}", view.reason);
@@ -40,7 +40,7 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
         response.experiments.into_iter().map(experiment_from_wire).collect();
     let views = views?;
     if arguments.json {
-        return print(&views.iter().map(experiment).collect());
+        return Ok(print(&views.iter().map(experiment).collect()));
     }
     if views.is_empty() {
         eprintln!("no experiments yet; `muster submit MANIFEST` makes one");
@@ -57,9 +57,9 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn print(value: &Value) -> anyhow::Result<Exit> {
+fn print(value: &Value) -> Exit {
     println!("{value:#}");
-    Ok(Exit::Done)
+    Exit::Done
 }
 
 fn line(view: &ExperimentView) -> String {
@@ -120,7 +120,7 @@ pub(super) async fn slots(arguments: SlotsArguments) -> anyhow::Result<Exit> {
     let slots: Result<Vec<SlotView>, _> = wire.into_iter().map(slot_from_wire).collect();
     let slots = slots?;
     if arguments.json {
-        return print(&slots.iter().map(slot).collect());
+        return Ok(print(&slots.iter().map(slot).collect()));
     }
     if slots.is_empty() {
         eprintln!("no worker is here; `muster serve` starts some, and others dial in");
@@ -178,13 +178,13 @@ pub(super) async fn importance(arguments: ImportanceArguments) -> anyhow::Result
     let view = importance_from_wire(response.into_inner())?;
     if arguments.json {
         let share = |share: &Share| json!({"name": share.name, "share": share.share});
-        return print(&json!({
+        return Ok(print(&json!({
             "experiment": experiment_id,
             "metric": view.metric.name(),
             "rung": Some(&view.rung).filter(|rung| !rung.is_empty()),
             "num_results": view.num_results,
             "shares": view.shares.iter().map(share).collect::<Vec<_>>(),
-        }));
+        })));
     }
     if view.shares.is_empty() {
         eprintln!(

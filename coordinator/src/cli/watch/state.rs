@@ -82,14 +82,13 @@ pub(super) struct State {
     pub(super) address: String,
     /// Newest first.
     pub(super) experiments: Vec<ExperimentView>,
-    pub(super) slots: Vec<SlotView>,
+    /// Absent until something was heard.
+    slots: Option<Vec<SlotView>>,
     pub(super) curves: BTreeMap<TrialId, Vec<Series>>,
     /// Lines of the chosen experiment, oldest first.
     pub(super) log: VecDeque<String>,
     /// Why nothing new comes.
     pub(super) trouble: Option<String>,
-    /// Something was heard at least once.
-    pub(super) has_heard: bool,
     pub(super) pane: Pane,
     /// The pane has the whole screen.
     pub(super) is_zoomed: bool,
@@ -112,11 +111,10 @@ impl State {
         Self {
             address,
             experiments: Vec::new(),
-            slots: Vec::new(),
+            slots: None,
             curves: BTreeMap::new(),
             log: VecDeque::new(),
             trouble: None,
-            has_heard: false,
             pane,
             is_zoomed: false,
             shows_help: false,
@@ -136,7 +134,6 @@ impl State {
             News::Experiments(mut views) => {
                 views.reverse();
                 self.experiments = views;
-                self.has_heard = true;
                 if self.experiment.is_none() {
                     self.experiment = self.experiments.first().map(|view| view.id.clone());
                 }
@@ -149,7 +146,7 @@ impl State {
             }
             News::Slots(slots) => {
                 self.slot = self.slot.min(slots.len().saturating_sub(1));
-                self.slots = slots;
+                self.slots = Some(slots);
             }
             News::Curves(trial, series) => {
                 self.curves.insert(trial, series);
@@ -192,6 +189,16 @@ impl State {
         let mut trials: Vec<TrialId> = chosen.into_iter().collect();
         trials.extend(best.filter(|best| !trials.contains(best)));
         Wish { experiment: self.experiment.clone(), trials }
+    }
+
+    /// Something was heard at least once.
+    pub(super) fn has_heard(&self) -> bool {
+        self.slots.is_some()
+    }
+
+    /// Every slot.
+    pub(super) fn slots(&self) -> &[SlotView] {
+        self.slots.as_deref().unwrap_or_default()
     }
 
     /// The chosen experiment.
@@ -305,7 +312,7 @@ impl State {
                 }
             }
             Pane::Slots => {
-                let place = moved(Some(self.slot), by, self.slots.len());
+                let place = moved(Some(self.slot), by, self.slots().len());
                 self.slot = place.unwrap_or(0);
             }
             Pane::Log => {

@@ -44,16 +44,16 @@ pub(super) fn experiments(frame: &mut Frame, area: Rect, state: &State, palette:
 
 /// Every slot and what it does.
 pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
-    let busy = state.slots.iter().filter(|slot| slot.state == SlotStateName::Busy).count();
-    let title = format!("Slots {busy} of {} busy", state.slots.len());
+    let busy = state.slots().iter().filter(|slot| slot.state == SlotStateName::Busy).count();
+    let title = format!("Slots {busy} of {} busy", state.slots().len());
     let block = block(state, Pane::Slots, &title, palette);
-    if state.slots.is_empty() {
-        let text = if state.has_heard { " no worker is here" } else { "" };
+    if state.slots().is_empty() {
+        let text = if state.has_heard() { " no worker is here" } else { "" };
         frame.render_widget(Paragraph::new(text).style(palette.faint()).block(block), area);
         return;
     }
-    let rows = state.slots.iter().map(|slot| slot_row(slot, state, palette));
-    let longest = state.slots.iter().map(|slot| slot.worker.to_string().chars().count()).max();
+    let rows = state.slots().iter().map(|slot| slot_row(slot, state, palette));
+    let longest = state.slots().iter().map(|slot| slot.worker.to_string().chars().count()).max();
     let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX).min(area.width / 3);
     let table = Table::new(rows, [Constraint::Length(longest), Constraint::Fill(1)])
         .column_spacing(2)

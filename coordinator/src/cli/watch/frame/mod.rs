@@ -119,15 +119,15 @@ fn header<'a>(state: &State, palette: Palette) -> Line<'a> {
         parts.push(Span::styled(trouble.clone(), palette.trouble()));
         return Line::from(parts);
     }
-    if !state.has_heard {
+    if !state.has_heard() {
         parts.push(Span::raw("asking the coordinator"));
         parts.push(address);
         return Line::from(parts);
     }
-    let busy = state.slots.iter().filter(|slot| slot.state == SlotStateName::Busy).count();
-    parts.push(Span::raw(format!("{busy} of {} slots busy", state.slots.len())));
+    let busy = state.slots().iter().filter(|slot| slot.state == SlotStateName::Busy).count();
+    parts.push(Span::raw(format!("{busy} of {} slots busy", state.slots().len())));
     // A gang's ranks say the same of their run.
-    let work = state.slots.iter().filter_map(|slot| slot.work.as_ref());
+    let work = state.slots().iter().filter_map(|slot| slot.work.as_ref());
     let first = || work.clone().filter(|work| work.rank == 0);
     let examples: f64 = first().map(|work| work.examples_per_second).sum();
     let tokens: f64 = first().map(|work| work.tokens_per_second).sum();

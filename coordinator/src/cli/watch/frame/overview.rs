@@ -31,7 +31,7 @@ pub(super) fn short<'a>(state: &State, palette: Palette) -> Vec<Line<'a>> {
 }
 
 fn missing<'a>(state: &State, palette: Palette) -> Vec<Line<'a>> {
-    let text = match (state.experiment(), state.has_heard) {
+    let text = match (state.experiment(), state.has_heard()) {
         (Some(id), true) => format!(" there is no experiment {id} here"),
         (_, false) => " ...".to_owned(),
         (None, true) => " no experiments yet; `muster submit MANIFEST` makes one".to_owned(),
