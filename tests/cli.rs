@@ -71,6 +71,11 @@ budget: {epochs: 4}
     for part in expected {
         assert!(run.stdout().contains(part), "{part} in:\n{}", run.stdout());
     }
+    let arguments = [&arguments[..], &["--json"]].concat();
+    let run = Muster::start(directory.path(), "json", &arguments).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&run.succeed().unwrap().0).unwrap();
+    assert_eq!((&found["steps"], &found["wall_seconds"]), (&560.into(), &28.0.into()), "{found}");
+    assert_eq!(found["rungs"][2]["num_trials"], 5, "{found}");
 }
 
 #[test]
@@ -106,7 +111,50 @@ fn nothing_to_resume_and_nobody_to_ask_are_said() {
     assert!(stderr.contains("no experiment is unfinished"), "{stderr}");
     let (code, stderr) = fails(directory.path(), &["ls", "--coordinator", "http://127.0.0.1:9"]);
     assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("muster serve"), "{stderr}");
+    assert!(stderr.contains("\nhint: start one with `muster serve`"), "{stderr}");
+}
+
+#[test]
+fn shells_and_manuals_know_the_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let ask = |arguments: &[&str]| {
+        Muster::start(directory.path(), "ask", arguments).unwrap().succeed().unwrap().0
+    };
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(ask(&["completions", shell]).contains("MUSTER_COMPLETE"), "{shell}");
+    }
+    assert!(ask(&["--help"]).contains("130  interrupted"));
+    assert!(ask(&["man"]).starts_with(".ie"));
+    ask(&["man", "--directory", "pages"]);
+    for page in ["muster.1", "muster-watch.1", "muster-checkpoints-gc.1"] {
+        assert!(directory.path().join("pages").join(page).is_file(), "{page}");
+    }
+    let help = std::fs::read_to_string(directory.path().join("pages/muster.1")).unwrap();
+    assert!(help.contains("the coordinator let nobody in"), "{help}");
+}
+
+#[test]
+fn a_shell_is_told_what_could_come_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let complete = |words: &[&str]| {
+        let index = (words.len() - 1).to_string();
+        let output = Command::new(program("muster").unwrap())
+            .current_dir(directory.path())
+            .env("MUSTER_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", &index)
+            .env("_CLAP_IFS", "\n")
+            .env("MUSTER_COORDINATOR", "http://127.0.0.1:9")
+            .arg("--")
+            .args(words)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let commands = complete(&["muster", "che"]);
+    assert_eq!(commands.lines().collect::<Vec<_>>(), ["checkpoints"]);
+    let flags = complete(&["muster", "watch", "--pl"]);
+    assert_eq!(flags.lines().collect::<Vec<_>>(), ["--plain"]);
+    assert_eq!(complete(&["muster", "watch", "demo"]), "", "nobody answers, and nothing is said");
 }
 
 /// A login node needs only `muster`.

@@ -70,6 +70,44 @@ fn an_experiment_is_submitted_watched_and_listed() {
     assert!(missing.stderr().contains("known: sample-1"), "{}", missing.stderr());
 }
 
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn what_is_listed_can_be_read_by_programs() {
+    let name = "what_is_listed_can_be_read_by_programs";
+    let Some(served) = Served::start(name, &Sample { max_trials: 8, min_steps: 2 }) else { return };
+    assert_eq!(json(&served.ask(&["ls", "--json"])), serde_json::json!([]));
+    let slots = json(&served.ask(&["slots", "--json"]));
+    assert_eq!(slots[0]["work"], serde_json::Value::Null);
+    assert_eq!(slots[0]["state"], "free");
+    served.ask(&["submit", "sample.yaml"]);
+    wait_for(&served, "a running trial", |text| text.contains("1 running"));
+    let working = json(&served.ask(&["slots", "--json"]));
+    assert_eq!(working[0]["work"]["experiment"], "sample-1", "{working}");
+    assert!(served.ask(&["slots"]).contains("sample-1"));
+    served.ask(&["watch", "sample-1"]);
+
+    let list = json(&served.ask(&["ls", "--json"]));
+    assert_eq!(list[0]["state"], "completed", "{list}");
+    assert!(list[0]["best"]["objectives"]["loss"].is_f64(), "{list}");
+    let counts = list[0]["trials"].as_object().unwrap().values();
+    assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 8, "{list}");
+    let experiment = json(&served.ask(&["ls", "sample-1", "--json"]));
+    assert_eq!(experiment["trials"].as_array().unwrap().len(), 8, "{experiment}");
+    let why = json(&served.ask(&["why", "sample-1/t1", "--json"]));
+    assert!(why["lines"].as_array().unwrap().len() > 1, "{why}");
+
+    let importance = json(&served.ask(&["importance", "sample-1", "--json"]));
+    assert_eq!(importance["num_results"], 8, "{importance}");
+    let shares = importance["shares"].as_array().unwrap();
+    let sum: f64 = shares.iter().map(|share| share["share"].as_f64().unwrap()).sum();
+    assert!(shares.len() == 3 && (sum - 1.0).abs() < 1e-9, "{importance}");
+    let bars = served.ask(&["importance", "sample-1"]);
+    assert!(bars.lines().count() == 3 && bars.contains("learning_rate"), "{bars}");
+}
+
 /// Steps of a metric that `muster curves --json` prints.
 fn steps_of(text: &str, metric: &str) -> Vec<u64> {
     let curves = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());

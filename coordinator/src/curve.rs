@@ -176,6 +176,12 @@ impl LiveCurves {
         self.runs.get(&generation).cloned().unwrap_or_default()
     }
 
+    /// Mean of the last point of a curve.
+    pub fn latest(&self, generation: Generation, name: &MetricName) -> Option<f64> {
+        let curve = self.runs.get(&generation)?.get(name)?;
+        curve.points().last().map(|point| point.mean)
+    }
+
     /// Forgets the runs that are over.
     pub fn retain(&mut self, goes_on: impl Fn(Generation) -> bool) {
         self.runs.retain(|generation, _| goes_on(*generation));

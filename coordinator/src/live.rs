@@ -208,6 +208,11 @@ impl Live {
         self.curves().of(generation)
     }
 
+    /// The last value of a metric that was heard of a run.
+    pub fn latest(&self, generation: Generation, name: &MetricName) -> Option<f64> {
+        self.curves().latest(generation, name)
+    }
+
     /// Mean of the summed rate over the last moments, examples per second.
     pub fn examples_per_second(&self) -> f64 {
         let state = self.state();

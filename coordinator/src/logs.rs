@@ -10,6 +10,8 @@ use muster_common::id::{ExperimentId, TrialId, WorkerId};
 
 /// Lines handed out at once when a log is read.
 const LINES_MAX: usize = 500;
+/// What is read of a log by those who want its end.
+const TAIL_BYTES: u64 = 64 << 10;
 
 /// The directory of log files.
 #[derive(Debug, Clone)]
@@ -67,6 +69,25 @@ impl Logs {
         }
     }
 
+    /// Where the last lines of an experiment begin.
+    pub fn near_end(&self, experiment: &ExperimentId) -> std::io::Result<Position> {
+        let mut file = match File::open(self.file(Some(experiment))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Position::default());
+            }
+            Err(error) => return Err(error),
+        };
+        let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        if from == 0 {
+            return Ok(Position::default());
+        }
+        // One byte earlier: a line that begins at `from` is whole.
+        file.seek(SeekFrom::Start(from - 1))?;
+        let cut = BufReader::new(file).read_until(b'\n', &mut Vec::new())?;
+        Ok(Position(from - 1 + cut as u64))
+    }
+
     /// Whole lines from `position` on, at most a few hundred, of one trial or of all.
     pub fn read(
         &self,
@@ -121,5 +142,26 @@ mod tests {
         assert!(logs.read(&experiment, None, &mut position).unwrap().is_empty());
         let second = logs.read(&experiment, Some(&trial(2)), &mut Position::default()).unwrap();
         assert_eq!(second, ["t2  w  line of 2"]);
+
+        let mut whole = logs.near_end(&experiment).unwrap();
+        assert_eq!(
+            logs.read(&experiment, None, &mut whole).unwrap().len(),
+            2,
+            "a short log is all tail"
+        );
+        let many: Vec<String> = (0..9000).map(|number| format!("line {number}")).collect();
+        logs.append(&worker, Some(&(experiment.clone(), None)), &many);
+        let mut position = logs.near_end(&experiment).unwrap();
+        let mut last = Vec::new();
+        loop {
+            let lines = logs.read(&experiment, None, &mut position).unwrap();
+            if lines.is_empty() {
+                break;
+            }
+            last.extend(lines);
+        }
+        assert!((3000..5000).contains(&last.len()), "{}", last.len());
+        assert!(last[0].starts_with("-  w  line "), "a whole line: {}", last[0]);
+        assert_eq!(last.last().unwrap(), "-  w  line 8999");
     }
 }

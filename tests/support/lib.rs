@@ -15,6 +15,7 @@ pub mod sample;
 pub mod service;
 pub mod slurm;
 pub mod snapshot;
+pub mod terminal;
 
 /// Reports a test as skipped. The runner of the tests counts these lines, and refuses in CI every
 /// reason that does not start with `gpu`, `parity` or `root`.

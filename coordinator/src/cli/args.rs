@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use muster_common::manifest::CheckpointChoice;
 
+use super::exit::CODES;
+use super::manual::{self, Shell};
 use crate::access::token_book::Scope;
 use crate::import::Dialect;
 use crate::settings::{SettingsFlags, Tls};
 
 /// Distributed training and hyperparameter sweeps from one manifest
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, propagate_version = true)]
+#[command(name = "muster", version, propagate_version = true, after_help = CODES)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -39,8 +42,12 @@ pub(super) enum Command {
     Submit(SubmitArguments),
     /// List experiments, or the trials of one
     Ls(LsArguments),
-    /// Watch an experiment until it ends
-    Watch(ExperimentArguments),
+    /// Look at experiments, trials, curves, slots and logs on one screen, or follow one experiment by lines
+    Watch(WatchArguments),
+    /// List slots and what they do
+    Slots(SlotsArguments),
+    /// Say which hyperparameters make the trials of an experiment differ
+    Importance(ImportanceArguments),
     /// Say why a trial waits, has stopped or has failed
     Why(WhyArguments),
     /// Print what was logged about an experiment or one trial, by a coordinator or out of the object store
@@ -67,7 +74,29 @@ pub(super) enum Command {
     /// List, check, fetch and delete checkpoints in the store
     #[command(subcommand)]
     Checkpoints(CheckpointsCommand),
+    /// Print the script that completes commands, options and names of experiments in a shell
+    #[command(after_help = COMPLETION_HELP)]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Print the manual's page, or write one for each command
+    Man {
+        /// Write the pages into this directory
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
 }
+
+/// Where shells look for completions.
+const COMPLETION_HELP: &str = "\
+For all new shells of a user:
+  bash         muster completions bash > ~/.local/share/bash-completion/completions/muster
+  zsh          muster completions zsh > DIRECTORY/_muster   (a directory of $fpath)
+  fish         muster completions fish > ~/.config/fish/completions/muster.fish
+  elvish       muster completions elvish >> ~/.config/elvish/rc.elv
+  powershell   muster completions powershell >> $PROFILE";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
@@ -93,6 +122,9 @@ pub(super) enum TokenCommand {
     },
     /// List tokens; their secrets are not kept anywhere
     Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: StateArguments,
     },
@@ -248,6 +280,9 @@ pub(super) struct PlanArguments {
     /// Speed of training on one slot
     #[arg(long, value_name = "X")]
     pub(super) examples_per_second: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -399,17 +434,44 @@ pub(super) struct SubmitArguments {
 #[derive(Debug, Args)]
 pub(super) struct LsArguments {
     /// Experiment whose trials are listed
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(manual::experiments))]
     pub(super) experiment: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ExperimentArguments {
+pub(super) struct WatchArguments {
+    /// The experiment that is looked at first; its end decides the exit code
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(manual::experiments))]
+    pub(super) experiment: Option<String>,
+    /// Print lines until the experiment ends, on a terminal too
+    #[arg(long, requires = "experiment")]
+    pub(super) plain: bool,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SlotsArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportanceArguments {
     /// The experiment, for example demo-1
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(manual::experiments))]
     pub(super) experiment: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }
@@ -417,7 +479,7 @@ pub(super) struct ExperimentArguments {
 #[derive(Debug, Args)]
 pub(super) struct SubjectArguments {
     /// An experiment (demo-1) or one of its trials (demo-1/t3)
-    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    #[arg(value_name = "EXPERIMENT[/TRIAL]", add = ArgValueCompleter::new(manual::subjects))]
     pub(super) subject: String,
     #[command(flatten)]
     pub(super) client: ClientArguments,
@@ -426,7 +488,7 @@ pub(super) struct SubjectArguments {
 #[derive(Debug, Args)]
 pub(super) struct PriorityArguments {
     /// The experiment, for example demo-1
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", add = ArgValueCompleter::new(manual::experiments))]
     pub(super) experiment: String,
     /// From -100 to 100; those with more go first
     #[arg(value_name = "PRIORITY", allow_negative_numbers = true)]
@@ -438,7 +500,7 @@ pub(super) struct PriorityArguments {
 #[derive(Debug, Args)]
 pub(super) struct ForkArguments {
     /// An experiment (demo-1), or a trial (demo-1/t3) whose hyperparameters become constants
-    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    #[arg(value_name = "EXPERIMENT[/TRIAL]", add = ArgValueCompleter::new(manual::subjects))]
     pub(super) subject: String,
     /// Begin where the trial was instead of at the pretrained weights: at its `last` checkpoint, its `best`, or that
     /// of a step
@@ -457,8 +519,11 @@ pub(super) struct ForkArguments {
 #[derive(Debug, Args)]
 pub(super) struct WhyArguments {
     /// The trial, for example demo-1/t3
-    #[arg(value_name = "TRIAL")]
+    #[arg(value_name = "TRIAL", add = ArgValueCompleter::new(manual::subjects))]
     pub(super) trial: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }
@@ -466,7 +531,7 @@ pub(super) struct WhyArguments {
 #[derive(Debug, Args)]
 pub(super) struct CurvesArguments {
     /// The trial, for example demo-1/t3
-    #[arg(value_name = "TRIAL")]
+    #[arg(value_name = "TRIAL", add = ArgValueCompleter::new(manual::subjects))]
     pub(super) trial: String,
     /// Only this metric; can be given several times
     #[arg(long, value_name = "METRIC")]
@@ -484,7 +549,7 @@ pub(super) struct CurvesArguments {
 #[derive(Debug, Args)]
 pub(super) struct LogsArguments {
     /// An experiment (demo-1) or one of its trials (demo-1/t3)
-    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    #[arg(value_name = "EXPERIMENT[/TRIAL]", add = ArgValueCompleter::new(manual::subjects))]
     pub(super) subject: String,
     /// Go on until the experiment ends; with `--store`, until interrupted
     #[arg(short, long)]
@@ -499,7 +564,7 @@ pub(super) struct LogsArguments {
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
     /// The experiment, for example demo-1; with --onnx the directory of a fine-tuned model, or its name on a hub
-    #[arg(value_name = "EXPERIMENT|MODEL")]
+    #[arg(value_name = "EXPERIMENT|MODEL", add = ArgValueCompleter::new(manual::experiments))]
     pub(super) experiment: String,
     /// Write a fine-tuned model to this file, for ONNX Runtime and others
     #[arg(long, value_name = "FILE", conflicts_with_all = ["mlflow", "tensorboard"])]

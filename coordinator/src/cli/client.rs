@@ -9,21 +9,22 @@ use muster_common::manifest::{Change, edited};
 use muster_proto::dial::{DialError, Line, dial};
 use muster_proto::v1;
 use muster_proto::v1::control_service_client::ControlServiceClient;
+use serde_json::json;
 use tonic::{Code, Status};
 
 use super::args::{
-    ClientArguments, ExperimentArguments, ForkArguments, LogsArguments, LsArguments,
-    PriorityArguments, SubjectArguments, SubmitArguments, WhyArguments,
+    ClientArguments, ForkArguments, LogsArguments, PriorityArguments, SubjectArguments,
+    SubmitArguments, WhyArguments,
 };
-use super::exit::{Exit, Refused};
+use super::exit::{Exit, Hinted, Refused};
 use super::progress::Progress;
 use super::run::exit_of;
 use super::validate::read;
-use super::{number, stored_logs, table};
+use super::{stored_logs, table, watch};
 use crate::access::owner_file;
 use crate::rpc::experiment_from_wire;
 use crate::settings::{Settings, SettingsFlags};
-use crate::view::{ExperimentView, TrialStateName};
+use crate::view::ExperimentView;
 
 /// Time to reach the coordinator.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -34,16 +35,32 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 pub(super) type Client = ControlServiceClient<Line>;
 
+/// A coordinator that answers.
+pub(super) struct Connected {
+    pub(super) client: Client,
+    /// Its URL.
+    pub(super) url: String,
+}
+
 pub(super) async fn connect(arguments: &ClientArguments) -> anyhow::Result<Client> {
+    Ok(connect_to(arguments).await?.client)
+}
+
+/// The same, and where that is.
+pub(super) async fn connect_to(arguments: &ClientArguments) -> anyhow::Result<Connected> {
     let access = access_of(arguments)?;
+    let url = access.coordinator.clone();
     let line = dial(&access, |endpoint| endpoint.connect_timeout(CONNECT));
     let line = line.await.map_err(|error| match error {
-        DialError::Silent { url, source } => anyhow!(source).context(format!(
-            "no coordinator answers at {url}; start one with `muster serve` or name it with --coordinator"
-        )),
+        DialError::Silent { url, source } => anyhow!(Hinted {
+            message: format!("no coordinator answers at {url}"),
+            hint: "start one with `muster serve`, or name one with --coordinator".to_owned(),
+            source,
+        }),
         other => anyhow!(other),
     })?;
-    Ok(Client::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    let client = Client::new(line).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    Ok(Connected { client, url })
 }
 
 /// As named; else that of a coordinator which was started in this directory, else the user's.
@@ -78,7 +95,8 @@ pub(super) fn said(status: &Status) -> anyhow::Error {
     }
 }
 
-fn timed<T>(message: T) -> tonic::Request<T> {
+/// A request that is answered soon, or not at all.
+pub(super) fn timed<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(ANSWER);
     request
@@ -86,7 +104,7 @@ fn timed<T>(message: T) -> tonic::Request<T> {
 
 pub(super) async fn submit(arguments: SubmitArguments) -> anyhow::Result<Exit> {
     let submission = read(&arguments.manifest)?;
-    let mut client = connect(&arguments.client).await?;
+    let Connected { mut client, url } = connect_to(&arguments.client).await?;
     let request = v1::SubmitExperimentRequest {
         manifest: submission.text,
         base_directory: submission.base.display().to_string(),
@@ -97,63 +115,17 @@ pub(super) async fn submit(arguments: SubmitArguments) -> anyhow::Result<Exit> {
     let id = response.into_inner().experiment_id;
     println!("{id}");
     if arguments.watch {
-        return follow(&mut client, id).await;
+        return watch::watch_one(client, url, id).await;
     }
     eprintln!("submitted; `muster watch {id}` shows how it goes");
     Ok(Exit::Done)
 }
 
-pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
-    let mut client = connect(&arguments.client).await?;
-    if let Some(experiment) = arguments.experiment {
-        let view = once(&mut client, experiment).await?;
-        if !view.reason.is_empty() {
-            println!("{}", view.reason);
-        }
-        print!("{}{}{}", table::trials(&view), table::front(&view), table::ranks(&view));
-        return Ok(Exit::Done);
-    }
-    let response = client
-        .list_experiments(timed(v1::ListExperimentsRequest {}))
-        .await
-        .map_err(|status| said(&status))?;
-    let response = response.into_inner();
-    let views: Result<Vec<ExperimentView>, _> =
-        response.experiments.into_iter().map(experiment_from_wire).collect();
-    let views = views?;
-    if views.is_empty() {
-        eprintln!("no experiments yet; `muster submit MANIFEST` makes one");
-    }
-    for view in views {
-        let state =
-            if view.paused && !view.state.is_ended() { "paused" } else { view.state.name() };
-        let best = view.best.as_ref().map_or_else(String::new, |best| {
-            let front = match view.front.len() {
-                0 => String::new(),
-                num => format!(" (front of {num})"),
-            };
-            view.goal.words(&view.goal.merit(&best.validation)) + &front
-        });
-        println!(
-            "{:<24} {:<10} {:>3} of {:<3} trials  {:>3} running  {:>8}  {best}",
-            view.id.as_str(),
-            state,
-            view.trials.len(),
-            view.max_trials,
-            view.count(TrialStateName::Running),
-            number::clock(view.elapsed_seconds()),
-        );
-        if !view.reason.is_empty() && !view.state.is_ended() {
-            println!("    {}", view.reason);
-        }
-    }
-    for line in response.hosts_aside.into_iter().chain(response.allocations) {
-        println!("{line}");
-    }
-    Ok(Exit::Done)
-}
-
-async fn once(client: &mut Client, experiment_id: String) -> anyhow::Result<ExperimentView> {
+/// An experiment as it is now.
+pub(super) async fn once(
+    client: &mut Client,
+    experiment_id: String,
+) -> anyhow::Result<ExperimentView> {
     let request = v1::WatchExperimentRequest { experiment_id, once: true };
     let mut stream =
         client.watch_experiment(timed(request)).await.map_err(|status| said(&status))?.into_inner();
@@ -174,11 +146,15 @@ pub(super) async fn fetch(
     Ok((view, found.into_inner().manifest))
 }
 
-async fn follow(client: &mut Client, experiment_id: String) -> anyhow::Result<Exit> {
+/// Says how an experiment goes until it ends, then its result.
+pub(super) async fn follow(
+    client: &mut Client,
+    experiment_id: String,
+    mut progress: Progress,
+) -> anyhow::Result<Exit> {
     let request = v1::WatchExperimentRequest { experiment_id, once: false };
     let mut stream =
         client.watch_experiment(request).await.map_err(|status| said(&status))?.into_inner();
-    let mut progress = Progress::new();
     let mut last = None;
     while let Some(response) = stream.message().await.map_err(|status| said(&status))? {
         let wire = response.experiment.context("the coordinator sent nothing")?;
@@ -195,17 +171,17 @@ async fn follow(client: &mut Client, experiment_id: String) -> anyhow::Result<Ex
     Ok(exit_of(view.state))
 }
 
-pub(super) async fn watch(arguments: ExperimentArguments) -> anyhow::Result<Exit> {
-    let mut client = connect(&arguments.client).await?;
-    follow(&mut client, arguments.experiment).await
-}
-
 pub(super) async fn why(arguments: WhyArguments) -> anyhow::Result<Exit> {
     let trial_id = arguments.trial.parse::<TrialId>()?.to_string();
     let mut client = connect(&arguments.client).await?;
     let request = v1::ExplainTrialRequest { trial_id: trial_id.clone() };
     let response = client.explain_trial(timed(request)).await.map_err(|status| said(&status))?;
-    let mut lines = response.into_inner().lines.into_iter();
+    let lines = response.into_inner().lines;
+    if arguments.json {
+        println!("{:#}", json!({"trial": trial_id, "lines": lines}));
+        return Ok(Exit::Done);
+    }
+    let mut lines = lines.into_iter();
     println!("{trial_id} {}", lines.next().unwrap_or_default());
     for line in lines {
         println!("  {line}");
@@ -224,7 +200,8 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
     let connected = connect(&arguments.client).await;
     let mut client = connected
         .context("logs are in the object store too: `muster logs --store URL` reads them there")?;
-    let request = v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow };
+    let request =
+        v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow, tail: false };
     let mut stream = client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();
     while let Some(response) = stream.message().await.map_err(|status| said(&status))? {
         for line in response.lines {

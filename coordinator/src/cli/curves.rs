@@ -112,7 +112,7 @@ fn picture(curve: &v1::Curve) -> String {
 }
 
 /// Four digits that matter.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 || (1e-3..1e5).contains(&size) {
         let whole_digits = size.trunc().to_string().len();

@@ -17,6 +17,40 @@ use crate::settings::SettingsError;
 #[error("{0}")]
 pub(super) struct Refused(pub(super) String);
 
+/// Arguments that clap takes and that do not go together here.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Misuse(pub(super) String);
+
+/// A failure with what can be done about it, which is printed on a line of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Hinted {
+    /// What is wrong.
+    pub(super) message: String,
+    /// What to do.
+    pub(super) hint: String,
+    /// Why it is.
+    #[source]
+    pub(super) source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What can be done about a failure.
+pub(super) fn hints(error: &anyhow::Error) -> Vec<&str> {
+    let hinted = error.chain().filter_map(|cause| cause.downcast_ref::<Hinted>());
+    hinted.map(|hinted| hinted.hint.as_str()).collect()
+}
+
+/// What codes mean, for the end of `muster --help` and of the manual's page.
+pub(super) const CODES: &str = "\
+Exit codes:
+  0    all went well
+  1    the experiment or the command failed
+  2    the manifest, the settings or the arguments are wrong
+  3    the experiment was canceled
+  4    the coordinator let nobody in, or is not the right one
+  130  interrupted; the experiment goes on, or can be resumed";
+
 /// What the process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -30,20 +64,27 @@ pub(super) enum Exit {
     Canceled,
     /// The coordinator let nobody in, or is not the right one.
     Refused,
-    /// Ctrl-C; the experiment can be resumed.
+    /// Ctrl-C or a signal; the experiment goes on or can be resumed.
     Interrupted,
+}
+
+impl Exit {
+    /// The code.
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Canceled => 3,
+            Self::Refused => 4,
+            Self::Interrupted => 130,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Failed => 1,
-            Exit::Usage => 2,
-            Exit::Canceled => 3,
-            Exit::Refused => 4,
-            Exit::Interrupted => 130,
-        })
+        Self::from(exit.code())
     }
 }
 
@@ -52,6 +93,7 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
     let is_usage = error.chain().any(|cause| {
         cause.downcast_ref::<ManifestError>().is_some()
             || cause.downcast_ref::<SettingsError>().is_some()
+            || cause.downcast_ref::<Misuse>().is_some()
             || cause.downcast_ref::<super::validate::InputError>().is_some()
             || cause.downcast_ref::<crate::import::ImportError>().is_some()
             || cause.downcast_ref::<AccessError>().is_some()
@@ -69,5 +111,25 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
         (true, _) => Exit::Usage,
         (false, true) => Exit::Refused,
         (false, false) => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_explained() {
+        let all = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::Canceled,
+            Exit::Refused,
+            Exit::Interrupted,
+        ];
+        let codes = CODES.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        let explained: Vec<u8> = codes.map(|code| code.parse().unwrap()).collect();
+        assert_eq!(explained, all.map(Exit::code));
     }
 }

@@ -10,6 +10,8 @@ mod exit;
 mod explain;
 mod export;
 mod import;
+mod listing;
+mod manual;
 mod number;
 mod one_shot;
 mod plan;
@@ -22,6 +24,7 @@ mod summary;
 mod table;
 mod token;
 mod validate;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,7 @@ use exit::Exit;
 
 /// Parses the arguments, does what they say, and maps the outcome to an exit code.
 pub fn main() -> ExitCode {
+    manual::complete();
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -44,6 +48,9 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {}", chain(&error));
+            for hint in exit::hints(&error) {
+                eprintln!("hint: {hint}");
+            }
             exit::of_error(&error).into()
         }
     }
@@ -60,8 +67,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Predict(arguments) => predict::predict(arguments).await,
         Command::Explain(arguments) => explain::explain(arguments).await,
         Command::Submit(arguments) => client::submit(arguments).await,
-        Command::Ls(arguments) => client::ls(arguments).await,
-        Command::Watch(arguments) => client::watch(arguments).await,
+        Command::Ls(arguments) => listing::ls(arguments).await,
+        Command::Watch(arguments) => watch::watch(arguments).await,
+        Command::Slots(arguments) => listing::slots(arguments).await,
+        Command::Importance(arguments) => listing::importance(arguments).await,
         Command::Why(arguments) => client::why(arguments).await,
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Curves(arguments) => curves::curves(arguments).await,
@@ -74,6 +83,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Doctor(arguments) => doctor::doctor(arguments).await,
         Command::Token(command) => token::token(command),
         Command::Checkpoints(command) => checkpoints::checkpoints(command).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::man(directory.as_deref()),
     }
 }
 

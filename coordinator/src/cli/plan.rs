@@ -5,12 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use muster_common::manifest::{Budget, Holdout, Manifest, Source, SourceFormat};
+use serde_json::{Value, json};
 
 use super::args::PlanArguments;
 use super::exit::Exit;
 use super::number::clock;
 use super::validate::read;
-use crate::plan::{Plan, Premises, plan as rehearse};
+use crate::plan::{Plan, Premises, RungPlan, plan as rehearse};
 
 /// Bytes of a trained parameter in a checkpoint: itself and AdamW's two moments, in float32.
 const BYTES_PER_PARAMETER: u64 = 12;
@@ -33,11 +34,42 @@ pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
         bail!("--examples-per-second must be above 0");
     }
     let found = rehearse(&manifest, &premises)?;
+    notes.extend(found.doubts.iter().cloned());
+    if arguments.json {
+        println!("{:#}", described(&manifest, &found, &premises, &notes));
+        return Ok(Exit::Done);
+    }
     println!("{}", describe(&manifest, &found, &premises));
-    for note in notes.iter().chain(&found.doubts) {
+    for note in notes {
         println!("about: {note}");
     }
     Ok(Exit::Done)
+}
+
+/// The same for programs. Without a speed there are no times.
+fn described(manifest: &Manifest, plan: &Plan, premises: &Premises, notes: &[String]) -> Value {
+    let rung = |rung: &RungPlan| {
+        json!({
+            "budget": rung.budget.to_string(),
+            "num_trials": rung.num_trials,
+            "steps": rung.steps,
+        })
+    };
+    let is_timed = premises.examples_per_second.is_some();
+    json!({
+        "name": manifest.name.to_string(),
+        "num_trials": plan.num_trials,
+        "steps": plan.steps,
+        "examples": plan.examples,
+        "rungs": plan.rungs.iter().map(rung).collect::<Vec<_>>(),
+        "num_checkpoints": plan.num_checkpoints,
+        "most_checkpoints": plan.most_checkpoints,
+        "checkpoint_bytes": checkpoint_bytes(manifest),
+        "num_slots": premises.num_slots,
+        "slot_seconds": is_timed.then_some(plan.slot_seconds),
+        "wall_seconds": is_timed.then_some(plan.seconds),
+        "notes": notes,
+    })
 }
 
 fn describe(manifest: &Manifest, plan: &Plan, premises: &Premises) -> String {

@@ -25,8 +25,17 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// A block that redraws itself where there is a terminal, lines elsewhere.
     pub(super) fn new() -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
+        Self::of(std::io::stderr().is_terminal())
+    }
+
+    /// Lines everywhere.
+    pub(super) fn plain() -> Self {
+        Self::of(false)
+    }
+
+    fn of(is_terminal: bool) -> Self {
         Self { is_terminal, drawn_lines: 0, decisions_shown: 0, plain_at: None }
     }
 
@@ -83,7 +92,7 @@ fn emit(text: &str) {
     let _unseen = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
-fn state_name(view: &ExperimentView) -> &'static str {
+pub(super) fn state_name(view: &ExperimentView) -> &'static str {
     if view.paused && !view.state.is_ended() { "paused" } else { view.state.name() }
 }
 
@@ -109,7 +118,8 @@ fn headline(view: &ExperimentView) -> String {
     text
 }
 
-fn counts(view: &ExperimentView) -> String {
+/// Trials by state, for people.
+pub(super) fn counts(view: &ExperimentView) -> String {
     let shown = TrialStateName::ALL.into_iter().filter_map(|state| {
         let count = view.count(state);
         (count > 0).then(|| format!("{count} {}", state.name()))
@@ -194,7 +204,7 @@ fn running_line(trial: &TrialView) -> String {
 }
 
 /// Results per rung, lowest first: how the field narrows.
-fn rungs(view: &ExperimentView) -> String {
+pub(super) fn rungs(view: &ExperimentView) -> String {
     let passed =
         |rung: usize| view.trials.iter().filter(|trial| trial.rungs_passed as usize > rung).count();
     let shown =
@@ -202,12 +212,14 @@ fn rungs(view: &ExperimentView) -> String {
     shown.collect::<Vec<_>>().join("   ")
 }
 
-fn settings(assignment: &Assignment) -> String {
+/// Hyperparameters on one line.
+pub(super) fn settings(assignment: &Assignment) -> String {
     let shown = assignment.iter().map(|(name, value)| format!("{name} {value}"));
     shown.collect::<Vec<_>>().join(", ")
 }
 
-fn bar(done: f64) -> String {
+/// A bar for a share of 0 to 1.
+pub(super) fn bar(done: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -21,7 +21,8 @@ pub(super) fn write(view: &ExperimentView, path: &Path) -> anyhow::Result<()> {
     std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn summary(view: &ExperimentView) -> Value {
+/// What programs read of an experiment.
+pub(super) fn summary(view: &ExperimentView) -> Value {
     let trials: Vec<Value> = view
         .trials
         .iter()
@@ -91,7 +92,7 @@ fn described(objective: Objective) -> Value {
 }
 
 /// Values of the objectives by their metrics.
-fn named(goal: &Goal, values: &[f64]) -> Value {
+pub(super) fn named(goal: &Goal, values: &[f64]) -> Value {
     let names = goal.objectives().map(|objective| objective.metric.name().to_owned());
     Value::Object(names.zip(values.iter().map(|value| json!(value))).collect())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use muster_common::access::Access;
 use muster_common::time::Timestamp;
+use serde_json::{Value, json};
 
 use super::args::{StateArguments, TokenCommand};
 use super::exit::Exit;
@@ -28,7 +29,7 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<Exit> {
             let new = NewToken { name, scope, lifetime: lifetime(&expires)? };
             create(&new, output, url, &place, now)?;
         }
-        TokenCommand::Ls { place } => ls(&place, now)?,
+        TokenCommand::Ls { json, place } => ls(&place, json, now)?,
         TokenCommand::Revoke { name, place } => {
             match TokenBook::new(&state(&place)?).revoke(&name, now)? {
                 0 => eprintln!("`{name}` could not be used any more"),
@@ -94,8 +95,12 @@ fn create(
     Ok(())
 }
 
-fn ls(place: &StateArguments, now: Timestamp) -> anyhow::Result<()> {
+fn ls(place: &StateArguments, as_json: bool, now: Timestamp) -> anyhow::Result<()> {
     let entries = TokenBook::new(&state(place)?).entries()?;
+    if as_json {
+        println!("{:#}", Value::Array(entries.iter().map(|entry| described(entry, now)).collect()));
+        return Ok(());
+    }
     if entries.is_empty() {
         eprintln!("no tokens yet; `muster token create --name NAME` makes one");
     }
@@ -105,6 +110,19 @@ fn ls(place: &StateArguments, now: Timestamp) -> anyhow::Result<()> {
         println!("{tag}  {name:<24} {:<7} made {age} ago, {}", scope.name(), standing(entry, now));
     }
     Ok(())
+}
+
+/// Nothing of its secret.
+fn described(entry: &TokenEntry, now: Timestamp) -> Value {
+    json!({
+        "tag": entry.tag,
+        "name": entry.name,
+        "scope": entry.scope.name(),
+        "created_at_ms": entry.created_at.0,
+        "expires_at_ms": entry.expires_at.map(|at| at.0),
+        "revoked_at_ms": entry.revoked_at.map(|at| at.0),
+        "valid": entry.is_valid(now),
+    })
 }
 
 fn standing(entry: &TokenEntry, now: Timestamp) -> String {

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::Service;
 use super::curves::answer;
+use super::insight;
 use super::view::experiment_to_wire;
 use crate::driver::Stopped;
 use crate::engine::trial::TrialState;
@@ -52,7 +53,7 @@ impl Control {
     }
 }
 
-fn stopping(error: Stopped) -> Status {
+pub(super) fn stopping(error: Stopped) -> Status {
     Status::unavailable(error.to_string())
 }
 
@@ -283,6 +284,22 @@ impl ControlService for Control {
         Ok(Response::new(v1::ExplainTrialResponse { lines }))
     }
 
+    async fn list_slots(
+        &self,
+        _request: Request<v1::ListSlotsRequest>,
+    ) -> Reply<v1::ListSlotsResponse> {
+        insight::slots(&self.service).await.map(Response::new)
+    }
+
+    async fn read_importance(
+        &self,
+        request: Request<v1::ReadImportanceRequest>,
+    ) -> Reply<v1::ReadImportanceResponse> {
+        let id = parse_experiment(&request.into_inner().experiment_id)?;
+        look(&self.service, &id).await?;
+        insight::importance(&self.service, id).await.map(Response::new)
+    }
+
     type ReadCurvesStream = StreamOf<v1::ReadCurvesResponse>;
 
     async fn read_curves(
@@ -312,7 +329,9 @@ impl ControlService for Control {
         let (sender, receiver) = mpsc::channel(STREAM_MAX);
         let service = self.service.clone();
         tokio::spawn(async move {
-            let mut position = Position::default();
+            let found =
+                if request.tail { service.logs.near_end(&id) } else { Ok(Position::default()) };
+            let mut position = found.unwrap_or_default();
             loop {
                 // Asked before the read: lines written before the end are read after it.
                 let is_ended = look(&service, &id).await.is_ok_and(|view| view.state.is_ended());

@@ -21,13 +21,15 @@ use crate::access::token_book::Scope;
 use crate::metrics::Metrics;
 
 /// Methods of the control service that change nothing.
-const READING: [&str; 6] = [
+const READING: [&str; 8] = [
     "ListExperiments",
     "WatchExperiment",
     "GetSubmission",
     "ExplainTrial",
     "ReadLogs",
     "ReadCurves",
+    "ListSlots",
+    "ReadImportance",
 ];
 
 /// What is asked of calls.

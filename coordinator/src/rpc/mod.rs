@@ -5,6 +5,7 @@ mod claim;
 mod control;
 mod curves;
 mod gate;
+mod insight;
 mod operate;
 mod port;
 mod view;
@@ -28,6 +29,7 @@ use crate::driver::Driver;
 use crate::live::Live;
 use crate::logs::Logs;
 
+pub use insight::{importance_from_wire, slot_from_wire};
 pub use view::{experiment_from_wire, experiment_to_wire};
 
 /// What the services need.

@@ -12,11 +12,11 @@ use crate::view::{
     metric_named,
 };
 
-fn missing(field: &'static str) -> ConvertError {
+pub(super) fn missing(field: &'static str) -> ConvertError {
     ConvertError::Missing { field }
 }
 
-fn illegal(field: &'static str, reason: &impl ToString) -> ConvertError {
+pub(super) fn illegal(field: &'static str, reason: &impl ToString) -> ConvertError {
     ConvertError::Illegal { field, reason: reason.to_string() }
 }
 

@@ -1,12 +1,16 @@
 //! What people see of an experiment: a projection of engine and soft state, the same for the terminal,
 //! for clients and for the summary. Nothing here can change anything.
 
+mod importance;
 mod project;
 pub mod remaining;
+mod slots;
 mod waiting;
 mod why;
 
+pub use importance::{ImportanceView, Observed};
 pub use project::project;
+pub use slots::{SlotStateName, SlotView, WorkView, slots};
 pub use waiting::hosts_aside;
 pub use why::why;
 
@@ -184,6 +188,11 @@ impl TrialStateName {
             Self::Canceled => "canceled",
             Self::Failed => "failed",
         }
+    }
+
+    /// Whether nothing can happen to it any more.
+    pub fn is_ended(self) -> bool {
+        !matches!(self, Self::Running | Self::Pending | Self::Paused)
     }
 }
 

@@ -835,6 +835,79 @@ pub mod worker_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSlotsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSlotsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub slots: ::prost::alloc::vec::Vec<Slot>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Slot {
+    #[prost(string, tag = "1")]
+    pub worker_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(enumeration = "SlotState", tag = "3")]
+    pub state: i32,
+    /// What it does; absent: nothing.
+    #[prost(message, optional, tag = "4")]
+    pub work: ::core::option::Option<SlotWork>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SlotWork {
+    #[prost(string, tag = "1")]
+    pub experiment_id: ::prost::alloc::string::String,
+    /// Empty: it works for the whole experiment.
+    #[prost(string, tag = "2")]
+    pub trial_id: ::prost::alloc::string::String,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub rank: u32,
+    #[prost(uint32, tag = "5")]
+    pub num_ranks: u32,
+    #[prost(uint64, tag = "6")]
+    pub started_at_ms: u64,
+    /// As far as is known.
+    #[prost(uint64, tag = "7")]
+    pub step: u64,
+    #[prost(uint64, tag = "8")]
+    pub target_step: u64,
+    #[prost(double, tag = "9")]
+    pub examples_per_second: f64,
+    /// Padding does not count; 0: not known yet.
+    #[prost(double, tag = "10")]
+    pub tokens_per_second: f64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadImportanceRequest {
+    #[prost(string, tag = "1")]
+    pub experiment_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadImportanceResponse {
+    /// The metric whose differences are explained.
+    #[prost(string, tag = "1")]
+    pub metric: ::prost::alloc::string::String,
+    /// The rung whose results are compared, for people; empty when there are none.
+    #[prost(string, tag = "2")]
+    pub rung: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub num_results: u32,
+    /// The largest first; empty when nothing can be said.
+    #[prost(message, repeated, tag = "4")]
+    pub shares: ::prost::alloc::vec::Vec<HyperparameterShare>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HyperparameterShare {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 0 to 1; all add up to 1.
+    #[prost(double, tag = "2")]
+    pub share: f64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExplainTrialRequest {
     #[prost(string, tag = "1")]
@@ -963,6 +1036,9 @@ pub struct ReadLogsRequest {
     pub trial_id: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(bool, tag = "3")]
     pub follow: bool,
+    /// Begin with the last lines.
+    #[prost(bool, tag = "4")]
+    pub tail: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadLogsResponse {
@@ -1158,6 +1234,39 @@ pub struct Decision {
     pub trial_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SlotState {
+    Unspecified = 0,
+    Free = 1,
+    Busy = 2,
+    /// It is about to leave.
+    Draining = 3,
+}
+impl SlotState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SLOT_STATE_UNSPECIFIED",
+            Self::Free => "SLOT_STATE_FREE",
+            Self::Busy => "SLOT_STATE_BUSY",
+            Self::Draining => "SLOT_STATE_DRAINING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SLOT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SLOT_STATE_FREE" => Some(Self::Free),
+            "SLOT_STATE_BUSY" => Some(Self::Busy),
+            "SLOT_STATE_DRAINING" => Some(Self::Draining),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1679,6 +1788,56 @@ pub mod control_service_client {
                 .insert(GrpcMethod::new("muster.v1.ControlService", "ExplainTrial"));
             self.inner.unary(req, path, codec).await
         }
+        /// Every slot and what it does.
+        pub async fn list_slots(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSlotsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSlotsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::LeanCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/ListSlots",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "ListSlots"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Which hyperparameters make the trials of an experiment differ.
+        pub async fn read_importance(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadImportanceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadImportanceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::LeanCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/muster.v1.ControlService/ReadImportance",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("muster.v1.ControlService", "ReadImportance"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1808,6 +1967,22 @@ pub mod control_service_server {
             request: tonic::Request<super::ExplainTrialRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ExplainTrialResponse>,
+            tonic::Status,
+        >;
+        /// Every slot and what it does.
+        async fn list_slots(
+            &self,
+            request: tonic::Request<super::ListSlotsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSlotsResponse>,
+            tonic::Status,
+        >;
+        /// Which hyperparameters make the trials of an experiment differ.
+        async fn read_importance(
+            &self,
+            request: tonic::Request<super::ReadImportanceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadImportanceResponse>,
             tonic::Status,
         >;
     }
@@ -2516,6 +2691,97 @@ pub mod control_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExplainTrialSvc(inner);
+                        let codec = crate::codec::LeanCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/ListSlots" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSlotsSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ListSlotsRequest>
+                    for ListSlotsSvc<T> {
+                        type Response = super::ListSlotsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSlotsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::list_slots(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSlotsSvc(inner);
+                        let codec = crate::codec::LeanCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/muster.v1.ControlService/ReadImportance" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadImportanceSvc<T: ControlService>(pub Arc<T>);
+                    impl<
+                        T: ControlService,
+                    > tonic::server::UnaryService<super::ReadImportanceRequest>
+                    for ReadImportanceSvc<T> {
+                        type Response = super::ReadImportanceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadImportanceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ControlService>::read_importance(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadImportanceSvc(inner);
                         let codec = crate::codec::LeanCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

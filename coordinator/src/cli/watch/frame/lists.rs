@@ -1,0 +1,136 @@
+//! Experiments, slots and log lines.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Rect};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Paragraph, Row, Table, TableState};
+
+use super::super::palette::Palette;
+use super::super::state::{Pane, State};
+use super::block;
+use crate::cli::number::clock;
+use crate::cli::progress::{bar, state_name};
+use crate::view::{ExperimentView, SlotStateName, SlotView};
+
+/// Every experiment, newest first.
+pub(super) fn experiments(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
+    let views = state.experiments();
+    let block = block(state, Pane::Experiments, Pane::Experiments.title(), palette);
+    // Names matter more than how long it took, and that more than how far it is.
+    let longest = views.iter().map(|view| view.id.as_str().len()).max().unwrap_or(0);
+    let room = usize::from(area.width.saturating_sub(2)).saturating_sub(longest + 11);
+    let (has_time, has_trials) = (room >= 9, room >= 19);
+    let row = |view: &&ExperimentView| {
+        let ended = view.trials.iter().filter(|trial| trial.state.is_ended()).count();
+        let mut cells = vec![
+            Text::from(view.id.to_string()),
+            Text::from(Span::styled(state_name(view), palette.experiment(view.state))),
+        ];
+        let trials = Text::from(format!("{ended}/{}", view.max_trials)).right_aligned();
+        let time = Text::from(clock(view.elapsed_seconds())).right_aligned();
+        cells.extend(has_trials.then_some(trials));
+        cells.extend(has_time.then_some(time));
+        Row::new(cells)
+    };
+    let mut widths = vec![Constraint::Fill(1), Constraint::Length(10)];
+    widths.extend(has_trials.then_some(Constraint::Length(9)));
+    widths.extend(has_time.then_some(Constraint::Length(8)));
+    let table = Table::new(views.iter().map(row), widths)
+        .row_highlight_style(palette.chosen())
+        .block(block);
+    let chosen = views.iter().position(|view| Some(&view.id) == state.experiment());
+    frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
+}
+
+/// Every slot and what it does.
+pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
+    let busy = state.slots().iter().filter(|slot| slot.state == SlotStateName::Busy).count();
+    let title = format!("Slots {busy} of {} busy", state.slots().len());
+    let block = block(state, Pane::Slots, &title, palette);
+    if state.slots().is_empty() {
+        let text = if state.has_heard() { " no worker is here" } else { "" };
+        frame.render_widget(Paragraph::new(text).style(palette.faint()).block(block), area);
+        return;
+    }
+    let rows = state.slots().iter().map(|slot| slot_row(slot, state, palette));
+    let longest = state.slots().iter().map(|slot| slot.worker.to_string().chars().count()).max();
+    let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX).min(area.width / 3);
+    let table = Table::new(rows, [Constraint::Length(longest), Constraint::Fill(1)])
+        .column_spacing(2)
+        .row_highlight_style(palette.chosen())
+        .block(block);
+    let chosen = (state.pane == Pane::Slots).then_some(state.slot);
+    frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
+}
+
+fn slot_row<'a>(slot: &SlotView, state: &State, palette: Palette) -> Row<'a> {
+    let name = Text::from(slot.worker.to_string());
+    let Some(work) = &slot.work else {
+        return Row::new(vec![name, Text::from(Span::styled(slot.state.name(), palette.faint()))]);
+    };
+    // Of the experiment that is looked at, the number says enough.
+    let is_chosen = state.experiment() == Some(&work.experiment);
+    let about = match &work.trial {
+        Some(trial) if is_chosen => format!("t{}", trial.number),
+        Some(trial) => trial.to_string(),
+        None => work.experiment.to_string(),
+    };
+    let mut text = format!("{about} {}", work.text);
+    if work.num_ranks > 1 {
+        text += &format!(", rank {} of {}", work.rank, work.num_ranks);
+    }
+    if work.target_step > 0 {
+        text += &format!("  {}/{}", work.step, work.target_step);
+    }
+    if work.examples_per_second > 0.0 {
+        text += &format!("  {:.0} examples/s", work.examples_per_second);
+    }
+    let mut parts = vec![Span::raw(text)];
+    if work.target_step > 0 {
+        let done = work.step as f64 / work.target_step as f64;
+        parts.push(Span::styled(format!("  {}", bar(done)), palette.curve()));
+    }
+    if slot.state == SlotStateName::Draining {
+        parts.push(Span::styled("  draining", palette.notice()));
+    }
+    Row::new(vec![name, Text::from(Line::from(parts))])
+}
+
+/// The end of the log, or what lies above it.
+pub(super) fn log(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
+    let lines = state.lines();
+    let trial = state.trial().filter(|_| state.only_trial);
+    let mut title = match (trial, state.experiment()) {
+        (Some(trial), _) => format!("Log of t{}", trial.id.number),
+        (None, Some(id)) => format!("Log of {id}"),
+        (None, None) => "Log".to_owned(),
+    };
+    if state.scrolled_back > 0 {
+        title += &format!(", {} lines up", state.scrolled_back);
+    }
+    let block = block(state, Pane::Log, &title, palette);
+    let height = usize::from(area.height.saturating_sub(2));
+    let end = lines.len().saturating_sub(state.scrolled_back);
+    let shown = lines.get(end.saturating_sub(height)..end).unwrap_or_default();
+    let text: Vec<Line> = shown.iter().map(|line| log_line(line, palette)).collect();
+    frame.render_widget(Paragraph::new(text).block(block), area);
+}
+
+/// `TRIAL  WORKER  TEXT`: the text matters, and warnings do more.
+fn log_line<'a>(line: &str, palette: Palette) -> Line<'a> {
+    let mut parts = line.splitn(3, "  ");
+    let (trial, worker) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let text = parts.next().unwrap_or_default().to_owned();
+    let style = if text.contains("ERROR") || text.contains("panicked") {
+        palette.trouble()
+    } else if text.contains("WARN") {
+        palette.notice()
+    } else {
+        ratatui::style::Style::new()
+    };
+    Line::from(vec![
+        Span::styled(format!("{trial:<4} "), palette.curve()),
+        Span::styled(format!("{worker}  "), palette.faint()),
+        Span::styled(text, style),
+    ])
+}

@@ -1,0 +1,70 @@
+//! Which hyperparameters make the trials of an experiment differ. What is compared is taken from the engine; the
+//! forest grows where nobody waits for it.
+
+use muster_common::manifest::{Assignment, SearchSpace};
+use muster_common::objective::ObjectiveMetric;
+use muster_common::seed::Seed;
+
+use crate::engine::experiment::Experiment;
+use crate::sweep::importance::{Share, importance};
+
+/// What people see of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportanceView {
+    /// The metric whose differences are explained: the first objective.
+    pub metric: ObjectiveMetric,
+    /// The rung whose results are compared, for people; empty when there are none.
+    pub rung: String,
+    /// How many results these are.
+    pub num_results: u32,
+    /// The largest first; empty when nothing can be said.
+    pub shares: Vec<Share>,
+}
+
+/// Results that can be compared: all of one rung.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    metric: ObjectiveMetric,
+    rung: String,
+    space: SearchSpace,
+    seed: Seed,
+    observations: Vec<(Assignment, f64)>,
+}
+
+impl Observed {
+    /// Takes the rung with the most results; of several the highest. Results of different rungs differ in their
+    /// budgets too, and those of high rungs are only the good ones.
+    pub fn of(experiment: &Experiment) -> Self {
+        let metric = experiment.goal().objective.metric;
+        let results = |rung: usize| {
+            experiment.trials.values().filter_map(move |trial| {
+                let result = trial.result_at(rung)?;
+                let value = result.evaluation.value(metric);
+                let assignment = trial.assignment_of(&result.checkpoint);
+                value.is_finite().then_some((assignment, value))
+            })
+        };
+        let rung = (0..experiment.ladder.len()).max_by_key(|rung| results(*rung).count());
+        let taken = rung.into_iter().flat_map(results);
+        let observations: Vec<(Assignment, f64)> =
+            taken.map(|(assignment, value)| (assignment.clone(), value)).collect();
+        let rung = rung.filter(|_| !observations.is_empty());
+        Self {
+            metric,
+            rung: rung.map_or_else(String::new, |rung| experiment.rung_text(rung)),
+            space: experiment.manifest.hyperparameters.clone(),
+            seed: experiment.manifest.seed.child("importance of", 0),
+            observations,
+        }
+    }
+
+    /// Grows the forest: milliseconds for a hundred results, a second for ten thousand.
+    pub fn view(self) -> ImportanceView {
+        ImportanceView {
+            metric: self.metric,
+            rung: self.rung,
+            num_results: u32::try_from(self.observations.len()).unwrap_or(u32::MAX),
+            shares: importance(&self.space, &self.observations, self.seed),
+        }
+    }
+}
