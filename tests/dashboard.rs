@@ -113,7 +113,10 @@ fn the_api_says_what_a_sweep_did() {
     let sample = Sample { max_trials: 6, min_steps: 4 };
     let Some(served) = with_a_sweep("the_api_says_what_a_sweep_did", &sample, "2") else { return };
     let all = served.json("/experiments");
-    assert_eq!((all["total"].as_u64(), &all["experiments"][0]["id"]), (Some(1), &json!("sample-1")));
+    assert_eq!(
+        (all["total"].as_u64(), &all["experiments"][0]["id"]),
+        (Some(1), &json!("sample-1"))
+    );
     assert_eq!(served.json("/experiments?state=open")["total"], 0);
     assert_eq!(served.json("/experiments?q=SAMP")["total"], 1);
 
@@ -181,7 +184,8 @@ fn pictures_have_data(served: &Served) {
     assert_eq!((counts.len(), counts[0]), (3, 6), "{rungs}");
     assert!(counts.is_sorted_by(|a, b| a >= b), "{counts:?}");
     let of_first = &rungs["rungs"][0];
-    let fates = of_first["num_promoted"].as_u64().unwrap() + of_first["num_stopped"].as_u64().unwrap();
+    let fates =
+        of_first["num_promoted"].as_u64().unwrap() + of_first["num_stopped"].as_u64().unwrap();
     assert_eq!(fates, 6, "{of_first}");
     let times = served.json("/experiments/sample-1/timeline");
     assert_eq!(list(&times, "slots").len(), 2, "{times}");
@@ -270,7 +274,10 @@ fn people_log_in_once_and_are_out_when_their_token_is_taken_away() {
     assert_eq!((machine.status, machine.header("www-authenticate")), (401, "Bearer"));
     assert_eq!(served.get("/", &[]).status, 401);
     let visit = served.get("/experiments/demo-1?x=1", &[PAGE]);
-    assert_eq!((visit.status, visit.header("location")), (303, "/login?next=%2Fexperiments%2Fdemo-1%3Fx%3D1"));
+    assert_eq!(
+        (visit.status, visit.header("location")),
+        (303, "/login?next=%2Fexperiments%2Fdemo-1%3Fx%3D1")
+    );
     let form = served.get(visit.header("location"), &[PAGE]);
     assert!(form.status == 200 && form.text().contains("value=\"/experiments/demo-1?x=1\""));
     assert_eq!(served.get("/assets/style.css", &[]).status, 200);
@@ -345,7 +352,8 @@ fn taken_away(served: &Served, anna: &str) {
     Muster::start_command(command, served.path(), "revoke", &revoke).unwrap().succeed().unwrap();
     let begun = Instant::now();
     // The connection is kept, the stream on it has an end.
-    let ended = lines.map_while(Result::ok).any(|line| line == "0" || line.starts_with("grpc-status"));
+    let ended =
+        lines.map_while(Result::ok).any(|line| line == "0" || line.starts_with("grpc-status"));
     assert!(ended && begun.elapsed() < Duration::from_secs(30), "the stream goes on");
     let own = [("cookie", again.as_str())];
     let answer = served.get("/api/v1/session", &own);
@@ -366,7 +374,8 @@ fn what_people_ask_for_is_done() {
     // Without workers everything waits, and says so.
     let served = Served::start(directory, &["--no-workers"], false);
     served.ask(&["submit", "sample.yaml"]);
-    let act = |path: &str, body: &str| served.post(&format!("/api/v1/experiments/{path}"), &[OWN], body);
+    let act =
+        |path: &str, body: &str| served.post(&format!("/api/v1/experiments/{path}"), &[OWN], body);
     let one = || served.json("/experiments/sample-1");
     assert!(one()["reason"].as_str().unwrap().contains("no"), "{}", one());
     assert_eq!(act("sample-1/pause", "").status, 200);
@@ -396,7 +405,10 @@ fn what_people_ask_for_is_done() {
     assert_eq!(again.status, 409, "{}", again.text());
     assert_eq!(act("sample-1/trials/1/pause", "").status, 409, "there is no trial yet");
     let cluster = served.json("/cluster");
-    assert_eq!((&cluster["num_slots"], &cluster["waiting"][0]["experiment"]), (&json!(0), &json!("sample-1")));
+    assert_eq!(
+        (&cluster["num_slots"], &cluster["waiting"][0]["experiment"]),
+        (&json!(0), &json!("sample-1"))
+    );
 }
 
 /// Every page, live, in a real browser, and what people may do there.

@@ -12,8 +12,13 @@ export const PATIENCE_MS = 60000;
 export async function withBrowser(work) {
     const browser = await chromium.launch({
         executablePath: process.env.MUSTER_CHROMIUM ?? '/usr/bin/chromium',
-        args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--font-render-hinting=none',
-            '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost'],
+        args: [
+            '--no-sandbox',
+            '--disable-gpu',
+            '--disable-dev-shm-usage',
+            '--font-render-hinting=none',
+            '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost',
+        ],
         timeout: PATIENCE_MS,
     });
     try {
@@ -26,8 +31,12 @@ export async function withBrowser(work) {
 /** A window; `complaints` grows by what the console, the page or the network says. */
 export async function openWindow(browser, origin, options = {}) {
     const context = await browser.newContext({
-        viewport: { width: 1280, height: 900 }, timezoneId: 'UTC', locale: 'en-GB', reducedMotion: 'reduce',
-        ignoreHTTPSErrors: true, ...options,
+        viewport: { width: 1280, height: 900 },
+        timezoneId: 'UTC',
+        locale: 'en-GB',
+        reducedMotion: 'reduce',
+        ignoreHTTPSErrors: true,
+        ...options,
     });
     context.setDefaultTimeout(PATIENCE_MS);
     const page = await context.newPage();
@@ -51,10 +60,15 @@ export async function openWindow(browser, origin, options = {}) {
 /** Waits until the page has its data and its pictures are drawn. */
 export async function ready(page) {
     await page.waitForSelector('main[data-ready="true"]');
-    await page.waitForFunction(() => [...document.querySelectorAll('.canvas')]
-        .every((canvas) => canvas.hidden || canvas.dataset.ready === 'true'));
+    await page.waitForFunction(() =>
+        [...document.querySelectorAll('.canvas')].every(
+            (canvas) => !canvas.checkVisibility() || canvas.dataset.ready === 'true',
+        ),
+    );
     // What was drawn is on the screen after two frames.
-    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+    await page.evaluate(
+        () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))),
+    );
 }
 
 export function check(isTrue, text) {

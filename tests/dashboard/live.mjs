@@ -3,7 +3,12 @@
 
 import { check, openWindow, quiet, ready, withBrowser } from './browser.mjs';
 
-const { MUSTER_URL: origin, MUSTER_FINISHED: finished, MUSTER_RUNNING: running, MUSTER_PICTURES: pictures } = process.env;
+const {
+    MUSTER_URL: origin,
+    MUSTER_FINISHED: finished,
+    MUSTER_RUNNING: running,
+    MUSTER_PICTURES: pictures,
+} = process.env;
 
 async function visit(page, path) {
     await page.goto(`${origin}${path}`);
@@ -25,16 +30,23 @@ async function accessible(page, path) {
             if (!name) wrong.push(`a section without a name: ${part.className}`);
         }
         for (const input of document.querySelectorAll('input:not([type=hidden]), select, textarea')) {
-            if (isShown(input) && !input.labels?.length && !input.ariaLabel) wrong.push(`a field without a label: ${input.outerHTML}`);
+            if (isShown(input) && !input.labels?.length && !input.ariaLabel)
+                wrong.push(`a field without a label: ${input.outerHTML}`);
         }
         for (const button of document.querySelectorAll('button')) {
             if (!button.textContent.trim() && !button.ariaLabel) wrong.push('a button without a name');
         }
         for (const canvas of document.querySelectorAll('.canvas')) {
-            if (!canvas.hidden && !(canvas.getAttribute('aria-label') ?? '').includes('. ')) wrong.push(`a picture without words: ${canvas.outerHTML.slice(0, 90)}`);
+            if (!canvas.hidden && !(canvas.getAttribute('aria-label') ?? '').includes('. '))
+                wrong.push(`a picture without words: ${canvas.outerHTML.slice(0, 90)}`);
         }
         if (document.querySelectorAll('h1').length !== 1) wrong.push('not one h1');
-        if (!document.querySelector('header') || !document.querySelector('main') || !document.querySelector('nav')) wrong.push('a landmark is missing');
+        if (
+            !document.querySelector('header') ||
+            !document.querySelector('main') ||
+            !document.querySelector('nav')
+        )
+            wrong.push('a landmark is missing');
         for (const table of document.querySelectorAll('main table')) {
             if (!table.caption?.textContent) wrong.push('a table without a caption');
         }
@@ -49,8 +61,18 @@ async function lookAtFinished(page) {
     await accessible(page, '/');
     await shot(page, 'experiments');
     const text = await visit(page, `/experiments/${finished}`);
-    for (const words of ['Learning curves', 'Parallel coordinates', 'Importance of hyperparameters', 'Rung ladder', 'Timeline of slots',
-        'Any two against each other', 'Saved by early stopping', 'Trials', 'Set-up', 'What was decided']) {
+    for (const words of [
+        'Learning curves',
+        'Parallel coordinates',
+        'Importance of hyperparameters',
+        'Rung ladder',
+        'Timeline of slots',
+        'Any two against each other',
+        'Saved by early stopping',
+        'Trials',
+        'Set-up',
+        'What was decided',
+    ]) {
         check(text.includes(words), `no "${words}" in ${text}`);
     }
     await accessible(page, 'experiment');
@@ -59,16 +81,24 @@ async function lookAtFinished(page) {
     check(drawn >= 4, `${drawn} pictures`);
 
     // A table stands behind a picture.
-    const learning = page.locator('section.picture', { has: page.getByRole('heading', { name: 'Learning curves' }) });
+    const learning = page.locator('section.picture', {
+        has: page.getByRole('heading', { name: 'Learning curves' }),
+    });
     await learning.getByText('Show as a table').click();
-    check(await learning.locator('tbody tr').count() > 2, 'no rows behind the curves');
+    check((await learning.locator('tbody tr').count()) > 2, 'no rows behind the curves');
 
     // Sorted and filtered by the coordinator.
-    const trials = page.locator('section', { has: page.getByRole('heading', { name: 'Trials', exact: true }) });
+    const trials = page.locator('section', {
+        has: page.getByRole('heading', { name: 'Trials', exact: true }),
+    });
     await trials.getByRole('button', { name: 'learning rate' }).click();
-    await page.waitForFunction(() => document.querySelector('th[aria-sort="ascending"]')?.textContent.includes('learning rate'));
+    await page.waitForFunction(() =>
+        document.querySelector('th[aria-sort="ascending"]')?.textContent.includes('learning rate'),
+    );
     await trials.getByLabel('state').selectOption('stopped');
-    await page.waitForFunction(() => [...document.querySelectorAll('section td .badge')].some((one) => one.textContent === 'stopped'));
+    await page.waitForFunction(() =>
+        [...document.querySelectorAll('section td .badge')].some((one) => one.textContent === 'stopped'),
+    );
     await trials.getByLabel('state').selectOption('');
 
     // Two of them side by side.
@@ -88,8 +118,18 @@ async function lookAtFinished(page) {
     await page.waitForURL(/trials\/\d+$/);
     await ready(page);
     const best = await page.innerText('main');
-    for (const words of ['Why it is where it is', 'Loss', 'Learning rate', 'Gradient norm', 'Confusion matrix', 'Classification report',
-        'Test split', 'Checkpoints', 'Log', 'precision']) {
+    for (const words of [
+        'Why it is where it is',
+        'Loss',
+        'Learning rate',
+        'Gradient norm',
+        'Confusion matrix',
+        'Classification report',
+        'Test split',
+        'Checkpoints',
+        'Log',
+        'precision',
+    ]) {
         check(best.includes(words), `no "${words}" in ${best}`);
     }
     await page.waitForFunction(() => document.querySelector('.log').textContent.length > 40);
@@ -134,7 +174,9 @@ async function act(page) {
     await page.getByRole('dialog').getByRole('button', { name: 'Show the manifest' }).click();
     await page.getByRole('dialog').getByText('made in a browser').last().waitFor();
     await answer(page, 'Fork');
-    await page.waitForURL((url) => url.pathname.startsWith('/experiments/') && !url.pathname.endsWith(`/${running}`));
+    await page.waitForURL(
+        (url) => url.pathname.startsWith('/experiments/') && !url.pathname.endsWith(`/${running}`),
+    );
     await ready(page);
     await page.getByText('made in a browser').first().waitFor();
     await page.locator('.head').first().getByRole('button', { name: 'Cancel' }).click();
@@ -158,9 +200,15 @@ async function byKeyboard(page) {
     await visit(page, '/');
     await page.evaluate(() => document.activeElement?.blur());
     await page.keyboard.press('Tab');
-    check(await page.evaluate(() => document.activeElement.className) === 'skip', 'the first stop is not the way past the bar');
+    check(
+        (await page.evaluate(() => document.activeElement.className)) === 'skip',
+        'the first stop is not the way past the bar',
+    );
     await page.keyboard.press('Enter');
-    check(await page.evaluate(() => document.activeElement.id) === 'main', 'the content does not get the focus');
+    check(
+        (await page.evaluate(() => document.activeElement.id)) === 'main',
+        'the content does not get the focus',
+    );
     await page.getByRole('link', { name: finished }).focus();
     await page.keyboard.press('Enter');
     await page.waitForURL(`**/experiments/${finished}`);
@@ -169,17 +217,33 @@ async function byKeyboard(page) {
 
 async function onPhone(browser) {
     const { context, page, complaints } = await openWindow(browser, origin, {
-        viewport: { width: 390, height: 844 }, colorScheme: 'dark', isMobile: true, hasTouch: true,
+        viewport: { width: 390, height: 844 },
+        colorScheme: 'dark',
+        isMobile: true,
+        hasTouch: true,
     });
-    for (const [path, name] of [['/', 'list'], [`/experiments/${finished}`, 'experiment'], [`/experiments/${finished}/trials/1`, 'trial'], ['/cluster', 'cluster']]) {
+    for (const [path, name] of [
+        ['/', 'list'],
+        [`/experiments/${finished}`, 'experiment'],
+        [`/experiments/${finished}/trials/1`, 'trial'],
+        ['/cluster', 'cluster'],
+    ]) {
         await visit(page, path);
-        const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        const wide = await page.evaluate(
+            () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        );
         check(wide <= 0, `${path} is ${wide} pixels wider than a phone`);
         await shot(page, `phone-${name}`);
     }
-    check(await page.evaluate(() => document.documentElement.dataset.theme) === 'dark', 'not dark on a dark system');
+    check(
+        (await page.evaluate(() => document.documentElement.dataset.theme)) === 'dark',
+        'not dark on a dark system',
+    );
     await page.getByLabel('Theme').selectOption('light');
-    check(await page.evaluate(() => document.documentElement.dataset.theme) === 'light', 'the switch does nothing');
+    check(
+        (await page.evaluate(() => document.documentElement.dataset.theme)) === 'light',
+        'the switch does nothing',
+    );
     quiet(complaints);
     await context.close();
 }

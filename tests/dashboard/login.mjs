@@ -12,7 +12,10 @@ await withBrowser(async (browser) => {
     await page.getByLabel('Token').fill('muster_00000000_wrong');
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.getByRole('alert').waitFor();
-    check((await page.innerText('main')).includes('no token of this coordinator'), 'no word of what is wrong');
+    check(
+        (await page.innerText('main')).includes('no token of this coordinator'),
+        'no word of what is wrong',
+    );
     await page.getByLabel('Token').fill(token);
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.waitForURL('**/cluster');

@@ -34,52 +34,61 @@ async function replay(page) {
             return route.fulfill({ contentType: 'text/event-stream', body: 'retry: 600000\n\n' });
         }
         const known = answers[path + url.search];
-        return known === undefined ? route.fulfill({ status: 404, json: { error: `not recorded: ${path}${url.search}` } }) :
-            route.fulfill({ json: known });
+        return known === undefined
+            ? route.fulfill({ status: 404, json: { error: `not recorded: ${path}${url.search}` } })
+            : route.fulfill({ json: known });
     });
 }
 
 /** A picture at the width of comparison, by the browser itself: it knows how to read and to scale pictures. */
 function small(page, png) {
-    return page.evaluate(async ([data, width]) => {
-        const image = await createImageBitmap(await (await fetch(data)).blob());
-        const height = Math.round((image.height * width) / image.width);
-        const canvas = document.createElement('canvas');
-        Object.assign(canvas, { width, height });
-        const context = canvas.getContext('2d');
-        context.imageSmoothingQuality = 'high';
-        context.drawImage(image, 0, 0, width, height);
-        return canvas.toDataURL('image/webp', 0.7);
-    }, [`data:image/png;base64,${png.toString('base64')}`, WIDTH]);
+    return page.evaluate(
+        async ([data, width]) => {
+            const image = await createImageBitmap(await (await fetch(data)).blob());
+            const height = Math.round((image.height * width) / image.width);
+            const canvas = document.createElement('canvas');
+            Object.assign(canvas, { width, height });
+            const context = canvas.getContext('2d');
+            context.imageSmoothingQuality = 'high';
+            context.drawImage(image, 0, 0, width, height);
+            return canvas.toDataURL('image/webp', 0.7);
+        },
+        [`data:image/png;base64,${png.toString('base64')}`, WIDTH],
+    );
 }
 
 /** How two pictures differ; of different heights only what both have is compared, and the rest counts. */
 function difference(page, one, other) {
-    return page.evaluate(async (pictures) => {
-        const pixels = await Promise.all(pictures.map(async (data) => {
-            const image = await createImageBitmap(await (await fetch(data)).blob());
-            const canvas = document.createElement('canvas');
-            Object.assign(canvas, { width: image.width, height: image.height });
-            const context = canvas.getContext('2d');
-            context.drawImage(image, 0, 0);
-            return context.getImageData(0, 0, image.width, image.height);
-        }));
-        const [a, b] = pixels;
-        const height = Math.min(a.height, b.height);
-        let sum = 0;
-        let far = 0;
-        for (let place = 0; place < a.width * height; place += 1) {
-            let most = 0;
-            for (let channel = 0; channel < 3; channel += 1) {
-                const off = Math.abs(a.data[4 * place + channel] - b.data[4 * place + channel]);
-                sum += off;
-                most = Math.max(most, off);
+    return page.evaluate(
+        async (pictures) => {
+            const pixels = await Promise.all(
+                pictures.map(async (data) => {
+                    const image = await createImageBitmap(await (await fetch(data)).blob());
+                    const canvas = document.createElement('canvas');
+                    Object.assign(canvas, { width: image.width, height: image.height });
+                    const context = canvas.getContext('2d');
+                    context.drawImage(image, 0, 0);
+                    return context.getImageData(0, 0, image.width, image.height);
+                }),
+            );
+            const [a, b] = pixels;
+            const height = Math.min(a.height, b.height);
+            let sum = 0;
+            let far = 0;
+            for (let place = 0; place < a.width * height; place += 1) {
+                let most = 0;
+                for (let channel = 0; channel < 3; channel += 1) {
+                    const off = Math.abs(a.data[4 * place + channel] - b.data[4 * place + channel]);
+                    sum += off;
+                    most = Math.max(most, off);
+                }
+                far += most > 64 ? 1 : 0;
             }
-            far += most > 64 ? 1 : 0;
-        }
-        const count = a.width * height;
-        return { mean: sum / (3 * count), share: far / count, heights: [a.height, b.height] };
-    }, [one, other]);
+            const count = a.width * height;
+            return { mean: sum / (3 * count), share: far / count, heights: [a.height, b.height] };
+        },
+        [one, other],
+    );
 }
 
 await withBrowser(async (browser) => {
@@ -101,10 +110,15 @@ await withBrowser(async (browser) => {
             const approved = `data:image/webp;base64,${readFileSync(file).toString('base64')}`;
             const { mean, share, heights } = await difference(desk, approved, fresh);
             const isTall = Math.abs(heights[0] - heights[1]) > 0.04 * heights[0];
-            found.push(`${name}: mean ${mean.toFixed(2)}, ${(100 * share).toFixed(2)} % far off, heights ${heights}`);
+            found.push(
+                `${name}: mean ${mean.toFixed(2)}, ${(100 * share).toFixed(2)} % far off, heights ${heights}`,
+            );
             if (mean > MEAN_MAX || share > SHARE_MAX || isTall) {
                 writeFileSync(`${name}.webp`, Buffer.from(fresh.split(',')[1], 'base64'));
-                check(false, `${found.join('\n')}\n${name} looks different; look at it, and MUSTER_BLESS=1 approves it`);
+                check(
+                    false,
+                    `${found.join('\n')}\n${name} looks different; look at it, and MUSTER_BLESS=1 approves it`,
+                );
             }
         }
         await context.close();

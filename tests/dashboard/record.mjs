@@ -10,7 +10,8 @@ const answers = {};
 function trimmed(value) {
     if (typeof value === 'string') return value.replace(/\/(?:[\w.-]+\/)+([\w.-]+\/[\w.-]+)/g, '$1');
     if (Array.isArray(value)) return value.map(trimmed);
-    if (value && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, trimmed(one)]));
+    if (value && typeof value === 'object')
+        return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, trimmed(one)]));
     return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(7)) : value;
 }
 
@@ -18,7 +19,8 @@ await withBrowser(async (browser) => {
     const { page } = await openWindow(browser, origin);
     page.on('response', async (response) => {
         const url = new URL(response.url());
-        const isOne = url.pathname.startsWith('/api/v1') && response.headers()['content-type'] === 'application/json';
+        const isOne =
+            url.pathname.startsWith('/api/v1') && response.headers()['content-type'] === 'application/json';
         if (isOne) answers[url.pathname.replace('/api/v1', '') + url.search] = trimmed(await response.json());
     });
     for (const path of ['/', '/cluster', `/experiments/${finished}`]) {

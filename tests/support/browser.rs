@@ -17,7 +17,8 @@ pub fn browser() -> Result<(), String> {
     if has("node") && has("chromium") && driver.is_dir() {
         return Ok(());
     }
-    Err("browser: there is no Chromium or nothing to drive it; run deploy/setup/browser.sh".to_owned())
+    Err("browser: there is no Chromium or nothing to drive it; run deploy/setup/browser.sh"
+        .to_owned())
 }
 
 /// Runs a script in `directory` with these variables; what it has printed, once it ends well.

@@ -67,7 +67,8 @@ pub fn request(
 }
 
 fn read(answer: &[u8]) -> anyhow::Result<Answer> {
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no end of the head")?;
+    let end =
+        answer.windows(4).position(|four| four == b"\r\n\r\n").context("no end of the head")?;
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status")?;

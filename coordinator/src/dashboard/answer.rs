@@ -328,7 +328,8 @@ pub(super) struct TrialAnswer {
     pub(super) now_ms: u64,
     pub(super) experiment: String,
     pub(super) experiment_ended: bool,
-    pub(super) objectives: Vec<ObjectiveAnswer>,
+    /// What the values of `objectives` are.
+    pub(super) goals: Vec<ObjectiveAnswer>,
     pub(super) num_trials: usize,
     #[serde(flatten)]
     pub(super) row: TrialRow,

@@ -195,7 +195,7 @@ pub(super) fn one(
         now_ms: now.0,
         experiment: experiment.id.to_string(),
         experiment_ended: experiment.is_ended(),
-        objectives: goal.objectives().map(objective).collect(),
+        goals: goal.objectives().map(objective).collect(),
         num_trials: experiment.trials.len(),
         row: row(engine, (experiment, &goal), standing, live),
         why: lines,

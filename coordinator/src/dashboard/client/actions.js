@@ -9,9 +9,15 @@ function confirm({ title, text, fields = [], verb, danger, act, preview }) {
     const said = h('p', { class: 'notice', role: 'alert', hidden: true });
     const go = h('button', { class: danger ? 'danger' : 'primary', value: 'go' }, verb);
     const cancel = h('button', { type: 'button', onclick: () => dialog.close() }, 'Leave it');
-    const form = h('form', { method: 'dialog' },
-        h('h2', { id }, title), h('p', null, text), fields, said,
-        h('div', { class: 'buttons' }, preview ?? null, cancel, go));
+    const form = h(
+        'form',
+        { method: 'dialog' },
+        h('h2', { id }, title),
+        h('p', null, text),
+        fields,
+        said,
+        h('div', { class: 'buttons' }, preview ?? null, cancel, go),
+    );
     const dialog = h('dialog', { 'aria-labelledby': id }, form);
     form.addEventListener('submit', async (event) => {
         event.preventDefault();
@@ -21,7 +27,8 @@ function confirm({ title, text, fields = [], verb, danger, act, preview }) {
             const done = await act(Object.fromEntries(new FormData(form)));
             dialog.close();
             toast(done.message);
-            if (done.experiment) document.dispatchEvent(new CustomEvent('go', { detail: `/experiments/${done.experiment}` }));
+            if (done.experiment)
+                document.dispatchEvent(new CustomEvent('go', { detail: `/experiments/${done.experiment}` }));
             else document.dispatchEvent(new CustomEvent('look'));
         } catch (error) {
             said.textContent = error.message;
@@ -44,36 +51,54 @@ const TEXTS = {
 function simple(path, name, verb) {
     const [word, text] = TEXTS[verb];
     confirm({
-        title: `${word} ${name}?`, text, verb: word, danger: verb === 'cancel',
+        title: `${word} ${name}?`,
+        text,
+        verb: word,
+        danger: verb === 'cancel',
         act: () => post(`${path}/${verb}`),
     });
 }
 
 function prioritize(path, name, priority) {
-    const field = h('label', { class: 'field' }, h('span', null, 'Priority'),
-        h('input', { name: 'priority', type: 'number', value: priority, step: 1, required: true }));
+    const field = h(
+        'label',
+        { class: 'field' },
+        h('span', null, 'Priority'),
+        h('input', { name: 'priority', type: 'number', value: priority, step: 1, required: true }),
+    );
     confirm({
         title: `Priority of ${name}`,
         text: 'Those with more go first and take the slots of those with less; what is preempted saves itself.',
-        fields: [field], verb: 'Set',
+        fields: [field],
+        verb: 'Set',
         act: ({ priority }) => post(`${path}/priority`, { priority: Number(priority) }),
     });
 }
 
 function changes(values) {
-    return values.set.split('\n').map((line) => line.trim()).filter(Boolean);
+    return values.set
+        .split('\n')
+        .map((line) => line.trim())
+        .filter(Boolean);
 }
 
 function fork(path, name, isTrial) {
-    const field = h('label', { class: 'field tall' }, h('span', null, 'Changes of the manifest, one KEY=VALUE a line'),
-        h('textarea', { name: 'set', rows: 4, spellcheck: 'false', placeholder: 'budget.epochs=3' }));
+    const field = h(
+        'label',
+        { class: 'field tall' },
+        h('span', null, 'Changes of the manifest, one KEY=VALUE a line'),
+        h('textarea', { name: 'set', rows: 4, spellcheck: 'false', placeholder: 'budget.epochs=3' }),
+    );
     const text = h('pre', { class: 'code', hidden: true, tabindex: '0', 'aria-label': 'The new manifest' });
     const preview = h('button', { type: 'button', onclick: look }, 'Show the manifest');
     const { form, said } = confirm({
         title: `Fork ${name}?`,
-        text: isTrial ? 'A new experiment of one trial, with the hyperparameters of this one as constants.' :
-            'A new experiment with the same manifest, in the same project.',
-        fields: [field, text], verb: 'Fork', preview,
+        text: isTrial
+            ? 'A new experiment of one trial, with the hyperparameters of this one as constants.'
+            : 'A new experiment with the same manifest, in the same project.',
+        fields: [field, text],
+        verb: 'Fork',
+        preview,
         act: (values) => post(`${path}/fork`, { set: changes(values) }),
     });
     async function look() {
@@ -118,7 +143,10 @@ export function trialActions(trial, session) {
     const path = `/experiments/${trial.experiment}/trials/${trial.number}`;
     const isOpen = !trial.experiment_ended && ['running', 'pending', 'paused'].includes(trial.state);
     return bar(name, [
-        isOpen && button(trial.held ? 'Resume' : 'Pause', () => simple(path, name, trial.held ? 'resume' : 'pause')),
+        isOpen &&
+            button(trial.held ? 'Resume' : 'Pause', () =>
+                simple(path, name, trial.held ? 'resume' : 'pause'),
+            ),
         button('Fork', () => fork(path, name, true)),
         isOpen && button('Cancel', () => simple(path, name, 'cancel'), 'danger'),
     ]);

@@ -41,13 +41,19 @@ export async function text(path) {
 
 export async function post(path, body) {
     const headers = { 'x-muster-request': '1', 'content-type': 'application/json' };
-    const response = await ask(path, { method: 'POST', headers, body: body ? JSON.stringify(body) : undefined });
+    const response = await ask(path, {
+        method: 'POST',
+        headers,
+        body: body ? JSON.stringify(body) : undefined,
+    });
     return response.json();
 }
 
 /** Text behind a `?`, of what is there. */
 export function query(values) {
-    const all = Object.entries(values).filter(([, value]) => value !== '' && value !== null && value !== undefined);
+    const all = Object.entries(values).filter(
+        ([, value]) => value !== '' && value !== null && value !== undefined,
+    );
     return all.length ? `?${new URLSearchParams(all)}` : '';
 }
 

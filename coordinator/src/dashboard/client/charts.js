@@ -13,11 +13,24 @@ function load() {
 }
 
 /** Colours of lines that stand out, told apart by people who see few colours too (Okabe and Ito). */
-export const LINES = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8a6d00', '#7a5cc0', '#b03060', '#407040'];
+export const LINES = [
+    '#0072b2',
+    '#d55e00',
+    '#009e73',
+    '#cc79a7',
+    '#e69f00',
+    '#56b4e9',
+    '#8a6d00',
+    '#7a5cc0',
+    '#b03060',
+    '#407040',
+];
 
 /** From bad to good. */
 export function ramp() {
-    return isDark() ? ['#33415c', '#2f7f8f', '#58b368', '#f2e14c'] : ['#d5d9e2', '#74a9cf', '#2b8c6b', '#0b4f3a'];
+    return isDark()
+        ? ['#33415c', '#2f7f8f', '#58b368', '#f2e14c']
+        : ['#d5d9e2', '#74a9cf', '#2b8c6b', '#0b4f3a'];
 }
 
 /**
@@ -32,10 +45,15 @@ export function picture(title, { draw, height = 300, onclick, tools, note, wide 
     const said = h('p', { class: 'empty', hidden: true });
     const tableBox = h('div');
     const behind = h('details', { class: 'behind' }, h('summary', null, 'Show as a table'), tableBox);
-    const element = h('section', { class: 'card picture', 'aria-labelledby': id },
+    const element = h(
+        'section',
+        { class: 'card picture', 'aria-labelledby': id },
         h('div', { class: 'head' }, h(level, { id }, title), tools ?? null),
         note ? h('p', { class: 'note' }, note) : null,
-        h('div', { class: 'across' }, canvas), said, behind);
+        h('div', { class: 'across' }, canvas),
+        said,
+        behind,
+    );
     const state = { chart: null, last: null, isOver: false, drawn: null };
     behind.addEventListener('toggle', () => fillTable());
 
@@ -101,22 +119,51 @@ function common() {
 
 export function tooltip(formatter, trigger = 'item') {
     return {
-        trigger, formatter, renderMode: 'richText', confine: true,
-        backgroundColor: colour('card'), borderColor: colour('line'),
+        trigger,
+        formatter,
+        renderMode: 'richText',
+        confine: true,
+        backgroundColor: colour('card'),
+        borderColor: colour('line'),
         textStyle: { color: colour('text'), fontSize: 12 },
         axisPointer: { type: 'line', lineStyle: { color: colour('faint') } },
+    };
+}
+
+/** Names of lines or bars above them. */
+export function legend() {
+    return {
+        show: true,
+        type: 'plain',
+        top: 0,
+        right: 8,
+        itemWidth: 16,
+        itemHeight: 8,
+        textStyle: { color: colour('faint') },
+        inactiveColor: colour('line'),
     };
 }
 
 export function axis(name, more = {}) {
     const line = { lineStyle: { color: colour('line') } };
     return {
-        name, nameLocation: 'middle', nameGap: 28, scale: true,
-        nameTextStyle: { color: colour('faint') }, axisLabel: { color: colour('faint'), hideOverlap: true },
-        axisLine: line, splitLine: line, ...more,
+        name,
+        nameLocation: 'middle',
+        nameGap: 28,
+        scale: true,
+        nameTextStyle: { color: colour('faint') },
+        axisLabel: { color: colour('faint'), hideOverlap: true },
+        axisLine: line,
+        splitLine: line,
+        ...more,
     };
 }
 
 export function vertical(name, more = {}) {
-    return axis(name, { nameLocation: 'end', nameGap: 10, nameTextStyle: { color: colour('faint'), align: 'left' }, ...more });
+    return axis(name, {
+        nameLocation: 'end',
+        nameGap: 10,
+        nameTextStyle: { color: colour('faint'), align: 'left' },
+        ...more,
+    });
 }

@@ -10,22 +10,54 @@ export function cluster() {
     const facts = h('div');
     const notes = h('div');
     const hosts = h('div');
-    const waiting = table('Experiments that have not ended', WAITING, { empty: 'Nobody waits: every experiment has ended.' });
+    const waiting = table('Experiments that have not ended', WAITING, {
+        empty: 'Nobody waits: every experiment has ended.',
+    });
     const spans = timeline('What the slots did', true);
-    const element = h('div', { class: 'page' }, h('h1', null, 'Cluster'), facts, notes,
-        section('Why things wait', null, waiting.element), hosts, spans.element);
+    const element = h(
+        'div',
+        { class: 'page' },
+        h('h1', null, 'Cluster'),
+        facts,
+        notes,
+        section('Why things wait', null, waiting.element),
+        hosts,
+        spans.element,
+    );
 
     async function refresh() {
         const [answer, times] = await Promise.all([get('/cluster'), get('/timeline')]);
-        fill(facts, tiles(
-            tile('Hosts', number(answer.hosts.length)),
-            tile('Slots', [number(answer.num_slots), h('small', null, `${answer.num_busy} working`)]),
-            tile('Speed', [number(answer.examples_per_second), h('small', null, 'examples/s, all trials')]),
-            tile('Open experiments', number(answer.waiting.length))));
-        fill(notes, answer.notes.map((note) => h('p', { class: 'notice' }, note)));
+        fill(
+            facts,
+            tiles(
+                tile('Hosts', number(answer.hosts.length)),
+                tile('Slots', [number(answer.num_slots), h('small', null, `${answer.num_busy} working`)]),
+                tile('Speed', [
+                    number(answer.examples_per_second),
+                    h('small', null, 'examples/s, all trials'),
+                ]),
+                tile('Open experiments', number(answer.waiting.length)),
+            ),
+        );
+        fill(
+            notes,
+            answer.notes.map((note) => h('p', { class: 'notice' }, note)),
+        );
         waiting.update(answer.waiting);
-        fill(hosts, answer.hosts.length ? answer.hosts.map((host) => one(host, answer.now_ms)) :
-            section('Hosts', null, h('p', { class: 'empty' }, 'No worker is connected. `muster-worker supervise` starts one.')));
+        fill(
+            hosts,
+            answer.hosts.length
+                ? answer.hosts.map((host) => one(host, answer.now_ms))
+                : section(
+                      'Hosts',
+                      null,
+                      h(
+                          'p',
+                          { class: 'empty' },
+                          'No worker is connected. `muster-worker supervise` starts one.',
+                      ),
+                  ),
+        );
         await spans.update(times);
     }
 
@@ -37,21 +69,39 @@ function one(host, now) {
         { title: 'Slot', head: true, cell: (row) => row.worker },
         { title: 'State', cell: (row) => badge(row.state) },
         { title: 'Does', cell: (row) => work(row) },
-        { title: 'Step', number: true, cell: (row) => (row.step === null ? '-' : `${number(row.step)} of ${number(row.target_step)}`) },
+        {
+            title: 'Step',
+            number: true,
+            cell: (row) => (row.step === null ? '-' : `${number(row.step)} of ${number(row.target_step)}`),
+        },
         { title: 'Examples/s', number: true, cell: (row) => number(row.examples_per_second) },
-        { title: 'For', number: true, cell: (row) => (row.started_at_ms === null ? '-' : duration((now - row.started_at_ms) / 1000)) },
+        {
+            title: 'For',
+            number: true,
+            cell: (row) => (row.started_at_ms === null ? '-' : duration((now - row.started_at_ms) / 1000)),
+        },
     ];
     const made = table(`Slots of ${host.name}`, columns, { empty: 'No slot of it is connected.' });
     made.update(host.slots);
-    const aside = host.aside_until_ms === null ? null :
-        h('p', { class: 'notice' }, `Set aside until ${moment(host.aside_until_ms)}: ${host.num_failures} failures.`);
+    const aside =
+        host.aside_until_ms === null
+            ? null
+            : h(
+                  'p',
+                  { class: 'notice' },
+                  `Set aside until ${moment(host.aside_until_ms)}: ${host.num_failures} failures.`,
+              );
     return section(host.name || 'a host without a name', null, aside, made.element);
 }
 
 function work(row) {
     if (row.experiment === null) return '-';
-    return [experimentLink(row.experiment), row.trial === null ? ` ${row.task}` : [' ', trialLink(row.experiment, row.trial)],
-        row.trial !== null && row.task !== 'train' ? ` ${row.task}` : null, row.rank ? ` rank ${row.rank}` : null];
+    return [
+        experimentLink(row.experiment),
+        row.trial === null ? ` ${row.task}` : [' ', trialLink(row.experiment, row.trial)],
+        row.trial !== null && row.task !== 'train' ? ` ${row.task}` : null,
+        row.rank ? ` rank ${row.rank}` : null,
+    ];
 }
 
 const WAITING = [

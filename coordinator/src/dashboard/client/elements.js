@@ -14,7 +14,9 @@ export function h(tag, attributes, ...children) {
 }
 
 function flat(children) {
-    return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+    return children
+        .flat(Infinity)
+        .filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 export function put(element, ...children) {
@@ -48,8 +50,12 @@ export function freshId(stem) {
 /** A part of a page with a heading that names it. */
 export function section(title, attributes, ...children) {
     const id = freshId('part');
-    return h('section', { ...attributes, class: `card ${attributes?.class ?? ''}`, 'aria-labelledby': id },
-        h('h2', { id }, title), ...children);
+    return h(
+        'section',
+        { ...attributes, class: `card ${attributes?.class ?? ''}`, 'aria-labelledby': id },
+        h('h2', { id }, title),
+        ...children,
+    );
 }
 
 /** A figure with its name below it. */
@@ -62,8 +68,11 @@ export function tiles(...pairs) {
 }
 
 export function select(label, options, value, onchange) {
-    const element = h('select', { onchange: () => onchange(element.value) },
-        options.map(([name, text]) => h('option', { value: name, selected: name === value }, text)));
+    const element = h(
+        'select',
+        { onchange: () => onchange(element.value) },
+        options.map(([name, text]) => h('option', { value: name, selected: name === value }, text)),
+    );
     return h('label', { class: 'field' }, h('span', null, label), element);
 }
 

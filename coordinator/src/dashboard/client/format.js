@@ -3,9 +3,13 @@
 /** Four significant digits, without needless zeros; `-` for what is not there. */
 export function number(value) {
     if (value === null || value === undefined || Number.isNaN(value)) return '-';
-    if (Number.isInteger(value)) return Math.abs(value) < 1e7 ? String(value) : value.toExponential(2);
     const size = Math.abs(value);
-    if (size >= 1e5 || size < 1e-3) return value.toExponential(2);
+    if (Number.isInteger(value) && size < 1e7) return String(value);
+    if (size >= 1e5 || size < 1e-3)
+        return value
+            .toExponential(2)
+            .replace(/\.?0+e/, 'e')
+            .replace('e+', 'e');
     return String(Number(value.toPrecision(4)));
 }
 

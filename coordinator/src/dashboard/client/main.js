@@ -10,10 +10,12 @@ import { trial } from './trial.js';
 
 /** Shortest time between two looks: what a reader can follow. */
 const PACE_MS = 1500;
+/** So much longer than a look takes one waits for the next: many open pages must not keep the coordinator busy. */
+const REST = 5;
 
 const main = document.getElementById('main');
 const linkState = document.getElementById('link');
-const shown = { page: null, isLooking: false, isStale: false, lookedAt: 0, timer: null };
+const shown = { page: null, isLooking: false, isStale: false, lookedAt: 0, took: 0, timer: null };
 let session = { may_act: false, asks_for_tokens: false };
 
 function page() {
@@ -26,13 +28,16 @@ function page() {
     if (parts[0] === 'experiments' && parts[2] === 'trials' && parts.length === 4) {
         return ['experiments', () => trial(parts[1], parts[3], session)];
     }
-    return ['', () => ({ title: 'Nothing here', element: h('p', { class: 'empty' }, 'There is no such page.') })];
+    return [
+        '',
+        () => ({ title: 'Nothing here', element: h('p', { class: 'empty' }, 'There is no such page.') }),
+    ];
 }
 
 function show() {
     shown.page?.dispose?.();
     clearTimeout(shown.timer);
-    Object.assign(shown, { isLooking: false, isStale: false, lookedAt: 0, timer: null });
+    Object.assign(shown, { isLooking: false, isStale: false, lookedAt: 0, took: 0, timer: null });
     const [name, make] = page();
     const made = make();
     shown.page = made;
@@ -51,7 +56,7 @@ async function look() {
     if (!made?.refresh) return;
     shown.isStale = true;
     if (shown.isLooking || shown.timer || document.hidden) return;
-    const wait = shown.lookedAt + PACE_MS - Date.now();
+    const wait = shown.lookedAt + Math.max(PACE_MS, REST * shown.took) - Date.now();
     if (wait > 0) {
         shown.timer = setTimeout(() => {
             shown.timer = null;
@@ -71,14 +76,15 @@ async function look() {
         }
     }
     if (shown.page !== made) return;
-    shown.isLooking = false;
+    Object.assign(shown, { isLooking: false, took: Date.now() - shown.lookedAt });
     if (shown.isStale) look();
 }
 
 /** Links within the dashboard do not load the document anew. */
 function follow(event) {
     const target = event.target.closest?.('a[href]');
-    const isPlain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+    const isPlain =
+        event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
     if (!target || !isPlain || target.origin !== location.origin || target.target || target.hash) return;
     if (target.pathname.startsWith('/assets') || target.pathname.startsWith('/api')) return;
     event.preventDefault();
@@ -103,7 +109,9 @@ async function begin() {
     document.addEventListener('click', follow);
     document.addEventListener('go', (event) => go(event.detail));
     document.addEventListener('look', look);
-    document.addEventListener('visibilitychange', () => { if (!document.hidden && shown.isStale) look(); });
+    document.addEventListener('visibilitychange', () => {
+        if (!document.hidden && shown.isStale) look();
+    });
     addEventListener('popstate', show);
     try {
         session = await get('/session');
@@ -113,7 +121,9 @@ async function begin() {
     }
     if (session.asks_for_tokens) {
         document.getElementById('leave').hidden = false;
-        document.getElementById('who').textContent = session.may_act ? session.name : `${session.name} (looks only)`;
+        document.getElementById('who').textContent = session.may_act
+            ? session.name
+            : `${session.name} (looks only)`;
     }
     show();
     stream('/events', 'change', look, linked);

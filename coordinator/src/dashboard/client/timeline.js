@@ -5,7 +5,8 @@ import { duration, moment } from './format.js';
 import { colour } from './theme.js';
 
 function name(span) {
-    const what = span.trial === null ? span.task : `t${span.trial}${span.task === 'train' ? '' : ` ${span.task}`}`;
+    const what =
+        span.trial === null ? span.task : `t${span.trial}${span.task === 'train' ? '' : ` ${span.task}`}`;
     return span.rank ? `${what} rank ${span.rank}` : what;
 }
 
@@ -25,33 +26,57 @@ export function timeline(title, withExperiment) {
         const end = (span) => span.to_ms ?? answer.now_ms;
         const text = ({ dataIndex }) => {
             const span = spans[dataIndex];
-            return `${full(span)}, run ${span.run}\n${moment(span.from_ms)}, ${duration((end(span) - span.from_ms) / 1000)}`;
+            const took = duration((end(span) - span.from_ms) / 1000);
+            return `${full(span)}, run ${span.run}\n${moment(span.from_ms)}, ${took}`;
         };
         return {
             words: `${spans.length} runs on ${slots.length} slots. ${since}`,
             table: {
                 titles: ['run', 'slot', 'what', 'from', 'took'],
-                rows: spans.map((span) => [span.run, names[span.slot], full(span), moment(span.from_ms),
-                    duration((end(span) - span.from_ms) / 1000)]),
+                rows: spans.map((span) => [
+                    span.run,
+                    names[span.slot],
+                    full(span),
+                    moment(span.from_ms),
+                    duration((end(span) - span.from_ms) / 1000),
+                ]),
             },
             option: {
                 tooltip: tooltip(text),
                 grid: { left: 8, right: 16, top: 8, bottom: 60, containLabel: true },
-                dataZoom: [{ type: 'inside', filterMode: 'weakFilter', zoomOnMouseWheel: 'ctrl' },
-                    { type: 'slider', height: 18, bottom: 8, filterMode: 'weakFilter', showDetail: false, borderColor: colour('line') }],
+                dataZoom: [
+                    { type: 'inside', filterMode: 'weakFilter', zoomOnMouseWheel: 'ctrl' },
+                    {
+                        type: 'slider',
+                        height: 18,
+                        bottom: 8,
+                        filterMode: 'weakFilter',
+                        showDetail: false,
+                        borderColor: colour('line'),
+                    },
+                ],
                 xAxis: axis('', { type: 'time' }),
-                yAxis: { ...axis('', { type: 'category' }), data: names,
-                    axisLabel: { color: colour('faint'), width: 130, overflow: 'truncate' } },
-                series: [{
-                    type: 'custom',
-                    encode: { x: [1, 2], y: 0 },
-                    data: spans.map((span) => [span.slot, span.from_ms, end(span)]),
-                    renderItem: (params, api) => bar(params, api, spans[params.dataIndex]),
-                }],
+                yAxis: {
+                    ...axis('', { type: 'category' }),
+                    data: names,
+                    axisLabel: { color: colour('faint'), width: 130, overflow: 'truncate' },
+                },
+                series: [
+                    {
+                        type: 'custom',
+                        encode: { x: [1, 2], y: 0 },
+                        data: spans.map((span) => [span.slot, span.from_ms, end(span)]),
+                        renderItem: (params, api) => bar(params, api, spans[params.dataIndex]),
+                    },
+                ],
             },
         };
     }
-    return picture(title, { draw, height: 240, note: 'Each bar is a run on a slot. Ctrl and the wheel zoom.' });
+    return picture(title, {
+        draw,
+        height: 240,
+        note: 'Each bar is a run on a slot. Ctrl and the wheel zoom.',
+    });
 }
 
 function bar(params, api, span) {
@@ -65,9 +90,12 @@ function bar(params, api, span) {
     const shape = { x: left, y: from[1] - height / 2, width: right - left, height, r: 2 };
     const text = right - left > 30 ? name(span) : '';
     return {
-        type: 'rect', shape,
+        type: 'rect',
+        shape,
         style: { fill: hue(span), opacity: span.to_ms === null ? 0.75 : 1 },
-        textContent: { style: { text, fill: '#fff', fontSize: 11, width: right - left - 6, overflow: 'truncate' } },
+        textContent: {
+            style: { text, fill: '#fff', fontSize: 11, width: right - left - 6, overflow: 'truncate' },
+        },
         textConfig: { position: 'inside' },
     };
 }

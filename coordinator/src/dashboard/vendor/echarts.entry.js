@@ -5,13 +5,13 @@ import {
     BarChart, CustomChart, HeatmapChart, LineChart, ParallelChart, ScatterChart,
 } from 'echarts/charts';
 import {
-    AriaComponent, DataZoomComponent, GridComponent, MarkLineComponent, ParallelComponent,
+    AriaComponent, DataZoomComponent, GridComponent, LegendComponent, ParallelComponent,
     TooltipComponent, VisualMapComponent,
 } from 'echarts/components';
 import { CanvasRenderer } from 'echarts/renderers';
 
 use([
     BarChart, CustomChart, HeatmapChart, LineChart, ParallelChart, ScatterChart,
-    AriaComponent, DataZoomComponent, GridComponent, MarkLineComponent, ParallelComponent,
+    AriaComponent, DataZoomComponent, GridComponent, LegendComponent, ParallelComponent,
     TooltipComponent, VisualMapComponent, CanvasRenderer,
 ]);
