@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `GET /api/v1/session`: who looks, and what they may do.
 #[derive(Debug, Serialize)]
@@ -300,7 +300,7 @@ pub(super) struct TimelineAnswer {
 }
 
 /// A slot.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct SlotName {
     pub(super) host: String,
     pub(super) worker: String,
@@ -316,7 +316,7 @@ pub(super) struct SpanAnswer {
     pub(super) experiment: String,
     pub(super) trial: Option<u32>,
     /// `prepare`, `train` or `finish`.
-    pub(super) task: &'static str,
+    pub(super) task: String,
     pub(super) from_ms: u64,
     /// Absent: it goes on.
     pub(super) to_ms: Option<u64>,

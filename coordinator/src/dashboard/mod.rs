@@ -82,7 +82,7 @@ pub(crate) fn is_own_path(path: &str) -> bool {
 
 /// Its routes.
 pub(crate) fn router(service: Service, guard: &Guard) -> Router {
-    let timeline = Timeline::new(Timestamp::now());
+    let timeline = Timeline::open(service.logs.directory(), Timestamp::now());
     tokio::spawn(timeline.clone().keep(service.driver.clone(), service.shutdown.clone()));
     let room = Room {
         service,

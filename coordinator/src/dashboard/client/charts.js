@@ -14,16 +14,16 @@ function load() {
 
 /** Colours of lines that stand out, told apart by people who see few colours too (Okabe and Ito). */
 export const LINES = [
-    '#0072b2',
+    '#2b8fd6',
     '#d55e00',
     '#009e73',
     '#cc79a7',
     '#e69f00',
     '#56b4e9',
-    '#8a6d00',
+    '#b08d20',
     '#7a5cc0',
-    '#b03060',
-    '#407040',
+    '#d0507a',
+    '#5f9e5f',
 ];
 
 /** From bad to good. */

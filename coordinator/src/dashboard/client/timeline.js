@@ -19,7 +19,7 @@ function hue(span) {
 export function timeline(title, withExperiment) {
     function draw(answer) {
         const { slots, spans } = answer;
-        const since = `Known since ${moment(answer.since_ms)}, when this coordinator was started.`;
+        const since = `Known since ${moment(answer.since_ms)}.`;
         if (!spans.length) return { empty: `No runs. ${since}` };
         const full = (span) => (withExperiment ? `${span.experiment} ${name(span)}` : name(span));
         const names = slots.map((slot) => `${slot.host} ${slot.worker}`);
