@@ -22,25 +22,37 @@ export function learning(id, state) {
             ),
     });
 
-    async function ofStore(name, results) {
+    /** The best trials, and those that run now and may have no result yet. */
+    async function wanted(results) {
         const best = results.trials.slice(0, BEST);
-        const read = (trial) =>
-            get(`/experiments/${id}/trials/${trial.number}/curves?points=200&name=${name}`).then(
-                (answer) => ({
-                    ...trial,
-                    steps: answer.curves[0]?.steps ?? [],
-                    values: answer.curves[0]?.means ?? [],
-                }),
-            );
-        return { metric: name, total: results.total, trials: await Promise.all(best.map(read)) };
+        if (state.experiment?.ended_at_ms !== null) return best;
+        const running = (await get(`/experiments/${id}/trials?state=running&size=${BEST}`)).trials;
+        const fresh = running.filter((trial) => !best.some((one) => one.number === trial.number));
+        return [
+            ...best,
+            ...fresh.map(({ number: one, state: word, rank }) => ({ number: one, state: word, rank })),
+        ];
+    }
+
+    async function ofStore(name, results) {
+        const read = async (trial) => {
+            const path = `/experiments/${id}/trials/${trial.number}/curves?points=200&name=${name}`;
+            const [curve] = (await get(path)).curves;
+            return { ...trial, steps: curve?.steps ?? [], values: curve?.means ?? [] };
+        };
+        const trials = await Promise.all((await wanted(results)).map(read));
+        return { metric: name, total: results.total, trials };
     }
 
     async function learnNames(results) {
-        if (state.names.length || !results.trials.length) return;
-        const answer = await get(`/experiments/${id}/trials/${results.trials[0].number}/curves?points=2`);
+        if (state.names.length) return;
+        const [first] = await wanted(results);
+        if (!first) return;
+        const answer = await get(`/experiments/${id}/trials/${first.number}/curves?points=2`);
+        if (!answer.curves.length) return;
         state.names = answer.curves.map((curve) => [
             curve.name,
-            `${withUnit(curve.name, curve.unit)}, best ${BEST}`,
+            `${withUnit(curve.name, curve.unit)}, best ${BEST} and running`,
         ]);
         const options = [['results', `${words(results.metric)} at rungs, all trials`], ...state.names];
         tools.replaceChildren(
@@ -67,7 +79,9 @@ const FRONT = 6;
 function drawCurves({ metric, total, trials }, state) {
     const drawn = trials.filter((trial) => trial.steps.length);
     if (!drawn.length)
-        return { empty: 'No results yet: a trial has its first when it reaches the first rung.' };
+        return {
+            empty: 'No results yet: a trial has its first one at the first rung. What runs measure can be shown before.',
+        };
     const isOfRungs = state.metric === 'results';
     const line = (trial, index) => {
         const isFront = index < (isOfRungs ? FRONT : BEST);
@@ -107,7 +121,7 @@ function drawCurves({ metric, total, trials }, state) {
             tooltip: tooltip(
                 ({ seriesName, value, seriesIndex }) =>
                     `${seriesName} (${drawn[seriesIndex].state}), ` +
-                    `place ${drawn[seriesIndex].rank}\nstep ${value[0]}: ${number(value[1])}`,
+                    `place ${drawn[seriesIndex].rank ?? '-'}\nstep ${value[0]}: ${number(value[1])}`,
             ),
             grid: { left: 12, right: 50, top: 30, bottom: 34, containLabel: true },
             xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
