@@ -5,7 +5,6 @@ use muster_common::seed::Seed;
 
 /// A hyperparameter's share of the variance of the objective, 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(dead_code, reason = "nothing of this build makes one")]
 pub(super) struct Share {
     pub(super) name: String,
     pub(super) share: f64,

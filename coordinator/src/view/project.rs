@@ -230,6 +230,7 @@ fn ranks(engine: &Engine, trial: &Trial) -> Vec<String> {
     members.map(text).collect()
 }
 
+/// Why the searcher ended a trial, for people.
 pub fn stop_reason(reason: &StopReason) -> String {
     match reason {
         StopReason::Pruned { place, num_results } => {
