@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_common::goal::Constraint;
-use muster_common::manifest::{Domain, Scale, SearchSpace};
+use muster_common::manifest::{Domain, ParameterValue, Scale, SearchSpace};
 use muster_common::objective::Objective;
 use muster_common::time::Timestamp;
 
@@ -189,7 +189,7 @@ fn parameters(space: &SearchSpace) -> Vec<ParameterAnswer> {
 fn parameter(name: &str, domain: &Domain) -> ParameterAnswer {
     let few = domain.num_values().is_some_and(|count| count <= VALUES_MAX);
     let values = domain.enumerate().filter(|_| few).unwrap_or_default();
-    let mut values: Vec<f64> = values.into_iter().map(|value| value.as_f64()).collect();
+    let mut values: Vec<f64> = values.into_iter().map(ParameterValue::as_f64).collect();
     values.sort_by(f64::total_cmp);
     let (kind, log, min, max) = match domain {
         Domain::Float { min, max, scale } => ("float", *scale == Scale::Log, *min, *max),

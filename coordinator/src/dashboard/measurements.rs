@@ -75,13 +75,12 @@ pub(super) async fn curves(
     let names: Vec<&str> = query.with_prefix("name").map(|(_, name)| name).collect();
     let trial = trial_id(&id, number)?;
     let at = look(&room.service.driver, &trial).await?;
-    let stored = match room.curves.get(&trial, at.epoch()) {
-        Some(curves) => curves,
-        None => {
-            let curves = Arc::new(read(&at.store, &trial).await?);
-            room.curves.put(&trial, at.epoch(), &curves);
-            curves
-        }
+    let stored = if let Some(curves) = room.curves.get(&trial, at.epoch()) {
+        curves
+    } else {
+        let curves = Arc::new(read(&at.store, &trial).await?);
+        room.curves.put(&trial, at.epoch(), &curves);
+        curves
     };
     let all = joined(&stored, &room.service.live, at.run);
     let wanted = all.iter().filter(|(name, _)| names.is_empty() || names.contains(&name.as_str()));

@@ -43,17 +43,17 @@ impl Control {
     }
 
     async fn apply(&self, event: Event) -> Result<(), Status> {
-        apply(&self.service.driver, event).await.map(drop).map_err(refusing)
+        apply(&self.service.driver, event).await.map(drop).map_err(|error| refusing(&error))
     }
 }
 
-fn refusing(error: RequestError) -> Status {
+fn refusing(error: &RequestError) -> Status {
     let text = error.to_string();
     match error {
         RequestError::Manifest(_) => Status::invalid_argument(text),
         RequestError::TooLarge(_) | RequestError::Rejected(_) => Status::failed_precondition(text),
         RequestError::Nothing => Status::internal(text),
-        RequestError::Stopped(stopped) => stopping(stopped),
+        RequestError::Stopped(stopped) => stopping(*stopped),
     }
 }
 
@@ -98,7 +98,8 @@ impl ControlService for Control {
             owner: ProjectName::of_user(&request.user),
         };
         let Service { driver, capacity, store, .. } = &self.service;
-        let made = submit(driver, capacity, store, submission).await.map_err(refusing)?;
+        let made =
+            submit(driver, capacity, store, submission).await.map_err(|error| refusing(&error))?;
         let experiment_id = made.to_string();
         Ok(Response::new(v1::SubmitExperimentResponse { experiment_id }))
     }
