@@ -10,8 +10,6 @@ use muster_common::id::{ExperimentId, TrialId, WorkerId};
 
 /// Lines handed out at once when a log is read.
 const LINES_MAX: usize = 500;
-/// What is read of a log by those who want its end.
-const TAIL_BYTES: u64 = 64 << 10;
 
 /// The directory of log files.
 #[derive(Debug, Clone)]
@@ -22,6 +20,18 @@ pub struct Logs {
 /// Where a reader stopped.
 #[derive(Debug, Clone, Default)]
 pub struct Position(u64);
+
+impl Position {
+    /// As [`Position::bytes`] said.
+    pub fn at(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes of the file before it.
+    pub fn bytes(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Logs {
     /// Keeps logs in `directory`, which is created on the first line.
@@ -69,8 +79,8 @@ impl Logs {
         }
     }
 
-    /// Where the last lines of an experiment begin.
-    pub fn near_end(&self, experiment: &ExperimentId) -> std::io::Result<Position> {
+    /// The beginning of the first line that lies whole in the last `bytes` of an experiment's file.
+    pub fn near_end(&self, experiment: &ExperimentId, bytes: u64) -> std::io::Result<Position> {
         let mut file = match File::open(self.file(Some(experiment))) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -78,14 +88,14 @@ impl Logs {
             }
             Err(error) => return Err(error),
         };
-        let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-        if from == 0 {
+        let start = file.metadata()?.len().saturating_sub(bytes);
+        if start == 0 {
             return Ok(Position::default());
         }
-        // One byte earlier: a line that begins at `from` is whole.
-        file.seek(SeekFrom::Start(from - 1))?;
-        let cut = BufReader::new(file).read_until(b'\n', &mut Vec::new())?;
-        Ok(Position(from - 1 + cut as u64))
+        // Of a line that begins right there the byte before is the end of another.
+        file.seek(SeekFrom::Start(start - 1))?;
+        let skipped = BufReader::new(file).read_until(b'\n', &mut Vec::new())?;
+        Ok(Position(start - 1 + skipped as u64))
     }
 
     /// Whole lines from `position` on, at most a few hundred, of one trial or of all.
@@ -125,6 +135,25 @@ impl Logs {
 mod tests {
     use super::*;
 
+    const TAIL: u64 = 64 << 10;
+
+    #[test]
+    fn the_end_of_a_log_begins_with_a_whole_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::new(directory.path().to_owned());
+        let experiment: ExperimentId = "demo-1".parse().unwrap();
+        assert_eq!(logs.near_end(&experiment, 10).unwrap().bytes(), 0);
+        let owner = Some((experiment.clone(), None));
+        let lines: Vec<String> = (0..4).map(|number| format!("line {number}")).collect();
+        logs.append(&"w".parse().unwrap(), owner.as_ref(), &lines);
+        // Each is `-\tw\tline N\n`, 11 bytes.
+        for (bytes, expected) in [(11, 1), (12, 1), (21, 1), (22, 2), (43, 3), (44, 4), (999, 4)] {
+            let mut position = logs.near_end(&experiment, bytes).unwrap();
+            let read = logs.read(&experiment, None, &mut position).unwrap();
+            assert_eq!(read.len(), expected, "{bytes}: {read:?}");
+        }
+    }
+
     #[test]
     fn lines_are_read_once_and_by_trial() {
         let directory = tempfile::tempdir().unwrap();
@@ -143,7 +172,7 @@ mod tests {
         let second = logs.read(&experiment, Some(&trial(2)), &mut Position::default()).unwrap();
         assert_eq!(second, ["t2  w  line of 2"]);
 
-        let mut whole = logs.near_end(&experiment).unwrap();
+        let mut whole = logs.near_end(&experiment, TAIL).unwrap();
         assert_eq!(
             logs.read(&experiment, None, &mut whole).unwrap().len(),
             2,
@@ -151,7 +180,7 @@ mod tests {
         );
         let many: Vec<String> = (0..9000).map(|number| format!("line {number}")).collect();
         logs.append(&worker, Some(&(experiment.clone(), None)), &many);
-        let mut position = logs.near_end(&experiment).unwrap();
+        let mut position = logs.near_end(&experiment, TAIL).unwrap();
         let mut last = Vec::new();
         loop {
             let lines = logs.read(&experiment, None, &mut position).unwrap();

@@ -9,7 +9,7 @@ mod waiting;
 mod why;
 
 pub use importance::{ImportanceView, Observed};
-pub use project::project;
+pub use project::{assignment_of, committed_step, head, project, stop_reason, trial_view};
 pub use slots::{SlotStateName, SlotView, WorkView, slots};
 pub use waiting::hosts_aside;
 pub use why::why;
@@ -22,6 +22,7 @@ use muster_common::objective::{Mode, ObjectiveMetric};
 use muster_common::run::DataSummary;
 use muster_common::time::Timestamp;
 
+use crate::engine::trial::TrialState;
 use crate::sweep::front;
 
 /// One experiment.
@@ -176,6 +177,19 @@ impl TrialStateName {
         Self::Canceled,
         Self::Failed,
     ];
+
+    /// That of a state.
+    pub fn of(state: &TrialState) -> Self {
+        match state {
+            TrialState::Running { .. } => Self::Running,
+            TrialState::Pending => Self::Pending,
+            TrialState::Paused => Self::Paused,
+            TrialState::Completed => Self::Completed,
+            TrialState::Stopped { .. } => Self::Stopped,
+            TrialState::Canceled => Self::Canceled,
+            TrialState::Failed { .. } => Self::Failed,
+        }
+    }
 
     /// The word for people and for the summary.
     pub fn name(self) -> &'static str {
