@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 self=$PWD/tests/run.sh
 
 mode=${1:-all}
-allowed_skips=${MUSTER_ALLOWED_SKIPS:-gpu parity root slurm kubernetes linters}
+allowed_skips=${MUSTER_ALLOWED_SKIPS:-gpu parity root slurm kubernetes linters browser}
 log=target/test.log
 mkdir -p target
 
@@ -40,6 +40,7 @@ set_up() {
     deploy/setup/slurm.sh
     deploy/setup/linters.sh
     deploy/setup/kubernetes.sh
+    deploy/setup/browser.sh
     deploy/setup/cargo_deny.sh
     # cargo-deny looks at the dependencies of every platform; a build fetches those of this one only.
     timeout --foreground 600 cargo fetch --locked --quiet

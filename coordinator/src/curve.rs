@@ -92,6 +92,16 @@ impl Curve {
         self.points.push(point);
     }
 
+    /// The same with at most so many points, at least one.
+    #[must_use]
+    pub fn at_most(&self, points_max: usize) -> Self {
+        let mut curve = self.clone();
+        while curve.points.len() > points_max.max(1) {
+            curve.halve();
+        }
+        curve
+    }
+
     fn halve(&mut self) {
         let joined = self.points.chunks(2).filter_map(|pair| {
             let (first, rest) = pair.split_first()?;

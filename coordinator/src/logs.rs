@@ -21,6 +21,18 @@ pub struct Logs {
 #[derive(Debug, Clone, Default)]
 pub struct Position(u64);
 
+impl Position {
+    /// As [`Position::bytes`] said.
+    pub fn at(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes of the file before it.
+    pub fn bytes(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Logs {
     /// Keeps logs in `directory`, which is created on the first line.
     pub fn new(directory: PathBuf) -> Self {
@@ -67,6 +79,25 @@ impl Logs {
         }
     }
 
+    /// The beginning of the first line that lies whole in the last `bytes` of an experiment's file.
+    pub fn near_end(&self, experiment: &ExperimentId, bytes: u64) -> std::io::Result<Position> {
+        let mut file = match File::open(self.file(Some(experiment))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Position::default());
+            }
+            Err(error) => return Err(error),
+        };
+        let start = file.metadata()?.len().saturating_sub(bytes);
+        if start == 0 {
+            return Ok(Position::default());
+        }
+        // Of a line that begins right there the byte before is the end of another.
+        file.seek(SeekFrom::Start(start - 1))?;
+        let skipped = BufReader::new(file).read_until(b'\n', &mut Vec::new())?;
+        Ok(Position(start - 1 + skipped as u64))
+    }
+
     /// Whole lines from `position` on, at most a few hundred, of one trial or of all.
     pub fn read(
         &self,
@@ -103,6 +134,23 @@ impl Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_log_begins_with_a_whole_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = Logs::new(directory.path().to_owned());
+        let experiment: ExperimentId = "demo-1".parse().unwrap();
+        assert_eq!(logs.near_end(&experiment, 10).unwrap().bytes(), 0);
+        let owner = Some((experiment.clone(), None));
+        let lines: Vec<String> = (0..4).map(|number| format!("line {number}")).collect();
+        logs.append(&"w".parse().unwrap(), owner.as_ref(), &lines);
+        // Each is `-\tw\tline N\n`, 11 bytes.
+        for (bytes, expected) in [(11, 1), (12, 1), (21, 1), (22, 2), (43, 3), (44, 4), (999, 4)] {
+            let mut position = logs.near_end(&experiment, bytes).unwrap();
+            let read = logs.read(&experiment, None, &mut position).unwrap();
+            assert_eq!(read.len(), expected, "{bytes}: {read:?}");
+        }
+    }
 
     #[test]
     fn lines_are_read_once_and_by_trial() {

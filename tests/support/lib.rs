@@ -1,10 +1,12 @@
 //! Shared by the system tests: real processes in temporary directories, and how a test that cannot
 //! run says so.
 
+pub mod browser;
 pub mod cluster;
 pub mod gang;
 pub mod gradient;
 pub mod hosts;
+pub mod http;
 pub mod kubelet;
 pub mod kubernetes;
 pub mod limits;

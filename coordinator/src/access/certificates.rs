@@ -396,7 +396,7 @@ pub fn names_of(listen: IpAddr, advertised: Option<&str>) -> Vec<String> {
 }
 
 /// This machine's name.
-pub(super) fn host_name() -> Option<String> {
+pub(crate) fn host_name() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }

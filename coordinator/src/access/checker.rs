@@ -99,6 +99,8 @@ pub struct Caller {
     pub tag: String,
     /// Its name.
     pub name: String,
+    /// What it opens.
+    pub scope: Scope,
     /// Set when the token is taken away or expires.
     pub cut: CancellationToken,
 }
@@ -145,10 +147,25 @@ impl Checker {
     ) -> Result<Caller, Refusal> {
         let text = text.ok_or(Refusal::Missing)?;
         let token: Token = text.parse().map_err(|_| Refusal::Unknown)?;
+        self.admit(&token.tag(), |entry| entry.is(&token), needed, now)
+    }
+
+    /// Who has shown the token with this tag before, if it still opens what asks for `needed`.
+    pub fn check_again(&self, tag: &str, needed: Scope, now: Timestamp) -> Result<Caller, Refusal> {
+        self.admit(tag, |_| true, needed, now)
+    }
+
+    fn admit(
+        &self,
+        tag: &str,
+        is_it: impl Fn(&TokenEntry) -> bool,
+        needed: Scope,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
         let mut known = self.known();
         self.refresh(&mut known);
         let entries = known.entries.as_ref().ok_or(Refusal::Damaged)?;
-        let entry = entries.get(&token.tag()).filter(|entry| entry.is(&token));
+        let entry = entries.get(tag).filter(|entry| is_it(entry));
         let entry = entry.cloned().ok_or(Refusal::Unknown)?;
         let TokenEntry { tag, name, scope, expires_at, revoked_at, .. } = entry;
         if let Some(at) = revoked_at {
@@ -161,7 +178,7 @@ impl Checker {
             return Err(Refusal::Scope { name, scope, needed });
         }
         let cut = known.open.entry(tag.clone()).or_default().clone();
-        Ok(Caller { tag, name, cut })
+        Ok(Caller { tag, name, scope, cut })
     }
 
     /// Whether somebody may show a token of this name. Where the tokens cannot be read, nothing was taken away.

@@ -1,9 +1,10 @@
 //! Who may talk to a coordinator, and how they know that it is the right one. [`Guard`] has what its port asks for:
-//! a certificate ([`certificates`]) and tokens ([`token_book`], [`checker`]), either, both or, on the loopback
-//! address, neither. It also writes access files: the owner's, and those that launchers hand to workers.
+//! a certificate ([`certificates`]) and tokens ([`token_book`], [`checker`], and [`sessions`] of browsers), either, both
+//! or, on the loopback address, neither. It also writes access files: the owner's, and those that launchers hand to workers.
 
 pub mod certificates;
 pub mod checker;
+pub mod sessions;
 pub mod token_book;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::settings::{Settings, Tls};
 use certificates::{CertificateError, Certificates, Source};
 use checker::Checker;
+use sessions::Sessions;
 use token_book::{BookError, NewToken, Scope, TokenBook, TokenEntry};
 
 /// In the state directory: for whoever owns it, with all rights.
@@ -73,6 +75,7 @@ struct Issued {
 pub struct Guard {
     certificates: Option<Certificates>,
     checker: Option<Checker>,
+    sessions: Sessions,
     state: PathBuf,
     /// URLs for processes on this machine, and for others.
     near: String,
@@ -100,7 +103,9 @@ impl Guard {
             format!("{scheme}://{}", host.unwrap_or_else(|| address.to_string()))
         });
         let issued = Arc::default();
-        let guard = Self { certificates, checker, state: state.to_owned(), near, far, issued };
+        let sessions = Sessions::new(address.port(), certificates.is_some());
+        let state = state.to_owned();
+        let guard = Self { certificates, checker, sessions, state, near, far, issued };
         guard.write_addresses()?;
         Ok(guard)
     }
@@ -113,6 +118,11 @@ impl Guard {
     /// How calls are checked.
     pub fn checker(&self) -> Option<&Checker> {
         self.checker.as_ref()
+    }
+
+    /// Browsers that have shown a token.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     /// What clients and workers pin.

@@ -1,10 +1,9 @@
 //! The control service: what clients ask.
 
-use std::path::Path;
 use std::time::Duration;
 
 use muster_common::id::{ExperimentId, ProjectName, TrialId};
-use muster_common::manifest::{Manifest, PRIORITY_MAX};
+use muster_common::manifest::PRIORITY_MAX;
 use muster_common::metric::MetricName;
 use muster_common::time::Timestamp;
 use muster_proto::v1;
@@ -18,8 +17,9 @@ use super::curves::answer;
 use super::view::experiment_to_wire;
 use crate::driver::Stopped;
 use crate::engine::trial::TrialState;
-use crate::engine::{Action, Engine, Event};
+use crate::engine::{Engine, Event};
 use crate::logs::Position;
+use crate::request::{RequestError, Submission, apply, submit};
 use crate::view::{ExperimentView, hosts_aside, project, why};
 
 /// Views or log blocks that may wait for a slow client.
@@ -42,13 +42,18 @@ impl Control {
         Self { service }
     }
 
-    async fn apply(&self, event: Event) -> Result<Vec<Action>, Status> {
-        let actions = self.service.driver.apply(event).await.map_err(stopping)?;
-        let rejected = actions.iter().find_map(|action| match action {
-            Action::Rejected { reason } => Some(reason.clone()),
-            _ => None,
-        });
-        rejected.map_or(Ok(actions), |reason| Err(Status::failed_precondition(reason)))
+    async fn apply(&self, event: Event) -> Result<(), Status> {
+        apply(&self.service.driver, event).await.map(drop).map_err(refusing)
+    }
+}
+
+fn refusing(error: RequestError) -> Status {
+    let text = error.to_string();
+    match error {
+        RequestError::Manifest(_) => Status::invalid_argument(text),
+        RequestError::TooLarge(_) | RequestError::Rejected(_) => Status::failed_precondition(text),
+        RequestError::Nothing => Status::internal(text),
+        RequestError::Stopped(stopped) => stopping(stopped),
     }
 }
 
@@ -87,28 +92,14 @@ impl ControlService for Control {
         request: Request<v1::SubmitExperimentRequest>,
     ) -> Reply<v1::SubmitExperimentResponse> {
         let request = request.into_inner();
-        let mut manifest = Manifest::parse(&request.manifest)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        manifest.rebase(Path::new(&request.base_directory));
-        let num_workers = self.service.driver.read(|engine| engine.workers().len()).await;
-        let num_workers = num_workers.map_err(stopping)?;
-        self.service
-            .capacity
-            .check(manifest.resources.slots, num_workers)
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let event = Event::ExperimentSubmitted {
-            manifest: Box::new(manifest),
+        let submission = Submission {
             text: request.manifest,
-            store: self.service.store.clone(),
+            base: request.base_directory,
             owner: ProjectName::of_user(&request.user),
-            base: Some(request.base_directory),
         };
-        let actions = self.apply(event).await?;
-        let created = actions.into_iter().find_map(|action| match action {
-            Action::Created { experiment } => Some(experiment.to_string()),
-            _ => None,
-        });
-        let experiment_id = created.ok_or_else(|| Status::internal("no experiment was made"))?;
+        let Service { driver, capacity, store, .. } = &self.service;
+        let made = submit(driver, capacity, store, submission).await.map_err(refusing)?;
+        let experiment_id = made.to_string();
         Ok(Response::new(v1::SubmitExperimentResponse { experiment_id }))
     }
 

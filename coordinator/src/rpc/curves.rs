@@ -1,89 +1,32 @@
-//! Curves of one trial: what is in the object store, and behind it what its run has said since.
+//! Curves of one trial, to the wire.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use muster_common::id::{Generation, TrialId};
-use muster_common::metric::{MetricName, read_trial};
-use muster_common::storage::Store;
+use muster_common::id::TrialId;
+use muster_common::metric::MetricName;
 use muster_proto::v1;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tonic::Status;
 
 use super::Service;
-use crate::curve::{Curve, CurveSet, stored};
-use crate::engine::Engine;
-use crate::engine::trial::TrialState;
+use crate::curve::{Curve, CurveSet};
+use crate::measured::{MeasuredError, joined, look, read};
 
-/// Longest wait for the store.
-const STORE_DEADLINE: Duration = Duration::from_secs(30);
 /// Shortest time between two answers to one who follows.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
-/// Where a trial is.
-struct Whereabouts {
-    store: String,
-    attempts: u32,
-    run: Option<Generation>,
-    is_over: bool,
-}
-
-async fn look(service: &Service, trial: &TrialId) -> Result<Whereabouts, Status> {
-    let wanted = trial.clone();
-    let find = move |engine: &Engine| {
-        let experiment = engine
-            .experiment(&wanted.experiment)
-            .ok_or_else(|| Status::not_found(format!("no experiment `{}`", wanted.experiment)))?;
-        let count = experiment.trials.len();
-        let found = experiment.trials.get(&wanted.number).ok_or_else(|| {
-            Status::not_found(format!("no trial `{wanted}`; there are {count} so far"))
-        })?;
-        let run = match found.state {
-            TrialState::Running { generation } => Some(generation),
-            _ => None,
-        };
-        Ok(Whereabouts {
-            store: experiment.store.clone(),
-            attempts: found.attempts,
-            run,
-            is_over: found.is_terminal() || experiment.is_ended(),
-        })
-    };
-    let found = service.driver.read(find).await;
-    found.map_err(|error| Status::unavailable(error.to_string()))?
-}
-
-async fn read(store: &str, trial: &TrialId) -> Result<CurveSet, Status> {
-    let unreadable = |error: &dyn std::error::Error| {
-        let mut text = format!("cannot read the metrics of {trial}: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text += &format!(": {error}");
-            cause = error.source();
-        }
-        Status::unavailable(text)
-    };
-    let store = Store::open(store).map_err(|error| unreadable(&error))?;
-    let reading = timeout(STORE_DEADLINE, read_trial(&store, trial)).await;
-    let points = reading.map_err(|_| {
-        let seconds = STORE_DEADLINE.as_secs();
-        Status::unavailable(format!("the store did not answer within {seconds} s"))
-    })?;
-    Ok(stored(&points.map_err(|error| unreadable(&error))?))
-}
-
-/// What has been measured up to now.
-fn joined(kept: &CurveSet, live: CurveSet, names: &BTreeSet<MetricName>) -> Vec<v1::Curve> {
-    let mut all = live;
-    for (name, curve) in kept {
-        let later = all.remove(name).unwrap_or_default();
-        all.insert(name.clone(), curve.followed_by(&later));
+fn status(error: MeasuredError) -> Status {
+    match error {
+        MeasuredError::Missing(text) => Status::not_found(text),
+        MeasuredError::Unreadable(text) => Status::unavailable(text),
+        MeasuredError::Stopped(stopped) => Status::unavailable(stopped.to_string()),
     }
-    all.retain(|name, curve| {
-        !curve.points().is_empty() && (names.is_empty() || names.contains(name))
-    });
-    all.iter().map(|(name, curve)| to_wire(name, curve)).collect()
+}
+
+fn all_to_wire(curves: &CurveSet, names: &BTreeSet<MetricName>) -> Vec<v1::Curve> {
+    let wanted = curves.iter().filter(|(name, _)| names.is_empty() || names.contains(*name));
+    wanted.map(|(name, curve)| to_wire(name, curve)).collect()
 }
 
 fn to_wire(name: &MetricName, curve: &Curve) -> v1::Curve {
@@ -107,8 +50,8 @@ pub(super) async fn answer(
 ) {
     tokio::select! {
         result = follow_up(&service, &trial, &names, follow, &sender) => {
-            if let Err(status) = result {
-                let _gone = sender.send(Err(status)).await;
+            if let Err(error) = result {
+                let _gone = sender.send(Err(status(error))).await;
             }
         }
         () = sender.closed() => {}
@@ -122,19 +65,17 @@ async fn follow_up(
     names: &BTreeSet<MetricName>,
     follow: bool,
     sender: &mpsc::Sender<Result<v1::ReadCurvesResponse, Status>>,
-) -> Result<(), Status> {
+) -> Result<(), MeasuredError> {
     let mut kept = None;
     let mut last = None;
     loop {
-        let at = look(service, trial).await?;
-        // What a run has measured is in the store when it has ended.
-        let epoch = (at.attempts, at.run);
+        let at = look(&service.driver, trial).await?;
+        let epoch = at.epoch();
         let curves = match &kept {
             Some((known, curves)) if *known == epoch => curves,
             _ => &kept.insert((epoch, read(&at.store, trial).await?)).1,
         };
-        let live = at.run.map(|run| service.live.curves_of(run)).unwrap_or_default();
-        let now = joined(curves, live, names);
+        let now = all_to_wire(&joined(curves, &service.live, at.run), names);
         if last.as_ref() != Some(&now) {
             last = Some(now.clone());
             let response = v1::ReadCurvesResponse { curves: now };

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Frame, SizeHint};
@@ -17,7 +17,9 @@ use tonic::Status;
 use super::port::Peer;
 use crate::access::Guard;
 use crate::access::checker::{Caller, Checker, Refusal};
+use crate::access::sessions::Sessions;
 use crate::access::token_book::Scope;
+use crate::dashboard::{LOGIN, OPEN_PATHS, is_own_path, login_of};
 use crate::metrics::Metrics;
 
 /// Methods of the control service that change nothing.
@@ -34,6 +36,7 @@ const READING: [&str; 6] = [
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
     checker: Option<Checker>,
+    sessions: Sessions,
     is_encrypted: bool,
     metrics: Metrics,
 }
@@ -41,7 +44,8 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(guard: &Guard, metrics: Metrics) -> Self {
         let is_encrypted = guard.certificates().is_some();
-        Self { checker: guard.checker().cloned(), is_encrypted, metrics }
+        let (checker, sessions) = (guard.checker().cloned(), guard.sessions().clone());
+        Self { checker, sessions, is_encrypted, metrics }
     }
 
     fn admit(&self, request: &Request) -> Result<Option<Caller>, Refusal> {
@@ -49,19 +53,38 @@ impl Gate {
         if self.is_encrypted && !peer.is_some_and(|peer| peer.is_encrypted) {
             return Err(Refusal::ClearText);
         }
-        let (Some(checker), Some(needed)) = (&self.checker, needed(request.uri().path())) else {
-            return Ok(None);
-        };
-        checker.check(shown(request.headers()), needed, Timestamp::now()).map(Some)
+        let needed = needed(request.method(), request.uri().path());
+        let (Some(checker), Some(needed)) = (&self.checker, needed) else { return Ok(None) };
+        let now = Timestamp::now();
+        let shown = shown(request.headers());
+        match self.session(request, now).filter(|_| shown.is_none()) {
+            // One whose session is over, or whose token is forgotten, is asked for it as if for the first time.
+            Some(tag) => match checker.check_again(&tag, needed, now) {
+                Err(Refusal::Unknown) => Err(Refusal::Missing),
+                checked => checked.map(Some),
+            },
+            None => checker.check(shown, needed, now).map(Some),
+        }
+    }
+
+    /// Tag of the token that a browser has shown; it opens the dashboard, and no service of programs.
+    fn session(&self, request: &Request, now: Timestamp) -> Option<String> {
+        let cookies = request.headers().get(header::COOKIE)?.to_str().ok()?;
+        is_own_path(request.uri().path()).then(|| self.sessions.find(cookies, now)).flatten()
     }
 }
 
-/// The scope that a path asks for; `None`: probes need none, and learn nothing but that somebody is there.
-fn needed(path: &str) -> Option<Scope> {
+/// The scope that a path asks for; `None`: probes need none, and learn nothing but that somebody is there; nor do
+/// people who are about to show a token.
+fn needed(method: &Method, path: &str) -> Option<Scope> {
     match path {
         "/healthz" | "/readyz" => return None,
         "/metrics" => return Some(Scope::Read),
+        path if OPEN_PATHS.contains(&path) => return None,
         _ => {}
+    }
+    if is_own_path(path) && matches!(*method, Method::GET | Method::HEAD) {
+        return Some(Scope::Read);
     }
     if path.starts_with("/muster.v1.WorkerService/") {
         return Some(Scope::Worker);
@@ -95,13 +118,14 @@ pub(super) async fn check(State(gate): State<Gate>, mut request: Request, next: 
             let (path, reason) = (request.uri().path(), refusal.to_string());
             tracing::warn!(peer = ?peer, path, reason, "a call is refused");
             gate.metrics.refused(refusal.label());
-            refused(&refusal, request.headers())
+            refused(&refusal, &request)
         }
     }
 }
 
 /// As the caller's protocol says it.
-fn refused(refusal: &Refusal, headers: &HeaderMap) -> Response {
+fn refused(refusal: &Refusal, request: &Request) -> Response {
+    let headers = request.headers();
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
         let status = match refusal {
@@ -110,12 +134,27 @@ fn refused(refusal: &Refusal, headers: &HeaderMap) -> Response {
         };
         return status.into_http();
     }
+    if is_visit(request) && *refusal != Refusal::ClearText {
+        let next = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let place = login_of(next, refusal);
+        return (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response();
+    }
     let code = match refusal {
         Refusal::Scope { .. } => StatusCode::FORBIDDEN,
         Refusal::ClearText => StatusCode::BAD_REQUEST,
         _ => StatusCode::UNAUTHORIZED,
     };
     (code, [(header::WWW_AUTHENTICATE, "Bearer")], format!("{refusal}\n")).into_response()
+}
+
+/// Whether a person's browser asks for a page of the dashboard.
+fn is_visit(request: &Request) -> bool {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|kinds| kinds.to_str().ok());
+    let path = request.uri().path();
+    *request.method() == Method::GET
+        && is_own_path(path)
+        && path != LOGIN
+        && accepts.is_some_and(|kinds| kinds.contains("text/html"))
 }
 
 /// A response that ends when the token that opened it is taken away.
@@ -177,7 +216,8 @@ mod tests {
         let changing: Vec<&str> = methods
             .iter()
             .filter(|method| {
-                needed(&format!("/muster.v1.ControlService/{method}")) == Some(Scope::User)
+                let path = format!("/muster.v1.ControlService/{method}");
+                needed(&Method::POST, &path) == Some(Scope::User)
             })
             .map(String::as_str)
             .collect();
@@ -201,12 +241,27 @@ mod tests {
 
     #[test]
     fn what_nobody_knows_asks_for_most() {
-        assert_eq!(needed("/healthz"), None);
-        assert_eq!(needed("/metrics"), Some(Scope::Read));
-        assert_eq!(needed("/muster.v1.WorkerService/Session"), Some(Scope::Worker));
-        for path in ["/", "/metrics/", "/healthz/x", "/muster.v1.ControlService/New", "//metrics"] {
-            assert_eq!(needed(path), Some(Scope::User), "{path}");
+        let get = |path: &str| needed(&Method::GET, path);
+        assert_eq!(get("/healthz"), None);
+        assert_eq!(get("/metrics"), Some(Scope::Read));
+        assert_eq!(get("/muster.v1.WorkerService/Session"), Some(Scope::Worker));
+        let unknown =
+            ["/x", "/metrics/", "/healthz/x", "/muster.v1.ControlService/New", "//metrics"];
+        for path in unknown {
+            assert_eq!(get(path), Some(Scope::User), "{path}");
         }
+    }
+
+    #[test]
+    fn people_look_with_a_reading_token_and_act_with_another() {
+        let looking = ["/", "/cluster", "/experiments/demo-1/trials/3", "/api/v1/experiments"];
+        for path in looking {
+            assert_eq!(needed(&Method::GET, path), Some(Scope::Read), "{path}");
+            assert_eq!(needed(&Method::POST, path), Some(Scope::User), "{path}");
+        }
+        assert_eq!(needed(&Method::GET, "/assets/main.js"), Some(Scope::Read));
+        assert_eq!(needed(&Method::GET, LOGIN), None);
+        assert_eq!(needed(&Method::POST, LOGIN), None);
     }
 
     #[test]

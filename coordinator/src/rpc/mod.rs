@@ -1,5 +1,5 @@
-//! The service: gRPC in and out, and what operators ask over plain HTTP on the same port. Wire types stop
-//! here.
+//! The service: gRPC in and out, what operators ask over plain HTTP, and the dashboard, on the same port. Wire types
+//! stop here.
 
 mod claim;
 mod control;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Guard;
 use crate::access::certificates::{CertificateError, Certificates};
 use crate::capacity::Capacity;
+use crate::dashboard;
 use crate::driver::Driver;
 use crate::live::Live;
 use crate::logs::Logs;
@@ -93,7 +94,8 @@ pub async fn serve(
     let config = guard.certificates().map(Certificates::config).transpose()?;
     let tls = config.map(|config| TlsAcceptor::from(Arc::new(config)));
     let gate = gate::Gate::new(guard, service.driver.metrics().clone());
-    let routes = tonic::service::Routes::from(operate::router(service.clone()))
+    let pages = operate::router(service.clone()).merge(dashboard::router(service.clone(), guard));
+    let routes = tonic::service::Routes::from(pages)
         .add_service(ControlServiceServer::new(control::Control::new(service.clone())))
         .add_service(WorkerServiceServer::new(worker::Workers::new(
             service,

@@ -6,7 +6,7 @@ pub mod remaining;
 mod waiting;
 mod why;
 
-pub use project::project;
+pub use project::{assignment_of, committed_step, head, project, stop_reason, trial_view};
 pub use waiting::hosts_aside;
 pub use why::why;
 
@@ -18,6 +18,7 @@ use muster_common::objective::{Mode, ObjectiveMetric};
 use muster_common::run::DataSummary;
 use muster_common::time::Timestamp;
 
+use crate::engine::trial::TrialState;
 use crate::sweep::front;
 
 /// One experiment.
@@ -172,6 +173,19 @@ impl TrialStateName {
         Self::Canceled,
         Self::Failed,
     ];
+
+    /// That of a state.
+    pub fn of(state: &TrialState) -> Self {
+        match state {
+            TrialState::Running { .. } => Self::Running,
+            TrialState::Pending => Self::Pending,
+            TrialState::Paused => Self::Paused,
+            TrialState::Completed => Self::Completed,
+            TrialState::Stopped { .. } => Self::Stopped,
+            TrialState::Canceled => Self::Canceled,
+            TrialState::Failed { .. } => Self::Failed,
+        }
+    }
 
     /// The word for people and for the summary.
     pub fn name(self) -> &'static str {

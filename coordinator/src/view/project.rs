@@ -24,13 +24,29 @@ pub fn project(
     live: &Live,
     now: Timestamp,
 ) -> ExperimentView {
+    let goal = experiment.goal();
+    let view = |trial| trial_view(engine, (experiment, &goal), trial, live);
+    let decisions = experiment.decisions.iter().map(|decision| DecisionView {
+        at: decision.at,
+        trial: decision.trial.clone(),
+        text: decision.text.clone(),
+    });
+    ExperimentView {
+        trials: experiment.trials.values().map(view).collect(),
+        decisions: decisions.collect(),
+        ..head(engine, experiment, live, now)
+    }
+}
+
+/// As [`project`], without trials and decisions: there may be ten thousand of them.
+pub fn head(
+    engine: &Engine,
+    experiment: &Experiment,
+    live: &Live,
+    now: Timestamp,
+) -> ExperimentView {
     let (state, reason) = state_of(experiment);
     let goal = experiment.goal();
-    let trials: Vec<TrialView> = experiment
-        .trials
-        .values()
-        .map(|trial| trial_view(engine, (experiment, &goal), trial, live))
-        .collect();
     let (parts_done, num_parts) = match &experiment.phase {
         Phase::Preparing { parts } => {
             (parts.iter().filter(|part| **part == Part::Done).count(), parts.len())
@@ -58,7 +74,7 @@ pub fn project(
         goal,
         max_trials: experiment.max_trials(),
         rungs: experiment.ladder.iter().map(ToString::to_string).collect(),
-        trials,
+        trials: Vec::new(),
         data: experiment.data.clone(),
         parts_done: small(parts_done),
         num_parts: small(num_parts),
@@ -67,15 +83,7 @@ pub fn project(
         seconds_left,
         best: best_of(experiment),
         front: front_of(experiment),
-        decisions: experiment
-            .decisions
-            .iter()
-            .map(|decision| DecisionView {
-                at: decision.at,
-                trial: decision.trial.clone(),
-                text: decision.text.clone(),
-            })
-            .collect(),
+        decisions: Vec::new(),
         location: location(experiment),
         ordered: experiment
             .data
@@ -155,7 +163,8 @@ fn with_allocations(reason: String, live: &Live) -> String {
     format!("{reason}; {}", allocations.join("; "))
 }
 
-fn trial_view(
+/// One trial of an experiment with this goal.
+pub fn trial_view(
     engine: &Engine,
     (experiment, goal): (&Experiment, &Goal),
     trial: &Trial,
@@ -165,16 +174,13 @@ fn trial_view(
         TrialState::Running { generation } => live.progress(generation),
         _ => None,
     };
-    let (state, reason) = match &trial.state {
-        TrialState::Pending => (TrialStateName::Pending, String::new()),
-        TrialState::Running { .. } => (TrialStateName::Running, String::new()),
-        TrialState::Paused => (TrialStateName::Paused, String::new()),
-        TrialState::Completed => (TrialStateName::Completed, String::new()),
-        TrialState::Stopped { reason } => (TrialStateName::Stopped, stop_reason(reason)),
-        TrialState::Canceled => (TrialStateName::Canceled, String::new()),
-        TrialState::Failed { message } => (TrialStateName::Failed, message.clone()),
+    let state = TrialStateName::of(&trial.state);
+    let reason = match &trial.state {
+        TrialState::Stopped { reason } => stop_reason(reason),
+        TrialState::Failed { message } => message.clone(),
+        _ => String::new(),
     };
-    let committed = trial.committed_step().max(trial.results.last().map_or(0, |last| last.step));
+    let committed = committed_step(trial);
     TrialView {
         id: experiment.trial_id(trial.number),
         state,
@@ -197,8 +203,13 @@ fn trial_view(
     }
 }
 
+/// Steps that count: those of its last result or its last checkpoint.
+pub fn committed_step(trial: &Trial) -> u64 {
+    trial.committed_step().max(trial.results.last().map_or(0, |last| last.step))
+}
+
 /// Its hyperparameters; of one that has ended and has changed them, those of its best result.
-fn assignment_of<'a>(goal: &Goal, trial: &'a Trial) -> &'a Assignment {
+pub fn assignment_of<'a>(goal: &Goal, trial: &'a Trial) -> &'a Assignment {
     let best = trial.best_result(goal).filter(|_| trial.is_terminal());
     best.map_or(&trial.assignment, |best| trial.assignment_of(&best.checkpoint))
 }
@@ -219,7 +230,7 @@ fn ranks(engine: &Engine, trial: &Trial) -> Vec<String> {
     members.map(text).collect()
 }
 
-pub(super) fn stop_reason(reason: &StopReason) -> String {
+pub fn stop_reason(reason: &StopReason) -> String {
     match reason {
         StopReason::Pruned { place, num_results } => {
             format!("place {place} of {num_results} at its rung")

@@ -1,0 +1,150 @@
+// The trials that are ticked, side by side.
+
+import { get } from './api.js';
+import { axis, LINES, picture, tooltip, vertical } from './charts.js';
+import { fill, h, section, select, trialLink } from './elements.js';
+import { number, withUnit, words } from './format.js';
+import { colour } from './theme.js';
+
+/** Of one experiment; the numbers of the trials are in `state.compared`. */
+export function comparison(id, state) {
+    const tableBox = h('div');
+    const tools = h('div', { class: 'fields' });
+    const chosen = { metric: 'train_loss' };
+    const chart = picture('Curves of the compared trials', {
+        height: 280,
+        tools,
+        level: 'h3',
+        draw: ({ name, trials }) => {
+            const own = trials
+                .map((trial) => [trial, trial.curves.find((curve) => curve.name === name)])
+                .filter(([, curve]) => curve);
+            if (!own.length) return { empty: `None of them has measured ${words(name)}.` };
+            const unit = own[0][1].unit;
+            return {
+                words: own
+                    .map(([trial, curve]) => `t${trial.number} ends at ${number(curve.means.at(-1))}`)
+                    .join(', '),
+                table: {
+                    titles: ['trial', 'step', words(name)],
+                    rows: own.flatMap(([trial, curve]) =>
+                        curve.steps.map((step, index) => [
+                            `t${trial.number}`,
+                            step,
+                            number(curve.means[index]),
+                        ]),
+                    ),
+                },
+                option: {
+                    tooltip: tooltip(undefined, 'axis'),
+                    grid: { left: 12, right: 50, top: 30, bottom: 34, containLabel: true },
+                    xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
+                    yAxis: vertical(withUnit(name, unit), {
+                        type: 'value',
+                        axisLabel: { color: colour('faint'), formatter: number },
+                    }),
+                    series: own.map(([trial, curve], index) => ({
+                        name: `t${trial.number}`,
+                        type: 'line',
+                        showSymbol: curve.steps.length < 20,
+                        lineStyle: { type: index % 2 ? 'dashed' : 'solid', width: 2 },
+                        endLabel: { show: true, formatter: '{a}', color: LINES[index % LINES.length] },
+                        data: curve.steps.map((step, place) => [step, curve.means[place]]),
+                    })),
+                },
+            };
+        },
+    });
+    const clear = h(
+        'button',
+        {
+            onclick: () => {
+                state.compared.clear();
+                document.dispatchEvent(new CustomEvent('look'));
+                refresh();
+            },
+        },
+        'Clear',
+    );
+    const element = section(
+        'Compared trials',
+        { hidden: true, class: 'compared wide' },
+        clear,
+        tableBox,
+        chart.element,
+    );
+
+    function sideBySide(trials) {
+        const names = Object.keys(trials[0].parameters);
+        const metrics = Object.keys(trials[0].validation?.scores ?? {});
+        const row = (title, cell) => {
+            const cells = trials.map(cell);
+            const differs = new Set(cells.map(String)).size > 1;
+            return h(
+                'tr',
+                { class: differs ? 'differs' : null },
+                h('th', { scope: 'row' }, title),
+                cells.map((one) => h('td', { class: 'number' }, one)),
+            );
+        };
+        return h(
+            'div',
+            { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Compared trials' },
+            h(
+                'table',
+                null,
+                h('caption', { class: 'hidden' }, 'Compared trials'),
+                h(
+                    'thead',
+                    null,
+                    h(
+                        'tr',
+                        null,
+                        h('td'),
+                        trials.map((trial) =>
+                            h('th', { scope: 'col', class: 'number' }, trialLink(id, trial.number)),
+                        ),
+                    ),
+                ),
+                h(
+                    'tbody',
+                    null,
+                    row('state', (trial) => trial.state),
+                    row('step', (trial) => number(trial.step)),
+                    names.map((name) => row(words(name), (trial) => number(trial.parameters[name]))),
+                    metrics.map((name) =>
+                        row(`validation ${words(name)}`, (trial) => number(trial.validation?.scores[name])),
+                    ),
+                ),
+            ),
+        );
+    }
+
+    async function refresh() {
+        element.hidden = state.compared.size === 0;
+        if (element.hidden) return;
+        const numbers = [...state.compared].sort((a, b) => a - b);
+        const read = async (one) => ({
+            ...(await get(`/experiments/${id}/trials/${one}`)),
+            ...(await get(`/experiments/${id}/trials/${one}/curves?points=200`)),
+        });
+        const trials = await Promise.all(numbers.map(read));
+        fill(tableBox, sideBySide(trials));
+        const names = [...new Set(trials.flatMap((trial) => trial.curves.map((curve) => curve.name)))];
+        if (!names.includes(chosen.metric) && names.length) [chosen.metric] = names;
+        tools.replaceChildren(
+            select(
+                'show',
+                names.map((name) => [name, words(name)]),
+                chosen.metric,
+                (name) => {
+                    chosen.metric = name;
+                    chart.update({ name, trials });
+                },
+            ),
+        );
+        await chart.update({ name: chosen.metric, trials });
+    }
+
+    return { element, refresh, dispose: chart.dispose };
+}

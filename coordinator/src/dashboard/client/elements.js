@@ -1,0 +1,100 @@
+// Elements of a page. Text is only ever set as text, so nothing that a manifest or a log says becomes markup.
+
+/** `h('a', { href: '/', class: 'x', onclick: f }, 'text', other)`; what is `null` or `false` is left out. */
+export function h(tag, attributes, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+        if (value === null || value === undefined || value === false) continue;
+        if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+        else if (value === true) element.setAttribute(name, '');
+        else element.setAttribute(name, value);
+    }
+    put(element, ...children);
+    return element;
+}
+
+function flat(children) {
+    return children
+        .flat(Infinity)
+        .filter((child) => child !== null && child !== undefined && child !== false);
+}
+
+export function put(element, ...children) {
+    element.append(...flat(children));
+}
+
+/** Puts children in place of those that are there, unless that would change nothing. */
+export function fill(element, ...children) {
+    const fresh = document.createElement(element.tagName);
+    put(fresh, ...children);
+    if (fresh.innerHTML === element.innerHTML && !fresh.querySelector('input, button, select')) return;
+    element.replaceChildren(...fresh.childNodes);
+}
+
+/** The word for a state with its colour. */
+export function badge(state) {
+    return h('span', { class: `badge ${state.replace(' ', '-')}` }, state);
+}
+
+export function empty(text) {
+    return h('p', { class: 'empty' }, text);
+}
+
+let count = 0;
+
+export function freshId(stem) {
+    count += 1;
+    return `${stem}-${count}`;
+}
+
+/** A part of a page with a heading that names it. */
+export function section(title, attributes, ...children) {
+    const id = freshId('part');
+    return h(
+        'section',
+        { ...attributes, class: `card ${attributes?.class ?? ''}`, 'aria-labelledby': id },
+        h('h2', { id }, title),
+        ...children,
+    );
+}
+
+/** A figure with its name below it. */
+export function tile(label, value, hint) {
+    return h('div', { class: 'tile', title: hint }, h('dt', null, label), h('dd', null, value));
+}
+
+export function tiles(...pairs) {
+    return h('dl', { class: 'tiles' }, ...pairs);
+}
+
+export function select(label, options, value, onchange) {
+    const element = h(
+        'select',
+        { onchange: () => onchange(element.value) },
+        options.map(([name, text]) => h('option', { value: name, selected: name === value }, text)),
+    );
+    return h('label', { class: 'field' }, h('span', null, label), element);
+}
+
+export function link(href, ...children) {
+    return h('a', { href }, ...children);
+}
+
+export function experimentLink(id) {
+    return link(`/experiments/${id}`, id);
+}
+
+export function trialLink(experiment, number) {
+    return link(`/experiments/${experiment}/trials/${number}`, `t${number}`);
+}
+
+export function toast(text, kind = 'good') {
+    const note = h('p', { class: `toast ${kind}` }, text);
+    document.getElementById('toasts').append(note);
+    setTimeout(() => note.remove(), kind === 'good' ? 6000 : 12000);
+}
+
+/** What went wrong, in place of what was asked for. */
+export function failure(error) {
+    return h('p', { class: 'notice', role: 'alert' }, error.message);
+}

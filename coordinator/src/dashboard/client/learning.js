@@ -1,0 +1,121 @@
+// The learning curves of all trials, the best in front.
+
+import { get } from './api.js';
+import { axis, LINES, picture, tooltip, vertical } from './charts.js';
+import { h, select } from './elements.js';
+import { number, withUnit, words } from './format.js';
+import { colour } from './theme.js';
+
+/** Trials whose curves are read from the store, where others than those of rungs are wanted. */
+const BEST = 8;
+
+/** Of one experiment; what is shown is kept in `state`. */
+export function learning(id, state) {
+    const tools = h('div', { class: 'fields' });
+    const chart = picture('Learning curves', {
+        height: 360,
+        tools,
+        draw: (data) => drawCurves(data, state),
+        onclick: ({ seriesName }) =>
+            document.dispatchEvent(
+                new CustomEvent('go', { detail: `/experiments/${id}/trials/${seriesName.slice(1)}` }),
+            ),
+    });
+
+    async function ofStore(name, results) {
+        const best = results.trials.slice(0, BEST);
+        const read = (trial) =>
+            get(`/experiments/${id}/trials/${trial.number}/curves?points=200&name=${name}`).then(
+                (answer) => ({
+                    ...trial,
+                    steps: answer.curves[0]?.steps ?? [],
+                    values: answer.curves[0]?.means ?? [],
+                }),
+            );
+        return { metric: name, total: results.total, trials: await Promise.all(best.map(read)) };
+    }
+
+    async function learnNames(results) {
+        if (state.names.length || !results.trials.length) return;
+        const answer = await get(`/experiments/${id}/trials/${results.trials[0].number}/curves?points=2`);
+        state.names = answer.curves.map((curve) => [
+            curve.name,
+            `${withUnit(curve.name, curve.unit)}, best ${BEST}`,
+        ]);
+        const options = [['results', `${words(results.metric)} at rungs, all trials`], ...state.names];
+        tools.replaceChildren(
+            select('show', options, state.metric, (metric) => {
+                state.metric = metric;
+                refresh();
+            }),
+        );
+    }
+
+    async function refresh() {
+        const results = await get(`/experiments/${id}/results?limit=300`);
+        await learnNames(results).catch(() => {});
+        const isOfRungs = state.metric === 'results';
+        await chart.update(isOfRungs ? results : await ofStore(state.metric, results));
+    }
+
+    return { element: chart.element, refresh, dispose: chart.dispose };
+}
+
+/** Lines that stand out. */
+const FRONT = 6;
+
+function drawCurves({ metric, total, trials }, state) {
+    const drawn = trials.filter((trial) => trial.steps.length);
+    if (!drawn.length)
+        return { empty: 'No results yet: a trial has its first when it reaches the first rung.' };
+    const isOfRungs = state.metric === 'results';
+    const line = (trial, index) => {
+        const isFront = index < (isOfRungs ? FRONT : BEST);
+        return {
+            name: `t${trial.number}`,
+            type: 'line',
+            showSymbol: isOfRungs,
+            symbolSize: isFront ? 6 : 3,
+            sampling: 'lttb',
+            z: isFront ? 10 - index : 1,
+            emphasis: { focus: 'series', lineStyle: { width: 3, opacity: 1 } },
+            lineStyle: isFront ? { width: 2.2 } : { width: 1, opacity: 0.45, color: colour('faint') },
+            itemStyle: {
+                color: isFront ? LINES[index % LINES.length] : colour('faint'),
+                opacity: isFront ? 1 : 0.45,
+            },
+            endLabel: { show: isFront, formatter: '{a}', color: LINES[index % LINES.length] },
+            data: trial.steps.map((step, place) => [step, trial.values[place]]),
+        };
+    };
+    return {
+        words:
+            `${words(metric)} of ${drawn.length} of ${total} trials. The best is t${drawn[0].number}, ` +
+            `${number(drawn[0].values.at(-1))} at step ${drawn[0].steps.at(-1)}.`,
+        table: {
+            titles: ['trial', 'step', words(metric), 'trial is'],
+            rows: drawn.flatMap((trial) =>
+                trial.steps.map((step, place) => [
+                    `t${trial.number}`,
+                    step,
+                    number(trial.values[place]),
+                    trial.state,
+                ]),
+            ),
+        },
+        option: {
+            tooltip: tooltip(
+                ({ seriesName, value, seriesIndex }) =>
+                    `${seriesName} (${drawn[seriesIndex].state}), ` +
+                    `place ${drawn[seriesIndex].rank}\nstep ${value[0]}: ${number(value[1])}`,
+            ),
+            grid: { left: 12, right: 50, top: 30, bottom: 34, containLabel: true },
+            xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
+            yAxis: vertical(words(metric), {
+                type: 'value',
+                axisLabel: { color: colour('faint'), formatter: number },
+            }),
+            series: drawn.map(line),
+        },
+    };
+}

@@ -1,0 +1,344 @@
+// Hyperparameters against results: parallel coordinates, importance, and any two in a plane.
+
+import { axis, picture, ramp, tooltip, vertical } from './charts.js';
+import { h, select } from './elements.js';
+import { number, percent, words } from './format.js';
+import { colour } from './theme.js';
+
+function extent(values) {
+    const finite = values.filter(Number.isFinite);
+    return [Math.min(...finite), Math.max(...finite)];
+}
+
+function scaled(objective, mode) {
+    const [min, max] = extent(objective);
+    const colours = mode === 'min' ? ramp().reverse() : ramp();
+    const span = max > min ? [min, max] : [min, min + 1];
+    return { min: span[0], max: span[1], calculable: false, show: false, inRange: { color: colours } };
+}
+
+function isLog(experiment, name) {
+    return experiment.parameters.find((one) => one.name === name)?.log ?? false;
+}
+
+function describe(points, index, metrics) {
+    const parameters = points.parameters.map(
+        (name, column) => `${words(name)} ${number(points.values[column][index])}`,
+    );
+    const results = metrics.map((metric, column) => `${metric} ${number(points.objectives[column][index])}`);
+    return [`t${points.numbers[index]} (${points.states[index]})`, ...results, ...parameters].join('\n');
+}
+
+function rows(points, metrics) {
+    return {
+        titles: ['trial', ...metrics, ...points.parameters.map(words)],
+        rows: points.numbers.map((trial, index) => [
+            `t${trial}`,
+            ...points.objectives.map((column) => number(column[index])),
+            ...points.values.map((column) => number(column[index])),
+        ]),
+    };
+}
+
+const metricsOf = (experiment) => experiment.objectives.map((one) => one.metric);
+
+function go(id, trial) {
+    if (trial)
+        document.dispatchEvent(new CustomEvent('go', { detail: `/experiments/${id}/trials/${trial}` }));
+}
+
+export function parallel(id) {
+    const chart = picture('Parallel coordinates', {
+        height: 340,
+        wide: 560,
+        note: 'One line for each trial; drag along an axis to single out trials, click an axis to let go.',
+        draw: ({ experiment, points }) => {
+            if (points.numbers.length < 1) return { empty: 'No results yet.' };
+            const metrics = metricsOf(experiment);
+            const columns = [...points.values, ...points.objectives];
+            const names = [...points.parameters, ...metrics];
+            const isParameter = (index) => index < points.parameters.length;
+            const last = points.parameters.length;
+            return {
+                words:
+                    `${points.numbers.length} of ${points.total} trials over ${names.length} axes. ` +
+                    `The best is t${points.numbers[0]}.`,
+                table: rows(points, metrics),
+                option: {
+                    tooltip: tooltip(({ dataIndex }) => describe(points, dataIndex, metrics)),
+                    visualMap: {
+                        ...scaled(points.objectives[0], experiment.objectives[0].mode),
+                        dimension: last,
+                    },
+                    parallel: {
+                        left: 46,
+                        right: 60,
+                        top: 40,
+                        bottom: 24,
+                        parallelAxisDefault: {
+                            nameTextStyle: { color: colour('text') },
+                            axisLabel: { color: colour('faint'), formatter: number },
+                            axisLine: { lineStyle: { color: colour('faint') } },
+                            areaSelectStyle: {
+                                width: 16,
+                                borderColor: colour('accent'),
+                                color: colour('accent'),
+                                opacity: 0.25,
+                            },
+                        },
+                    },
+                    parallelAxis: names.map((name, dim) => ({
+                        dim,
+                        name: words(name),
+                        scale: true,
+                        type: isParameter(dim) && isLog(experiment, name) ? 'log' : 'value',
+                    })),
+                    series: [
+                        {
+                            type: 'parallel',
+                            smooth: 0.15,
+                            progressive: 500,
+                            lineStyle: { width: 1.5, opacity: points.numbers.length > 100 ? 0.35 : 0.7 },
+                            inactiveOpacity: 0.04,
+                            emphasis: { lineStyle: { width: 3, opacity: 1 } },
+                            // The best is drawn last, over the others.
+                            data: points.numbers.map((_, index) =>
+                                columns.map((column) => column[index] ?? '-'),
+                            ),
+                        },
+                    ],
+                },
+            };
+        },
+        onclick: ({ dataIndex }) => go(id, state.points?.numbers[dataIndex]),
+    });
+    const state = { points: null };
+    return {
+        element: chart.element,
+        dispose: chart.dispose,
+        update(data) {
+            state.points = data.points;
+            return chart.update(data);
+        },
+    };
+}
+
+export function importance() {
+    return picture('Importance of hyperparameters', {
+        height: 220,
+        note: 'Share of the differences between results that each explains, by functional ANOVA over a random forest.',
+        draw: (answer) => {
+            if (!answer.shares) return { empty: `Importance is not known: ${answer.reason}.` };
+            const shares = [...answer.shares].reverse();
+            return {
+                words: answer.shares.map((one) => `${words(one.name)} ${percent(one.share)}`).join(', '),
+                table: {
+                    titles: ['hyperparameter', 'share'],
+                    rows: answer.shares.map((one) => [words(one.name), percent(one.share)]),
+                },
+                option: {
+                    tooltip: tooltip(({ name, value }) => `${name}: ${percent(value)}`),
+                    grid: { left: 8, right: 48, top: 8, bottom: 34, containLabel: true },
+                    xAxis: axis('share of variance', {
+                        type: 'value',
+                        min: 0,
+                        scale: false,
+                        axisLabel: { color: colour('faint'), formatter: percent },
+                    }),
+                    yAxis: { ...axis('', { type: 'category' }), data: shares.map((one) => words(one.name)) },
+                    series: [
+                        {
+                            type: 'bar',
+                            barMaxWidth: 22,
+                            data: shares.map((one) => one.share),
+                            itemStyle: { color: colour('accent') },
+                            label: {
+                                show: true,
+                                position: 'right',
+                                color: colour('text'),
+                                formatter: ({ value }) => percent(value),
+                            },
+                        },
+                    ],
+                },
+            };
+        },
+    });
+}
+
+/** Cells of the plane to either side. */
+const CELLS = 26;
+
+/** The objective between trials: the mean of all, those that are near weighing most (Shepard, fourth power). */
+function surface(xs, ys, zs, isLogX, isLogY) {
+    const place = (values, isLogarithmic) => {
+        const mapped = values.map((value) => (isLogarithmic ? Math.log(value) : value));
+        const [min, max] = extent(mapped);
+        const span = max - min || 1;
+        const edge = (index) => {
+            const at = min + (span * index) / CELLS;
+            return isLogarithmic ? Math.exp(at) : at;
+        };
+        return { unit: mapped.map((value) => (value - min) / span), edge };
+    };
+    const x = place(xs, isLogX);
+    const y = place(ys, isLogY);
+    const cells = [];
+    for (let column = 0; column < CELLS; column += 1) {
+        for (let row = 0; row < CELLS; row += 1) {
+            let sum = 0;
+            let weight = 0;
+            zs.forEach((z, index) => {
+                const dx = x.unit[index] - (column + 0.5) / CELLS;
+                const dy = y.unit[index] - (row + 0.5) / CELLS;
+                const near = 1 / (dx * dx + dy * dy + 1e-4) ** 2;
+                sum += z * near;
+                weight += near;
+            });
+            cells.push([x.edge(column), y.edge(row), sum / weight, x.edge(column + 1), y.edge(row + 1)]);
+        }
+    }
+    return cells;
+}
+
+function cell(params, api) {
+    const [left, bottom] = api.coord([api.value(0), api.value(1)]);
+    const [right, top] = api.coord([api.value(3), api.value(4)]);
+    return {
+        type: 'rect',
+        shape: { x: left, y: top, width: right - left + 0.5, height: bottom - top + 0.5 },
+        style: { fill: api.visual('color'), opacity: 0.75 },
+    };
+}
+
+export function plane(id) {
+    const chosen = { x: '', y: '', kind: 'points' };
+    const state = { data: null };
+    const tools = h('div', { class: 'fields' });
+    const chart = picture('Any two against each other', {
+        height: 360,
+        tools,
+        note: 'Colour is the objective. The contour is interpolated between trials, near ones weighing most.',
+        onclick: ({ dataIndex, seriesName }) => {
+            if (seriesName === 'trials') go(id, state.shown?.[dataIndex]);
+        },
+        draw: ({ experiment, points }) => drawPlane(experiment, points, chosen, state),
+    });
+
+    function fields(experiment, points) {
+        const metrics = metricsOf(experiment);
+        const names = [...points.parameters, ...metrics].map((name) => [name, words(name)]);
+        chosen.x ||= points.parameters[0] ?? metrics[0];
+        chosen.y ||= metrics[0];
+        const set = (key) => (value) => {
+            chosen[key] = value;
+            chart.redraw();
+        };
+        tools.replaceChildren(
+            select('across', names, chosen.x, set('x')),
+            select('up', names, chosen.y, set('y')),
+            select(
+                'as',
+                [
+                    ['points', 'points'],
+                    ['contour', 'contour'],
+                ],
+                chosen.kind,
+                set('kind'),
+            ),
+        );
+    }
+
+    return {
+        element: chart.element,
+        dispose: chart.dispose,
+        update(data) {
+            state.data = data;
+            if (!tools.childElementCount) fields(data.experiment, data.points);
+            return chart.update(data);
+        },
+    };
+}
+
+function drawPlane(experiment, points, chosen, state) {
+    const metrics = metricsOf(experiment);
+    const column = (name) => {
+        const place = points.parameters.indexOf(name);
+        return place >= 0 ? points.values[place] : (points.objectives[metrics.indexOf(name)] ?? []);
+    };
+    const [xs, ys, zs] = [column(chosen.x), column(chosen.y), points.objectives[0]];
+    const whole = points.numbers
+        .map((_, index) => index)
+        .filter((index) =>
+            [xs[index], ys[index], zs[index]].every((value) => value !== null && value !== undefined),
+        );
+    state.shown = whole.map((index) => points.numbers[index]);
+    if (!whole.length) return { empty: 'No trial has both.' };
+    const logX = isLog(experiment, chosen.x);
+    const logY = isLog(experiment, chosen.y);
+    const pick = (values) => whole.map((index) => values[index]);
+    const isContour = chosen.kind === 'contour' && whole.length >= 3;
+    const cells = isContour ? surface(pick(xs), pick(ys), pick(zs), logX, logY) : [];
+    const data = whole.map((index) => [xs[index], ys[index], zs[index]]);
+    const label = { axisLabel: { color: colour('faint'), formatter: number, hideOverlap: true } };
+    return {
+        words: `${whole.length} trials, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
+        table: {
+            titles: ['trial', words(chosen.x), words(chosen.y), metrics[0]],
+            rows: whole.map((index) => [
+                `t${points.numbers[index]}`,
+                number(xs[index]),
+                number(ys[index]),
+                number(zs[index]),
+            ]),
+        },
+        option: {
+            tooltip: tooltip(({ dataIndex, seriesName, value }) =>
+                seriesName === 'trials'
+                    ? describe(points, whole[dataIndex], metrics)
+                    : `about ${metrics[0]} ${number(value[2])}`,
+            ),
+            grid: { left: 12, right: 70, top: 30, bottom: 34, containLabel: true },
+            visualMap: {
+                ...scaled(zs, experiment.objectives[0].mode),
+                show: true,
+                dimension: 2,
+                right: 0,
+                top: 'middle',
+                itemHeight: 160,
+                itemWidth: 12,
+                precision: 3,
+                text: [metrics[0], ''],
+                textStyle: { color: colour('faint'), fontSize: 11 },
+                formatter: number,
+                seriesIndex: isContour ? [1] : [0],
+            },
+            xAxis: axis(words(chosen.x), { type: logX ? 'log' : 'value', ...label }),
+            yAxis: vertical(words(chosen.y), { type: logY ? 'log' : 'value', ...label }),
+            series: [
+                {
+                    name: 'trials',
+                    type: 'scatter',
+                    symbolSize: isContour ? 7 : 11,
+                    data,
+                    z: 3,
+                    itemStyle: isContour
+                        ? { color: colour('text'), borderColor: colour('card'), borderWidth: 1 }
+                        : { borderColor: colour('faint'), borderWidth: 0.5 },
+                },
+                ...(isContour
+                    ? [
+                          {
+                              name: 'between',
+                              type: 'custom',
+                              renderItem: cell,
+                              data: cells,
+                              encode: { x: [0, 3], y: [1, 4] },
+                              z: 1,
+                          },
+                      ]
+                    : []),
+            ],
+        },
+    };
+}

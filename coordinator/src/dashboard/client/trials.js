@@ -1,0 +1,176 @@
+// The table of trials: filtered, sorted and cut into pages by the coordinator.
+
+import { get, query } from './api.js';
+import { badge, fill, h, section, select, trialLink } from './elements.js';
+import { pager } from './experiments.js';
+import { duration, number, words } from './format.js';
+import { table } from './table.js';
+
+/** Most trials that are compared. */
+const COMPARED_MAX = 8;
+const SIZE = 25;
+const STATES = ['running', 'pending', 'paused', 'completed', 'stopped', 'canceled', 'failed'];
+
+/** Ticked trials are in `state.compared`; `oncompare` hears of every tick. */
+export function trialTable(id, state, oncompare) {
+    const wanted = { state: '', q: '', sort: 'rank', descending: '', page: 1 };
+    const bounds = {};
+    const list = h('div');
+    const foot = h('div', { class: 'pager' });
+    const limits = h('div', { class: 'fields' });
+    const limitFold = h(
+        'details',
+        { class: 'behind' },
+        h('summary', null, 'Filter by hyperparameters'),
+        limits,
+    );
+    const problem = h('p', { class: 'notice', role: 'alert', hidden: true });
+    const change = (values) => {
+        Object.assign(wanted, { page: 1 }, values);
+        return refresh().catch(() => {});
+    };
+    const search = h('input', {
+        type: 'search',
+        size: 8,
+        placeholder: 't12',
+        onchange: () => change({ q: search.value.trim() }),
+    });
+    const element = section(
+        'Trials',
+        null,
+        h(
+            'div',
+            { class: 'fields' },
+            select('state', [['', 'all'], ...STATES.map((one) => [one, one])], '', (value) =>
+                change({ state: value }),
+            ),
+            h('label', { class: 'field' }, h('span', null, 'number'), search),
+        ),
+        limitFold,
+        problem,
+        list,
+        foot,
+    );
+
+    function bound(name, side) {
+        const input = h('input', {
+            type: 'number',
+            step: 'any',
+            size: 8,
+            'aria-label': `${side} ${words(name)}`,
+            onchange: () => {
+                bounds[`${side}.${name}`] = input.value;
+                change({});
+            },
+        });
+        return input;
+    }
+
+    function onsort(column) {
+        const isSame = wanted.sort === column;
+        change({ sort: column, descending: isSame && !wanted.descending ? '1' : '' }).then(() =>
+            list.querySelector(`[data-sort="${column}"]`)?.focus(),
+        );
+    }
+
+    async function refresh() {
+        const { parameters, objectives } = state.experiment;
+        if (!limits.childElementCount && parameters.length) {
+            limits.append(
+                ...parameters.map((one) =>
+                    h(
+                        'div',
+                        { class: 'field' },
+                        h('span', null, words(one.name)),
+                        h('span', null, bound(one.name, 'min'), ' to ', bound(one.name, 'max')),
+                    ),
+                ),
+            );
+        }
+        let answer;
+        try {
+            answer = await get(`/experiments/${id}/trials${query({ ...wanted, ...bounds, size: SIZE })}`);
+            problem.hidden = true;
+        } catch (error) {
+            problem.textContent = error.message;
+            problem.hidden = false;
+            throw error;
+        }
+        const order = { column: wanted.sort, descending: Boolean(wanted.descending) };
+        const made = table(`Trials of ${id}`, columns(id, parameters, objectives, state, oncompare), {
+            order,
+            onsort,
+            empty: 'No trial fits.',
+            mark: (row) => (row.rank === 1 ? 'best' : null),
+        });
+        made.update(answer.trials);
+        const place = list.querySelector('.scroll')?.scrollLeft ?? 0;
+        const focused = list.contains(document.activeElement) ? document.activeElement.dataset : null;
+        list.replaceChildren(made.element);
+        made.element.scrollLeft = place;
+        if (focused?.sort) list.querySelector(`[data-sort="${focused.sort}"]`)?.focus();
+        if (focused?.trial) list.querySelector(`[data-trial="${focused.trial}"]`)?.focus();
+        fill(
+            foot,
+            pager(
+                wanted.page,
+                Math.ceil(answer.total / SIZE),
+                (page) => {
+                    wanted.page = page;
+                    refresh().catch(() => {});
+                },
+                answer.total,
+                'trials',
+            ),
+        );
+    }
+
+    return { element, refresh };
+}
+
+function columns(id, parameters, objectives, state, oncompare) {
+    const pick = (row) =>
+        h('input', {
+            type: 'checkbox',
+            'aria-label': `Compare t${row.number}`,
+            'data-trial': row.number,
+            checked: state.compared.has(row.number),
+            onchange: (event) => {
+                if (event.target.checked && state.compared.size < COMPARED_MAX)
+                    state.compared.add(row.number);
+                else state.compared.delete(row.number);
+                event.target.checked = state.compared.has(row.number);
+                oncompare();
+            },
+        });
+    return [
+        { title: 'Compare', cell: pick },
+        { title: 'Rank', sort: 'rank', number: true, cell: (row) => number(row.rank) },
+        { title: 'Trial', sort: 'number', head: true, cell: (row) => trialLink(id, row.number) },
+        { title: 'State', sort: 'state', cell: (row) => badge(row.state) },
+        ...objectives.map((one, index) => ({
+            title: words(one.metric),
+            sort: index === 0 ? 'objective' : null,
+            number: true,
+            cell: (row) => number(row.objectives[index]),
+        })),
+        {
+            title: 'Step',
+            sort: 'step',
+            number: true,
+            cell: (row) =>
+                row.target_step > row.step
+                    ? `${number(row.step)} of ${number(row.target_step)}`
+                    : number(row.step),
+        },
+        { title: 'Rungs', sort: 'rungs', number: true, cell: (row) => number(row.rungs_passed) },
+        ...parameters.map((one) => ({
+            title: words(one.name),
+            sort: `p.${one.name}`,
+            number: true,
+            cell: (row) => number(row.parameters[one.name]),
+        })),
+        { title: 'Slot time', sort: 'used', number: true, cell: (row) => duration(row.used_seconds) },
+        { title: 'Why', cell: (row) => h('span', { class: 'reason', title: row.reason }, row.reason) },
+    ];
+}

@@ -1,0 +1,113 @@
+//! The files of the pages. They are part of the program, so that it works wherever it is copied, without a network.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flate2::Compression;
+use muster_common::digest::ContentHash;
+
+use super::packing::{accepts_gzip, gzip};
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Name, type and content.
+macro_rules! files {
+    ($($kind:ident $folder:literal $name:literal;)*) => {
+        [$(($name, $kind, include_bytes!(concat!($folder, "/", $name)).as_slice())),*]
+    };
+}
+
+/// Everything that is handed out.
+static FILES: LazyLock<BTreeMap<&'static str, File>> = LazyLock::new(|| {
+    let all = files! {
+        HTML "client" "index.html";
+        CSS "client" "style.css";
+        SVG "client" "icon.svg";
+        SCRIPT "client" "actions.js";
+        SCRIPT "client" "api.js";
+        SCRIPT "client" "charts.js";
+        SCRIPT "client" "cluster.js";
+        SCRIPT "client" "comparison.js";
+        SCRIPT "client" "elements.js";
+        SCRIPT "client" "experiment.js";
+        SCRIPT "client" "experiments.js";
+        SCRIPT "client" "format.js";
+        SCRIPT "client" "ladder.js";
+        SCRIPT "client" "learning.js";
+        SCRIPT "client" "main.js";
+        SCRIPT "client" "space.js";
+        SCRIPT "client" "table.js";
+        SCRIPT "client" "theme.js";
+        SCRIPT "client" "timeline.js";
+        SCRIPT "client" "trial.js";
+        SCRIPT "client" "trials.js";
+        SCRIPT "vendor" "echarts.js";
+        TEXT "vendor" "LICENSE-echarts";
+        TEXT "vendor" "NOTICE-echarts";
+        TEXT "vendor" "LICENSE-zrender";
+        TEXT "vendor" "LICENSE-d3";
+    };
+    all.into_iter().map(|(name, kind, content)| (name, File::new(kind, content))).collect()
+});
+
+struct File {
+    kind: &'static str,
+    content: Bytes,
+    packed: Option<Bytes>,
+    /// In quotes, as the header has it.
+    tag: String,
+}
+
+impl File {
+    fn new(kind: &'static str, content: &'static [u8]) -> Self {
+        let packed = gzip(content, Compression::best()).ok().map(Bytes::from);
+        let packed = packed.filter(|packed| packed.len() < content.len());
+        let tag = format!("\"{}\"", ContentHash::of(content).short());
+        Self { kind, content: Bytes::from_static(content), packed, tag }
+    }
+
+    fn answer(&self, headers: &HeaderMap) -> Response {
+        // A browser keeps it and asks whether it is still the same: after an update it never is half old.
+        let fixed = [
+            (header::CONTENT_TYPE, self.kind),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::VARY, "accept-encoding"),
+            (header::ETAG, self.tag.as_str()),
+        ];
+        let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+        if known.is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == self.tag)) {
+            return (StatusCode::NOT_MODIFIED, fixed).into_response();
+        }
+        match &self.packed {
+            Some(packed) if accepts_gzip(headers) => {
+                (fixed, [(header::CONTENT_ENCODING, "gzip")], packed.clone()).into_response()
+            }
+            _ => (fixed, self.content.clone()).into_response(),
+        }
+    }
+}
+
+/// Every page is the same document, which looks at its own address.
+pub(super) async fn page(headers: HeaderMap) -> Response {
+    found("index.html", &headers)
+}
+
+/// A file by name.
+pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    found(&name, &headers)
+}
+
+fn found(name: &str, headers: &HeaderMap) -> Response {
+    match FILES.get(name) {
+        Some(file) => file.answer(headers),
+        None => (StatusCode::NOT_FOUND, format!("no file `{name}`\n")).into_response(),
+    }
+}
