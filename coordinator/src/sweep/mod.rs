@@ -3,6 +3,7 @@
 pub mod asha;
 pub mod front;
 pub mod hyperband;
+pub mod importance;
 pub mod patience;
 pub mod percentile;
 pub mod population;

@@ -20,6 +20,8 @@ use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::{Assignment, Domain, SamplerSettings, SearchSpace};
 use muster_common::seed::Seed;
 
+pub(super) use units::Units;
+
 /// Draws that a proposal which was tried before is replaced by, at most.
 const REDRAWS_MAX: u64 = 32;
 
@@ -135,7 +137,7 @@ fn model_rung(history: &[Observation<'_>], startup: usize) -> Option<usize> {
 }
 
 /// The searched hyperparameters by name.
-fn searched(space: &SearchSpace) -> impl Iterator<Item = (&String, &Domain)> {
+pub(super) fn searched(space: &SearchSpace) -> impl Iterator<Item = (&String, &Domain)> {
     space.iter().filter(|(_, domain)| domain.is_searched())
 }
 

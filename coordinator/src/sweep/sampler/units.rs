@@ -23,13 +23,13 @@ struct Side {
 
 /// The cube.
 #[derive(Debug)]
-pub(super) struct Units<'a> {
+pub(in crate::sweep) struct Units<'a> {
     space: &'a SearchSpace,
     sides: Vec<Side>,
 }
 
 impl<'a> Units<'a> {
-    pub(super) fn new(space: &'a SearchSpace) -> Self {
+    pub(in crate::sweep) fn new(space: &'a SearchSpace) -> Self {
         let side = |(name, domain): (&String, &Domain)| {
             let domain = domain.plain();
             let sorted = match domain {
@@ -58,7 +58,7 @@ impl<'a> Units<'a> {
     }
 
     /// Where an assignment lies; `None`: it is none of this space.
-    pub(super) fn position(&self, assignment: &Assignment) -> Option<Vec<f64>> {
+    pub(in crate::sweep) fn position(&self, assignment: &Assignment) -> Option<Vec<f64>> {
         let place = |side: &Side| match assignment.get(&side.name) {
             None => self.space.get(&side.name)?.condition().map(|_| ABSENT),
             Some(value) => side.place(*value),
