@@ -13,6 +13,7 @@ mod number;
 mod plan;
 mod predict;
 mod progress;
+mod report;
 mod run;
 mod serve;
 mod stored_logs;
@@ -63,6 +64,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Curves(arguments) => curves::curves(arguments).await,
         Command::Export(arguments) => export::export(arguments).await,
+        Command::Report(arguments) => report::report(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,
