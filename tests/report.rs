@@ -88,7 +88,15 @@ async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
     assert_eq!(stdout, "all.html\n");
     let report = json(&root.join("all.json"));
     assert_same(best, &report);
-    assert_eq!(report["card"]["trials"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>(), 9);
+    assert_eq!(
+        report["card"]["trials"]
+            .as_object()
+            .unwrap()
+            .values()
+            .filter_map(Value::as_u64)
+            .sum::<u64>(),
+        9
+    );
     assert_eq!(report["ranking"]["trials"].as_array().unwrap().len(), 9);
     assert!(report["importance"]["shares"].as_array().is_some(), "nine results of the first rung");
     assert!(!report["behavior"]["lengths"].as_array().unwrap().is_empty());
@@ -98,13 +106,18 @@ async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
     let file = format!("{}-report.html", trial.replace('/', "-"));
     let (stdout, _) = ask("trial", &[trial]).succeed().unwrap();
     assert_eq!(stdout.trim_end(), file);
-    let against = ["sample-1", "--against", "sample-1", "--output", "same.html", "--json", "same.json"];
+    let against =
+        ["sample-1", "--against", "sample-1", "--output", "same.html", "--json", "same.json"];
     ask("same", &against).succeed().unwrap();
     let same = &json(&root.join("same.json"))["comparison"];
     assert_eq!((same["difference"].as_f64(), same["p_value"].as_f64()), (Some(0.0), Some(1.0)));
     let mut wrong = ask("wrong", &["sample-1/t77"]);
     assert!(!wrong.wait().unwrap().success());
-    assert!(wrong.stderr().contains("sample-1 has no trial t77; there are 9 so far"), "{}", wrong.stderr());
+    assert!(
+        wrong.stderr().contains("sample-1 has no trial t77; there are 9 so far"),
+        "{}",
+        wrong.stderr()
+    );
 
     let pages = ["out/run.html", "all.html", file.as_str(), "same.html"];
     for page in pages {
@@ -115,6 +128,7 @@ async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
     if let Err(reason) = browser() {
         return skip(name, &reason);
     }
-    let pages: Vec<String> = pages.iter().map(|page| root.join(page).display().to_string()).collect();
+    let pages: Vec<String> =
+        pages.iter().map(|page| root.join(page).display().to_string()).collect();
     browse("report.mjs", root, &[("MUSTER_PAGES", &pages.join(":"))]).unwrap();
 }

@@ -35,9 +35,8 @@ impl Calibration {
     /// With so many bins of equal width from 0 to 1. `None` where nothing was predicted, or a probability is none.
     pub fn of(predictions: &[Prediction], num_bins: usize) -> Option<Self> {
         let legal = |p: &f64| (-1e-9..=1.0 + 1e-9).contains(p);
-        let whole = |one: &Prediction| {
-            !one.probabilities.is_empty() && one.probabilities.iter().all(legal)
-        };
+        let whole =
+            |one: &Prediction| !one.probabilities.is_empty() && one.probabilities.iter().all(legal);
         if predictions.is_empty() || num_bins == 0 || !predictions.iter().all(whole) {
             return None;
         }
@@ -65,9 +64,8 @@ impl Calibration {
             })
             .collect();
         let total = predictions.len() as f64;
-        let gap = |bin: &ConfidenceBin| {
-            bin.count as f64 / total * (bin.accuracy - bin.confidence).abs()
-        };
+        let gap =
+            |bin: &ConfidenceBin| bin.count as f64 / total * (bin.accuracy - bin.confidence).abs();
         let expected_error = bins.iter().map(gap).sum();
         let brier = predictions.iter().map(squared_distance).sum::<f64>() / total;
         Some(Self { bins, expected_error, brier })

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::prediction::*;
+use super::prediction::{
+    PREDICTION_FORMAT_KEY, Prediction, PredictionError, TEXT_CHARACTERS_MAX, decode, encode,
+};
 use super::*;
 
 fn predictions() -> (Vec<Prediction>, Vec<String>) {
@@ -242,10 +244,16 @@ fn other_splits_are_not_compared() {
     let mut changed = second.clone();
     changed[3].label = 1;
     let label = refused((&first, &labels), (&changed, &labels));
-    assert_eq!(label.to_string(), "the test splits differ: row 3 is `no` in one and `yes` in the other");
+    assert_eq!(
+        label.to_string(),
+        "the test splits differ: row 3 is `no` in one and `yes` in the other"
+    );
     changed[3] = Prediction { row: 7, ..second[3].clone() };
     let row = refused((&first, &labels), (&changed, &labels));
-    assert_eq!(row.to_string(), "the test splits differ: row 3 is `no` in one and `row 7` in the other");
+    assert_eq!(
+        row.to_string(),
+        "the test splits differ: row 3 is `no` in one and `row 7` in the other"
+    );
 }
 
 #[test]
@@ -262,7 +270,9 @@ fn lengths_are_divided_evenly_and_never_between_equals() {
     let right = rows.iter().filter(|one| one.is_right()).count() as u64;
     assert_eq!(bins.iter().map(|bin| bin.num_right).sum::<u64>(), right);
     assert!(bins.windows(2).all(|pair| pair[0].longest < pair[1].shortest), "{bins:?}");
-    assert!(bins.iter().all(|bin| (bin.interval.low..=bin.interval.high).contains(&bin.accuracy())));
+    assert!(
+        bins.iter().all(|bin| (bin.interval.low..=bin.interval.high).contains(&bin.accuracy()))
+    );
     let same: Vec<Prediction> =
         rows.iter().map(|one| Prediction { num_tokens: Some(9), ..one.clone() }).collect();
     assert_eq!(accuracy_by_length(&same, 6).len(), 1);

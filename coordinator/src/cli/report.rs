@@ -54,7 +54,11 @@ pub(super) async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
 }
 
 /// The report on an experiment whose view is at hand, for `muster run`.
-pub(super) async fn write_of(view: ExperimentView, text: String, path: &Path) -> anyhow::Result<()> {
+pub(super) async fn write_of(
+    view: ExperimentView,
+    text: String,
+    path: &Path,
+) -> anyhow::Result<()> {
     let gathered = Gathered::read(view, text, None).await?;
     write(&gathered.report(None, None)?, path)
 }
@@ -89,7 +93,7 @@ impl Gathered {
         let wanted = wanted.filter(|id| trial.is_none_or(|number| id.number == number));
         let wanted: Vec<TrialId> = wanted.collect();
         let reads = wanted.into_iter().map(|id| measure(&store, id, &objective));
-        let measured = stream::iter(reads).buffered(READS).try_collect().await?;
+        let measured: Vec<Measured> = stream::iter(reads).buffered(READS).try_collect().await?;
         let predictions = predictions(&store, &view).await?;
         let manifest = Manifest::parse(&text).context("the manifest of the experiment")?;
         Ok(Self { view, manifest, text, measured, predictions })
@@ -122,7 +126,11 @@ impl Gathered {
     }
 }
 
-async fn measure(store: &Store, trial: TrialId, objective: &MetricName) -> anyhow::Result<Measured> {
+async fn measure(
+    store: &Store,
+    trial: TrialId,
+    objective: &MetricName,
+) -> anyhow::Result<Measured> {
     let points = timeout(STORE_DEADLINE, read_trial(store, &trial)).await;
     let points = points.map_err(|_| silent(&trial))?;
     let points = points.with_context(|| format!("cannot read the metrics of {trial}"))?;

@@ -191,10 +191,7 @@ impl Report {
                 .predictions
                 .filter(|_| about_best)
                 .and_then(|(rows, labels)| Behavior::of(rows, labels)),
-            comparison: source
-                .against
-                .map(|rival| Comparison::of(source, rival))
-                .transpose()?,
+            comparison: source.against.map(|rival| Comparison::of(source, rival)).transpose()?,
         })
     }
 

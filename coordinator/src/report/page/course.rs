@@ -1,8 +1,8 @@
 //! The parts of the page about how the experiment went.
 
 use super::element::{
-    Cell, count, duration, escape, facts, note, number, number_or_none, paragraph, percent, picture,
-    table, words,
+    Cell, count, duration, escape, facts, note, number, number_or_none, paragraph, percent,
+    picture, table, words,
 };
 use crate::report::{LearningChart, Report};
 
@@ -43,7 +43,7 @@ pub(super) fn card(report: &Report) -> Section {
     if !card.hosts.is_empty() {
         let row = |host: &crate::report::card::Host| {
             vec![
-                Cell::text(if host.name.is_empty() { "not known" } else { &host.name }),
+                Cell::text(if host.name.is_empty() { "not known" } else { host.name.as_str() }),
                 Cell::count(host.num_runs as u64),
                 Cell::Number(duration(host.slot_seconds)),
                 Cell::text(if host.has_gpu { "GPU" } else { "CPU" }),
@@ -120,9 +120,9 @@ fn learning_picture(place: usize, chart: &LearningChart) -> String {
         [best, ..] => format!("{} trials, the best in front: t{}, ", chart.lines.len(), best.trial),
         [] => String::new(),
     };
-    if let Some((step, value)) = chart.lines.first().and_then(|line| {
-        Some((line.steps.last()?, line.values.last()?))
-    }) {
+    if let Some((step, value)) =
+        chart.lines.first().and_then(|line| Some((line.steps.last()?, line.values.last()?)))
+    {
         says += &format!("{} at step {step}.", number(*value));
     }
     if chart.num_left_out > 0 {
@@ -162,7 +162,9 @@ pub(super) fn ranking(report: &Report) -> Section {
         let mut cells = vec![Cell::text(format!("t{}", trial.trial)), Cell::Number(place)];
         cells.push(Cell::text(trial.state));
         let value = |place: usize| trial.objectives.get(place).copied();
-        cells.extend((0..ranking.objectives.len()).map(|at| Cell::Number(number_or_none(value(at)))));
+        cells.extend(
+            (0..ranking.objectives.len()).map(|at| Cell::Number(number_or_none(value(at)))),
+        );
         cells.push(Cell::count(trial.steps));
         let values = ranking.parameters.iter().map(|name| trial.parameters.get(name).copied());
         cells.extend(values.map(|value| Cell::Number(number_or_none(value))));
@@ -185,7 +187,7 @@ pub(super) fn ranking(report: &Report) -> Section {
     };
     let decided = ranking.trials.iter().filter(|trial| !trial.decisions.is_empty());
     let decided: String = decided
-        .map(|trial| format!("<h4>t{}</h4><ul>{}</ul>", trial.trial, items(&trial.decisions)))
+        .map(|trial| format!("<h3>t{}</h3><ul>{}</ul>", trial.trial, items(&trial.decisions)))
         .collect();
     if !decided.is_empty() || !ranking.decisions.is_empty() {
         text += "<details><summary>What was decided, with the numbers compared</summary>";
@@ -212,7 +214,9 @@ pub(super) fn importance(report: &Report) -> Section {
     let rows: Vec<Vec<Cell>> = found.shares.iter().map(row).collect();
     let behind = table("Importance", &["hyperparameter", "share"], &rows);
     let text = picture("importance", "Share of the variance", &says, &behind)
-        + &note("Functional analysis of variance of a forest (Hutter, Hoos, Leyton-Brown 2014); few results say little.");
+        + &note(
+            "Functional analysis of variance of a forest (Hutter, Hoos, Leyton-Brown 2014); few results say little.",
+        );
     Some(("importance", "Importance of hyperparameters", text))
 }
 

@@ -35,10 +35,11 @@ pub(super) fn number(value: f64) -> String {
     if !(1e-3..1e5).contains(&size) {
         return format!("{value:.2e}");
     }
-    let whole_digits = size.trunc().to_string().len();
-    let whole_digits = if size < 1.0 { 0 } else { whole_digits };
-    let text = format!("{value:.*}", 4usize.saturating_sub(whole_digits));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if size >= 1000.0 {
+        return format!("{value:.0}");
+    }
+    let rounded: f64 = format!("{value:.3e}").parse().unwrap_or(value);
+    rounded.to_string()
 }
 
 /// As [`number`], of what may be absent.
@@ -155,7 +156,16 @@ pub(super) fn table(caption: &str, titles: &[&str], rows: &[Vec<Cell>]) -> Strin
 
 /// Names and values, one pair a line; what is empty is left out.
 pub(super) fn facts(pairs: &[(&str, String)]) -> String {
-    let mut text = "<dl class=\"facts\">".to_owned();
+    pairs_of("facts", pairs)
+}
+
+/// The same as tiles, for what people look for first.
+pub(super) fn tiles(pairs: &[(&str, String)]) -> String {
+    pairs_of("facts tiles", pairs)
+}
+
+fn pairs_of(class: &str, pairs: &[(&str, String)]) -> String {
+    let mut text = format!("<dl class=\"{class}\">");
     for (name, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
         let (name, value) = (escape(name), escape(value));
         let _infallible = write!(text, "<div><dt>{name}</dt><dd>{value}</dd></div>");
@@ -210,18 +220,14 @@ mod tests {
     fn numbers_are_for_people() {
         let shown = [0.0, 12.0, 0.123_456, 12.345_6, 12_345.6, 2e-5, 0.5, f64::NAN].map(number);
         assert_eq!(shown, ["0", "12", "0.1235", "12.35", "12346", "2.00e-5", "0.5", "-"]);
-        assert_eq!([0, 999, 1000, 1_234_567].map(count), [
-            "0",
-            "999",
-            "1\u{202f}000",
-            "1\u{202f}234\u{202f}567"
-        ]);
-        assert_eq!([3.0, 75.0, 600.0, 9000.0].map(duration), [
-            "3.0 s",
-            "75 s",
-            "10 min 0 s",
-            "2 h 30 min"
-        ]);
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(count),
+            ["0", "999", "1\u{202f}000", "1\u{202f}234\u{202f}567"]
+        );
+        assert_eq!(
+            [3.0, 75.0, 600.0, 9000.0].map(duration),
+            ["3.0 s", "75 s", "10 min 0 s", "2 h 30 min"]
+        );
         assert_eq!(percent(0.8764), "87.6 %");
         assert_eq!(words("validation_macro_f1"), "validation macro F1");
     }

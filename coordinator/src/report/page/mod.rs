@@ -36,7 +36,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
     let content: String =
         sections.iter().map(|(id, title, content)| element::section(id, title, content)).collect();
     let title = escape(report.card.trial.as_ref().unwrap_or(&report.card.experiment));
-    let data = in_script(&drawn(report)?);
+    let data = drawn(report)?;
     let (library, licenses) = (in_script(&library()), in_script(&ECHARTS_LICENSES.join("\n\n")));
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
@@ -80,11 +80,13 @@ fn drawn(report: &Report) -> Result<String, ReportError> {
         })),
     });
     let text = serde_json::to_string(&drawn);
-    text.map_err(|error| ReportError::Json { reason: error.to_string() })
+    let text = text.map_err(|error| ReportError::Json { reason: error.to_string() })?;
+    // In JSON it stands in strings alone, and there it can be written so that it begins no markup.
+    Ok(text.replace('<', "\\u003c"))
 }
 
-/// Text that ends no script element and begins no comment in one. In JSON and in strings of scripts it stands for the
-/// same, and the library has it nowhere else.
+/// Text that ends no script element and begins no comment in one. In strings of scripts it stands for the same, and
+/// the library has it nowhere else.
 fn in_script(text: &str) -> String {
     text.replace("</", "<\\/").replace("<!--", "<\\!--")
 }
@@ -113,9 +115,8 @@ fn head(report: &Report) -> String {
     if let Some(test) = &report.test {
         if let Some(accuracy) = test.scores.get("accuracy") {
             let ends = test.intervals_95.get("accuracy");
-            let sure = ends.map(|[low, high]| {
-                format!(" ({} to {})", percent(*low), percent(*high))
-            });
+            let sure =
+                ends.map(|[low, high]| format!(" ({} to {})", percent(*low), percent(*high)));
             let text = percent(*accuracy) + &sure.unwrap_or_default();
             tiles.push(("Accuracy on the test split, 95 % interval", text));
         } else if let Some(loss) = test.scores.get("loss") {
@@ -128,13 +129,12 @@ fn head(report: &Report) -> String {
     if let Some(hours) = card.slot_hours {
         tiles.push(("Cost", format!("{hours:.2} slot hours")));
     }
-    let tiles: Vec<(&str, String)> = tiles;
     let text = if card.description.is_empty() {
         String::new()
     } else {
         element::paragraph(&card.description)
     };
-    format!("<h1>{title}</h1>{text}{}", element::facts(&tiles).replace("facts", "facts tiles"))
+    format!("<h1>{title}</h1>{text}{}", element::tiles(&tiles))
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ pub(super) fn scores(report: &Report) -> Section {
     let known: Vec<(&str, &Score)> =
         splits.into_iter().filter_map(|(name, score)| Some((name, score.as_ref()?))).collect();
     let (first_name, first) = known.first()?;
-    let mut names: Vec<&str> = known.iter().flat_map(|(_, score)| score.scores.keys().copied()).collect();
+    let mut names: Vec<&str> =
+        known.iter().flat_map(|(_, score)| score.scores.keys().copied()).collect();
     names.sort_unstable();
     names.dedup();
     let mut titles = vec!["metric"];
@@ -148,7 +149,8 @@ pub(super) fn curves(report: &Report) -> Section {
         more => format!(" {more} classes with fewer examples are not drawn."),
     };
     let precision = mean(|class| class.average_precision);
-    let kind = if is_single { "average precision" } else { "mean average precision of those drawn" };
+    let kind =
+        if is_single { "average precision" } else { "mean average precision of those drawn" };
     let roc_says = format!(
         "Of {whose}: area under the curve {}. The diagonal is chance.{left_out}",
         number_or_none(behavior.roc_auc)
@@ -328,7 +330,7 @@ pub(super) fn mistakes(report: &Report) -> Section {
     text += &behavior.mistakes.iter().map(mistake).collect::<String>();
     text += "</ol>";
     text += &note(if has_texts {
-        "Texts are what the model read: its tokens, decoded. Case, accents and blanks may be gone, and long texts are cut."
+        "Texts are what the model read: its tokens, decoded. Case, accents and blanks may be gone, long texts are cut."
     } else {
         "The file of predictions is of an older build and has no texts."
     });
@@ -337,7 +339,8 @@ pub(super) fn mistakes(report: &Report) -> Section {
 
 fn mistake(mistake: &Mistake) -> String {
     let tokens = mistake.num_tokens.map(|num| format!(", {num} tokens")).unwrap_or_default();
-    let text = mistake.text.as_deref().map(|text| format!("<blockquote>{}</blockquote>", escape(text)));
+    let text =
+        mistake.text.as_deref().map(|text| format!("<blockquote>{}</blockquote>", escape(text)));
     format!(
         "<li><p><strong>{}</strong> taken for <strong>{}</strong>, {} sure <small>row {}{tokens}; \
          {} for the label</small></p>{}</li>\n",
