@@ -207,7 +207,9 @@ fn predictions_are_read_alike_by_everybody() {
             let raw: Vec<f64> = labels.iter().map(|_| draws.unit()).collect();
             let sum: f64 = raw.iter().sum();
             let probabilities = raw.iter().map(|value| value / sum).collect();
-            Prediction { row, label: (row % 3) as u32, probabilities }
+            let one = Prediction::new(row, (row % 3) as u32, probabilities);
+            let one = Prediction { num_tokens: u32::try_from(row).ok(), ..one };
+            if row % 7 == 0 { one.with_text("\"schön\"\n") } else { one }
         })
         .collect();
     let directory = tempfile::tempdir().unwrap();
@@ -221,17 +223,20 @@ fn predictions_are_read_alike_by_everybody() {
         ["row", "uint64"],
         ["label", "string"],
         ["prediction", "string"],
-        ["probabilities", "list<item: double not null>"]
+        ["probabilities", "list<item: double not null>"],
+        ["num_tokens", "uint32"],
+        ["text", "string"]
     ]);
     assert_eq!(found["columns"], columns);
-    assert_eq!(found["metadata"][prediction::PREDICTION_FORMAT_KEY], "1");
+    assert_eq!(found["metadata"][prediction::PREDICTION_FORMAT_KEY], "2");
     assert_eq!(found["metadata"][prediction::LABELS_KEY], json!(labels).to_string());
     let rows: Vec<Value> = predictions
         .iter()
         .map(|one| {
             let bits = one.probabilities.iter().map(|value| format!("{:016x}", value.to_bits()));
             let bits: Vec<String> = bits.collect();
-            json!([one.row, labels[one.label as usize], labels[one.class()], bits])
+            let (label, guess) = (&labels[one.label as usize], &labels[one.class()]);
+            json!([one.row, label, guess, bits, one.num_tokens, one.text])
         })
         .collect();
     assert_eq!(found["pyarrow"], json!(rows));

@@ -14,8 +14,9 @@ import duckdb
 import pyarrow.parquet as pq
 
 
-def row(number, label, prediction, probabilities):
-    return [number, label, prediction, [struct.pack(">d", value).hex() for value in probabilities]]
+def row(number, label, prediction, probabilities, num_tokens, text):
+    bits = [struct.pack(">d", value).hex() for value in probabilities]
+    return [number, label, prediction, bits, num_tokens, text]
 
 
 def main():
@@ -23,7 +24,8 @@ def main():
     table = pq.read_table(file)
     metadata = pq.read_metadata(file).metadata
     connection = duckdb.connect()
-    query = f"SELECT row, label, prediction, probabilities FROM read_parquet('{file}') ORDER BY row"
+    columns = "row, label, prediction, probabilities, num_tokens, text"
+    query = f"SELECT {columns} FROM read_parquet('{file}') ORDER BY row"
     print(
         json.dumps(
             {

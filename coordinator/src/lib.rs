@@ -6,7 +6,7 @@
 //! machine or on a cluster, [`compaction`] tidies the metrics of
 //! trials that have ended, [`view`] shows it all, [`dashboard`] in a browser, [`metrics`] counts it, [`request`] is
 //! what users ask,
-//! [`logs`] and [`own_log`] keep what was said. [`plan`]
+//! [`logs`] and [`own_log`] keep what was said, [`report`] tells all of an experiment in one file. [`plan`]
 //! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
 //!
 //! Nothing here links libtorch.
@@ -32,6 +32,7 @@ pub mod measured;
 pub mod metrics;
 pub mod own_log;
 pub mod plan;
+pub mod report;
 pub mod request;
 pub mod rpc;
 pub mod settings;

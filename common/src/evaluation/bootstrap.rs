@@ -4,11 +4,11 @@ use super::Evaluation;
 use crate::seed::{Draws, Seed};
 
 /// Resamples drawn. The ends of a 95 % interval are then known to about a tenth of its width.
-const NUM_RESAMPLES: usize = 1000;
+pub(super) const NUM_RESAMPLES: usize = 1000;
 /// Share of the resamples within the interval.
 const CONFIDENCE: f64 = 0.95;
 /// Root of the draws: the same counts always give the same interval.
-const SEED: Seed = Seed(0x626f_6f74_7374_7261);
+pub(super) const SEED: Seed = Seed(0x626f_6f74_7374_7261);
 
 /// Ends of a 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,9 +50,17 @@ impl Intervals {
 /// Counts of as many examples, drawn with replacement.
 fn resample(evaluation: &Evaluation, draws: &mut Draws) -> Evaluation {
     let cells: Vec<u64> = evaluation.confusion.iter().flatten().copied().collect();
+    let mut drawn = drawn(&cells, draws).into_iter();
+    let confusion = evaluation.confusion.iter();
+    let confusion = confusion.map(|row| drawn.by_ref().take(row.len()).collect()).collect();
+    Evaluation { confusion, ..Evaluation::default() }
+}
+
+/// As many examples as the cells hold together, drawn with replacement; how many of each cell.
+pub(super) fn drawn(cells: &[u64], draws: &mut Draws) -> Vec<u64> {
     let mut ends = Vec::with_capacity(cells.len());
     let mut total = 0u64;
-    for count in &cells {
+    for count in cells {
         total += count;
         ends.push(total);
     }
@@ -66,13 +74,11 @@ fn resample(evaluation: &Evaluation, draws: &mut Draws) -> Evaluation {
             *count += 1;
         }
     }
-    let mut drawn = drawn.into_iter();
-    let confusion = evaluation.confusion.iter();
-    let confusion = confusion.map(|row| drawn.by_ref().take(row.len()).collect()).collect();
-    Evaluation { confusion, ..Evaluation::default() }
+    drawn
 }
 
-fn interval(mut values: Vec<f64>) -> Interval {
+/// The middle 95 % of values.
+pub(super) fn interval(mut values: Vec<f64>) -> Interval {
     values.sort_by(f64::total_cmp);
     let tail = (1.0 - CONFIDENCE) / 2.0;
     Interval { low: quantile(&values, tail), high: quantile(&values, 1.0 - tail) }

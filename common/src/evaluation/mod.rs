@@ -3,11 +3,23 @@
 mod agreement;
 mod auc;
 mod bootstrap;
+mod calibration;
+mod curves;
+mod length;
+mod mistake;
+mod paired;
 pub mod prediction;
+mod proportion;
 mod report;
 
 pub use auc::roc_auc;
 pub use bootstrap::{Interval, Intervals};
+pub use calibration::{Calibration, ConfidenceBin};
+pub use curves::{Cut, Cuts, ScoreCurve};
+pub use length::{LengthBin, accuracy_by_length};
+pub use mistake::confident_mistakes;
+pub use paired::{Paired, PairingError, Said, mcnemar_exact};
+pub use proportion::wilson;
 pub use report::{classification_report, confusion_table};
 
 use serde::{Deserialize, Serialize};
@@ -156,5 +168,7 @@ impl Evaluation {
     }
 }
 
+#[cfg(test)]
+mod prediction_tests;
 #[cfg(test)]
 mod tests;

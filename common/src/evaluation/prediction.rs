@@ -6,14 +6,20 @@
 //! | `label` | string | its class |
 //! | `prediction` | string | the class with the highest probability |
 //! | `probabilities` | list of double | of every class, in the order of the class numbers |
+//! | `num_tokens` | uint32 | tokens the model read, special tokens counted; null where nobody has counted |
+//! | `text` | string | what the model read, decoded from its tokens; null but for mistakes it was sure of |
 //!
-//! No value is null. The file's key-value metadata holds [`PREDICTION_FORMAT_KEY`] and, under
-//! [`LABELS_KEY`], the class names in the order of their numbers as a JSON list.
+//! Of the mistakes that the model was surest of, at most [`TEXTS_MAX`] have a text, at most [`TEXT_CHARACTERS_MAX`]
+//! characters of it: enough to see what is wrong, and a small file.
+//!
+//! The other columns are never null. Files of format 1 have no `num_tokens` and no `text`. The file's key-value
+//! metadata holds [`PREDICTION_FORMAT_KEY`] and, under [`LABELS_KEY`], the class names in the order of their numbers
+//! as a JSON list.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, UInt64Array,
+    Array, ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -26,7 +32,13 @@ use parquet::file::properties::WriterProperties;
 use crate::columnar::read_parquet;
 
 /// Version of the columns this build writes, and the highest it reads.
-pub const PREDICTION_FORMAT: u32 = 1;
+pub const PREDICTION_FORMAT: u32 = 2;
+
+/// Texts in a file, at most.
+pub const TEXTS_MAX: usize = 200;
+
+/// Characters of a text, at most.
+pub const TEXT_CHARACTERS_MAX: usize = 2000;
 
 /// Key of the version in the file's key-value metadata.
 pub const PREDICTION_FORMAT_KEY: &str = "muster.predictions.format";
@@ -68,9 +80,33 @@ pub struct Prediction {
     pub label: u32,
     /// Of every class; they add up to 1.
     pub probabilities: Vec<f64>,
+    /// Tokens the model read, special tokens counted; `None`: nobody has counted.
+    pub num_tokens: Option<u32>,
+    /// What the model read; `None` but for some mistakes.
+    pub text: Option<String>,
 }
 
 impl Prediction {
+    /// Without the number of tokens and without text.
+    pub fn new(row: u64, label: u32, probabilities: Vec<f64>) -> Self {
+        Self { row, label, probabilities, num_tokens: None, text: None }
+    }
+
+    /// The same with the beginning of a text.
+    pub fn with_text(self, text: &str) -> Self {
+        Self { text: Some(text.chars().take(TEXT_CHARACTERS_MAX).collect()), ..self }
+    }
+
+    /// Whether the class with the highest probability is its class.
+    pub fn is_right(&self) -> bool {
+        self.class() == self.label as usize
+    }
+
+    /// Probability of the predicted class, 0 to 1; 0 where there are no classes.
+    pub fn confidence(&self) -> f64 {
+        self.probabilities.get(self.class()).copied().unwrap_or(0.0)
+    }
+
     /// The class with the highest probability, the first of several.
     pub fn class(&self) -> usize {
         let best = |best: usize, (class, probability): (usize, &f64)| {
@@ -89,6 +125,8 @@ fn schema() -> Arc<Schema> {
         column("label", DataType::Utf8),
         column("prediction", DataType::Utf8),
         column("probabilities", DataType::List(item)),
+        Field::new("num_tokens", DataType::UInt32, true),
+        Field::new("text", DataType::Utf8, true),
     ]))
 }
 
@@ -108,6 +146,8 @@ pub fn encode(predictions: &[Prediction], labels: &[String]) -> Result<Bytes, Pr
         Arc::new(StringArray::from_iter_values(predictions.iter().map(truth))),
         Arc::new(StringArray::from_iter_values(predictions.iter().map(|p| name(p.class())))),
         Arc::new(lists),
+        Arc::new(predictions.iter().map(|p| p.num_tokens).collect::<UInt32Array>()),
+        Arc::new(predictions.iter().map(|p| p.text.as_deref()).collect::<StringArray>()),
     ];
     let names = serde_json::to_string(labels).map_err(|error| failed(error.to_string()))?;
     let metadata = vec![
@@ -144,75 +184,55 @@ pub fn decode(bytes: Bytes) -> Result<(Vec<Prediction>, Vec<String>), Prediction
     let labels: Vec<String> = labels.ok_or_else(|| damaged("its metadata name no classes"))?;
     let mut predictions = Vec::new();
     for batch in &table.batches {
-        let columns = || {
-            let rows = batch.column_by_name("row")?.as_any().downcast_ref::<UInt64Array>()?;
-            let truths = batch.column_by_name("label")?.as_any().downcast_ref::<StringArray>()?;
-            let lists = batch.column_by_name("probabilities")?;
-            let lists = lists.as_any().downcast_ref::<ListArray>()?;
-            let whole = rows.null_count() + truths.null_count() + lists.null_count() == 0;
-            whole.then_some((rows, truths, lists))
-        };
-        let (rows, truths, lists) =
-            columns().ok_or_else(|| damaged("a column is missing or has another type"))?;
+        let columns =
+            Columns::of(batch).ok_or_else(|| damaged("a column is missing or has another type"))?;
         for row in 0..batch.num_rows() {
-            let label = labels.iter().position(|name| name == truths.value(row));
-            let label = label.and_then(|label| u32::try_from(label).ok());
-            let list = lists.value(row);
-            let list = list.as_any().downcast_ref::<Float64Array>();
-            predictions.push(Prediction {
-                row: rows.value(row),
-                label: label.ok_or_else(|| damaged("a label is no class"))?,
-                probabilities: list
-                    .ok_or_else(|| damaged("a list holds no numbers"))?
-                    .values()
-                    .to_vec(),
-            });
+            predictions.push(columns.prediction(row, &labels).map_err(damaged)?);
         }
     }
     Ok((predictions, labels))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The columns of a batch; the last two are absent in files of format 1.
+struct Columns<'a> {
+    rows: &'a UInt64Array,
+    truths: &'a StringArray,
+    lists: &'a ListArray,
+    num_tokens: Option<&'a UInt32Array>,
+    texts: Option<&'a StringArray>,
+}
 
-    fn predictions() -> (Vec<Prediction>, Vec<String>) {
-        let prediction = |row, label, probabilities: &[f64]| Prediction {
-            row,
-            label,
-            probabilities: probabilities.to_vec(),
+impl<'a> Columns<'a> {
+    fn of(batch: &'a RecordBatch) -> Option<Self> {
+        let rows = batch.column_by_name("row")?.as_any().downcast_ref::<UInt64Array>()?;
+        let truths = batch.column_by_name("label")?.as_any().downcast_ref::<StringArray>()?;
+        let lists = batch.column_by_name("probabilities")?;
+        let lists = lists.as_any().downcast_ref::<ListArray>()?;
+        let num_tokens = match batch.column_by_name("num_tokens") {
+            None => None,
+            Some(column) => Some(column.as_any().downcast_ref::<UInt32Array>()?),
         };
-        let rows = vec![
-            prediction(0, 2, &[0.1, 0.2, 0.7]),
-            prediction(1, 0, &[0.4, 0.4, 0.2]),
-            prediction(2, 1, &[0.0, 1.0, 0.0]),
-        ];
-        (rows, ["bad", "so-so", "gut, naja"].map(str::to_owned).to_vec())
+        let texts = match batch.column_by_name("text") {
+            None => None,
+            Some(column) => Some(column.as_any().downcast_ref::<StringArray>()?),
+        };
+        let whole = rows.null_count() + truths.null_count() + lists.null_count() == 0;
+        whole.then_some(Self { rows, truths, lists, num_tokens, texts })
     }
 
-    #[test]
-    fn files_round_trip() {
-        let (rows, labels) = predictions();
-        assert_eq!(rows.iter().map(Prediction::class).collect::<Vec<_>>(), [2, 0, 1]);
-        let bytes = encode(&rows, &labels).unwrap();
-        assert_eq!(decode(bytes).unwrap(), (rows, labels.clone()));
-        assert_eq!(decode(encode(&[], &labels).unwrap()).unwrap(), (Vec::new(), labels));
-    }
-
-    #[test]
-    fn damaged_and_foreign_files_are_refused() {
-        let (rows, labels) = predictions();
-        let bytes = encode(&rows, &labels).unwrap();
-        for cut in [0, 4, bytes.len() / 2, bytes.len() - 1] {
-            assert!(decode(bytes.slice(..cut)).is_err(), "{cut}");
-        }
-        let metrics = crate::metric::encode(&[]).unwrap();
-        assert!(matches!(decode(metrics), Err(PredictionError::Damaged { .. })));
-        let mut raw = bytes.to_vec();
-        let key = PREDICTION_FORMAT_KEY.as_bytes();
-        let at = raw.windows(key.len()).rposition(|window| window == key).unwrap() + key.len();
-        let digit = raw[at..].iter().position(|byte| *byte == b'1').unwrap();
-        raw[at + digit] = b'9';
-        assert!(matches!(decode(raw.into()), Err(PredictionError::NewerFormat { format: 9 })));
+    fn prediction(&self, row: usize, labels: &[String]) -> Result<Prediction, &'static str> {
+        let label = labels.iter().position(|name| name == self.truths.value(row));
+        let label = label.and_then(|label| u32::try_from(label).ok());
+        let list = self.lists.value(row);
+        let list = list.as_any().downcast_ref::<Float64Array>();
+        let num_tokens = self.num_tokens.filter(|column| column.is_valid(row));
+        let text = self.texts.filter(|column| column.is_valid(row));
+        Ok(Prediction {
+            row: self.rows.value(row),
+            label: label.ok_or("a label is no class")?,
+            probabilities: list.ok_or("a list holds no numbers")?.values().to_vec(),
+            num_tokens: num_tokens.map(|column| column.value(row)),
+            text: text.map(|column| column.value(row).to_owned()),
+        })
     }
 }

@@ -56,6 +56,8 @@ pub(super) enum Command {
     Curves(CurvesArguments),
     /// Write an experiment for MLflow or TensorBoard, or a model for ONNX Runtime
     Export(ExportArguments),
+    /// Write one HTML file about an experiment or a trial: curves, ranking, scores, mistakes
+    Report(ReportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
     /// Let a paused experiment or trial go on
@@ -255,6 +257,9 @@ pub(super) struct RunArguments {
     /// Write a summary of the experiment to this file (JSON) when it ends
     #[arg(long, value_name = "FILE")]
     pub(super) summary: Option<PathBuf>,
+    /// Write a report on the experiment to this file (HTML) when it ends, as `muster report` does
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
     #[command(flatten)]
     pub(super) settings: SettingsFlags,
 }
@@ -578,6 +583,24 @@ pub(super) struct ExportArguments {
     /// The worker program, for --onnx
     #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
     pub(super) worker_binary: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArguments {
+    /// An experiment (demo-1) or one of its trials (demo-1/t3)
+    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
+    pub(super) subject: String,
+    /// The file; without it, EXPERIMENT-report.html here
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// Compare with the model of another experiment on the same test examples (paired test)
+    #[arg(long, value_name = "EXPERIMENT")]
+    pub(super) against: Option<String>,
+    /// Write everything that is in the report to this file too (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

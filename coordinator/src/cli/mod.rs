@@ -17,6 +17,7 @@ mod one_shot;
 mod plan;
 mod predict;
 mod progress;
+mod report;
 mod run;
 mod serve;
 mod stored_logs;
@@ -75,6 +76,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Logs(arguments) => client::logs(arguments).await,
         Command::Curves(arguments) => curves::curves(arguments).await,
         Command::Export(arguments) => export::export(arguments).await,
+        Command::Report(arguments) => report::report(arguments).await,
         Command::Pause(arguments) => client::pause(arguments).await,
         Command::Resume(arguments) => client::resume(arguments).await,
         Command::Cancel(arguments) => client::cancel(arguments).await,

@@ -14,7 +14,7 @@ use super::args::RunArguments;
 use super::exit::Exit;
 use super::progress::Progress;
 use super::validate::{Submission, read};
-use super::{summary, table};
+use super::{report, summary, table};
 use crate::capacity::Capacity;
 use crate::engine::{Action, Engine, Event};
 use crate::machine::local_slots;
@@ -104,7 +104,20 @@ async fn attend(
         summary::write(&view, path)?;
     }
     print!("{}", table::render(&view));
-    Ok(exit_of(view.state))
+    let exit = exit_of(view.state);
+    if let Some(path) = &arguments.report {
+        let text = manifest_text(system, &id).await?;
+        report::write_of(view, text, path).await?;
+        eprintln!("the report is in {}", path.display());
+    }
+    Ok(exit)
+}
+
+/// What an experiment was submitted with.
+async fn manifest_text(system: &System, id: &ExperimentId) -> anyhow::Result<String> {
+    let wanted = id.clone();
+    let text = move |engine: &Engine| engine.experiment(&wanted).map(|found| found.text.clone());
+    system.driver.read(text).await?.with_context(|| format!("experiment {id} has vanished"))
 }
 
 pub(super) fn exit_of(state: ExperimentState) -> Exit {

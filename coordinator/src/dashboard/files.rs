@@ -18,6 +18,16 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The charting library, a module; reports have it in them.
+pub(crate) const ECHARTS: &str = include_str!("vendor/echarts.js");
+/// What goes with it wherever it goes.
+pub(crate) const ECHARTS_LICENSES: [&str; 4] = [
+    include_str!("vendor/NOTICE-echarts"),
+    include_str!("vendor/LICENSE-echarts"),
+    include_str!("vendor/LICENSE-zrender"),
+    include_str!("vendor/LICENSE-d3"),
+];
+
 /// Name, type and content.
 macro_rules! files {
     ($($kind:ident $folder:literal $name:literal;)*) => {

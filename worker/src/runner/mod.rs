@@ -3,6 +3,7 @@
 
 mod failure;
 mod outbox;
+mod predictions;
 mod task;
 mod trial;
 mod warm;

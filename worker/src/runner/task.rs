@@ -15,11 +15,12 @@ use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
+use super::predictions::described;
 use super::warm::{DATA_DEADLINE, Warm};
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{Data, DataError, Stream};
+use crate::data::{Data, DataError, Stream, TextTokenizer};
 use crate::deadline::{Overdue, within};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
@@ -217,7 +218,11 @@ impl Bench<'_> {
                 let labels = &data.summary().labels;
                 match evaluate(&model, examples, scoring, || self.go_on())? {
                     None => return Ok(self.told()),
-                    Some(tally) => Some(self.keep_predictions(trial, labels, tally)?),
+                    Some(tally) => {
+                        let tokenizer = TextTokenizer::open(&pretrained.directory, max_length)?;
+                        let read = (examples, &tokenizer);
+                        Some(self.keep_predictions(trial, labels, read, tally)?)
+                    }
                 }
             }
         };
@@ -260,13 +265,15 @@ impl Bench<'_> {
         &self,
         trial: &TrialId,
         labels: &[String],
+        (examples, tokenizer): (Examples<'_>, &TextTokenizer),
         tally: Tally,
     ) -> Result<Evaluation, TaskError> {
         let evaluation = tally.evaluation(labels.len());
         if labels.is_empty() {
             return Ok(evaluation);
         }
-        let bytes = prediction::encode(&tally.into_rows(), labels)?;
+        let rows = described(tally.into_rows(), examples, tokenizer)?;
+        let bytes = prediction::encode(&rows, labels)?;
         let key = Layout::predictions(trial);
         within(self.runtime, self.store.put(&key, bytes))??;
         Ok(evaluation)

@@ -107,6 +107,17 @@ impl<'a> Examples<'a> {
         }
     }
 
+    /// Token ids of the example at `index`, special tokens counted: of one text, or of each of a pair. Everything
+    /// is tokenized then, if it is not yet.
+    pub fn texts(&self, index: u32) -> Result<Vec<&'a [u32]>, ModelError> {
+        let (split, index) = (self.split()?, index as usize);
+        let tokens = split.tokens(index);
+        Ok(match split.first_segment(index).and_then(|first| tokens.split_at_checked(first)) {
+            Some((first, second)) => vec![first, second],
+            None => vec![tokens],
+        })
+    }
+
     /// Logits, `[B, C]`, of the examples at `indices`.
     pub fn logits(
         &self,

@@ -150,7 +150,7 @@ pub fn evaluate(
             let label = examples.label(*index);
             let (probabilities, loss) = softmax(logits, label);
             tally.loss_sum += loss;
-            tally.predictions.push(Prediction { row: u64::from(*index), label, probabilities });
+            tally.predictions.push(Prediction::new(u64::from(*index), label, probabilities));
         }
     }
     Ok(Some(tally))
@@ -239,8 +239,7 @@ mod tests {
 
     #[test]
     fn parts_add_up() {
-        let prediction =
-            |row, label, p: f64| Prediction { row, label, probabilities: vec![1.0 - p, p] };
+        let prediction = |row, label, p: f64| Prediction::new(row, label, vec![1.0 - p, p]);
         let (rows, losses) = ([prediction(1, 1, 0.9), prediction(0, 0, 0.6)], [0.5, 1.5]);
         let part = |i: usize| Tally {
             loss_sum: losses[i],

@@ -176,7 +176,7 @@ pub fn gather(
             return Err(ShimError { operation: "putting an evaluation together", message }.into());
         }
         let label = u32::try_from(whole(*label)).unwrap_or(u32::MAX);
-        predictions.push(Prediction { row, label, probabilities: probabilities.to_vec() });
+        predictions.push(Prediction::new(row, label, probabilities.to_vec()));
     }
     Ok(Some(Tally { loss_sum: *loss_sum, predictions, masked }))
 }

@@ -52,7 +52,7 @@ pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
 }
 
 /// The object store that an experiment lies in.
-fn store_of(view: &ExperimentView) -> anyhow::Result<&str> {
+pub(super) fn store_of(view: &ExperimentView) -> anyhow::Result<&str> {
     let key = format!("/{}", Layout::experiment(&view.id));
     let store = view.location.strip_suffix(&key);
     store.with_context(|| format!("{} is not where experiments lie", view.location))

@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{AddedToken, Model, Tokenizer};
+use tokenizers::{AddedToken, Model, Tokenizer, decoders};
 
 use super::{DataError, read, refused};
 
@@ -141,6 +141,7 @@ pub(super) fn word_piece(
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer)).with_post_processor(Some(processor));
+    tokenizer.with_decoder(Some(decoders::wordpiece::WordPiece::default()));
     tokenizer.add_special_tokens(special).map_err(|error| error.to_string())?;
     Ok(tokenizer)
 }
@@ -262,6 +263,7 @@ pub(super) fn byte_pairs(
     let mut tokenizer = Tokenizer::new(model);
     let pieces = ByteLevel::new(settings.add_prefix_space, true, true);
     tokenizer.with_pre_tokenizer(Some(pieces)).with_post_processor(Some(processor));
+    tokenizer.with_decoder(Some(pieces));
     tokenizer.add_special_tokens(special).map_err(|error| error.to_string())?;
     Ok(tokenizer)
 }

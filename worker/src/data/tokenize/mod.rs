@@ -155,6 +155,12 @@ impl TextTokenizer {
         })
     }
 
+    /// The text that token ids stand for, without special tokens. It is what the model reads, not always what was
+    /// written: case, accents and blanks may be gone.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.endless.decode(ids, true).map_err(|error| self.refused(error.to_string()))
+    }
+
     fn single(&self, text: &str) -> Result<Vec<u32>, DataError> {
         let Some(cutting) = &self.cutting else {
             return Ok(self.frame.wrap(&self.bare(text)?, self.max_length, self.truncation));

@@ -1,0 +1,159 @@
+//! `muster report`: gathers what a report is made of, from the coordinator and from the object store, and writes it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use futures::{StreamExt, TryStreamExt, stream};
+use muster_common::evaluation::prediction;
+use muster_common::id::{ExperimentId, TrialId};
+use muster_common::manifest::Manifest;
+use muster_common::metric::{MetricName, read_trial};
+use muster_common::storage::{Layout, Store, StoreError};
+use muster_common::time::Timestamp;
+use tokio::time::timeout;
+
+use super::args::ReportArguments;
+use super::client::fetch;
+use super::exit::Exit;
+use super::export::store_of;
+use crate::report::{Measured, Predictions, Report, ReportError, Rival, Source, page};
+use crate::view::ExperimentView;
+
+/// Longest wait for what the store has of one trial.
+const STORE_DEADLINE: Duration = Duration::from_secs(60);
+/// Trials that are read at a time.
+const READS: usize = 8;
+
+pub(super) async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
+    let ReportArguments { subject, output, against, json, client } = arguments;
+    let (id, trial) = match subject.parse::<TrialId>() {
+        Ok(trial) => (trial.experiment, Some(trial.number)),
+        Err(_) => (subject.parse::<ExperimentId>()?, None),
+    };
+    let (view, text) = fetch(&client, &id).await?;
+    let gathered = Gathered::read(view, text, trial).await?;
+    let other = match against {
+        None => None,
+        Some(other) => {
+            let (view, text) = fetch(&client, &other.parse()?).await?;
+            Some(Gathered::of_rival(view, text).await?)
+        }
+    };
+    let report = gathered.report(trial, other.as_ref())?;
+    let output = output.unwrap_or_else(|| {
+        let number = trial.map(|number| format!("-t{number}")).unwrap_or_default();
+        PathBuf::from(format!("{id}{number}-report.html"))
+    });
+    write(&report, &output)?;
+    if let Some(json) = json {
+        put(&json, &(report.to_json()? + "\n"))?;
+    }
+    println!("{}", output.display());
+    Ok(Exit::Done)
+}
+
+/// The report on an experiment whose view is at hand, for `muster run`.
+pub(super) async fn write_of(
+    view: ExperimentView,
+    text: String,
+    path: &Path,
+) -> anyhow::Result<()> {
+    let gathered = Gathered::read(view, text, None).await?;
+    write(&gathered.report(None, None)?, path)
+}
+
+fn write(report: &Report, path: &Path) -> anyhow::Result<()> {
+    put(path, &page::render(report)?)
+}
+
+fn put(path: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a report is made of.
+struct Gathered {
+    view: ExperimentView,
+    manifest: Manifest,
+    text: String,
+    measured: Vec<Measured>,
+    predictions: Option<Predictions>,
+}
+
+impl Gathered {
+    /// Reads what the store has of the trials, or of `trial` alone.
+    async fn read(view: ExperimentView, text: String, trial: Option<u32>) -> anyhow::Result<Self> {
+        let store = Store::open(store_of(&view)?)?;
+        let objective = MetricName::validation(view.goal.objective.metric);
+        let wanted = view.trials.iter().map(|trial| trial.id.clone());
+        let wanted = wanted.filter(|id| trial.is_none_or(|number| id.number == number));
+        let wanted: Vec<TrialId> = wanted.collect();
+        let reads = wanted.into_iter().map(|id| measure(&store, id, &objective));
+        let measured: Vec<Measured> = stream::iter(reads).buffered(READS).try_collect().await?;
+        let predictions = predictions(&store, &view).await?;
+        let manifest = Manifest::parse(&text).context("the manifest of the experiment")?;
+        Ok(Self { view, manifest, text, measured, predictions })
+    }
+
+    /// Of the other side of a comparison only what it said counts.
+    async fn of_rival(view: ExperimentView, text: String) -> anyhow::Result<Self> {
+        let store = Store::open(store_of(&view)?)?;
+        let predictions = predictions(&store, &view).await?;
+        let manifest = Manifest::parse(&text).context("the manifest of the other experiment")?;
+        Ok(Self { view, manifest, text, measured: Vec::new(), predictions })
+    }
+
+    fn report(&self, subject: Option<u32>, other: Option<&Self>) -> Result<Report, ReportError> {
+        let against = other.map(|other| {
+            let none = || ReportError::NotScored { experiment: other.view.id.to_string() };
+            let predictions = other.predictions.as_ref().ok_or_else(none)?;
+            Ok(Rival { view: &other.view, manifest: &other.manifest, predictions })
+        });
+        Report::of(&Source {
+            view: &self.view,
+            manifest: &self.manifest,
+            manifest_text: &self.text,
+            subject,
+            measured: &self.measured,
+            predictions: self.predictions.as_ref(),
+            against: against.transpose()?,
+            made_at: Timestamp::now(),
+        })
+    }
+}
+
+async fn measure(
+    store: &Store,
+    trial: TrialId,
+    objective: &MetricName,
+) -> anyhow::Result<Measured> {
+    let points = timeout(STORE_DEADLINE, read_trial(store, &trial)).await;
+    let points = points.map_err(|_| silent(&trial))?;
+    let points = points.with_context(|| format!("cannot read the metrics of {trial}"))?;
+    Ok(Measured::of(&trial, &points, objective))
+}
+
+fn silent(trial: &TrialId) -> anyhow::Error {
+    let seconds = STORE_DEADLINE.as_secs();
+    anyhow!("the store did not answer within {seconds} s about {trial}")
+}
+
+/// What the chosen model said about the test split, once it is scored.
+async fn predictions(store: &Store, view: &ExperimentView) -> anyhow::Result<Option<Predictions>> {
+    let Some(best) = view.best.as_ref().filter(|best| best.test.is_some()) else { return Ok(None) };
+    let key = Layout::predictions(&best.trial);
+    let bytes = timeout(STORE_DEADLINE, store.get(&key)).await;
+    match bytes.map_err(|_| silent(&best.trial))? {
+        // A language model has none, and experiments of old builds have none.
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(bytes) => {
+            let found = prediction::decode(bytes);
+            Ok(Some(found.with_context(|| format!("cannot use {}", store.display(&key)))?))
+        }
+    }
+}

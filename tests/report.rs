@@ -1,0 +1,134 @@
+//! Reports of a real sweep, by the real programs: their numbers are those of the summary, they are one file that
+//! fetches nothing, and a real browser draws them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop, helper or not"
+)]
+
+use std::path::Path;
+
+use muster_common::evaluation::prediction;
+use muster_common::id::TrialId;
+use muster_common::storage::{Layout, Store};
+use muster_tests::browser::{browse, browser};
+use muster_tests::process::Muster;
+use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::served_address;
+use muster_tests::skip;
+use serde_json::Value;
+
+/// Bytes of a page at most.
+const PAGE_MAX: u64 = 2_000_000;
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn assert_same(summary: &Value, report: &Value) {
+    for (name, value) in summary["test"].as_object().unwrap() {
+        match name.as_str() {
+            "num_examples" => assert_eq!(report["test"]["num_examples"], *value),
+            "confusion" => assert_eq!(report["test"]["confusion"], *value),
+            "intervals_95" => assert_eq!(report["test"]["intervals_95"], *value),
+            name => assert_eq!(report["test"]["scores"][name], *value, "{name}"),
+        }
+    }
+    let behavior = &report["behavior"];
+    assert_eq!(behavior["roc_auc"], summary["test"]["auc"], "of counts and of curves");
+    let wrong = behavior["num_wrong"].as_f64().unwrap() / behavior["num_rows"].as_f64().unwrap();
+    assert!((1.0 - wrong - summary["test"]["accuracy"].as_f64().unwrap()).abs() < 1e-12);
+}
+
+/// The file of predictions has lengths of all examples, and texts of mistakes alone.
+async fn assert_described(root: &Path, trial: &str) {
+    let store = Store::open(root.join("muster-data").to_str().unwrap()).unwrap();
+    let trial: TrialId = trial.parse().unwrap();
+    let bytes = store.get(&Layout::predictions(&trial)).await.unwrap();
+    let (rows, labels) = prediction::decode(bytes).unwrap();
+    assert_eq!((rows.len(), labels.len()), (80, 2));
+    let all = std::fs::read_to_string(root.join("sentences.tsv")).unwrap().to_lowercase();
+    let all: String = all.chars().filter(|c| c.is_alphanumeric()).collect();
+    for row in &rows {
+        assert!((3..=32).contains(&row.num_tokens.unwrap()), "{row:?}");
+        assert_eq!(row.text.is_some(), !row.is_right(), "{row:?}");
+        let Some(text) = &row.text else { continue };
+        assert!(!text.contains("##") && !text.contains("[CLS]"), "{text}");
+        // The tokenizer knows every letter of these sentences; case and blanks are not kept.
+        let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+        assert!(text.contains("[UNK]") || all.contains(&letters), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
+    let name = "a_report_is_one_file_with_the_numbers_of_the_summary";
+    let temporary = tempfile::tempdir().unwrap();
+    let root = temporary.path();
+    if let Err(reason) = write_manifest(root, &Sample { max_trials: 9, min_steps: 4 }) {
+        return skip(name, &reason);
+    }
+    let one_process = ["run", "sample.yaml", "--slots", "2", "--threads-per-slot", "1"];
+    let more = ["--summary", "summary.json", "--report", "out/run.html"];
+    let arguments = [&one_process[..], &more].concat();
+    Muster::start(root, "run", &arguments).unwrap().succeed().unwrap();
+    let summary = json(&root.join("summary.json"));
+    let best = &summary["best"];
+    assert_described(root, best["trial"].as_str().unwrap()).await;
+
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--no-workers"];
+    let mut server = Muster::start(root, "serve", &serve).unwrap();
+    let url = served_address(&mut server).unwrap();
+    let ask = |label: &str, arguments: &[&str]| {
+        let all = [&["report"], arguments, &["--coordinator", &url]].concat();
+        Muster::start(root, label, &all).unwrap()
+    };
+    let all = ["sample-1", "--json", "all.json", "--output", "all.html"];
+    let (stdout, _) = ask("all", &all).succeed().unwrap();
+    assert_eq!(stdout, "all.html\n");
+    let report = json(&root.join("all.json"));
+    assert_same(best, &report);
+    assert_eq!(
+        report["card"]["trials"]
+            .as_object()
+            .unwrap()
+            .values()
+            .filter_map(Value::as_u64)
+            .sum::<u64>(),
+        9
+    );
+    assert_eq!(report["ranking"]["trials"].as_array().unwrap().len(), 9);
+    assert!(report["importance"]["shares"].as_array().is_some(), "nine results of the first rung");
+    assert!(!report["behavior"]["lengths"].as_array().unwrap().is_empty());
+    assert!(report["card"]["slot_hours"].as_f64().unwrap() > 0.0);
+
+    let trial = best["trial"].as_str().unwrap();
+    let file = format!("{}-report.html", trial.replace('/', "-"));
+    let (stdout, _) = ask("trial", &[trial]).succeed().unwrap();
+    assert_eq!(stdout.trim_end(), file);
+    let against =
+        ["sample-1", "--against", "sample-1", "--output", "same.html", "--json", "same.json"];
+    ask("same", &against).succeed().unwrap();
+    let same = &json(&root.join("same.json"))["comparison"];
+    assert_eq!((same["difference"].as_f64(), same["p_value"].as_f64()), (Some(0.0), Some(1.0)));
+    let mut wrong = ask("wrong", &["sample-1/t77"]);
+    assert!(!wrong.wait().unwrap().success());
+    assert!(
+        wrong.stderr().contains("sample-1 has no trial t77; there are 9 so far"),
+        "{}",
+        wrong.stderr()
+    );
+
+    let pages = ["out/run.html", "all.html", file.as_str(), "same.html"];
+    for page in pages {
+        let path = root.join(page);
+        let size = std::fs::metadata(&path).unwrap().len();
+        assert!(size < PAGE_MAX, "{page}: {size} bytes");
+    }
+    if let Err(reason) = browser() {
+        return skip(name, &reason);
+    }
+    let pages: Vec<String> =
+        pages.iter().map(|page| root.join(page).display().to_string()).collect();
+    browse("report.mjs", root, &[("MUSTER_PAGES", &pages.join(":"))]).unwrap();
+}
