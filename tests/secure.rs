@@ -324,7 +324,7 @@ fn a_cable_that_is_pulled_in_the_middle_of_a_sweep_loses_nothing() {
     let model = repository().join("tests/golden/hf/families/bert-classification");
     let laboratory = Laboratory::new(&model, 60, FOUR_TRIALS).unwrap();
     let directory = laboratory.directory.path();
-    let text = laboratory.text.replace("{steps: 1000000}", "{steps: 1500}");
+    let text = laboratory.text.replace("{steps: 1000000}", "{steps: 800}");
     fs::write(directory.join("gang.yaml"), text).unwrap();
     let wanted = undisturbed_weights(directory, "2").unwrap();
     fs::write(directory.join("muster.toml"), "lease_seconds = 6\n").unwrap();

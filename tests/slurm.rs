@@ -244,7 +244,7 @@ impl Launcher for Life {
 fn slurm_keeps_what_everything_has_to_that_starts_workers() {
     let name = "slurm_keeps_what_everything_has_to_that_starts_workers";
     let profile = "max_allocations = 2\nidle_seconds = 15\ndrain_seconds = 20\n";
-    let Some(site) = Site::new(name, FOUR_TRIALS, 2000, profile) else { return };
+    let Some(site) = Site::new(name, FOUR_TRIALS, 1000, profile) else { return };
     let server = site.serve("serve");
     let mut life = Life { site, server };
     live_through(&mut life, 2).unwrap();
@@ -287,7 +287,7 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
 fn a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing() {
     let name = "a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing";
     let profile = format!("{FRAIL}max_allocations = 2\nidle_seconds = 120\ndrain_seconds = 20\n");
-    let Some(site) = Site::new(name, FOUR_TRIALS, 1500, &profile) else { return };
+    let Some(site) = Site::new(name, FOUR_TRIALS, 600, &profile) else { return };
     let wanted = undisturbed_weights(site.directory(), "2").unwrap();
     let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
     let both = site.await_running(2);

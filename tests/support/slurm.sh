@@ -113,6 +113,7 @@ start_accounts() {
         --pid-file="$database/pid" --skip-networking --innodb-buffer-pool-size=64M \
         --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 </dev/null >"$directory/log/mariadbd.log" 2>&1 &
     database_pid=$!
+    disown # its end is no news
     wait_for mariadb --no-defaults --socket="$database/socket" --user=root \
         --execute="create database if not exists slurm_acct_db"
     (
