@@ -37,7 +37,7 @@ async function accessible(page, path) {
             if (!button.textContent.trim() && !button.ariaLabel) wrong.push('a button without a name');
         }
         for (const canvas of document.querySelectorAll('.canvas')) {
-            if (!canvas.hidden && !(canvas.getAttribute('aria-label') ?? '').includes('. '))
+            if (canvas.checkVisibility() && !(canvas.getAttribute('aria-label') ?? '').includes('. '))
                 wrong.push(`a picture without words: ${canvas.outerHTML.slice(0, 90)}`);
         }
         if (document.querySelectorAll('h1').length !== 1) wrong.push('not one h1');

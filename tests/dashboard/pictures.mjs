@@ -9,12 +9,16 @@ const { MUSTER_URL: origin, MUSTER_BLESS: bless, MUSTER_REPOSITORY: repository }
 const folder = `${repository}/tests/dashboard`;
 const { at_ms: at, answers } = JSON.parse(readFileSync(`${folder}/recorded.json`, 'utf8'));
 
-/** Width that pictures are compared at. */
-const WIDTH = 400;
-/** Mean difference of a channel, of 255, that is no difference. */
-const MEAN_MAX = 5;
-/** Share of pixels that may differ by more than a quarter. */
-const SHARE_MAX = 0.03;
+/** Pixels of a window that are one of a compared picture. */
+const SCALE = 3.2;
+/** Side of the squares that are compared, in compared pixels. */
+const SQUARE = 16;
+/** Mean difference of a channel, of 255, that a square may have: another font's edges are less. */
+const MEAN_MAX = 12;
+/** Share of the squares that may differ by more. */
+const SHARE_MAX = 0.004;
+/** What no square may differ by. */
+const FAR_MAX = 60;
 
 const PAGES = [
     ['experiments', '/', {}],
@@ -41,7 +45,7 @@ async function replay(page) {
 }
 
 /** A picture at the width of comparison, by the browser itself: it knows how to read and to scale pictures. */
-function small(page, png) {
+function small(page, png, width) {
     return page.evaluate(
         async ([data, width]) => {
             const image = await createImageBitmap(await (await fetch(data)).blob());
@@ -53,42 +57,41 @@ function small(page, png) {
             context.drawImage(image, 0, 0, width, height);
             return canvas.toDataURL('image/webp', 0.7);
         },
-        [`data:image/png;base64,${png.toString('base64')}`, WIDTH],
+        [`data:image/png;base64,${png.toString('base64')}`, width],
     );
 }
 
-/** How two pictures differ; of different heights only what both have is compared, and the rest counts. */
+/** How two pictures differ, square by square; of different heights what both have is compared. */
 function difference(page, one, other) {
-    return page.evaluate(
-        async (pictures) => {
-            const pixels = await Promise.all(
-                pictures.map(async (data) => {
-                    const image = await createImageBitmap(await (await fetch(data)).blob());
-                    const canvas = document.createElement('canvas');
-                    Object.assign(canvas, { width: image.width, height: image.height });
-                    const context = canvas.getContext('2d');
-                    context.drawImage(image, 0, 0);
-                    return context.getImageData(0, 0, image.width, image.height);
-                }),
-            );
-            const [a, b] = pixels;
-            const height = Math.min(a.height, b.height);
-            let sum = 0;
-            let far = 0;
-            for (let place = 0; place < a.width * height; place += 1) {
-                let most = 0;
-                for (let channel = 0; channel < 3; channel += 1) {
-                    const off = Math.abs(a.data[4 * place + channel] - b.data[4 * place + channel]);
-                    sum += off;
-                    most = Math.max(most, off);
+    const work = async ([pictures, square, most]) => {
+        const read = async (data) => {
+            const image = await createImageBitmap(await (await fetch(data)).blob());
+            const canvas = document.createElement('canvas');
+            Object.assign(canvas, { width: image.width, height: image.height });
+            const context = canvas.getContext('2d');
+            context.drawImage(image, 0, 0);
+            return context.getImageData(0, 0, image.width, image.height);
+        };
+        const [a, b] = await Promise.all(pictures.map(read));
+        const height = Math.min(a.height, b.height);
+        const means = [];
+        for (let top = 0; top + square <= height; top += square) {
+            for (let left = 0; left + square <= a.width; left += square) {
+                let sum = 0;
+                for (let place = 0; place < square * square; place += 1) {
+                    const row = top + Math.floor(place / square);
+                    const at = 4 * (row * a.width + left + (place % square));
+                    for (let channel = 0; channel < 3; channel += 1) {
+                        sum += Math.abs(a.data[at + channel] - b.data[at + channel]);
+                    }
                 }
-                far += most > 64 ? 1 : 0;
+                means.push(sum / (3 * square * square));
             }
-            const count = a.width * height;
-            return { mean: sum / (3 * count), share: far / count, heights: [a.height, b.height] };
-        },
-        [one, other],
-    );
+        }
+        const share = means.filter((mean) => mean > most).length / means.length;
+        return { share, far: Math.max(...means), heights: [a.height, b.height] };
+    };
+    return page.evaluate(work, [[one, other], SQUARE, MEAN_MAX]);
 }
 
 await withBrowser(async (browser) => {
@@ -102,18 +105,20 @@ await withBrowser(async (browser) => {
         await page.goto(`${origin}${path.replace('BEST', best)}`);
         await ready(page);
         quiet(complaints);
-        const fresh = await small(desk, await page.screenshot({ fullPage: true, animations: 'disabled' }));
+        const png = await page.screenshot({ fullPage: true, animations: 'disabled' });
+        const fresh = await small(desk, png, Math.round(page.viewportSize().width / SCALE));
         const file = `${folder}/approved/${name}.webp`;
         if (bless) {
             writeFileSync(file, Buffer.from(fresh.split(',')[1], 'base64'));
         } else {
             const approved = `data:image/webp;base64,${readFileSync(file).toString('base64')}`;
-            const { mean, share, heights } = await difference(desk, approved, fresh);
+            const { share, far, heights } = await difference(desk, approved, fresh);
             const isTall = Math.abs(heights[0] - heights[1]) > 0.04 * heights[0];
+            const percent = (100 * share).toFixed(2);
             found.push(
-                `${name}: mean ${mean.toFixed(2)}, ${(100 * share).toFixed(2)} % far off, heights ${heights}`,
+                `${name}: ${percent} % of squares differ, at most by ${far.toFixed(1)}, heights ${heights}`,
             );
-            if (mean > MEAN_MAX || share > SHARE_MAX || isTall) {
+            if (share > SHARE_MAX || far > FAR_MAX || isTall) {
                 writeFileSync(`${name}.webp`, Buffer.from(fresh.split(',')[1], 'base64'));
                 check(
                     false,

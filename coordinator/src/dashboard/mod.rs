@@ -20,6 +20,8 @@ mod packing;
 mod plots;
 mod problem;
 mod query;
+#[cfg(test)]
+mod scale;
 mod standing;
 mod timeline;
 mod trials;

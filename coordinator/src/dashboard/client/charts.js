@@ -134,9 +134,15 @@ export function tooltip(formatter, trigger = 'item') {
 export function legend() {
     return {
         show: true,
-        type: 'plain',
+        // Of many names one line is shown, with arrows to the others.
+        type: 'scroll',
         top: 0,
+        left: 70,
         right: 8,
+        align: 'left',
+        pageTextStyle: { color: colour('faint') },
+        pageIconColor: colour('accent'),
+        pageIconInactiveColor: colour('line'),
         itemWidth: 16,
         itemHeight: 8,
         textStyle: { color: colour('faint') },

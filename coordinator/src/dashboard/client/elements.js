@@ -68,12 +68,13 @@ export function tiles(...pairs) {
 }
 
 export function select(label, options, value, onchange) {
+    const id = freshId('choice');
     const element = h(
         'select',
-        { onchange: () => onchange(element.value) },
+        { id, onchange: () => onchange(element.value) },
         options.map(([name, text]) => h('option', { value: name, selected: name === value }, text)),
     );
-    return h('label', { class: 'field' }, h('span', null, label), element);
+    return h('span', { class: 'field' }, h('label', { for: id }, label), element);
 }
 
 export function link(href, ...children) {

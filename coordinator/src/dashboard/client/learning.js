@@ -80,7 +80,7 @@ function drawCurves({ metric, total, trials }, state) {
     const drawn = trials.filter((trial) => trial.steps.length);
     if (!drawn.length)
         return {
-            empty: 'No results yet: a trial has its first one at the first rung. What runs measure can be shown before.',
+            empty: 'No results yet: a trial has its first one at the first rung. Runs show what they measure before.',
         };
     const isOfRungs = state.metric === 'results';
     const line = (trial, index) => {

@@ -14,7 +14,8 @@ const GROUPS = [
     ['Validation scores', (name) => name.startsWith('validation_')],
     ['Learning rate', (name) => name.startsWith('learning_rate')],
     ['Gradient norm', (name) => name.startsWith('grad')],
-    ['Speed', (name) => name.endsWith('_per_second')],
+    ['Examples per second', (name) => name === 'examples_per_second'],
+    ['Tokens per second', (name) => name === 'tokens_per_second'],
     ['Shares of processor and padding', (name) => name.endsWith('_share')],
     ['Memory', (name) => name.endsWith('_bytes')],
     ['Other', () => true],
@@ -334,14 +335,17 @@ function drawGroup(name, curves) {
         option: {
             tooltip: { ...tooltip(undefined, 'axis'), valueFormatter: format },
             legend: legend(),
-            grid: { left: 12, right: 20, top: 30, bottom: 34, containLabel: true },
+            grid: { left: 12, right: 20, top: 36, bottom: 34, containLabel: true },
             xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
             yAxis: vertical(unit === '1' ? '' : unit, {
                 type: isLog ? 'log' : 'value',
                 axisLabel: { color: colour('faint'), formatter: format },
             }),
             series: curves.map((curve, index) => ({
-                name: words(curve.name),
+                // The heading says what all of them begin with.
+                name: words(
+                    name === 'Validation scores' ? curve.name.replace('validation_', '') : curve.name,
+                ),
                 type: 'line',
                 showSymbol: curve.steps.length < 12,
                 symbolSize: 6,
