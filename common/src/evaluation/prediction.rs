@@ -12,9 +12,9 @@
 //! Of the mistakes that the model was surest of, at most [`TEXTS_MAX`] have a text, at most [`TEXT_CHARACTERS_MAX`]
 //! characters of it: enough to see what is wrong, and a small file.
 //!
-//! The other columns are never null. Files of format 1 have no `num_tokens` and no `text`. The file's key-value
-//! metadata holds [`PREDICTION_FORMAT_KEY`] and, under [`LABELS_KEY`], the class names in the order of their numbers
-//! as a JSON list.
+//! The other columns are never null, and readers leave out columns that they do not know. Files of format 1 have no
+//! `num_tokens` and no `text`. The file's key-value metadata holds [`PREDICTION_FORMAT_KEY`] and, under
+//! [`LABELS_KEY`], the class names in the order of their numbers as a JSON list.
 
 use std::sync::Arc;
 

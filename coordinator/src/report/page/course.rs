@@ -14,7 +14,7 @@ const TABLE_TRIALS: usize = 8;
 pub(super) type Section = Option<(&'static str, &'static str, String)>;
 
 /// What was run, on what, where.
-pub(super) fn card(report: &Report) -> Section {
+pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
     let card = &report.card;
     let hours = card.slot_hours.map_or_else(String::new, |hours| format!("{hours:.3} slot hours"));
     let states = card.trials.iter().map(|(state, count)| format!("{count} {state}"));
@@ -71,7 +71,7 @@ pub(super) fn card(report: &Report) -> Section {
             text += &facts(&[("Model", chosen.model.clone())]);
         }
     }
-    Some(("card", "Run card", text))
+    ("card", "Run card", text)
 }
 
 fn data(report: &Report) -> String {
@@ -183,15 +183,17 @@ pub(super) fn ranking(report: &Report) -> Section {
     ));
     text += &table("Ranking of the trials", &named, &rows);
     let items = |lines: &[String]| -> String {
-        lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect()
+        let items: Vec<String> =
+            lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+        items.concat()
     };
     let decided = ranking.trials.iter().filter(|trial| !trial.decisions.is_empty());
-    let decided: String = decided
+    let decided: Vec<String> = decided
         .map(|trial| format!("<h3>t{}</h3><ul>{}</ul>", trial.trial, items(&trial.decisions)))
         .collect();
     if !decided.is_empty() || !ranking.decisions.is_empty() {
         text += "<details><summary>What was decided, with the numbers compared</summary>";
-        text += &format!("<ul>{}</ul>{decided}</details>\n", items(&ranking.decisions));
+        text += &format!("<ul>{}</ul>{}</details>\n", items(&ranking.decisions), decided.concat());
     }
     Some(("ranking", "Ranking", text))
 }

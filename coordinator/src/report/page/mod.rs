@@ -18,7 +18,7 @@ const SCRIPT: &str = include_str!("../client/report.js");
 /// The page, UTF-8.
 pub fn render(report: &Report) -> Result<String, ReportError> {
     let sections = [
-        course::card(report),
+        Some(course::card(report)),
         course::learning(report),
         course::ranking(report),
         course::importance(report),
@@ -32,7 +32,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
     ];
     let sections: Vec<(&str, &str, String)> = sections.into_iter().flatten().collect();
     let links = sections.iter().map(|(id, title, _)| format!("<a href=\"#{id}\">{title}</a>"));
-    let links: String = links.collect();
+    let links = links.collect::<Vec<String>>().concat();
     let content: String =
         sections.iter().map(|(id, title, content)| element::section(id, title, content)).collect();
     let title = escape(report.card.trial.as_ref().unwrap_or(&report.card.experiment));

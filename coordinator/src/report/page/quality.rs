@@ -34,8 +34,8 @@ pub(super) fn scores(report: &Report) -> Section {
     let row = |name: &&str| {
         let mut cells = vec![Cell::text(words(name))];
         for (_, score) in &known {
-            cells.push(Cell::Number(number_or_none(score.scores.get(name).copied())));
-            let ends = score.intervals_95.get(name);
+            cells.push(Cell::Number(number_or_none(score.scores.get(*name).copied())));
+            let ends = score.intervals_95.get(*name);
             let ends = ends.map(|[low, high]| format!("{} to {}", number(*low), number(*high)));
             cells.push(Cell::Number(ends.unwrap_or_default()));
         }

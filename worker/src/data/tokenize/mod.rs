@@ -155,10 +155,13 @@ impl TextTokenizer {
         })
     }
 
-    /// The text that token ids stand for, without special tokens. It is what the model reads, not always what was
-    /// written: case, accents and blanks may be gone.
+    /// The text that token ids stand for, without the tokens around it. It is what the model reads, not always what was
+    /// written: case, accents and blanks may be gone, and words that it does not know.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.endless.decode(ids, true).map_err(|error| self.refused(error.to_string()))
+        let SpecialTokens { cls, sep, pad, .. } = self.special;
+        let is_around = |id: &u32| *id == cls || *id == sep || Some(*id) == pad;
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !is_around(id)).collect();
+        self.endless.decode(&ids, false).map_err(|error| self.refused(error.to_string()))
     }
 
     fn single(&self, text: &str) -> Result<Vec<u32>, DataError> {

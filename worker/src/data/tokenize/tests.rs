@@ -53,6 +53,19 @@ fn words_become_pieces_between_special_tokens() {
 }
 
 #[test]
+fn tokens_become_what_the_model_reads() {
+    let tokenizer = from_words(16);
+    let ids = tokenizer.encode(&["Good  films!", "Naïve unknown", ""], 1).unwrap();
+    let texts: Vec<String> = ids.iter().map(|ids| tokenizer.decode(ids).unwrap()).collect();
+    assert_eq!(texts, ["good films!", "naive [UNK]", ""]);
+    let files = byte_pairs();
+    let tokenizer = TextTokenizer::open(files.path(), 16).unwrap();
+    let ids = tokenizer.encode(&["good good\né", "a <mask>"], 1).unwrap();
+    let texts: Vec<String> = ids.iter().map(|ids| tokenizer.decode(ids).unwrap()).collect();
+    assert_eq!(texts, ["good good\né", "a<mask>"]);
+}
+
+#[test]
 fn settings_stored_with_the_tokenizer_do_not_count() {
     let parsed = WordPieceSettings::default();
     let mut stored = word_piece(LIST.as_bytes(), &parsed).unwrap();
