@@ -104,9 +104,9 @@ fn the_terminal_is_given_back_however_the_view_ends() {
         terminal.wait_for("sample-1").unwrap();
         assert!(!terminal.is_given_back().unwrap(), "the view has it");
         if how.len() > 1 {
-            terminal.signal(how).unwrap()
+            terminal.signal(how).unwrap();
         } else {
-            terminal.press(how).unwrap()
+            terminal.press(how).unwrap();
         }
         let status = terminal.wait().unwrap();
         assert_eq!(status.code(), Some(code), "{how:?}: {}", terminal.written());

@@ -18,7 +18,7 @@ pub struct Cut {
 /// Every threshold that makes a difference, the highest first, and how many examples there are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cuts {
-    cuts: Vec<Cut>,
+    all: Vec<Cut>,
     num_positive: u64,
     num_negative: u64,
 }
@@ -58,12 +58,12 @@ impl Cuts {
             now.false_alarms += ties.len() as u64 - hits;
             cuts.push(now);
         }
-        Some(Self { cuts, num_positive: now.hits, num_negative: now.false_alarms })
+        Some(Self { all: cuts, num_positive: now.hits, num_negative: now.false_alarms })
     }
 
     /// The thresholds, the highest first.
     pub fn cuts(&self) -> &[Cut] {
-        &self.cuts
+        &self.all
     }
 
     /// True positive rate (y) over false positive rate (x), and the area below, as
@@ -75,7 +75,7 @@ impl Cuts {
         }
         let (positive, negative) = (self.num_positive as f64, self.num_negative as f64);
         let point = |cut: &Cut| (cut.false_alarms as f64 / negative, cut.hits as f64 / positive);
-        let points: Vec<(f64, f64)> = self.cuts.iter().map(point).collect();
+        let points: Vec<(f64, f64)> = self.all.iter().map(point).collect();
         let trapezoid = |pair: &[(f64, f64)]| match pair {
             [(x0, y0), (x1, y1)] => (x1 - x0) * (y0 + y1) / 2.0,
             _ => 0.0,
@@ -96,7 +96,7 @@ impl Cuts {
             let precision = if counted == 0 { 1.0 } else { cut.hits as f64 / counted as f64 };
             (cut.hits as f64 / self.num_positive as f64, precision)
         };
-        let points: Vec<(f64, f64)> = self.cuts.iter().map(point).collect();
+        let points: Vec<(f64, f64)> = self.all.iter().map(point).collect();
         let step = |pair: &[(f64, f64)]| match pair {
             [(before, _), (recall, precision)] => (recall - before) * precision,
             _ => 0.0,

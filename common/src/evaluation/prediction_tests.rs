@@ -260,7 +260,7 @@ fn other_splits_are_not_compared() {
 fn lengths_are_divided_evenly_and_never_between_equals() {
     let row = |row: u64| {
         let num_tokens = Some(u32::try_from(5 + (row * row) % 37).unwrap());
-        let says = if row % 3 == 0 { vec![0.4, 0.6] } else { vec![0.7, 0.3] };
+        let says = if row.is_multiple_of(3) { vec![0.4, 0.6] } else { vec![0.7, 0.3] };
         Prediction { num_tokens, ..Prediction::new(row, 0, says) }
     };
     let rows: Vec<Prediction> = (0..500).map(row).collect();

@@ -89,7 +89,8 @@ budget: {{steps: 160}}
     bench.apply(Event::RulesAdopted { rules: RULES });
     for slot in 0..NUM_SLOTS {
         let worker = format!("w{slot}").parse().unwrap();
-        bench.apply(Event::WorkerJoined { worker, host: format!("h{}", slot / 8) });
+        let host = format!("h{}", slot / 8);
+        bench.apply(Event::WorkerJoined { worker, host, token_name: None });
     }
     bench.apply(Event::ExperimentSubmitted {
         manifest: Box::new(Manifest::parse(&text).unwrap()),

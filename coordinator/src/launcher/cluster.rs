@@ -138,9 +138,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// How jobs have ended, from one question; left out is what is not written down yet. `None`: nothing ever is.
     fn ends(
         &self,
-        gone: &[Gone],
+        _gone: &[Gone],
     ) -> impl Future<Output = Result<Option<Vec<End>>, ClusterError>> + Send {
-        let _nobody_knows = gone;
         std::future::ready(Ok(None))
     }
 

@@ -323,8 +323,11 @@ impl ControlService for Control {
         let (sender, receiver) = mpsc::channel(STREAM_MAX);
         let service = self.service.clone();
         tokio::spawn(async move {
-            let found =
-                if request.tail { service.logs.near_end(&id, TAIL_BYTES) } else { Ok(Position::default()) };
+            let found = if request.tail {
+                service.logs.near_end(&id, TAIL_BYTES)
+            } else {
+                Ok(Position::default())
+            };
             let mut position = found.unwrap_or_default();
             loop {
                 // Asked before the read: lines written before the end are read after it.

@@ -45,8 +45,7 @@ pub fn layer_conductance(
         let (_words, pass) = subject.watched(&subject.between(&places)?)?;
         let inputs: Vec<&Tensor> = pass.states.iter().collect();
         let gradients = subject.gradients(&pass, &inputs)?;
-        for (course, (state, gradient)) in
-            courses.iter_mut().zip(pass.states.iter().zip(gradients))
+        for (course, (state, gradient)) in courses.iter_mut().zip(pass.states.iter().zip(gradients))
         {
             course.states.push(state.f_detach()?);
             course.gradients.push(gradient);
@@ -69,7 +68,8 @@ impl Course {
         let gradients = Tensor::f_cat(&self.gradients, 0)?;
         let shape = states.size();
         let count = shape.first().copied().unwrap_or(0);
-        let slopes = weighted.f_matmul(&states.f_reshape([count, -1])?)?.f_view(shape.as_slice())?;
+        let slopes =
+            weighted.f_matmul(&states.f_reshape([count, -1])?)?.f_view(shape.as_slice())?;
         let products = slopes.f_mul(&gradients)?;
         doubles(&products.f_sum_dim_intlist([0i64, 2].as_slice(), false, Kind::Double)?)
     }
@@ -78,9 +78,8 @@ impl Course {
 /// Derivatives at every point, times the point's weight: `[N, N]`, of the kind and on the device of `like`.
 fn weighted_differentiation(nodes: &[Node], like: &Tensor) -> Result<Tensor, ModelError> {
     let rows = nodes.iter().zip(differentiation(nodes));
-    let flat: Vec<f64> = rows
-        .flat_map(|(node, row)| row.into_iter().map(|value| value * node.weight))
-        .collect();
+    let flat: Vec<f64> =
+        rows.flat_map(|(node, row)| row.into_iter().map(|value| value * node.weight)).collect();
     let count = extent(nodes.len());
     let matrix = Tensor::f_from_slice(&flat)?.f_view([count, count])?;
     Ok(matrix.f_to_kind(like.kind())?.f_to_device(like.device())?)

@@ -62,14 +62,14 @@ impl Curve {
     }
 
     /// The mean of curves, at shares 0, 0.05 ... 1; none of none.
-    pub fn mean<'a>(curves: impl Iterator<Item = &'a Self> + Clone) -> Option<Self> {
-        let count = curves.clone().count();
+    pub fn mean(curves: &[&Self]) -> Option<Self> {
+        let count = curves.len();
         if count == 0 {
             return None;
         }
         let shares: Vec<f64> = (0..=POINTS).map(|point| point as f64 / POINTS as f64).collect();
         let mean =
-            |share: &f64| curves.clone().map(|curve| curve.at(*share)).sum::<f64>() / count as f64;
+            |share: &f64| curves.iter().map(|curve| curve.at(*share)).sum::<f64>() / count as f64;
         let probabilities = shares.iter().map(mean).collect();
         Some(Self::new(shares, probabilities))
     }
@@ -173,9 +173,9 @@ mod tests {
         let (fall, rise) = (curve([1.0, 0.0, 0.0]), curve([0.0, 0.5, 1.0]));
         assert!((fall.area - 0.25).abs() < 1e-12 && (rise.area - 0.5).abs() < 1e-12);
         assert!((fall.at(0.25) - 0.5).abs() < 1e-12);
-        let mean = Curve::mean([&fall, &rise].into_iter()).unwrap();
+        let mean = Curve::mean(&[&fall, &rise]).unwrap();
         assert!((mean.area - 0.375).abs() < 1e-12);
-        assert_eq!(Curve::mean([].iter()), None);
+        assert_eq!(Curve::mean(&[]), None);
     }
 
     #[test]

@@ -150,8 +150,9 @@ fn curves(explained: &[TextExplanation]) -> (Vec<MeanCurves>, f64) {
                 }
             })
             .collect();
-        let deletion = Curve::mean(all.iter().map(|both| &both.deletion))?;
-        let insertion = Curve::mean(all.iter().map(|both| &both.insertion))?;
+        let deletions: Vec<&Curve> = all.iter().map(|both| &both.deletion).collect();
+        let insertions: Vec<&Curve> = all.iter().map(|both| &both.insertion).collect();
+        let (deletion, insertion) = (Curve::mean(&deletions)?, Curve::mean(&insertions)?);
         Some(MeanCurves { method, faithfulness: Faithfulness { deletion, insertion } })
     };
     let methods = Method::ALL.into_iter().map(Some).chain([None]);

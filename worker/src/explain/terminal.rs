@@ -160,9 +160,9 @@ fn painted(words: &[Word], values: &[f64], style: Style) -> String {
         }
         column += plain.chars().count();
         if style.color && is_shown {
-            out.push_str(&colored(&plain, share))
+            out.push_str(&colored(&plain, share));
         } else {
-            out.push_str(&plain)
+            out.push_str(&plain);
         }
     }
     if column > 0 {

@@ -68,8 +68,8 @@ pub(super) fn merged(values: &[f64], words: &[Word]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn piece(in_pair: bool, word: Option<u32>, start: usize, end: usize) -> Option<Piece> {
-        Some(Piece { in_pair, word, start, end })
+    fn piece(in_pair: bool, word: Option<u32>, (start, end): (usize, usize)) -> Piece {
+        Piece { in_pair, word, start, end }
     }
 
     #[test]
@@ -77,12 +77,12 @@ mod tests {
         let input = Input { text: "Good films", pair: Some("ünd good") };
         let pieces = [
             None,
-            piece(false, Some(0), 0, 4),
-            piece(false, Some(1), 4, 9),
-            piece(false, Some(1), 9, 10),
+            Some(piece(false, Some(0), (0, 4))),
+            Some(piece(false, Some(1), (4, 9))),
+            Some(piece(false, Some(1), (9, 10))),
             None,
-            piece(true, Some(0), 0, 4),
-            piece(true, Some(1), 4, 9),
+            Some(piece(true, Some(0), (0, 4))),
+            Some(piece(true, Some(1), (4, 9))),
             None,
         ];
         let words = words_of(input, &pieces);
@@ -97,8 +97,10 @@ mod tests {
     #[test]
     fn tokens_without_words_stand_alone() {
         let input = Input { text: "ab", pair: None };
-        let words =
-            words_of(input, &[None, piece(false, None, 0, 1), piece(false, None, 1, 2), None]);
+        let words = words_of(
+            input,
+            &[None, Some(piece(false, None, (0, 1))), Some(piece(false, None, (1, 2))), None],
+        );
         assert_eq!(words.len(), 2);
     }
 }
