@@ -1,6 +1,6 @@
-//! The real programs under a real Slurm: a sweep to its end although jobs are canceled from outside or a node fails, a
-//! time limit in the middle of a trial, a node that is drained, a coordinator that is killed and started again, workers as
-//! steps of an allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
+//! The real programs under a real Slurm: a sweep to its end although jobs are canceled from outside or a node fails,
+//! a time limit in the middle of a trial, a node that is drained, a coordinator that is killed and started again,
+//! workers as steps of an allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -287,21 +287,23 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
 fn a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing() {
     let name = "a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing";
     let profile = format!("{FRAIL}max_allocations = 2\nidle_seconds = 120\ndrain_seconds = 20\n");
-    let Some(site) = Site::new(name, FOUR_TRIALS, 600, &profile) else { return };
+    let Some(site) = Site::new(name, FOUR_TRIALS, 1000, &profile) else { return };
     let wanted = undisturbed_weights(site.directory(), "2").unwrap();
     let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
-    let both = site.await_running(2);
     await_checkpoints(site.directory(), "gang-1", 2).unwrap();
-    let why = site.await_words(&["why", "gang-1/t1"], "running: run");
-    let victim = both.iter().find(|job| why.contains(&format!(" on {} ", job.nodes))).unwrap();
+    let why = site.ask(&["why", "gang-1/t1"]);
+    let (_, place) = why.split_once(" on ").unwrap();
+    let (node, _) = place.split_once(" trains to ").unwrap();
     // It stands still, so that it has not ended by itself when its node fails.
     let named = |environment: &str| {
-        let node = format!("SLURMD_NODENAME={}", victim.nodes);
-        environment.contains(&site.prefix()) && environment.lines().any(|line| line == node)
+        let wanted = format!("SLURMD_NODENAME={node}");
+        environment.contains(&site.prefix()) && environment.lines().any(|line| line == wanted)
     };
     let runners = processes_with("muster-worker runner", named);
     assert_eq!(runners.len(), 1, "{why}");
     send_signal("STOP", runners[0]).unwrap();
+    let both = site.await_running(2);
+    let victim = both.iter().find(|job| job.nodes == node).unwrap();
     site.slurm.fail_node(&victim.nodes).unwrap();
     // Slurm takes its time to notice; Muster has long gone on elsewhere.
     let has_left = |jobs: &[JobLine]| {

@@ -109,8 +109,9 @@ pub trait Launcher {
     fn finish(&mut self) -> anyhow::Result<()>;
 }
 
-/// A whole life: workers come for the sweep of `gang.yaml`, as many as are wanted and no more, one of them is killed from
-/// outside, the coordinator is killed, the sweep ends well all the same, and nothing is left. Fails with what is not so.
+/// A whole life: workers come for the sweep of `gang.yaml`, as many as are wanted and no more, one of them is killed
+/// from outside, the coordinator is killed, the sweep ends well all the same, and nothing is left. Fails with what is
+/// not so.
 pub fn live_through<L: Launcher>(launcher: &mut L, size: usize) -> anyhow::Result<()> {
     launcher.ask(&["submit", "gang.yaml"])?;
     let first = await_workers(launcher, size, |_| true)?;
