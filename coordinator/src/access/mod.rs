@@ -1,6 +1,7 @@
 //! Who may talk to a coordinator, and how they know that it is the right one. [`Guard`] has what its port asks for:
-//! a certificate ([`certificates`]) and tokens ([`token_book`], [`checker`], and [`sessions`] of browsers), either, both
-//! or, on the loopback address, neither. It also writes access files: the owner's, and those that launchers hand to workers.
+//! a certificate ([`certificates`]) and tokens ([`token_book`], [`checker`], and [`sessions`] of browsers), either,
+//! both or, on the loopback address, neither. It also writes access files: the owner's, and those that launchers hand
+//! to workers.
 
 pub mod certificates;
 pub mod checker;
