@@ -1,10 +1,10 @@
 //! What of the difference between text and baseline flows through which layer: Dhamdhere, Sundararajan, Yan 2018, "How
 //! Important Is a Neuron?", arXiv 1805.12233, equation 1.
 //!
-//! The conductance of a neuron `h` is the integral of `df/dh * dh/da` over the way `a` from baseline to text. The way is
-//! cut into steps, and a step counts `(h(a + s) - h(a))` times the mean of `df/dh` at its two ends: unlike a sum over
-//! left ends its error falls with the square of the step. Over all neurons of a layer the conductance is the difference
-//! of the scores.
+//! The conductance of a neuron `h` is the integral of `df/dh * dh/da` over the way `a` from baseline to text. The
+//! way is cut into steps, and a step counts `(h(a + s) - h(a))` times the mean of `df/dh` at its two ends: unlike a
+//! sum over left ends its error falls with the square of the step. Over all neurons of a layer the conductance is
+//! the difference of the scores.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
