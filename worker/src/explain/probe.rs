@@ -31,7 +31,11 @@ pub struct ProbeAccuracy {
 
 /// Share of right answers about texts that the probe has not seen; `states` is `[N, D]`, and there are as many
 /// `classes`.
-pub(super) fn probe(states: &Tensor, classes: &[usize], num_classes: usize) -> Result<f64, ModelError> {
+pub(super) fn probe(
+    states: &Tensor,
+    classes: &[usize],
+    num_classes: usize,
+) -> Result<f64, ModelError> {
     let parts = parts_of(classes);
     let states = states.f_to_kind(Kind::Float)?;
     let mut right = 0usize;
