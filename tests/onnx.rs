@@ -1,5 +1,5 @@
-//! Models that ONNX Runtime runs give the logits that `muster predict` gives: every family, a thousand real sentences, and
-//! pairs, padded to batches.
+//! Models that ONNX Runtime runs give the logits that `muster predict` gives: every family, a thousand real
+//! sentences, and pairs, padded to batches.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;

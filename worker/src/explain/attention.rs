@@ -1,9 +1,9 @@
 //! What attention does: what each head looks at, and what the first token has seen when the last layer is done.
 //!
-//! Rollout: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, section 3: with `A`
-//! the mean over the heads of a layer, `A' = 0.5 A + 0.5 I` (whose rows sum to 1) stands for attention and residual, and
-//! the product over the layers for the whole encoder. Attention shows where information may flow, not what the class
-//! follows from: see it beside attributions, which can be tested (`curve`).
+//! Rollout: Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, section 3: with
+//! `A` the mean over the heads of a layer, `A' = 0.5 A + 0.5 I` (whose rows sum to 1) stands for attention and
+//! residual, and the product over the layers for the whole encoder. Attention shows where information may flow, not
+//! what the class follows from: see it beside attributions, which can be tested (`curve`).
 //!
 //! Shapes: `H` heads, `L` tokens.
 
@@ -76,8 +76,8 @@ pub fn summarize_heads(
         .collect())
 }
 
-/// What the first token has of every token after each layer, from attentions `[1, H, L, L]`: as many rows of `L` shares,
-/// each of which sums to 1, as there are layers.
+/// What the first token has of every token after each layer, from attentions `[1, H, L, L]`: as many rows of `L`
+/// shares, each of which sums to 1, as there are layers.
 pub fn rollout(attentions: &[Tensor]) -> Result<Vec<Vec<f64>>, ModelError> {
     let mut rolled: Option<Tensor> = None;
     let mut rows = Vec::with_capacity(attentions.len());

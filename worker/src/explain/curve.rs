@@ -1,7 +1,7 @@
-//! Whether an attribution is faithful: the words that it calls important are taken away first, and the probability of the
-//! class should fall fast (deletion), or given first, and it should rise fast (insertion). Petsiuk, Das, Saenko 2018,
-//! "RISE", arXiv 1806.07421, section 4.2, with words in place of pixels; a random order stands beside, as an attribution
-//! that does no better than chance says nothing.
+//! Whether an attribution is faithful: the words that it calls important are taken away first, and the probability
+//! of the class should fall fast (deletion), or given first, and it should rise fast (insertion). Petsiuk, Das,
+//! Saenko 2018, "RISE", arXiv 1806.07421, section 4.2, with words in place of pixels; a random order stands beside,
+//! as an attribution that does no better than chance says nothing.
 
 use muster_common::seed::Seed;
 use serde::Serialize;

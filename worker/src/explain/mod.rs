@@ -1,7 +1,7 @@
 //! Why a classifier says what it says. In reading order: [`eager`] computes the model with everything in view, a
-//! [`subject`] is one text with a baseline; [`attribution`] and [`conductance`] say how much tokens and layers have to do
-//! with the score, [`curve`] whether that can be believed, [`attention`] and [`probe`] what layers look at and know. A
-//! [`record`] holds the results, and [`terminal`] and [`html`] show them.
+//! [`subject`] is one text with a baseline; [`attribution`] and [`conductance`] say how much tokens and layers have
+//! to do with the score, [`curve`] whether that can be believed, [`attention`] and [`probe`] what layers look at
+//! and know. A [`record`] holds the results, and [`terminal`] and [`html`] show them.
 //!
 //! Baselines. The default replaces every word's embedding by that of the padding token, as most published examples do.
 //! The mask token is nearer to what a model has seen in pretraining; zeros are nearer to nothing, but to no model's

@@ -29,7 +29,8 @@ pub struct ProbeAccuracy {
     pub mean_token: f64,
 }
 
-/// Share of right answers about texts that the probe has not seen; `states` is `[N, D]`, and there are as many `classes`.
+/// Share of right answers about texts that the probe has not seen; `states` is `[N, D]`, and there are as many
+/// `classes`.
 pub(super) fn probe(
     states: &Tensor,
     classes: &[usize],

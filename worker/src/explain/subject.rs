@@ -91,7 +91,8 @@ impl<'a> Subject<'a> {
         Ok((words, pass))
     }
 
-    /// Gradients of the score with respect to each of `inputs`, all of whose first dimension are the sequences of `pass`.
+    /// Gradients of the score with respect to each of `inputs`, all of whose first dimension are the sequences of
+    /// `pass`.
     pub(super) fn gradients(
         &self,
         pass: &Pass,

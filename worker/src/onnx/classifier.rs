@@ -1,5 +1,5 @@
-//! The graph of a classifier: embeddings, layers, head, as [`crate::model`] computes them, but with a mask where batches
-//! are padded.
+//! The graph of a classifier: embeddings, layers, head, as [`crate::model`] computes them, but with a mask where
+//! batches are padded.
 //!
 //! Shapes: `B` sequences, `L` tokens with padding, `D` hidden, `H` heads, `K` head width (`D = H * K`), `C` classes.
 

@@ -1,5 +1,5 @@
-//! A fine-tuned classifier as an ONNX file, which other runtimes run without libtorch. In reading order: [`message`] is the
-//! format, [`drawing`] a graph in it, [`classifier`] the graph of a model.
+//! A fine-tuned classifier as an ONNX file, which other runtimes run without libtorch. In reading order:
+//! [`message`] is the format, [`drawing`] a graph in it, [`classifier`] the graph of a model.
 
 mod classifier;
 mod drawing;

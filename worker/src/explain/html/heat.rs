@@ -87,8 +87,8 @@ fn brief(value: f64) -> String {
     }
 }
 
-/// Data of the maps of every layer and head, and where the page's script draws them. One sign per share, by its root, so
-/// that small ones are seen; exact shares are in the JSON.
+/// Data of the maps of every layer and head, and where the page's script draws them. One sign per share, by its
+/// root, so that small ones are seen; exact shares are in the JSON.
 pub(super) fn attention(tokens: &[String], layers: &[Vec<Vec<Vec<f32>>>], number: usize) -> String {
     let length = tokens.len().min(MAP_TOKENS);
     let mut cells = String::new();

@@ -1,6 +1,6 @@
-//! Explanations as one page: no other file, no other host, readable by day and by night, and without a mouse. Colours and
-//! drawing are in `page.css` and `page.js`, which are put into the page; attention is drawn by the latter, everything else
-//! is there without it.
+//! Explanations as one page: no other file, no other host, readable by day and by night, and without a mouse.
+//! Colours and drawing are in `page.css` and `page.js`, which are put into the page; attention is drawn by the
+//! latter, everything else is there without it.
 
 mod chart;
 mod heat;
