@@ -42,7 +42,12 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
     let (low, high) = ends(points().map(|(_, value)| *value));
     // A line on the edge cannot be told from the frame.
     let room = if high > low { 0.03 * (high - low) } else { low.abs().max(1.0) * 0.05 };
-    let middle = f64::midpoint(low, high);
+    let middle = short(f64::midpoint(low, high));
+    let labels = if high > low {
+        [short(low), middle, short(high)]
+    } else {
+        [String::new(), middle, String::new()]
+    };
     let datasets = drawn.iter().map(|one| {
         Dataset::default()
             .marker(one.marker)
