@@ -63,11 +63,9 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
                 .bounds([first, if last > first { last } else { first + 1.0 }])
                 .labels([format!("step {first:.0}"), format!("{last:.0}")]),
         )
-        .y_axis(Axis::default().style(palette.faint()).bounds([low - room, high + room]).labels([
-            short(low),
-            short(middle),
-            short(high),
-        ]))
+        .y_axis(
+            Axis::default().style(palette.faint()).bounds([low - room, high + room]).labels(labels),
+        )
         .legend_position(None);
     frame.render_widget(chart, area);
 }
