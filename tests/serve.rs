@@ -79,9 +79,10 @@ fn what_is_listed_can_be_read_by_programs() {
     let name = "what_is_listed_can_be_read_by_programs";
     let Some(served) = Served::start(name, &Sample { max_trials: 8, min_steps: 2 }) else { return };
     assert_eq!(json(&served.ask(&["ls", "--json"])), serde_json::json!([]));
-    let slots = json(&served.ask(&["slots", "--json"]));
-    assert_eq!(slots[0]["work"], serde_json::Value::Null);
-    assert_eq!(slots[0]["state"], "free");
+    let begun = std::time::Instant::now();
+    while json(&served.ask(&["slots", "--json"]))[0]["state"] != "free" {
+        assert!(begun.elapsed() < PATIENCE, "no slot is there");
+    }
     served.ask(&["submit", "sample.yaml"]);
     wait_for(&served, "a running trial", |text| text.contains("1 running"));
     let working = json(&served.ask(&["slots", "--json"]));

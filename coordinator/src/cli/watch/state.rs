@@ -257,7 +257,13 @@ impl State {
     pub(super) fn metrics(&self) -> Vec<&str> {
         let names = self.curves.values().flatten().map(|series| series.metric.as_str());
         let mut names: Vec<&str> = names.collect();
-        names.sort_unstable();
+        // What is looked at most comes first.
+        let rank = |name: &str| match name {
+            "train_loss" => 0,
+            name if name.starts_with("validation_") => 1,
+            _ => 2,
+        };
+        names.sort_unstable_by_key(|name| (rank(name), *name));
         names.dedup();
         names
     }

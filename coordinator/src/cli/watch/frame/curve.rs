@@ -42,7 +42,12 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
     let (low, high) = ends(points().map(|(_, value)| *value));
     // A line on the edge cannot be told from the frame.
     let room = if high > low { 0.03 * (high - low) } else { low.abs().max(1.0) * 0.05 };
-    let middle = f64::midpoint(low, high);
+    let middle = short(f64::midpoint(low, high));
+    let labels = if high > low {
+        [short(low), middle, short(high)]
+    } else {
+        [String::new(), middle, String::new()]
+    };
     let datasets = drawn.iter().map(|one| {
         Dataset::default()
             .marker(one.marker)
@@ -58,11 +63,9 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
                 .bounds([first, if last > first { last } else { first + 1.0 }])
                 .labels([format!("step {first:.0}"), format!("{last:.0}")]),
         )
-        .y_axis(Axis::default().style(palette.faint()).bounds([low - room, high + room]).labels([
-            short(low),
-            short(middle),
-            short(high),
-        ]))
+        .y_axis(
+            Axis::default().style(palette.faint()).bounds([low - room, high + room]).labels(labels),
+        )
         .legend_position(None);
     frame.render_widget(chart, area);
 }

@@ -12,6 +12,9 @@ use crate::cli::number::clock;
 use crate::cli::progress::{bar, state_name};
 use crate::view::{ExperimentView, SlotStateName, SlotView};
 
+/// Longest name of a slot.
+const SLOT_NAME_WIDTH: usize = 14;
+
 /// Every experiment, newest first.
 pub(super) fn experiments(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
     let views = state.experiments();
@@ -53,8 +56,8 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
         return;
     }
     let rows = state.slots().iter().map(|slot| slot_row(slot, state, palette));
-    let longest = state.slots().iter().map(|slot| slot.worker.to_string().chars().count()).max();
-    let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX).min(area.width / 3);
+    let longest = state.slots().iter().map(|slot| slot_name(slot).chars().count()).max();
+    let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX);
     let table = Table::new(rows, [Constraint::Length(longest), Constraint::Fill(1)])
         .column_spacing(2)
         .row_highlight_style(Palette::chosen())
@@ -63,8 +66,18 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
 }
 
+/// The end of its worker's name, which tells it from others.
+fn slot_name(slot: &SlotView) -> String {
+    let name = slot.worker.to_string();
+    let surplus = name.chars().count().saturating_sub(SLOT_NAME_WIDTH);
+    if surplus == 0 {
+        return name;
+    }
+    format!("…{}", name.chars().skip(surplus + 1).collect::<String>())
+}
+
 fn slot_row<'a>(slot: &SlotView, state: &State, palette: Palette) -> Row<'a> {
-    let name = Text::from(slot.worker.to_string());
+    let name = Text::from(slot_name(slot));
     let Some(work) = &slot.work else {
         return Row::new(vec![name, Text::from(Span::styled(slot.state.name(), palette.faint()))]);
     };
@@ -119,8 +132,8 @@ pub(super) fn log(frame: &mut Frame, area: Rect, state: &State, palette: Palette
 /// `TRIAL  WORKER  TEXT`: the text matters, and warnings do more.
 fn log_line<'a>(line: &str, palette: Palette) -> Line<'a> {
     let mut parts = line.splitn(3, "  ");
-    let (trial, worker) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let text = parts.next().unwrap_or_default().to_owned();
+    let (trial, _worker) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (time, text) = timed(parts.next().unwrap_or_default());
     let style = if text.contains("ERROR") || text.contains("panicked") {
         palette.trouble()
     } else if text.contains("WARN") {
@@ -130,7 +143,37 @@ fn log_line<'a>(line: &str, palette: Palette) -> Line<'a> {
     };
     Line::from(vec![
         Span::styled(format!("{trial:<4} "), palette.curve()),
-        Span::styled(format!("{worker}  "), palette.faint()),
+        Span::styled(time, palette.faint()),
         Span::styled(text, style),
     ])
+}
+
+/// The time of day, and what was said then: the date and what the first columns say already take too much room.
+fn timed(text: &str) -> (String, String) {
+    let (stamp, said) = text.split_once(' ').unwrap_or_default();
+    let time = stamp.split_once('T').filter(|_| stamp.ends_with('Z')).map(|(_, time)| time);
+    let Some(time) = time.and_then(|time| time.split(['.', 'Z']).next()) else {
+        return (String::new(), text.to_owned());
+    };
+    let said = said.trim_start();
+    let (level, rest) = said.split_once(' ').unwrap_or((said, ""));
+    let behind_span = rest.strip_prefix("run{").and_then(|rest| rest.split_once("}: "));
+    let message = behind_span.map_or(rest, |(_, message)| message);
+    (format!("{time} "), format!("{level} {message}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_shortened_to_what_is_new() {
+        let both = |time: &str, text: &str| (time.to_owned(), text.to_owned());
+        let line = "2026-11-29T20:17:53.181474Z  INFO run{experiment=a-1 trial=3}: worker::train: trained step=4";
+        assert_eq!(timed(line), both("20:17:53 ", "INFO worker::train: trained step=4"));
+        let line = "2026-11-29T20:17:53Z  WARN something";
+        assert_eq!(timed(line), both("20:17:53 ", "WARN something"));
+        assert_eq!(timed("step 3 of 4"), both("", "step 3 of 4"));
+        assert_eq!(timed(""), both("", ""));
+    }
 }

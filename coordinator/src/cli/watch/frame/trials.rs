@@ -9,11 +9,14 @@ use ratatui::widgets::{Paragraph, Row, Table, TableState};
 use super::super::palette::Palette;
 use super::super::state::{Pane, State};
 use super::block;
+use crate::cli::number::fit;
 use crate::cli::progress::bar;
 use crate::view::{ExperimentView, TrialView};
 
 /// Longest reason shown.
 const REASON_WIDTH: usize = 48;
+/// Longest name of a hyperparameter where there is no room for all of them.
+const NAME_WIDTH: usize = 10;
 
 /// A column: its heading, and its cells as texts.
 struct Column {
@@ -121,15 +124,18 @@ fn columns(view: &ExperimentView, rows: &[(usize, &TrialView)]) -> Vec<Column> {
     }));
     columns.push(column("runs", true, &|_, trial| trial.attempts.to_string()));
     if rows.iter().any(|(_, trial)| !trial.reason.is_empty()) {
-        columns.push(column("why", false, &|_, trial| {
-            crate::cli::number::fit(&trial.reason, REASON_WIDTH)
-        }));
+        columns.push(column("why", false, &|_, trial| fit(&trial.reason, REASON_WIDTH)));
     }
     columns
 }
 
 /// As many columns as there is room for; a cut number would be a wrong one.
-fn fitting(columns: Vec<Column>, width: usize) -> Vec<Column> {
+fn fitting(mut columns: Vec<Column>, width: usize) -> Vec<Column> {
+    if columns.iter().map(|column| column.width() + 2).sum::<usize>() > width + 2 {
+        for column in &mut columns {
+            column.name = fit(&column.name, NAME_WIDTH);
+        }
+    }
     let mut used = 0;
     let fits = |column: &Column| {
         used += column.width() + 2;
