@@ -40,7 +40,7 @@ impl Palette {
     }
 
     /// What is the heading of something.
-    pub(super) fn title(self) -> Style {
+    pub(super) fn title() -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
@@ -58,7 +58,7 @@ impl Palette {
     }
 
     /// The chosen row.
-    pub(super) fn chosen(self) -> Style {
+    pub(super) fn chosen() -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 

@@ -97,7 +97,9 @@ fn results(
     let units = Units::new(space);
     let outcome = |(assignment, value): &(Assignment, f64)| {
         let position = units.position(assignment).filter(|_| value.is_finite())?;
-        let has = |(name, place): (&&String, f64)| assignment.contains_key(*name).then_some(place);
+        let has = |(name, place): (&&String, f64)| {
+            assignment.contains_key(name.as_str()).then_some(place)
+        };
         Some(Outcome { places: names.iter().zip(position).map(has).collect(), value: *value })
     };
     let mut results: Vec<Outcome> = observations.iter().filter_map(outcome).collect();
@@ -107,7 +109,9 @@ fn results(
     let mean = results.iter().map(|outcome| outcome.value / num).sum::<f64>();
     let spread = results.iter().map(|outcome| (outcome.value - mean).abs()).fold(0.0, f64::max);
     if spread > 0.0 {
-        results.iter_mut().for_each(|outcome| outcome.value = (outcome.value - mean) / spread);
+        for outcome in &mut results {
+            outcome.value = (outcome.value - mean) / spread;
+        }
     }
     results
 }

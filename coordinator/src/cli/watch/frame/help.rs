@@ -27,7 +27,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, palette: Palette) {
     let block = Block::bordered()
         .border_type(BorderType::Thick)
         .border_style(palette.focus())
-        .title(Span::styled(" Keys ", palette.title()));
+        .title(Span::styled(" Keys ", Palette::title()));
     frame.render_widget(Clear, page);
     frame.render_widget(Paragraph::new(lines).block(block), page);
 }

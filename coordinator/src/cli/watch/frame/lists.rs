@@ -39,7 +39,7 @@ pub(super) fn experiments(frame: &mut Frame, area: Rect, state: &State, palette:
     widths.extend(has_trials.then_some(Constraint::Length(9)));
     widths.extend(has_time.then_some(Constraint::Length(8)));
     let table = Table::new(views.iter().map(row), widths)
-        .row_highlight_style(palette.chosen())
+        .row_highlight_style(Palette::chosen())
         .block(block);
     let chosen = views.iter().position(|view| Some(&view.id) == state.experiment());
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
@@ -60,7 +60,7 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
     let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX);
     let table = Table::new(rows, [Constraint::Length(longest), Constraint::Fill(1)])
         .column_spacing(2)
-        .row_highlight_style(palette.chosen())
+        .row_highlight_style(Palette::chosen())
         .block(block);
     let chosen = (state.pane == Pane::Slots).then_some(state.slot);
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));

@@ -103,7 +103,7 @@ fn block<'a>(state: &State, shown: Pane, title: &str, palette: Palette) -> Block
     } else {
         (palette.faint(), BorderType::Plain)
     };
-    let title_style = if has_keys { palette.focus() } else { palette.title() };
+    let title_style = if has_keys { palette.focus() } else { Palette::title() };
     Block::bordered()
         .border_type(kind)
         .border_style(style)
@@ -132,10 +132,11 @@ fn header<'a>(state: &State, palette: Palette) -> Line<'a> {
     let examples: f64 = first().map(|work| work.examples_per_second).sum();
     let tokens: f64 = first().map(|work| work.tokens_per_second).sum();
     if examples > 0.0 {
-        parts.push(Span::styled(format!("   {} examples/s", thousands(examples)), palette.title()));
+        parts
+            .push(Span::styled(format!("   {} examples/s", thousands(examples)), Palette::title()));
     }
     if tokens > 0.0 {
-        parts.push(Span::styled(format!("   {} tokens/s", thousands(tokens)), palette.title()));
+        parts.push(Span::styled(format!("   {} tokens/s", thousands(tokens)), Palette::title()));
     }
     parts.push(address);
     Line::from(parts)
@@ -145,7 +146,7 @@ fn footer<'a>(state: &State, palette: Palette, width: u16) -> Line<'a> {
     if state.filter.is_open {
         return Line::from(vec![
             Span::styled(format!(" /{}", state.filter.text), palette.focus()),
-            Span::styled("_", palette.chosen()),
+            Span::styled("_", Palette::chosen()),
             Span::styled("   enter keeps it, esc clears it", palette.faint()),
         ]);
     }

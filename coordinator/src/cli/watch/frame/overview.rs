@@ -45,7 +45,7 @@ fn named<'a>(name: &str, text: String, palette: Palette) -> Line<'a> {
 
 fn headline<'a>(view: &ExperimentView, palette: Palette) -> Line<'a> {
     let mut parts = vec![
-        Span::styled(format!(" {}  ", view.id), palette.title()),
+        Span::styled(format!(" {}  ", view.id), Palette::title()),
         Span::styled(state_name(view), palette.experiment(view.state)),
         Span::raw(format!("  {}", clock(view.elapsed_seconds()))),
     ];

@@ -66,7 +66,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
     let table = Table::new(rows.iter().enumerate().map(row), widths)
         .header(Row::new(header.collect::<Vec<_>>()).style(palette.faint()))
         .column_spacing(2)
-        .row_highlight_style(palette.chosen())
+        .row_highlight_style(Palette::chosen())
         .block(block);
     let chosen = state.trial().map(|trial| &trial.id);
     let place = rows.iter().position(|(_, trial)| Some(&trial.id) == chosen);
