@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-use super::args::ExplainArguments;
 use super::exit::Exit;
+use super::model_args::ExplainArguments;
 use super::one_shot::one_shot;
 
 pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit> {

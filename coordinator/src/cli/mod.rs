@@ -12,6 +12,7 @@ mod export;
 mod import;
 mod listing;
 mod manual;
+mod model_args;
 mod number;
 mod one_shot;
 mod plan;

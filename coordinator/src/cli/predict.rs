@@ -6,8 +6,8 @@ use anyhow::Context;
 use muster_common::compute;
 use tokio::process::Command;
 
-use super::args::PredictArguments;
 use super::exit::Exit;
+use super::model_args::PredictArguments;
 use crate::launcher::find_worker;
 
 pub(super) async fn predict(arguments: PredictArguments) -> anyhow::Result<Exit> {

@@ -88,13 +88,16 @@ impl Experiment {
         Trial { origin: Some(checkpoint.clone()), began_as: Some(*seed_of), ..trial }
     }
 
-    /// Fails a new trial whose first rung does not lie behind its beginning; whether it did. How many steps a
-    /// rung has depends on the data and on the trial's own batch.
-    pub(super) fn refuse_start(&mut self, now: Timestamp, number: u32) -> bool {
+    /// Says where a new trial begins, and fails one whose first rung does not lie behind that; whether it may
+    /// begin. How many steps a rung has depends on the data and on the trial's own batch.
+    pub(super) fn may_start(&mut self, now: Timestamp, number: u32) -> bool {
+        let Some(Start { checkpoint, .. }) = &self.start else { return true };
+        let text = format!("begins where {} was at step {}", checkpoint.trial, checkpoint.step);
+        self.decide(now, Some(number), text);
         let Some(trial) = self.trials.get(&number) else { return false };
         let (begin, target) = (trial.committed_step(), self.target_step(trial));
-        if self.start.is_none() || target.is_none_or(|target| target > begin) {
-            return false;
+        if target.is_none_or(|target| target > begin) {
+            return true;
         }
         let message = format!(
             "continue_from: it begins at step {begin}, and its first rung is at step {}; rungs and the budget \
@@ -105,6 +108,6 @@ impl Experiment {
         if let Some(trial) = self.trials.get_mut(&number) {
             trial.state = TrialState::Failed { message };
         }
-        true
+        false
     }
 }

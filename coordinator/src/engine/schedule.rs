@@ -372,7 +372,7 @@ impl Experiment {
                 let trial = Trial::new(number, first_rung, assignment);
                 let trial = self.started(trial);
                 self.trials.insert(number, trial);
-                if self.refuse_start(now, number) {
+                if !self.may_start(now, number) {
                     return None;
                 }
                 self.begin_trial(number, generation)

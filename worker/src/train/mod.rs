@@ -58,6 +58,12 @@ pub enum TrainError {
         /// In the checkpoint.
         found: String,
     },
+    /// Another experiment's checkpoint is of a model that trains other parameters.
+    #[error(
+        "continue_from: the checkpoint does not fit: {0}; what is frozen, the labels, and whether the precision is \
+         float16 have to be as they were there"
+    )]
+    Unfit(ModelError),
     /// The manifest weighs other classes than the data has.
     #[error(
         "training.class_weights names {given}, but the classes are {classes}; give every class a weight"
@@ -94,6 +100,7 @@ impl TrainError {
             Self::Model(error) => error.is_permanent(),
             Self::Save(_) => false,
             Self::OtherTrial { .. }
+            | Self::Unfit(_)
             | Self::ClassWeights { .. }
             | Self::Average { .. }
             | Self::Float16 => true,

@@ -436,7 +436,10 @@ impl<'a> Trainer<'a> {
             *stopping = StoppingState::default();
             snapshot.best.clear();
         }
-        self.continue_from(snapshot)
+        self.continue_from(snapshot).map_err(|error| match error {
+            TrainError::Model(source) if source.is_permanent() => TrainError::Unfit(source),
+            other => other,
+        })
     }
 
     fn continue_from(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
