@@ -115,12 +115,12 @@ phase-build)
 phase-lints) lints ;;
 phase-tests) tests ;;
 check)
-    phase set-up 900
+    phase set-up 1200
     phase lints 2400
     ;;
 all)
-    phase set-up 900
-    phase build 2400
+    phase set-up 1200
+    phase build 3000
     rm -f "$log"
     touch "$log"
     status=0
