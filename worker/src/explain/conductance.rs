@@ -1,17 +1,18 @@
 //! What of the difference between text and baseline flows through which layer: Dhamdhere, Sundararajan, Yan 2018, "How
 //! Important Is a Neuron?", arXiv 1805.12233, equation 1.
 //!
-//! The conductance of a neuron `h` is the integral of `df/dh * dh/da` over the way `a` from baseline to text. The
-//! way is cut into steps, and a step counts `(h(a + s) - h(a))` times the mean of `df/dh` at its two ends: unlike a
-//! sum over left ends its error falls with the square of the step. Over all neurons of a layer the conductance is
-//! the difference of the scores.
+//! The conductance of a neuron `h` is the integral of `df/dh * dh/da` over the way `a` from baseline to text; over
+//! all neurons of a layer it is the difference of the scores. Both factors are smooth, so that the rule of Gauss and
+//! Legendre needs few points; `dh/da` is the derivative of the polynomial through `h` at all points. Sums over
+//! differences of neighbours, as Captum has them, come to the same with thousands of points.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use super::attribution::Completeness;
+use super::quadrature::{Node, differentiation, gauss_legendre};
 use super::subject::{Subject, doubles};
-use crate::model::ModelError;
+use crate::model::{ModelError, extent};
 
 /// Conductance through the output of one layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -24,66 +25,62 @@ pub struct LayerConductance {
     pub completeness: Completeness,
 }
 
-/// Values at one place of the way: states and gradients of every layer, each `[1, L, D]`.
-struct Place {
+/// States of a layer, and gradients of the score with respect to them, at some points: each `[N, L, D]`.
+#[derive(Debug, Default)]
+struct Course {
     states: Vec<Tensor>,
     gradients: Vec<Tensor>,
 }
 
-/// Of every layer, in order; by so many steps, which must be at least one.
+/// Of every layer, in order; by so many points, which must be at least one.
 pub fn layer_conductance(
     subject: &Subject<'_>,
     steps: u32,
 ) -> Result<Vec<LayerConductance>, ModelError> {
-    let places: Vec<f64> = (0..=steps).map(|step| f64::from(step) / f64::from(steps)).collect();
-    let num_states = subject.num_layers() + 1;
-    let mut sums = vec![vec![0.0; subject.length()]; num_states];
-    let mut last: Option<Place> = None;
-    for places in places.chunks(subject.sequences_per_pass()) {
-        let (_words, pass) = subject.watched(&subject.between(places)?)?;
+    let nodes = gauss_legendre(steps);
+    let mut courses: Vec<Course> = Vec::new();
+    courses.resize_with(subject.num_layers() + 1, Course::default);
+    for nodes in nodes.chunks(subject.sequences_per_pass()) {
+        let places: Vec<f64> = nodes.iter().map(|node| node.at).collect();
+        let (_words, pass) = subject.watched(&subject.between(&places)?)?;
         let inputs: Vec<&Tensor> = pass.states.iter().collect();
         let gradients = subject.gradients(&pass, &inputs)?;
-        let mut next = Place { states: Vec::new(), gradients: Vec::new() };
-        for (index, (states, gradients)) in pass.states.iter().zip(&gradients).enumerate() {
-            let (mut states, mut gradients) = (states.f_detach()?, gradients.shallow_clone());
-            if let Some(last) = &last
-                && let (Some(state), Some(gradient)) =
-                    (last.states.get(index), last.gradients.get(index))
-            {
-                states = Tensor::f_cat(&[state, &states], 0)?;
-                gradients = Tensor::f_cat(&[gradient, &gradients], 0)?;
-            }
-            if let Some(sum) = sums.get_mut(index) {
-                for (sum, value) in sum.iter_mut().zip(steps_of(&states, &gradients)?) {
-                    *sum += value;
-                }
-            }
-            let end = states.size().first().copied().unwrap_or(1) - 1;
-            next.states.push(states.f_narrow_copy(0, end, 1)?);
-            next.gradients.push(gradients.f_narrow_copy(0, end, 1)?);
+        for (course, (state, gradient)) in courses.iter_mut().zip(pass.states.iter().zip(gradients))
+        {
+            course.states.push(state.f_detach()?);
+            course.gradients.push(gradient);
         }
-        last = Some(next);
     }
+    let weighted = weighted_differentiation(&nodes, subject.words())?;
     let ends = subject.ends()?;
-    let layer = |(layer, tokens): (usize, Vec<f64>)| {
+    let of_layer = |(layer, course): (usize, Course)| {
+        let tokens = course.integral(&weighted)?;
         let completeness = Completeness::of(ends, tokens.iter().sum());
-        LayerConductance { layer, tokens, completeness }
+        Ok(LayerConductance { layer, tokens, completeness })
     };
-    Ok(sums.into_iter().enumerate().map(layer).collect())
+    courses.into_iter().enumerate().map(of_layer).collect()
 }
 
-/// Sum over the steps between the places of `[P, L, D]`, and over the embedding: one value per token.
-fn steps_of(states: &Tensor, gradients: &Tensor) -> Result<Vec<f64>, ModelError> {
-    let steps = states.size().first().copied().unwrap_or(1) - 1;
-    let length = states.size().get(1).copied().unwrap_or(0);
-    if steps == 0 {
-        return Ok(vec![0.0; usize::try_from(length).unwrap_or(0)]);
+impl Course {
+    /// Sum over points `i` of the gradient there times `weighted[i]` times all states; over the embedding too.
+    fn integral(&self, weighted: &Tensor) -> Result<Vec<f64>, ModelError> {
+        let states = Tensor::f_cat(&self.states, 0)?; // [N, L, D]
+        let gradients = Tensor::f_cat(&self.gradients, 0)?;
+        let shape = states.size();
+        let count = shape.first().copied().unwrap_or(0);
+        let slopes =
+            weighted.f_matmul(&states.f_reshape([count, -1])?)?.f_view(shape.as_slice())?;
+        let products = slopes.f_mul(&gradients)?;
+        doubles(&products.f_sum_dim_intlist([0i64, 2].as_slice(), false, Kind::Double)?)
     }
-    let pair = |x: &Tensor| -> Result<[Tensor; 2], ModelError> {
-        Ok([x.f_narrow(0, 0, steps)?, x.f_narrow(0, 1, steps)?])
-    };
-    let ([from, to], [left, right]) = (pair(states)?, pair(gradients)?);
-    let mean = left.f_add(&right)?.f_mul_scalar(0.5)?;
-    let product = to.f_sub(&from)?.f_mul(&mean)?; // [S, L, D]
-    doubles(&product.f_sum_dim_intlist([0i64, 2].as_slice(), false, Kind::Double)?)
+}
+
+/// Derivatives at every point, times the point's weight: `[N, N]`, of the kind and on the device of `like`.
+fn weighted_differentiation(nodes: &[Node], like: &Tensor) -> Result<Tensor, ModelError> {
+    let rows = nodes.iter().zip(differentiation(nodes));
+    let flat: Vec<f64> =
+        rows.flat_map(|(node, row)| row.into_iter().map(|value| value * node.weight)).collect();
+    let count = extent(nodes.len());
+    let matrix = Tensor::f_from_slice(&flat)?.f_view([count, count])?;
+    Ok(matrix.f_to_kind(like.kind())?.f_to_device(like.device())?)
 }

@@ -1,4 +1,4 @@
-//! Points and weights of integrals from 0 to 1.
+//! Points and weights of integrals from 0 to 1, and derivatives at these points.
 
 /// One point of a rule: where the integrand is taken, and how much it counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +25,34 @@ pub(super) fn gauss_legendre(count: u32) -> Vec<Node> {
         Node { at: f64::midpoint(1.0, -x), weight: 1.0 / ((1.0 - x * x) * slope * slope) }
     };
     (0..count).map(node).collect()
+}
+
+/// The matrix that makes derivatives at `nodes` of the values there: those of the polynomial through all values. Rows
+/// are where the derivative is, columns where the value is. (Berrut and Trefethen 2004, "Barycentric Lagrange
+/// Interpolation", equations 9.4 and 9.5, with the weights that Wang and Xiang 2012 give for these nodes.)
+pub(super) fn differentiation(nodes: &[Node]) -> Vec<Vec<f64>> {
+    let barycentric: Vec<f64> = nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| {
+            let size = (node.at * (1.0 - node.at) * node.weight).sqrt();
+            if index % 2 == 0 { size } else { -size }
+        })
+        .collect();
+    let weighted = || nodes.iter().zip(&barycentric).enumerate();
+    let row = |(i, (here, own)): (usize, (&Node, &f64))| {
+        let other = |(j, (there, other)): (usize, (&Node, &f64))| {
+            if i == j { 0.0 } else { other / own / (here.at - there.at) }
+        };
+        let mut row: Vec<f64> = weighted().map(other).collect();
+        // The derivative of a constant is zero.
+        let sum: f64 = row.iter().sum();
+        if let Some(diagonal) = row.get_mut(i) {
+            *diagonal = -sum;
+        }
+        row
+    };
+    weighted().map(row).collect()
 }
 
 /// The Legendre polynomial of degree `degree`, and its derivative, inside -1 and 1.
@@ -54,6 +82,26 @@ mod tests {
                 let sum: f64 = nodes.iter().map(|node| node.weight * node.at.powi(degree)).sum();
                 let exact = 1.0 / f64::from(degree + 1);
                 assert!((sum - exact).abs() < 1e-12, "{count} points, degree {degree}: {sum}");
+            }
+        }
+    }
+
+    #[test]
+    fn derivatives_of_polynomials_are_exact() {
+        for count in [1, 2, 5, 50] {
+            let nodes = gauss_legendre(count);
+            let matrix = differentiation(&nodes);
+            for degree in 0..i32::try_from(count).unwrap().min(12) {
+                for (node, row) in nodes.iter().zip(&matrix) {
+                    let values = nodes.iter().map(|node| node.at.powi(degree));
+                    let found: f64 = row.iter().zip(values).map(|(a, b)| a * b).sum();
+                    let exact = if degree == 0 {
+                        0.0
+                    } else {
+                        f64::from(degree) * node.at.powi(degree - 1)
+                    };
+                    assert!((found - exact).abs() < 1e-9, "{count}, {degree}: {found}, {exact}");
+                }
             }
         }
     }

@@ -125,7 +125,7 @@ fn occlusion_is_captums() {
 #[test]
 fn conductance_is_captums_and_complete_in_every_layer() {
     each(|what, case, subject| {
-        let found = layer_conductance(subject, 200).unwrap();
+        let found = layer_conductance(subject, 50).unwrap();
         let wanted = case["conductance"].as_array().unwrap();
         assert_eq!(found.len(), wanted.len() + 1, "the embeddings too");
         for (layer, wanted) in found.iter().skip(1).zip(wanted) {
