@@ -33,7 +33,9 @@ impl Engine {
                     return Err(format!("{id} has passed {} rungs", trial.rungs_passed));
                 }
                 if let Some(origin) = trial.origin.as_ref().filter(|_| !trial.is_terminal()) {
-                    let parent = experiment.trials.get(&origin.trial.number);
+                    // It may be another experiment's.
+                    let owner = self.experiments.get(&origin.trial.experiment);
+                    let parent = owner.and_then(|owner| owner.trials.get(&origin.trial.number));
                     if parent.is_none_or(|parent| !parent.checkpoints.contains(origin)) {
                         return Err(format!("{id} goes on from {origin}, which is not kept"));
                     }
