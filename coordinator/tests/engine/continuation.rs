@@ -51,6 +51,8 @@ fn it_begins_there_until_it_has_a_checkpoint_of_its_own() {
     let run = cluster.only().generation;
     cluster.commit("f-1/t1", 30, run);
     cluster.end(run, 0, lost());
+    // A second restart is not at once.
+    cluster.wait(600);
     let again = task(&cluster);
     assert_eq!((again.resume_from.unwrap().step, again.seed_of), (30, Some(2)));
 
