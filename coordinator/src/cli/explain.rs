@@ -1,6 +1,7 @@
 //! `muster explain`: as `muster predict`, done by a one-shot worker.
 
 use std::ffi::OsString;
+use std::process::Stdio;
 
 use super::exit::Exit;
 use super::model_args::ExplainArguments;
@@ -16,7 +17,7 @@ pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit>
     }
     let worker = arguments.worker_binary.clone();
     let words = [OsString::from("explain")].into_iter().chain(options(arguments));
-    one_shot(worker.as_deref(), words).await
+    one_shot(worker.as_deref(), words, Stdio::null()).await
 }
 
 /// The arguments as the worker takes them. Values are joined to their names: a text may begin with a dash.

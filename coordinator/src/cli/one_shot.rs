@@ -11,17 +11,18 @@ use tokio::process::Command;
 use super::exit::Exit;
 use crate::launcher::find_worker;
 
-/// Runs the worker program with these arguments and hands on how it ended; its output is this one's. It reads nothing
-/// from standard input.
+/// Runs the worker program with these arguments and this standard input, and hands on how it ended; its output is this
+/// one's.
 pub(super) async fn one_shot(
     worker_binary: Option<&Path>,
     arguments: impl IntoIterator<Item = OsString>,
+    input: Stdio,
 ) -> anyhow::Result<Exit> {
     let worker = find_worker(worker_binary)?;
     let status = Command::new(&worker)
         .args(arguments)
         .envs(compute::environment())
-        .stdin(Stdio::null())
+        .stdin(input)
         .kill_on_drop(true)
         .status()
         .await

@@ -1,36 +1,21 @@
 //! `muster predict`: tensors live in the worker program, so a one-shot worker does it.
 
+use std::ffi::OsString;
 use std::process::Stdio;
-
-use anyhow::Context;
-use muster_common::compute;
-use tokio::process::Command;
 
 use super::exit::Exit;
 use super::model_args::PredictArguments;
-use crate::launcher::find_worker;
+use super::one_shot::one_shot;
 
 pub(super) async fn predict(arguments: PredictArguments) -> anyhow::Result<Exit> {
-    let worker = find_worker(arguments.worker_binary.as_deref())?;
-    let mut command = Command::new(&worker);
-    command.arg("predict");
+    let mut words: Vec<OsString> = vec!["predict".into()];
     if arguments.json {
-        command.arg("--json");
+        words.push("--json".into());
     }
-    if let Some(file) = &arguments.file {
-        command.arg("--file").arg(file);
+    if let Some(file) = arguments.file {
+        words.extend(["--file".into(), file.into()]);
     }
-    command.arg("--").arg(&arguments.model).args(&arguments.texts);
-    let status = command
-        .envs(compute::environment())
-        .stdin(Stdio::inherit())
-        .kill_on_drop(true)
-        .status()
-        .await
-        .with_context(|| format!("{} does not start", worker.display()))?;
-    Ok(match status.code() {
-        Some(0) => Exit::Done,
-        Some(2) => Exit::Usage,
-        _ => Exit::Failed,
-    })
+    words.extend(["--".into(), arguments.model.into()]);
+    words.extend(arguments.texts.into_iter().map(OsString::from));
+    one_shot(arguments.worker_binary.as_deref(), words, Stdio::inherit()).await
 }

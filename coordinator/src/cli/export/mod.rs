@@ -3,6 +3,7 @@
 mod mlflow;
 
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use muster_common::id::ExperimentId;
@@ -22,7 +23,7 @@ pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
     if let Some(file) = onnx {
         // The worker has the tensors.
         let words = ["export-onnx".into(), "--".into(), experiment.into(), file.into()];
-        return one_shot(worker_binary.as_deref(), words).await;
+        return one_shot(worker_binary.as_deref(), words, Stdio::null()).await;
     }
     let id: ExperimentId = experiment.parse()?;
     if mlflow.is_none() && tensorboard.is_none() {
