@@ -19,3 +19,4 @@ pub mod seed;
 pub mod storage;
 pub mod telemetry;
 pub mod time;
+pub mod whole_file;

@@ -11,6 +11,7 @@ use muster_common::manifest::Manifest;
 use muster_common::metric::{MetricName, read_trial};
 use muster_common::storage::{Layout, Store, StoreError};
 use muster_common::time::Timestamp;
+use muster_common::whole_file::write_whole;
 use tokio::time::timeout;
 
 use super::args::ReportArguments;
@@ -72,7 +73,7 @@ fn put(path: &Path, text: &str) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
     }
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What a report is made of.

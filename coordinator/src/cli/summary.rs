@@ -6,6 +6,7 @@ use anyhow::Context;
 use muster_common::evaluation::{Evaluation, Interval, Intervals};
 use muster_common::goal::{Breach, Goal, Merit};
 use muster_common::objective::Objective;
+use muster_common::whole_file::write_whole;
 use serde_json::{Value, json};
 
 use super::run::short_path;
@@ -18,7 +19,7 @@ pub(super) fn write(view: &ExperimentView, path: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
     }
-    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What programs read of an experiment.

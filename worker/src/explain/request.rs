@@ -4,7 +4,8 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use muster_common::whole_file::write_whole;
 use tch::Device;
 
 use super::explainer::{Explainer, Question};
@@ -51,6 +52,9 @@ pub fn run(
     style: Style,
     stdout: &mut impl Write,
 ) -> anyhow::Result<()> {
+    if request.texts.iter().any(|text| text.text.trim().is_empty()) {
+        bail!("a text is empty: there is no word in it to explain");
+    }
     let directory = directory_of(&request.model)?;
     let explainer = Explainer::open(&directory, num_threads, device, request.settings)?;
     let class = request.class.as_deref().map(|class| explainer.class(class)).transpose()?;
@@ -100,5 +104,5 @@ fn write(
 }
 
 fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, contents).with_context(|| format!("cannot write {}", path.display()))
+    write_whole(path, contents).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -8,6 +8,7 @@ mod message;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use muster_common::whole_file::write_whole;
 use prost::Message;
 
 use crate::model::Classifier;
@@ -35,6 +36,6 @@ pub fn write(model: &Classifier, path: &Path) -> anyhow::Result<()> {
     if size_bytes > SIZE_MAX {
         bail!("the model has {size_bytes} bytes; an ONNX file of one part has at most {SIZE_MAX}");
     }
-    std::fs::write(path, file.encode_to_vec())
+    write_whole(path, file.encode_to_vec())
         .with_context(|| format!("cannot write {}", path.display()))
 }
