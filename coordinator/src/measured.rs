@@ -39,6 +39,8 @@ pub struct Whereabouts {
     pub attempts: u32,
     /// The run that has it.
     pub run: Option<Generation>,
+    /// Step of its newest checkpoint, with which what was measured up to then came into the store.
+    pub committed_step: u64,
     /// Nothing more is measured.
     pub is_over: bool,
 }
@@ -69,6 +71,7 @@ pub async fn look(driver: &Driver, trial: &TrialId) -> Result<Whereabouts, Measu
             store: experiment.store.clone(),
             attempts: found.attempts,
             run,
+            committed_step: found.committed_step(),
             is_over: found.is_terminal() || experiment.is_ended(),
         })
     };

@@ -21,10 +21,11 @@ import search
 import storage
 import sweep
 import train
+import ui
 
 PARTS = {"accuracy": accuracy.rows, "control": control.rows, "ddp": ddp.rows, "search": search.rows,
          "storage": lambda *sides: itertools.chain(storage.rows(*sides), metric_rows.rows(*sides)), "sweep": sweep.rows,
-         "train": train.rows}
+         "train": train.rows, "ui": ui.rows}
 # Too long to run unasked.
 ON_REQUEST = {"accuracy", "sweep"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -50,7 +50,7 @@ struct Conduct {
     num_points: u64,
 }
 
-/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`, `--points`;
+/// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`, `--points`, `--pruner`;
 /// `--idle-seconds` keeps the workers connected afterwards. One JSON object.
 pub(super) fn control(flags: &Flags) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -92,7 +92,7 @@ async fn measure(flags: &Flags) -> anyhow::Result<Value> {
     if num_trials > 0 {
         let channel = Endpoint::from_shared(url)?.connect().await?;
         let request = v1::SubmitExperimentRequest {
-            manifest: manifest(num_trials),
+            manifest: manifest(num_trials, flags.text("pruner").unwrap_or("{type: none}")),
             base_directory: "/".to_owned(),
             user: String::new(),
         };
@@ -115,7 +115,7 @@ async fn measure(flags: &Flags) -> anyhow::Result<Value> {
     }))
 }
 
-fn manifest(num_trials: u64) -> String {
+fn manifest(num_trials: u64, pruner: &str) -> String {
     format!(
         "version: 1
 name: simulated
@@ -129,7 +129,7 @@ data:
 hyperparameters:
   learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
   global_batch_size: {{values: [8, 16, 32]}}
-searcher: {{metric: accuracy, max_trials: {num_trials}, sampler: {{type: random}}, pruner: {{type: none}}}}
+searcher: {{metric: accuracy, max_trials: {num_trials}, sampler: {{type: random}}, pruner: {pruner}}}
 budget: {{steps: 1000}}
 "
     )

@@ -1,12 +1,20 @@
 //! `muster curves`: what a trial has measured, as one line per metric, as steps, or as JSON.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
 use muster_common::id::TrialId;
 use muster_proto::v1;
 use serde_json::json;
+use tonic::{Code, Status};
 
 use super::args::CurvesArguments;
-use super::client::{connect, said};
+use super::client::{Client, connect, said};
 use super::exit::Exit;
+
+/// How long a coordinator that went away is waited for, and the pause between two tries.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Columns of the picture of a curve.
 const WIDTH: usize = 40;
@@ -14,50 +22,97 @@ const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 
 pub(super) async fn curves(arguments: CurvesArguments) -> anyhow::Result<Exit> {
     let trial_id = arguments.trial.parse::<TrialId>()?.to_string();
-    let mut client = connect(&arguments.client).await?;
-    let CurvesArguments { name: names, follow, .. } = arguments;
-    let request = v1::ReadCurvesRequest { trial_id: trial_id.clone(), names, follow };
-    let response = client.read_curves(request).await.map_err(|status| said(&status))?;
-    let mut stream = response.into_inner();
-    let mut shown = 0;
-    let mut is_empty = true;
-    while let Some(response) = stream.message().await.map_err(|status| said(&status))? {
-        let curves = response.curves;
-        is_empty &= curves.is_empty();
-        if follow {
-            shown = print_steps(&curves, shown);
-        } else if arguments.json {
-            for curve in &curves {
-                println!("{}", to_json(curve));
-            }
-        } else {
-            print!("{}", overview(&curves));
-        }
-    }
+    let CurvesArguments { name: names, follow: is_followed, json: as_json, client, .. } = arguments;
+    let mut client = connect(&client).await?;
+    let request =
+        v1::ReadCurvesRequest { trial_id: trial_id.clone(), names, follow: is_followed };
+    let is_empty = if is_followed {
+        follow(&mut client, &request).await?
+    } else {
+        print_once(&mut client, request, as_json).await.map_err(|status| said(&status))?
+    };
     if is_empty {
         eprintln!("{trial_id} has measured nothing of that yet");
     }
     Ok(Exit::Done)
 }
 
-/// Prints the steps behind `shown`, one line each; the last of them.
-fn print_steps(curves: &[v1::Curve], shown: u64) -> u64 {
-    for (step, line) in steps_after(curves, shown) {
-        println!("step {step:>8}{line}");
-    }
-    curves.iter().filter_map(|curve| curve.steps.last()).copied().fold(shown, u64::max)
-}
-
-/// Steps behind `shown` and what was measured there.
-fn steps_after(curves: &[v1::Curve], shown: u64) -> Vec<(u64, String)> {
-    let mut steps = std::collections::BTreeMap::<u64, String>::new();
-    for curve in curves {
-        for (step, mean) in curve.steps.iter().zip(&curve.means).filter(|(step, _)| **step > shown)
-        {
-            *steps.entry(*step).or_default() += &format!("  {} {}", curve.name, short(*mean));
+/// Prints what there is now; whether that was nothing.
+async fn print_once(
+    client: &mut Client,
+    request: v1::ReadCurvesRequest,
+    as_json: bool,
+) -> Result<bool, Status> {
+    let mut stream = client.read_curves(request).await?.into_inner();
+    let mut is_empty = true;
+    while let Some(response) = stream.message().await? {
+        is_empty &= response.curves.is_empty();
+        if as_json {
+            for curve in &response.curves {
+                println!("{}", to_json(curve));
+            }
+        } else {
+            print!("{}", overview(&response.curves));
         }
     }
-    steps.into_iter().collect()
+    Ok(is_empty)
+}
+
+/// Prints steps until the trial ends, and finds a coordinator again that was started anew; whether that was nothing.
+async fn follow(client: &mut Client, request: &v1::ReadCurvesRequest) -> anyhow::Result<bool> {
+    let mut printed = Printed::default();
+    let mut lost_at = None;
+    loop {
+        let Err(status) = print_steps(client, request, &mut printed, &mut lost_at).await else {
+            return Ok(printed.0.is_empty());
+        };
+        let is_away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
+        if lost_at.is_none() && is_away {
+            eprintln!("the coordinator went away, trying again: {}", status.message());
+        }
+        if !is_away || lost_at.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return Err(said(&status));
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+async fn print_steps(
+    client: &mut Client,
+    request: &v1::ReadCurvesRequest,
+    printed: &mut Printed,
+    lost_at: &mut Option<Instant>,
+) -> Result<(), Status> {
+    let mut stream = client.read_curves(request.clone()).await?.into_inner();
+    while let Some(response) = stream.message().await? {
+        *lost_at = None;
+        for (step, line) in printed.add(&response.curves) {
+            println!("step {step:>8}{line}");
+        }
+    }
+    Ok(())
+}
+
+/// The steps of each metric that were printed. Not all come in their order: scores of a step are known after its loss,
+/// and what was measured while there was no coordinator comes out of the store later.
+#[derive(Debug, Default)]
+struct Printed(BTreeMap<String, BTreeSet<u64>>);
+
+impl Printed {
+    /// Steps that have something new, and what was measured there.
+    fn add(&mut self, curves: &[v1::Curve]) -> Vec<(u64, String)> {
+        let mut steps = BTreeMap::<u64, String>::new();
+        for curve in curves {
+            let known = self.0.entry(curve.name.clone()).or_default();
+            for (step, mean) in curve.steps.iter().zip(&curve.means) {
+                if known.insert(*step) {
+                    let line = steps.entry(*step).or_default();
+                    *line += &format!("  {} {}", curve.name, short(*mean));
+                }
+            }
+        }
+        steps.into_iter().collect()
+    }
 }
 
 /// One line per metric: its picture, the last value and the extremes.
@@ -168,11 +223,27 @@ mod tests {
 
     #[test]
     fn steps_are_shown_once() {
+        let mut printed = Printed::default();
         let both = [curve("a", &[1.0, 2.0]), curve("b", &[3.0])];
-        let lines = steps_after(&both, 0);
-        assert_eq!(lines[0], (1, "  a 1.0000  b 3.0000".to_owned()));
-        assert_eq!(steps_after(&both, 1), [(2, "  a 2.0000".to_owned())]);
-        assert!(steps_after(&both, 2).is_empty());
+        let lines = printed.add(&both[..1]);
+        assert_eq!(lines, [(1, "  a 1.0000".to_owned()), (2, "  a 2.0000".to_owned())]);
+        // A metric of a step that was shown already.
+        assert_eq!(printed.add(&both), [(1, "  b 3.0000".to_owned())]);
+        assert!(printed.add(&both).is_empty());
+    }
+
+    #[test]
+    fn a_gap_is_filled_and_joined_points_are_known() {
+        let of = |steps: &[u64]| v1::Curve {
+            steps: steps.to_vec(),
+            ..curve("a", &steps.iter().map(|step| *step as f64).collect::<Vec<_>>())
+        };
+        let mut printed = Printed::default();
+        let shown = |lines: Vec<(u64, String)>| lines.iter().map(|line| line.0).collect::<Vec<_>>();
+        assert_eq!(shown(printed.add(&[of(&[1, 2, 7, 8])])), [1, 2, 7, 8]);
+        assert_eq!(shown(printed.add(&[of(&[1, 2, 3, 4, 5, 6, 7, 8])])), [3, 4, 5, 6]);
+        // At half the resolution, and one more.
+        assert_eq!(shown(printed.add(&[of(&[2, 4, 6, 8, 9])])), [9]);
     }
 
     #[test]

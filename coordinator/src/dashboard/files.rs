@@ -27,6 +27,8 @@ pub(crate) const ECHARTS_LICENSES: [&str; 4] = [
     include_str!("vendor/LICENSE-zrender"),
     include_str!("vendor/LICENSE-d3"),
 ];
+/// The colours of all pages; reports have them too.
+pub(crate) const COLOURS: &str = include_str!("client/colours.css");
 
 /// Name, type and content.
 macro_rules! files {
@@ -39,6 +41,7 @@ macro_rules! files {
 static FILES: LazyLock<BTreeMap<&'static str, File>> = LazyLock::new(|| {
     let all = files! {
         HTML "client" "index.html";
+        CSS "client" "colours.css";
         CSS "client" "style.css";
         SVG "client" "icon.svg";
         SCRIPT "client" "actions.js";
@@ -119,5 +122,47 @@ fn found(name: &str, headers: &HeaderMap) -> Response {
     match FILES.get(name) {
         Some(file) => file.answer(headers),
         None => (StatusCode::NOT_FOUND, format!("no file `{name}`\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names behind `start` in a text.
+    fn names<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
+        let is_end = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+        text.split(start).skip(1).filter_map(|rest| rest.split(is_end).next()).collect()
+    }
+
+    #[test]
+    fn every_colour_has_one_place() {
+        let defined = names(COLOURS, "\n  --");
+        assert!(defined.len() > 30, "{defined:?}");
+        let by_day = COLOURS.split(":root[").next().unwrap_or_default();
+        for name in &defined {
+            let place = format!("\n  --{name}: light-dark(");
+            assert_eq!(by_day.matches(&place).count(), 1, "{name} has a colour by day and one by night");
+        }
+        let report = ["report.css", "report.js"].map(|name| (name, report_file(name)));
+        let own = FILES.iter().filter(|(_, file)| matches!(file.kind, CSS | SCRIPT | HTML));
+        let own = own.filter(|(name, _)| !matches!(**name, "echarts.js" | "colours.css"));
+        let own = own.map(|(name, file)| (*name, String::from_utf8_lossy(&file.content).into_owned()));
+        for (name, text) in own.chain(report) {
+            for used in names(&text, "var(--") {
+                assert!(used.is_empty() || defined.contains(&used), "{name} uses --{used}");
+            }
+            for used in names(&text, "colour('") {
+                assert!(defined.contains(&used), "{name} asks for {used}");
+            }
+            let digits = |part: &str| part.chars().take_while(char::is_ascii_hexdigit).count();
+            let written = text.split('#').skip(1).find(|part| matches!(digits(part), 3 | 6 | 8));
+            assert_eq!(written.and_then(|part| part.get(..3)), None, "{name} has a colour of its own");
+        }
+    }
+
+    fn report_file(name: &str) -> String {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/client");
+        std::fs::read_to_string(folder.join(name)).unwrap_or_default()
     }
 }

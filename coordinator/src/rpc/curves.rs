@@ -67,16 +67,18 @@ async fn follow_up(
     sender: &mpsc::Sender<Result<v1::ReadCurvesResponse, Status>>,
 ) -> Result<(), MeasuredError> {
     let mut kept = None;
-    let mut last = None;
+    let mut last: Option<Vec<v1::Curve>> = None;
     loop {
         let at = look(&service.driver, trial).await?;
-        let epoch = at.epoch();
+        // With a checkpoint the store may have what no live view was told: what was measured while there was no
+        // coordinator.
+        let moment = (at.epoch(), at.committed_step);
         let curves = match &kept {
-            Some((known, curves)) if *known == epoch => curves,
-            _ => &kept.insert((epoch, read(&at.store, trial).await?)).1,
+            Some((known, curves)) if *known == moment => curves,
+            _ => &kept.insert((moment, read(&at.store, trial).await?)).1,
         };
         let now = all_to_wire(&joined(curves, &service.live, at.run), names);
-        if last.as_ref() != Some(&now) {
+        if !last.as_ref().is_some_and(|last| is_same(last, &now)) {
             last = Some(now.clone());
             let response = v1::ReadCurvesResponse { curves: now };
             if sender.send(Ok(response)).await.is_err() {
@@ -87,5 +89,35 @@ async fn follow_up(
             return Ok(());
         }
         tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+/// Whether two answers say the same, to the bit: what is no number is not equal to itself.
+fn is_same(one: &[v1::Curve], other: &[v1::Curve]) -> bool {
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<u64>>();
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(one, other)| {
+            (&one.name, &one.steps) == (&other.name, &other.steps)
+                && bits(&one.means) == bits(&other.means)
+                && bits(&one.minima) == bits(&other.minima)
+                && bits(&one.maxima) == bits(&other.maxima)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_that_is_no_number_is_sent_once() {
+        let mut curve = Curve::default();
+        curve.push(1, 0.5);
+        curve.push(2, f64::NAN);
+        let loss = |curve: &Curve| vec![to_wire(&MetricName::TRAIN_LOSS, curve)];
+        let first = loss(&curve);
+        assert!(first[0].means[1].is_nan() && is_same(&first, &loss(&curve)));
+        curve.push(3, 0.25);
+        assert!(!is_same(&first, &loss(&curve)));
+        assert!(!is_same(&first, &[]));
     }
 }

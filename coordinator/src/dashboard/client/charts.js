@@ -2,7 +2,7 @@
 
 import { freshId, h } from './elements.js';
 import { plain } from './table.js';
-import { colour, isDark, onTheme } from './theme.js';
+import { colour, onTheme } from './theme.js';
 
 let library;
 
@@ -12,25 +12,22 @@ function load() {
     return library;
 }
 
-/** Colours of lines that stand out, told apart by people who see few colours too (Okabe and Ito). */
-export const LINES = [
-    '#2b8fd6',
-    '#d55e00',
-    '#009e73',
-    '#cc79a7',
-    '#e69f00',
-    '#56b4e9',
-    '#b08d20',
-    '#7a5cc0',
-    '#d0507a',
-    '#5f9e5f',
-];
+/** Marks that are told apart. */
+const MARKS = 12;
 
-/** From bad to good. */
+/** The colour of a line or a bar that stands out. */
+export function mark(index) {
+    return colour(`mark-${index % MARKS}`);
+}
+
+/** Colours from bad to good. */
 export function ramp() {
-    return isDark()
-        ? ['#33415c', '#2f7f8f', '#58b368', '#f2e14c']
-        : ['#d5d9e2', '#74a9cf', '#2b8c6b', '#0b4f3a'];
+    return [0, 1, 2, 3].map((step) => colour(`ramp-${step}`));
+}
+
+/** Colours from none to all, on which text can be read. */
+export function heat() {
+    return [0, 1, 2].map((step) => colour(`heat-${step}`));
 }
 
 /**
@@ -111,7 +108,7 @@ function common() {
     return {
         animation: false,
         backgroundColor: 'transparent',
-        color: LINES,
+        color: Array.from({ length: MARKS }, (_, index) => mark(index)),
         textStyle: { fontFamily: 'system-ui, sans-serif', color: colour('text') },
         grid: { left: 8, right: 16, top: 28, bottom: 8, containLabel: true },
     };
@@ -163,6 +160,16 @@ export function axis(name, more = {}) {
         splitLine: line,
         ...more,
     };
+}
+
+/** Scores that lie between 0 and 1. */
+const SHARE = /(accuracy|f1|auc|precision|recall|share)$/;
+
+/** Bounds of an axis of a metric: where all values are the same, a share is seen between nothing and all. */
+export function bounds(metric) {
+    if (!SHARE.test(metric)) return {};
+    const flat = (value) => (extent) => (extent.min === extent.max ? value : null);
+    return { min: flat(0), max: flat(1) };
 }
 
 export function vertical(name, more = {}) {

@@ -1,7 +1,7 @@
 // The trials that are ticked, side by side.
 
 import { get } from './api.js';
-import { axis, LINES, picture, tooltip, vertical } from './charts.js';
+import { axis, bounds, mark, picture, tooltip, vertical } from './charts.js';
 import { fill, h, section, select, trialLink } from './elements.js';
 import { number, withUnit, words } from './format.js';
 import { colour } from './theme.js';
@@ -41,6 +41,7 @@ export function comparison(id, state) {
                     xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
                     yAxis: vertical(withUnit(name, unit), {
                         type: 'value',
+                        ...bounds(name),
                         axisLabel: { color: colour('faint'), formatter: number },
                     }),
                     series: own.map(([trial, curve], index) => ({
@@ -48,7 +49,8 @@ export function comparison(id, state) {
                         type: 'line',
                         showSymbol: curve.steps.length < 20,
                         lineStyle: { type: index % 2 ? 'dashed' : 'solid', width: 2 },
-                        endLabel: { show: true, formatter: '{a}', color: LINES[index % LINES.length] },
+                        labelLayout: { moveOverlap: 'shiftY' },
+                        endLabel: { show: true, formatter: '{a}', color: mark(index) },
                         data: curve.steps.map((step, place) => [step, curve.means[place]]),
                     })),
                 },

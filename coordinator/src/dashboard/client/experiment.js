@@ -73,7 +73,7 @@ export function experiment(id, session) {
             trials.refresh(),
             compare.refresh(),
         ]);
-        const data = { experiment: answer, points };
+        const data = { experiment: answer, points, shares: shares.shares };
         await Promise.all([
             spread.update(data),
             two.update(data),
@@ -113,13 +113,18 @@ function figures(answer) {
                 ? null
                 : h('small', null, `about ${duration(answer.seconds_left)} left`),
         ]),
-        tile('Slots', [number(answer.slots), h('small', null, `${duration(answer.slot_seconds)} used`)]),
+        answer.ended_at_ms === null
+            ? tile('Slots', [
+                  number(answer.slots),
+                  h('small', null, `${duration(answer.slot_seconds)} of slots used`),
+              ])
+            : tile('Slot time', duration(answer.slot_seconds)),
         answer.ended_at_ms === null
             ? tile('Speed', [number(answer.examples_per_second), h('small', null, 'examples/s')])
             : null,
         tile('Saved by early stopping', [
             percent(answer.savings.saved_share),
-            h('small', null, savings(answer.savings, percent, duration)),
+            h('small', null, savings(answer.savings, duration)),
         ]),
     );
 }

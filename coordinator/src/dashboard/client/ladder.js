@@ -45,7 +45,7 @@ function draw({ rungs }) {
                 stack: 'all',
                 barMaxWidth: 26,
                 itemStyle: { color: colour(hue) },
-                label: { show: true, color: '#fff', formatter: ({ value }) => (value ? `${value}` : '') },
+                label: { show: true, color: colour('on-state'), formatter: ({ value }) => (value ? `${value}` : '') },
                 data: rows.map((rung) => rung[key]),
             })),
         },
@@ -99,9 +99,8 @@ export function ladder(id) {
 }
 
 /** What early stopping has saved, in figures. */
-export function savings(answer, percent, duration) {
+export function savings(answer, duration) {
     const { saved_share: share, saved_seconds: seconds, num_stopped: stopped, num_ended: ended } = answer;
     if (share === null) return 'nothing has ended yet';
-    const what = `${percent(share)} of the steps, about ${duration(seconds)} of slots`;
-    return `${what}; ${stopped} of ${ended} ended trials stopped early`;
+    return `of all steps, about ${duration(seconds)} of slots; ${stopped} of ${ended} trials stopped`;
 }

@@ -1,7 +1,7 @@
 // The learning curves of all trials, the best in front.
 
 import { get } from './api.js';
-import { axis, LINES, picture, tooltip, vertical } from './charts.js';
+import { axis, bounds, mark, picture, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
 import { number, withUnit, words } from './format.js';
 import { colour } from './theme.js';
@@ -15,6 +15,7 @@ export function learning(id, state) {
     const chart = picture('Learning curves', {
         height: 360,
         tools,
+        note: 'The best in colour, all others in grey. A click on a line opens the trial.',
         draw: (data) => drawCurves(data, state),
         onclick: ({ seriesName }) =>
             document.dispatchEvent(
@@ -95,10 +96,11 @@ function drawCurves({ metric, total, trials }, state) {
             emphasis: { focus: 'series', lineStyle: { width: 3, opacity: 1 } },
             lineStyle: isFront ? { width: 2.2 } : { width: 1, opacity: 0.45, color: colour('faint') },
             itemStyle: {
-                color: isFront ? LINES[index % LINES.length] : colour('faint'),
+                color: isFront ? mark(index) : colour('faint'),
                 opacity: isFront ? 1 : 0.45,
             },
-            endLabel: { show: isFront, formatter: '{a}', color: LINES[index % LINES.length] },
+            endLabel: { show: isFront, formatter: '{a}', color: mark(index) },
+            labelLayout: { moveOverlap: 'shiftY' },
             data: trial.steps.map((step, place) => [step, trial.values[place]]),
         };
     };
@@ -127,6 +129,7 @@ function drawCurves({ metric, total, trials }, state) {
             xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
             yAxis: vertical(words(metric), {
                 type: 'value',
+                ...bounds(metric),
                 axisLabel: { color: colour('faint'), formatter: number },
             }),
             series: drawn.map(line),

@@ -47,6 +47,14 @@ function go(id, trial) {
         document.dispatchEvent(new CustomEvent('go', { detail: `/experiments/${id}/trials/${trial}` }));
 }
 
+/** The axis of a hyperparameter: as far as it was searched, or the values that there are to choose from. */
+function scale(experiment, name, column) {
+    const one = experiment.parameters.find((parameter) => parameter.name === name);
+    if (one?.kind === 'values' && one.values.length) return { type: 'category', data: one.values.map(number) };
+    const [least, most] = extent([...column, one?.min, one?.max]);
+    return { type: isLog(experiment, name) ? 'log' : 'value', min: least, max: most };
+}
+
 export function parallel(id) {
     const chart = picture('Parallel coordinates', {
         height: 340,
@@ -57,8 +65,12 @@ export function parallel(id) {
             const metrics = metricsOf(experiment);
             const columns = [...points.values, ...points.objectives];
             const names = [...points.parameters, ...metrics];
-            const isParameter = (index) => index < points.parameters.length;
             const last = points.parameters.length;
+            const axes = names.map((name, dim) => ({
+                dim,
+                name: words(name),
+                ...(dim < last ? scale(experiment, name, points.values[dim]) : { type: 'value', scale: true }),
+            }));
             return {
                 words:
                     `${points.numbers.length} of ${points.total} trials over ${names.length} axes. ` +
@@ -77,7 +89,13 @@ export function parallel(id) {
                         bottom: 24,
                         parallelAxisDefault: {
                             nameTextStyle: { color: colour('text') },
-                            axisLabel: { color: colour('faint'), formatter: number },
+                            axisLabel: {
+                                color: colour('faint'),
+                                formatter: (value) => (typeof value === 'string' ? value : number(value)),
+                                // Lines run behind it.
+                                textBorderColor: colour('card'),
+                                textBorderWidth: 3,
+                            },
                             axisLine: { lineStyle: { color: colour('faint') } },
                             areaSelectStyle: {
                                 width: 16,
@@ -87,12 +105,7 @@ export function parallel(id) {
                             },
                         },
                     },
-                    parallelAxis: names.map((name, dim) => ({
-                        dim,
-                        name: words(name),
-                        scale: true,
-                        type: isParameter(dim) && isLog(experiment, name) ? 'log' : 'value',
-                    })),
+                    parallelAxis: axes,
                     series: [
                         {
                             type: 'parallel',
@@ -103,7 +116,9 @@ export function parallel(id) {
                             emphasis: { lineStyle: { width: 3, opacity: 1 } },
                             // The best is drawn last, over the others.
                             data: points.numbers.map((_, index) =>
-                                columns.map((column) => column[index] ?? '-'),
+                                columns.map((column, dim) =>
+                                    axes[dim].data ? number(column[index]) : (column[index] ?? '-'),
+                                ),
                             ),
                         },
                     ],
@@ -227,10 +242,11 @@ export function plane(id) {
         draw: ({ experiment, points }) => drawPlane(experiment, points, chosen, state),
     });
 
-    function fields(experiment, points) {
+    function fields({ experiment, points, shares }) {
         const metrics = metricsOf(experiment);
         const names = [...points.parameters, ...metrics].map((name) => [name, words(name)]);
-        chosen.x ||= points.parameters[0] ?? metrics[0];
+        // What makes the difference is what one wants to see.
+        chosen.x ||= shares?.[0]?.name ?? points.parameters[0] ?? metrics[0];
         chosen.y ||= metrics[0];
         const set = (key) => (value) => {
             chosen[key] = value;
@@ -256,7 +272,7 @@ export function plane(id) {
         dispose: chart.dispose,
         update(data) {
             state.data = data;
-            if (!tools.childElementCount) fields(data.experiment, data.points);
+            if (!tools.childElementCount) fields(data);
             return chart.update(data);
         },
     };

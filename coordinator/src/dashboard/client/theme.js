@@ -3,6 +3,11 @@
 const KEY = 'muster-theme';
 const system = matchMedia('(prefers-color-scheme: dark)');
 const listeners = new Set();
+/** An element that nobody sees, which says what a colour of the style sheet is. */
+const probe = document.createElement('span');
+probe.hidden = true;
+/** Colours that were asked for; asking is slow where thousands of lines are drawn. */
+const known = new Map();
 
 function chosen() {
     try {
@@ -12,13 +17,11 @@ function chosen() {
     }
 }
 
-export function isDark() {
-    const theme = chosen();
-    return theme === 'dark' || (theme === 'auto' && system.matches);
-}
-
 function apply() {
-    document.documentElement.dataset.theme = isDark() ? 'dark' : 'light';
+    const theme = chosen();
+    const isDark = theme === 'dark' || (theme === 'auto' && system.matches);
+    document.documentElement.dataset.theme = isDark ? 'dark' : 'light';
+    known.clear();
     listeners.forEach((listener) => listener());
 }
 
@@ -28,9 +31,14 @@ export function onTheme(listener) {
     return () => listeners.delete(listener);
 }
 
-/** A colour of the style sheet. */
+/** A colour of colours.css, as pictures want it. */
 export function colour(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    if (!known.has(name)) {
+        if (!probe.isConnected) document.body.append(probe);
+        probe.style.color = `var(--${name})`;
+        known.set(name, getComputedStyle(probe).color);
+    }
+    return known.get(name);
 }
 
 export function bindTheme(select) {

@@ -1,6 +1,6 @@
 // Which slot did what when.
 
-import { axis, LINES, picture, tooltip } from './charts.js';
+import { axis, mark, picture, tooltip } from './charts.js';
 import { duration, moment } from './format.js';
 import { colour } from './theme.js';
 
@@ -12,7 +12,17 @@ function name(span) {
 
 function hue(span) {
     if (span.task !== 'train') return colour('wait');
-    return LINES[span.trial % LINES.length];
+    return mark(span.trial);
+}
+
+/** Names of slots without what all of them begin with, which says nothing; the host where there are several. */
+function slotNames(slots) {
+    const workers = slots.map((slot) => slot.worker);
+    let common = workers[0] ?? '';
+    for (const worker of workers) while (!worker.startsWith(common)) common = common.slice(0, -1);
+    const cut = workers.length > 1 ? common.lastIndexOf('-') + 1 : 0;
+    const isOneHost = new Set(slots.map((slot) => slot.host)).size === 1;
+    return slots.map((slot) => (isOneHost ? '' : `${slot.host} `) + slot.worker.slice(cut));
 }
 
 /** `withExperiment`: of several experiments, each span says which. */
@@ -22,12 +32,13 @@ export function timeline(title, withExperiment) {
         const since = `Known since ${moment(answer.since_ms)}.`;
         if (!spans.length) return { empty: `No runs. ${since}` };
         const full = (span) => (withExperiment ? `${span.experiment} ${name(span)}` : name(span));
-        const names = slots.map((slot) => `${slot.host} ${slot.worker}`);
+        const names = slotNames(slots);
         const end = (span) => span.to_ms ?? answer.now_ms;
         const text = ({ dataIndex }) => {
             const span = spans[dataIndex];
             const took = duration((end(span) - span.from_ms) / 1000);
-            return `${full(span)}, run ${span.run}\n${moment(span.from_ms)}, ${took}`;
+            const slot = slots[span.slot];
+            return `${full(span)}, run ${span.run}\n${moment(span.from_ms)}, ${took}\n${slot.host} ${slot.worker}`;
         };
         return {
             words: `${spans.length} runs on ${slots.length} slots. ${since}`,
@@ -94,7 +105,7 @@ function bar(params, api, span) {
         shape,
         style: { fill: hue(span), opacity: span.to_ms === null ? 0.75 : 1 },
         textContent: {
-            style: { text, fill: '#fff', fontSize: 11, width: right - left - 6, overflow: 'truncate' },
+            style: { text, fill: colour(span.task === 'train' ? 'on-mark' : 'on-state'), fontSize: 11, width: right - left - 6, overflow: 'truncate' },
         },
         textConfig: { position: 'inside' },
     };

@@ -2,7 +2,7 @@
 
 import { trialActions } from './actions.js';
 import { get, stream } from './api.js';
-import { axis, legend, LINES, picture, ramp, tooltip, vertical } from './charts.js';
+import { axis, heat, legend, mark, picture, tooltip, vertical } from './charts.js';
 import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
 import { ago, bytes, duration, number, percent, whole, withUnit, words } from './format.js';
 import { table } from './table.js';
@@ -350,7 +350,7 @@ function drawGroup(name, curves) {
                 showSymbol: curve.steps.length < 12,
                 symbolSize: 6,
                 lineStyle: { width: 2 },
-                color: LINES[index % LINES.length],
+                color: mark(index),
                 data: curve.steps.map((step, place) => [step, curve.means[place]]),
             })),
         },
@@ -395,7 +395,7 @@ function drawMatrix(answer) {
             grid: { left: 12, right: 16, top: 30, bottom: 34, containLabel: true },
             xAxis: axis(`prediction, ${split} split`, names),
             yAxis: vertical('truth', { ...names, inverse: true }),
-            visualMap: { show: false, min: 0, max: 1, dimension: 2, inRange: { color: ramp().slice(0, 3) } },
+            visualMap: { show: false, min: 0, max: 1, dimension: 2, inRange: { color: heat() } },
             series: [
                 {
                     type: 'heatmap',

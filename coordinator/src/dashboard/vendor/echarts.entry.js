@@ -8,10 +8,11 @@ import {
     AriaComponent, DataZoomComponent, GridComponent, LegendComponent, ParallelComponent,
     TooltipComponent, VisualMapComponent,
 } from 'echarts/components';
+import { LabelLayout } from 'echarts/features';
 import { CanvasRenderer } from 'echarts/renderers';
 
 use([
     BarChart, CustomChart, HeatmapChart, LineChart, ParallelChart, ScatterChart,
     AriaComponent, DataZoomComponent, GridComponent, LegendComponent, ParallelComponent,
-    TooltipComponent, VisualMapComponent, CanvasRenderer,
+    TooltipComponent, VisualMapComponent, LabelLayout, CanvasRenderer,
 ]);

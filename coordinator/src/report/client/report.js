@@ -6,20 +6,29 @@ const echarts = globalThis.echarts;
 const dark = matchMedia('(prefers-color-scheme: dark)');
 const root = document.documentElement;
 
-function isDark() {
-    return dark.matches && !('print' in root.dataset);
-}
+/** An element that nobody sees, which says what a colour of the style sheet is. */
+const probe = document.createElement('span');
+probe.hidden = true;
+document.body.append(probe);
+/** Colours that were asked for since all was last drawn. */
+const known = new Map();
 
-/** Colours of lines that stand out, told apart by people who see few colours too (Okabe and Ito). */
-const LINES = [
-    '#2b8fd6', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9',
-    '#b08d20', '#7a5cc0', '#d0507a', '#5f9e5f', '#8c6d5a', '#888f99',
-];
 /** Lines that stand out, of the trials. */
 const FRONT = 6;
 
 function colour(name) {
-    return getComputedStyle(root).getPropertyValue(`--${name}`).trim();
+    if (!known.has(name)) {
+        probe.style.color = `var(--${name})`;
+        known.set(name, getComputedStyle(probe).color);
+    }
+    return known.get(name);
+}
+
+/** Marks that are told apart. */
+const MARKS = 12;
+
+function mark(index) {
+    return colour(`mark-${index % MARKS}`);
 }
 
 /** Four significant digits. */
@@ -98,10 +107,10 @@ function learning(place) {
             z: isFront ? 10 - index : 1,
             lineStyle: isFront ? { width: 2.2 } : { width: 1, opacity: 0.4, color: colour('faint') },
             itemStyle: {
-                color: isFront ? LINES[index] : colour('faint'),
+                color: isFront ? mark(index) : colour('faint'),
                 opacity: isFront ? 1 : 0.4,
             },
-            endLabel: { show: isFront && !isAlone, formatter: '{a}', color: LINES[index] },
+            endLabel: { show: isFront && !isAlone, formatter: '{a}', color: mark(index) },
             data: line.steps.map((step, at) => [step, line.values[at]]),
         };
     });
@@ -127,7 +136,7 @@ function importance() {
             axisLine: { lineStyle: { color: colour('line') } },
         },
         series: [
-            { type: 'bar', barMaxWidth: 26, itemStyle: { color: LINES[0] }, data: shares.map((one) => one.share) },
+            { type: 'bar', barMaxWidth: 26, itemStyle: { color: mark(0) }, data: shares.map((one) => one.share) },
         ],
     };
 }
@@ -164,7 +173,7 @@ function confusion() {
             min: 0,
             max: 1,
             dimension: 2,
-            inRange: { color: isDark() ? ['#1f2733', '#2f7f8f', '#58b368'] : ['#f3f5f8', '#74a9cf', '#0b4f6a'] },
+            inRange: { color: [0, 1, 2].map((step) => colour(`heat-${step}`)) },
         },
         series: [
             {
@@ -191,7 +200,7 @@ function areas(points, value, names, chance) {
         showSymbol: false,
         step: points === 'roc' ? false : 'start',
         lineStyle: { width: 2 },
-        itemStyle: { color: LINES[index % LINES.length] },
+        itemStyle: { color: mark(index) },
         data: one[points],
     }));
     return {
@@ -252,7 +261,7 @@ function calibration() {
                 type: 'line',
                 symbol: 'circle',
                 symbolSize: (_value, { data }) => 6 + 18 * Math.sqrt(data.count / most),
-                itemStyle: { color: LINES[0] },
+                itemStyle: { color: mark(0) },
                 lineStyle: { width: 2 },
                 data: bins.map((bin) => ({ value: [bin.confidence, bin.accuracy], count: bin.count })),
             },
@@ -305,7 +314,7 @@ function lengths() {
             {
                 type: 'bar',
                 barMaxWidth: 60,
-                itemStyle: { color: LINES[0], opacity: 0.75 },
+                itemStyle: { color: mark(0), opacity: 0.75 },
                 data: bins.map((bin) => bin.accuracy),
             },
             whiskers,
@@ -329,13 +338,14 @@ function option(name) {
     return {
         animation: false,
         backgroundColor: 'transparent',
-        color: LINES,
+        color: Array.from({ length: MARKS }, (_, index) => mark(index)),
         textStyle: { fontFamily: 'system-ui, sans-serif', color: colour('text') },
         ...own,
     };
 }
 
 function draw() {
+    known.clear();
     for (const { chart, name } of charts) chart.setOption(option(name), { notMerge: true });
 }
 

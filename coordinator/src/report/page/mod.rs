@@ -9,7 +9,7 @@ mod quality;
 use serde_json::json;
 
 use super::{Report, ReportError, Score};
-use crate::dashboard::{ECHARTS, ECHARTS_LICENSES};
+use crate::dashboard::{COLOURS, ECHARTS, ECHARTS_LICENSES};
 use element::{duration, escape, number_or_none, percent, words};
 
 const STYLE: &str = include_str!("../client/report.css");
@@ -44,7 +44,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
          <meta name=\"referrer\" content=\"no-referrer\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
          style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
-         <title>{title}: report</title>\n<style>{STYLE}</style>\
+         <title>{title}: report</title>\n<style>{COLOURS}{STYLE}</style>\
          <noscript><style>.canvas{{display:none}}</style></noscript></head>\n\
          <body><a class=\"skip\" href=\"#page\">To the report</a>\n<header>{head}\
          <nav aria-label=\"Parts of the report\">{links}</nav></header>\n\
