@@ -58,8 +58,8 @@ async function explore(browser) {
         await trials.locator(`button.sort[data-sort="${column}"]`).click();
         await answer;
     }
-    for (const state of ['completed', 'stopped']) {
-        const answer = answered(`state=${state}`);
+    for (const state of ['completed', 'stopped', '']) {
+        const answer = answered(state ? `state=${state}` : '/trials?sort=');
         await trials.getByLabel('state').selectOption(state);
         await answer;
     }

@@ -54,7 +54,7 @@ def rows(root, wanted, pairs):
 
 
 def figures(found):
-    """p95 of requests in ms, one for each round; seconds until something is painted, and until all is, of the slowest page."""
+    """p95 of requests in ms, by round; of the slowest page seconds until it paints anything, and everything."""
     paints = [max(page["first_paint_s"] for page in visit.values()) for visit in found["visits"]]
     ready = [max(page["ready_s"] for page in visit.values()) for visit in found["visits"]]
     return [found["p95_ms"], paints, ready]
@@ -64,8 +64,8 @@ def describe(found, pairs):
     medians = {path: statistics.median(times) for path, times in found["times_ms"].items()}
     slowest = max(medians, key=medians.get)
     count = sum(map(len, found["times_ms"].values()))
-    requests = f"{count} requests in turn to the {len(medians)} addresses that the pages ask for; the slowest is {slowest}" \
-               f" with a median of {medians[slowest]:.1f} ms and {found['bytes'][slowest] / 1e3:.0f} kB"
+    requests = f"{count} requests in turn to the {len(medians)} addresses that the pages ask for; the slowest is " \
+               f"{slowest} with a median of {medians[slowest]:.1f} ms and {found['bytes'][slowest] / 1e3:.0f} kB"
     pages = ", ".join(found["visits"][0])
     paint = f"{TRIALS} trials; the slowest of {pages} in headless Chromium, nothing in its cache, {pairs} visits"
     return [requests, paint, f"{paint}; until the page says that its data and pictures are there"]
@@ -90,8 +90,8 @@ def theirs(root, work):
         raise peers.Missing("no optuna-dashboard: run tests/bench/peers.sh or set MUSTER_PEERS_DASHBOARD")
     storage = f"sqlite:///{work}/study.db"
     script = pathlib.Path(__file__).parent / "optuna_study.py"
-    made = subprocess.run([python, script, "--storage", storage, "--trials", str(TRIALS)], capture_output=True, text=True,
-                          timeout=1800, check=False)
+    make = [python, script, "--storage", storage, "--trials", str(TRIALS)]
+    made = subprocess.run(make, capture_output=True, text=True, timeout=1800, check=False)
     if made.returncode != 0:
         raise peers.Missing(f"{script.name} failed: {made.stderr.strip().splitlines()[-1:]}")
     with socket.socket() as free:
@@ -123,8 +123,8 @@ def browser(root):
 
 def measure(root, url, pages, pairs, kind):
     """Looks at the pages, then asks for what they have asked for."""
-    environment = {**os.environ, "MUSTER_MODULES": str(browser(root)), "MUSTER_URL": url, "MUSTER_PAGES": json.dumps(pages),
-                   "MUSTER_VISITS": str(pairs), "MUSTER_KIND": kind}
+    environment = {**os.environ, "MUSTER_MODULES": str(browser(root)), "MUSTER_URL": url, "MUSTER_KIND": kind,
+                   "MUSTER_PAGES": json.dumps(pages), "MUSTER_VISITS": str(pairs)}
     script = pathlib.Path(__file__).parent / "paint.mjs"
     done = subprocess.run(["node", script], env=environment, capture_output=True, text=True, timeout=900, check=False)
     if done.returncode != 0:

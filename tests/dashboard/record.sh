@@ -34,9 +34,9 @@ data:
   label:
     column: rating
     ranges:
-      - {name: negative, below: -0.5}
-      - {name: mixed, above: -0.5, below: 0.5}
-      - {name: positive, above: 0.5}
+      - {name: negative, below: -1}
+      - {name: mixed, above: -1, below: 1}
+      - {name: positive, above: 1}
 hyperparameters:
   learning_rate: {min: 2e-5, max: 1e-2, scale: log}
   global_batch_size: {values: [8, 16, 32]}
@@ -82,7 +82,7 @@ else
     manifest reviews "which settings rate sentences of film reviews best?" 7 24 256 "$halving" 1
     manifest longer "the same with three times as many settings" 7 72 256 "$halving" 0
     manifest night "when nobody else wants the slots" 11 24 256 "$halving" -1
-    head -n 4000 .cache/demo/movie-reviews/sentences.tsv >"$work/sentences.tsv"
+    awk "NR % 3 == 0" .cache/demo/movie-reviews/sentences.tsv >"$work/sentences.tsv"
     serve --slots 2 --threads-per-slot 1
     for name in first reviews longer night; do
         ask submit $name.yaml

@@ -24,8 +24,7 @@ pub(super) async fn curves(arguments: CurvesArguments) -> anyhow::Result<Exit> {
     let trial_id = arguments.trial.parse::<TrialId>()?.to_string();
     let CurvesArguments { name: names, follow: is_followed, json: as_json, client, .. } = arguments;
     let mut client = connect(&client).await?;
-    let request =
-        v1::ReadCurvesRequest { trial_id: trial_id.clone(), names, follow: is_followed };
+    let request = v1::ReadCurvesRequest { trial_id: trial_id.clone(), names, follow: is_followed };
     let is_empty = if is_followed {
         follow(&mut client, &request).await?
     } else {

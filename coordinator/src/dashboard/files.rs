@@ -142,12 +142,20 @@ mod tests {
         let by_day = COLOURS.split(":root[").next().unwrap_or_default();
         for name in &defined {
             let place = format!("\n  --{name}: light-dark(");
-            assert_eq!(by_day.matches(&place).count(), 1, "{name} has a colour by day and one by night");
+            assert_eq!(
+                by_day.matches(&place).count(),
+                1,
+                "{name} has a colour by day and one by night"
+            );
         }
-        let report = ["report.css", "report.js"].map(|name| (name, report_file(name)));
+        let report = [
+            ("report.css", include_str!("../report/client/report.css").to_owned()),
+            ("report.js", include_str!("../report/client/report.js").to_owned()),
+        ];
         let own = FILES.iter().filter(|(_, file)| matches!(file.kind, CSS | SCRIPT | HTML));
         let own = own.filter(|(name, _)| !matches!(**name, "echarts.js" | "colours.css"));
-        let own = own.map(|(name, file)| (*name, String::from_utf8_lossy(&file.content).into_owned()));
+        let own =
+            own.map(|(name, file)| (*name, String::from_utf8_lossy(&file.content).into_owned()));
         for (name, text) in own.chain(report) {
             for used in names(&text, "var(--") {
                 assert!(used.is_empty() || defined.contains(&used), "{name} uses --{used}");
@@ -157,12 +165,11 @@ mod tests {
             }
             let digits = |part: &str| part.chars().take_while(char::is_ascii_hexdigit).count();
             let written = text.split('#').skip(1).find(|part| matches!(digits(part), 3 | 6 | 8));
-            assert_eq!(written.and_then(|part| part.get(..3)), None, "{name} has a colour of its own");
+            assert_eq!(
+                written.and_then(|part| part.get(..3)),
+                None,
+                "{name} has a colour of its own"
+            );
         }
-    }
-
-    fn report_file(name: &str) -> String {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/client");
-        std::fs::read_to_string(folder.join(name)).unwrap_or_default()
     }
 }

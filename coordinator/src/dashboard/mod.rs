@@ -1,7 +1,7 @@
 //! The dashboard: pages for people in a browser, and the API that they and scripts ask. Served on the coordinator's
 //! one port, behind its gate; nothing is fetched from anywhere else.
 //!
-//! Reading order: `answer` (what the API says), `experiments`, `trials`, `plots`, `cluster`, `timeline`,
+//! Reading order: `answer` (what the API says), `experiments`, `trials`, `plots`, `importances`, `cluster`, `timeline`,
 //! `measurements`, `log_lines` and `live` (how it knows), `action` (what people may do), `login` and `origin` (who
 //! may ask), `files` and `packing` (how pages are handed out), `client` (the pages themselves: plain modules,
 //! as they are in the repository).
@@ -11,6 +11,7 @@ mod answer;
 mod cluster;
 mod experiments;
 mod files;
+mod importances;
 mod live;
 mod log_lines;
 mod login;
@@ -48,8 +49,8 @@ use crate::engine::Engine;
 use crate::engine::experiment::Experiment;
 use crate::live::Live;
 use crate::rpc::Service;
-use crate::view::Observed;
 use answer::SessionAnswer;
+use importances::ImportanceCache;
 use measurements::CurveCache;
 use problem::Problem;
 use query::Query;
@@ -71,6 +72,7 @@ struct Room {
     sessions: Sessions,
     timeline: Timeline,
     curves: CurveCache,
+    importances: ImportanceCache,
     streams: Arc<Semaphore>,
 }
 
@@ -93,6 +95,7 @@ pub(crate) fn router(service: Service, guard: &Guard) -> Router {
         sessions: guard.sessions().clone(),
         timeline,
         curves: CurveCache::default(),
+        importances: ImportanceCache::default(),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
     };
     let pages = ["/", "/cluster", "/experiments/{id}", "/experiments/{id}/trials/{number}"];
@@ -124,7 +127,7 @@ fn api() -> Router<Room> {
         .route("/experiments/{id}/results", get(results))
         .route("/experiments/{id}/points", get(points))
         .route("/experiments/{id}/rungs", get(rungs))
-        .route("/experiments/{id}/importance", get(importances))
+        .route("/experiments/{id}/importance", get(importances::of_experiment))
         .route("/experiments/{id}/timeline", get(own_timeline))
         .route("/experiments/{id}/logs", get(log_lines::of_experiment))
         .route("/experiments/{id}/{action}", post(action::on_experiment))
@@ -240,13 +243,6 @@ looks! {
     rungs: |_: &Engine, experiment: &Experiment, _: &Live, query: &Query| {
         plots::rungs(experiment, query)
     };
-}
-
-async fn importances(State(room): State<Room>, Path(id): Path<String>) -> Reply {
-    // Trees are grown outside the engine's thread, where nobody waits for them.
-    let found = room.look_at(&id, |_, experiment, _| Ok(Observed::of(experiment))).await?;
-    let grown = tokio::task::spawn_blocking(move || plots::importance(found)).await;
-    json(&grown.map_err(|error| Problem::Unavailable(error.to_string()))?)
 }
 
 async fn cluster_now(State(room): State<Room>) -> Reply {

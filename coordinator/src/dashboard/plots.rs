@@ -4,8 +4,7 @@ use muster_common::goal::Goal;
 use muster_common::manifest::Assignment;
 
 use super::answer::{
-    ImportanceAnswer, PointsAnswer, ResultCurve, ResultsAnswer, RungAnswer, RungEntry, RungsAnswer,
-    ShareAnswer,
+    PointsAnswer, ResultCurve, ResultsAnswer, RungAnswer, RungEntry, RungsAnswer,
 };
 use super::problem::Problem;
 use super::query::Query;
@@ -13,8 +12,7 @@ use super::standing::{Standing, sample, standings};
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::{Trial, TrialState};
 use crate::sweep::asha;
-use crate::sweep::importance::Share;
-use crate::view::{Observed, TrialStateName, assignment_of, stop_reason};
+use crate::view::{TrialStateName, assignment_of, stop_reason};
 
 /// Curves or points of a picture, if nothing is said.
 const MARKS: usize = 300;
@@ -140,17 +138,4 @@ fn fate(experiment: &Experiment, trial: &Trial, rung: usize) -> (&'static str, S
         TrialState::Canceled => ("canceled", String::new()),
         TrialState::Failed { message } => ("failed", message.clone()),
     }
-}
-
-/// Which hyperparameters matter, the most important one first.
-pub(super) fn importance(observed: Observed) -> ImportanceAnswer {
-    let view = observed.view();
-    let num_results = view.num_results as usize;
-    if view.shares.is_empty() {
-        let reason = format!("nothing can be told from {num_results} results");
-        return ImportanceAnswer { num_results, rung: view.rung, shares: None, reason };
-    }
-    let answer = |share: Share| ShareAnswer { name: share.name, share: share.share };
-    let shares = Some(view.shares.into_iter().map(answer).collect());
-    ImportanceAnswer { num_results, rung: view.rung, shares, reason: String::new() }
 }

@@ -35,26 +35,24 @@ impl Observed {
     /// Takes the rung with the most results; of several the highest. Results of different rungs differ in their
     /// budgets too, and those of high rungs are only the good ones.
     pub fn of(experiment: &Experiment) -> Self {
-        let metric = experiment.goal().objective.metric;
-        let results = |rung: usize| {
-            experiment.trials.values().filter_map(move |trial| {
-                let result = trial.result_at(rung)?;
-                let value = result.evaluation.value(metric);
-                let assignment = trial.assignment_of(&result.checkpoint);
-                value.is_finite().then_some((assignment, value))
-            })
-        };
-        let rung = (0..experiment.ladder.len()).max_by_key(|rung| results(*rung).count());
-        let taken = rung.into_iter().flat_map(results);
+        let rung = fullest_rung(experiment).map(|(rung, _)| rung);
+        let taken = rung.into_iter().flat_map(|rung| results(experiment, rung));
         let observations: Vec<(Assignment, f64)> =
             taken.map(|(assignment, value)| (assignment.clone(), value)).collect();
-        let rung = rung.filter(|_| !observations.is_empty());
         Self {
-            metric,
+            metric: experiment.goal().objective.metric,
             rung: rung.map_or_else(String::new, |rung| experiment.rung_text(rung)),
             space: experiment.manifest.hyperparameters.clone(),
             seed: experiment.manifest.seed.child("importance of", 0),
             observations,
+        }
+    }
+
+    /// What it would take, without taking it: the rung, as `view` names it, and how many results.
+    pub fn extent(experiment: &Experiment) -> (String, usize) {
+        match fullest_rung(experiment) {
+            Some((rung, num_results)) => (experiment.rung_text(rung), num_results),
+            None => (String::new(), 0),
         }
     }
 
@@ -67,4 +65,21 @@ impl Observed {
             shares: importance(&self.space, &self.observations, self.seed),
         }
     }
+}
+
+/// Hyperparameters and results of a rung, those that are numbers.
+fn results(experiment: &Experiment, rung: usize) -> impl Iterator<Item = (&Assignment, f64)> {
+    let metric = experiment.goal().objective.metric;
+    experiment.trials.values().filter_map(move |trial| {
+        let result = trial.result_at(rung)?;
+        let value = result.evaluation.value(metric);
+        let assignment = trial.assignment_of(&result.checkpoint);
+        value.is_finite().then_some((assignment, value))
+    })
+}
+
+/// The rung with the most results and how many these are, if there are any.
+fn fullest_rung(experiment: &Experiment) -> Option<(usize, usize)> {
+    let counts = (0..experiment.ladder.len()).map(|rung| (rung, results(experiment, rung).count()));
+    counts.max_by_key(|(_, count)| *count).filter(|(_, count)| *count > 0)
 }

@@ -31,7 +31,8 @@ export function heat() {
 }
 
 /**
- * A picture. `draw(data)` gives `{ option, words, table: { titles, rows } }`, or `{ empty: 'why' }`.
+ * A picture. `draw(data)` gives `{ option, words, table: { titles, rows } }`, or `{ empty: 'why' }`; `after(chart,
+ * option)`, where it is given, is called whenever the picture has its place or another size.
  * `onclick` gets what ECharts says of the mark that was clicked.
  */
 export function picture(title, { draw, height = 300, onclick, tools, note, wide = 0, level = 'h2' }) {
@@ -79,10 +80,14 @@ export function picture(title, { draw, height = 300, onclick, tools, note, wide 
         if (!state.chart) {
             state.chart = echarts.init(canvas, null, { renderer: 'canvas' });
             if (onclick) state.chart.on('click', onclick);
-            state.watcher = new ResizeObserver(() => state.chart?.resize());
+            state.watcher = new ResizeObserver(() => {
+                state.chart?.resize();
+                if (state.chart) state.drawn?.after?.(state.chart, state.drawn.option);
+            });
             state.watcher.observe(canvas);
         }
         state.chart.setOption({ ...common(), ...drawn.option }, { notMerge: true });
+        drawn.after?.(state.chart, drawn.option);
         canvas.dataset.ready = 'true';
     }
 
@@ -147,6 +152,36 @@ export function legend() {
     };
 }
 
+/** Pixels between the names of two lines that end near each other, and how near that is. */
+const NAME_HEIGHT = 13;
+const NAME_WIDTH = 40;
+
+/** Moves names at the ends of lines apart, those above upwards. */
+export function apart(chart, { series }) {
+    const ends = series.flatMap(({ endLabel, data }, index) => {
+        if (!endLabel?.show || !data.length) return [];
+        const [x, y] = chart.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, data.at(-1));
+        return [{ index, x, y }];
+    });
+    ends.sort((a, b) => a.y - b.y);
+    const offsets = new Map();
+    const placed = [];
+    for (const { index, x, y } of ends) {
+        const near = placed.filter((other) => Math.abs(other.x - x) < NAME_WIDTH);
+        const at = Math.max(y, ...near.map((other) => other.y + NAME_HEIGHT));
+        placed.push({ x, y: at });
+        offsets.set(index, at - y);
+    }
+    chart.setOption({
+        series: series.map((_, index) => (offsets.has(index) ? { endLabel: { offset: [0, offsets.get(index)] } } : {})),
+    });
+}
+
+/** Numbers along an axis. */
+export function labels(formatter) {
+    return { color: colour('faint'), hideOverlap: true, formatter };
+}
+
 export function axis(name, more = {}) {
     const line = { lineStyle: { color: colour('line') } };
     return {
@@ -155,7 +190,7 @@ export function axis(name, more = {}) {
         nameGap: 28,
         scale: true,
         nameTextStyle: { color: colour('faint') },
-        axisLabel: { color: colour('faint'), hideOverlap: true },
+        axisLabel: labels(),
         axisLine: line,
         splitLine: line,
         ...more,

@@ -1,7 +1,7 @@
 // The trials that are ticked, side by side.
 
 import { get } from './api.js';
-import { axis, bounds, mark, picture, tooltip, vertical } from './charts.js';
+import { apart, axis, bounds, labels, mark, picture, tooltip, vertical } from './charts.js';
 import { fill, h, section, select, trialLink } from './elements.js';
 import { number, withUnit, words } from './format.js';
 import { colour } from './theme.js';
@@ -35,21 +35,21 @@ export function comparison(id, state) {
                         ]),
                     ),
                 },
+                after: apart,
                 option: {
                     tooltip: tooltip(undefined, 'axis'),
                     grid: { left: 12, right: 50, top: 30, bottom: 34, containLabel: true },
-                    xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
+                    xAxis: axis('optimizer steps', { type: 'value', min: 0, max: 'dataMax' }),
                     yAxis: vertical(withUnit(name, unit), {
                         type: 'value',
                         ...bounds(name),
-                        axisLabel: { color: colour('faint'), formatter: number },
+                        axisLabel: labels(number),
                     }),
                     series: own.map(([trial, curve], index) => ({
                         name: `t${trial.number}`,
                         type: 'line',
                         showSymbol: curve.steps.length < 20,
                         lineStyle: { type: index % 2 ? 'dashed' : 'solid', width: 2 },
-                        labelLayout: { moveOverlap: 'shiftY' },
                         endLabel: { show: true, formatter: '{a}', color: mark(index) },
                         data: curve.steps.map((step, place) => [step, curve.means[place]]),
                     })),

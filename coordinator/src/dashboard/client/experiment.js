@@ -42,8 +42,9 @@ export function experiment(id, session) {
             matter.element,
             h('div', { class: 'wide' }, spread.element),
             two.element,
-            h('div', null, decided, about),
+            h('div', null, about),
             h('div', { class: 'wide' }, slots.element),
+            h('div', { class: 'wide' }, decided),
         ),
     );
 
@@ -64,21 +65,20 @@ export function experiment(id, session) {
         fill(facts, figures(answer));
         fill(decided, decisions(id, answer));
         fill(about, setup(id, answer));
-        const [points, spans, shares] = await Promise.all([
-            get(`/experiments/${id}/points?limit=500`),
-            get(`/experiments/${id}/timeline`),
-            get(`/experiments/${id}/importance`),
+        // Each is drawn as soon as it is there: shares of thousands of results take a moment.
+        const points = get(`/experiments/${id}/points?limit=500`);
+        const shares = get(`/experiments/${id}/importance`);
+        await Promise.all([
             curves.refresh(),
             rungs.refresh(),
             trials.refresh(),
             compare.refresh(),
-        ]);
-        const data = { experiment: answer, points, shares: shares.shares };
-        await Promise.all([
-            spread.update(data),
-            two.update(data),
-            matter.update(shares),
-            slots.update(spans),
+            points.then((all) => spread.update({ experiment: answer, points: all })),
+            shares.then((all) => matter.update(all)),
+            Promise.all([points, shares]).then(([all, { shares }]) =>
+                two.update({ experiment: answer, points: all, shares }),
+            ),
+            get(`/experiments/${id}/timeline`).then((spans) => slots.update(spans)),
         ]);
     }
 

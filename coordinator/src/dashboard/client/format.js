@@ -18,7 +18,7 @@ export function whole(value) {
 }
 
 export function percent(share) {
-    return share === null || share === undefined ? '-' : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+    return share === null || share === undefined ? '-' : `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
 }
 
 /** Seconds as people say them. */
@@ -31,7 +31,7 @@ export function duration(seconds) {
     return `${(seconds / 86400).toFixed(1)} days`;
 }
 
-export function bytes(count) {
+export function bytes(count, digits = 3) {
     if (count === null || count === undefined) return '-';
     const units = ['B', 'kB', 'MB', 'GB', 'TB'];
     let value = count;
@@ -40,7 +40,7 @@ export function bytes(count) {
         value /= 1000;
         unit += 1;
     }
-    return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`;
+    return `${unit === 0 ? value : value.toPrecision(digits)} ${units[unit]}`;
 }
 
 /** A moment, with the date if it is not today's. */

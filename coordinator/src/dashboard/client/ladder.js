@@ -35,7 +35,7 @@ function draw({ rungs }) {
         },
         option: {
             tooltip: tooltip(undefined, 'axis'),
-            legend: legend(),
+            legend: { ...legend(), left: 8 },
             grid: { left: 8, right: 24, top: 30, bottom: 34, containLabel: true },
             xAxis: axis('trials', { type: 'value', minInterval: 1, scale: false }),
             yAxis: { ...axis('', { type: 'category' }), data: names },

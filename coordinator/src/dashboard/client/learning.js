@@ -1,7 +1,7 @@
 // The learning curves of all trials, the best in front.
 
 import { get } from './api.js';
-import { axis, bounds, mark, picture, tooltip, vertical } from './charts.js';
+import { apart, axis, bounds, labels, mark, picture, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
 import { number, withUnit, words } from './format.js';
 import { colour } from './theme.js';
@@ -100,7 +100,6 @@ function drawCurves({ metric, total, trials }, state) {
                 opacity: isFront ? 1 : 0.45,
             },
             endLabel: { show: isFront, formatter: '{a}', color: mark(index) },
-            labelLayout: { moveOverlap: 'shiftY' },
             data: trial.steps.map((step, place) => [step, trial.values[place]]),
         };
     };
@@ -119,6 +118,7 @@ function drawCurves({ metric, total, trials }, state) {
                 ]),
             ),
         },
+        after: apart,
         option: {
             tooltip: tooltip(
                 ({ seriesName, value, seriesIndex }) =>
@@ -126,11 +126,11 @@ function drawCurves({ metric, total, trials }, state) {
                     `place ${drawn[seriesIndex].rank ?? '-'}\nstep ${value[0]}: ${number(value[1])}`,
             ),
             grid: { left: 12, right: 50, top: 30, bottom: 34, containLabel: true },
-            xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
+            xAxis: axis('optimizer steps', { type: 'value', min: 0, max: 'dataMax' }),
             yAxis: vertical(words(metric), {
                 type: 'value',
                 ...bounds(metric),
-                axisLabel: { color: colour('faint'), formatter: number },
+                axisLabel: labels(number),
             }),
             series: drawn.map(line),
         },

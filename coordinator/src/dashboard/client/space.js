@@ -1,6 +1,6 @@
 // Hyperparameters against results: parallel coordinates, importance, and any two in a plane.
 
-import { axis, picture, ramp, tooltip, vertical } from './charts.js';
+import { axis, labels, picture, ramp, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
 import { number, percent, words } from './format.js';
 import { colour } from './theme.js';
@@ -50,7 +50,8 @@ function go(id, trial) {
 /** The axis of a hyperparameter: as far as it was searched, or the values that there are to choose from. */
 function scale(experiment, name, column) {
     const one = experiment.parameters.find((parameter) => parameter.name === name);
-    if (one?.kind === 'values' && one.values.length) return { type: 'category', data: one.values.map(number) };
+    if (one?.kind === 'values' && one.values.length)
+        return { type: 'category', data: one.values.map(number), axisTick: { show: false } };
     const [least, most] = extent([...column, one?.min, one?.max]);
     return { type: isLog(experiment, name) ? 'log' : 'value', min: least, max: most };
 }
@@ -160,7 +161,7 @@ export function importance() {
                         type: 'value',
                         min: 0,
                         scale: false,
-                        axisLabel: { color: colour('faint'), formatter: percent },
+                        axisLabel: labels(percent),
                     }),
                     yAxis: { ...axis('', { type: 'category' }), data: shares.map((one) => words(one.name)) },
                     series: [
@@ -224,7 +225,7 @@ function cell(params, api) {
     return {
         type: 'rect',
         shape: { x: left, y: top, width: right - left + 0.5, height: bottom - top + 0.5 },
-        style: { fill: api.visual('color'), opacity: 0.75 },
+        style: { fill: api.visual('color') },
     };
 }
 
@@ -298,7 +299,7 @@ function drawPlane(experiment, points, chosen, state) {
     const isContour = chosen.kind === 'contour' && whole.length >= 3;
     const cells = isContour ? surface(pick(xs), pick(ys), pick(zs), logX, logY) : [];
     const data = whole.map((index) => [xs[index], ys[index], zs[index]]);
-    const label = { axisLabel: { color: colour('faint'), formatter: number, hideOverlap: true } };
+    const label = { axisLabel: labels(number) };
     return {
         words: `${whole.length} trials, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
         table: {
@@ -326,7 +327,7 @@ function drawPlane(experiment, points, chosen, state) {
                 itemHeight: 160,
                 itemWidth: 12,
                 precision: 3,
-                text: [metrics[0], ''],
+                text: [number(extent(zs)[1]), number(extent(zs)[0])],
                 textStyle: { color: colour('faint'), fontSize: 11 },
                 formatter: number,
                 seriesIndex: isContour ? [1] : [0],

@@ -41,7 +41,7 @@ function heading(column, order, onsort) {
     if (!column.sort || !onsort) return h('th', attributes, column.title);
     const isThis = order.column === column.sort;
     attributes['aria-sort'] = isThis ? (order.descending ? 'descending' : 'ascending') : null;
-    const sign = isThis ? (order.descending ? ' ▼' : ' ▲') : '';
+    const sign = isThis ? (order.descending ? '\u00a0▼' : '\u00a0▲') : '';
     const button = h(
         'button',
         { class: 'sort', 'data-sort': column.sort, onclick: () => onsort(column.sort) },

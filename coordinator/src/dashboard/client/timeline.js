@@ -4,6 +4,9 @@ import { axis, mark, picture, tooltip } from './charts.js';
 import { duration, moment } from './format.js';
 import { colour } from './theme.js';
 
+/** The last marks are too much like what is no training. */
+const TRIAL_MARKS = 10;
+
 function name(span) {
     const what =
         span.trial === null ? span.task : `t${span.trial}${span.task === 'train' ? '' : ` ${span.task}`}`;
@@ -11,8 +14,8 @@ function name(span) {
 }
 
 function hue(span) {
-    if (span.task !== 'train') return colour('wait');
-    return mark(span.trial);
+    if (span.task !== 'train') return colour('rest');
+    return mark(span.trial % TRIAL_MARKS);
 }
 
 /** Names of slots without what all of them begin with, which says nothing; the host where there are several. */
@@ -105,7 +108,13 @@ function bar(params, api, span) {
         shape,
         style: { fill: hue(span), opacity: span.to_ms === null ? 0.75 : 1 },
         textContent: {
-            style: { text, fill: colour(span.task === 'train' ? 'on-mark' : 'on-state'), fontSize: 11, width: right - left - 6, overflow: 'truncate' },
+            style: {
+                text,
+                fill: colour(span.task === 'train' ? 'on-mark' : 'on-state'),
+                fontSize: 11,
+                width: right - left - 6,
+                overflow: 'truncate',
+            },
         },
         textConfig: { position: 'inside' },
     };

@@ -2,7 +2,7 @@
 
 import { trialActions } from './actions.js';
 import { get, stream } from './api.js';
-import { axis, heat, legend, mark, picture, tooltip, vertical } from './charts.js';
+import { axis, heat, labels, legend, mark, picture, tooltip, vertical } from './charts.js';
 import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
 import { ago, bytes, duration, number, percent, whole, withUnit, words } from './format.js';
 import { table } from './table.js';
@@ -334,12 +334,13 @@ function drawGroup(name, curves) {
         },
         option: {
             tooltip: { ...tooltip(undefined, 'axis'), valueFormatter: format },
-            legend: legend(),
-            grid: { left: 12, right: 20, top: 36, bottom: 34, containLabel: true },
-            xAxis: axis('optimizer steps', { type: 'value', min: 0 }),
+            // The heading names a line that is alone.
+            legend: { ...legend(), show: curves.length > 1 },
+            grid: { left: 12, right: 20, top: curves.length > 1 ? 36 : 26, bottom: 34, containLabel: true },
+            xAxis: axis('optimizer steps', { type: 'value', min: 0, max: 'dataMax' }),
             yAxis: vertical(unit === '1' ? '' : unit, {
                 type: isLog ? 'log' : 'value',
-                axisLabel: { color: colour('faint'), formatter: format },
+                axisLabel: labels(name === 'Memory' ? (value) => bytes(value, 4) : format),
             }),
             series: curves.map((curve, index) => ({
                 // The heading says what all of them begin with.
@@ -394,7 +395,7 @@ function drawMatrix(answer) {
             ),
             grid: { left: 12, right: 16, top: 30, bottom: 34, containLabel: true },
             xAxis: axis(`prediction, ${split} split`, names),
-            yAxis: vertical('truth', { ...names, inverse: true }),
+            yAxis: vertical('truth', { ...names, inverse: true, nameLocation: 'start' }),
             visualMap: { show: false, min: 0, max: 1, dimension: 2, inRange: { color: heat() } },
             series: [
                 {

@@ -8,11 +8,10 @@ import {
     AriaComponent, DataZoomComponent, GridComponent, LegendComponent, ParallelComponent,
     TooltipComponent, VisualMapComponent,
 } from 'echarts/components';
-import { LabelLayout } from 'echarts/features';
 import { CanvasRenderer } from 'echarts/renderers';
 
 use([
     BarChart, CustomChart, HeatmapChart, LineChart, ParallelChart, ScatterChart,
     AriaComponent, DataZoomComponent, GridComponent, LegendComponent, ParallelComponent,
-    TooltipComponent, VisualMapComponent, LabelLayout, CanvasRenderer,
+    TooltipComponent, VisualMapComponent, CanvasRenderer,
 ]);

@@ -55,9 +55,13 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
         frame.render_widget(Paragraph::new(text).style(palette.faint()).block(block), area);
         return;
     }
-    let rows = state.slots().iter().map(|slot| slot_row(slot, state, palette));
-    let longest = state.slots().iter().map(|slot| slot_name(slot).chars().count()).max();
+    let workers: Vec<String> = state.slots().iter().map(|slot| slot.worker.to_string()).collect();
+    let names = slot_names(&workers);
+    let longest = names.iter().map(|name| name.chars().count()).max();
     let longest = u16::try_from(longest.unwrap_or(0)).unwrap_or(u16::MAX);
+    let room = usize::from(area.width.saturating_sub(longest).saturating_sub(4));
+    let named = state.slots().iter().zip(names);
+    let rows = named.map(|(slot, name)| slot_row(slot, name, room, state, palette));
     let table = Table::new(rows, [Constraint::Length(longest), Constraint::Fill(1)])
         .column_spacing(2)
         .row_highlight_style(Palette::chosen())
@@ -66,18 +70,37 @@ pub(super) fn slots(frame: &mut Frame, area: Rect, state: &State, palette: Palet
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(chosen));
 }
 
-/// The end of its worker's name, which tells it from others.
-fn slot_name(slot: &SlotView) -> String {
-    let name = slot.worker.to_string();
-    let surplus = name.chars().count().saturating_sub(SLOT_NAME_WIDTH);
-    if surplus == 0 {
-        return name;
+/// What tells workers from each other: long names without what all begin with, and of what is still long the end.
+fn slot_names(workers: &[String]) -> Vec<String> {
+    let is_long = |name: &str| name.chars().count() > SLOT_NAME_WIDTH;
+    let mut common = 0;
+    if let Some((first, others)) = workers.split_first().filter(|(_, others)| !others.is_empty())
+        && workers.iter().any(|name| is_long(name))
+    {
+        let parts = first.match_indices('-').map(|(at, _)| at + 1);
+        let is_common = |at: &usize| others.iter().all(|name| name.get(..*at) == first.get(..*at));
+        common = parts.take_while(is_common).last().unwrap_or(0);
     }
-    format!("…{}", name.chars().skip(surplus + 1).collect::<String>())
+    let short = |name: &String| {
+        let name = name.get(common..).unwrap_or(name);
+        if !is_long(name) {
+            return name.to_owned();
+        }
+        let surplus = name.chars().count() - SLOT_NAME_WIDTH;
+        format!("…{}", name.chars().skip(surplus + 1).collect::<String>())
+    };
+    workers.iter().map(short).collect()
 }
 
-fn slot_row<'a>(slot: &SlotView, state: &State, palette: Palette) -> Row<'a> {
-    let name = Text::from(slot_name(slot));
+/// A slot; `room` is the width of what it does.
+fn slot_row<'a>(
+    slot: &SlotView,
+    name: String,
+    room: usize,
+    state: &State,
+    palette: Palette,
+) -> Row<'a> {
+    let name = Text::from(name);
     let Some(work) = &slot.work else {
         return Row::new(vec![name, Text::from(Span::styled(slot.state.name(), palette.faint()))]);
     };
@@ -98,10 +121,14 @@ fn slot_row<'a>(slot: &SlotView, state: &State, palette: Palette) -> Row<'a> {
     if work.examples_per_second > 0.0 {
         text += &format!("  {:.0} examples/s", work.examples_per_second);
     }
+    let left = room.saturating_sub(text.chars().count());
     let mut parts = vec![Span::raw(text)];
     if work.target_step > 0 {
-        let done = work.step as f64 / work.target_step as f64;
-        parts.push(Span::styled(format!("  {}", bar(done)), palette.curve()));
+        let bar = format!("  {}", bar(work.step as f64 / work.target_step as f64));
+        // Half a bar says something else than the whole one.
+        if bar.chars().count() <= left {
+            parts.push(Span::styled(bar, palette.curve()));
+        }
     }
     if slot.state == SlotStateName::Draining {
         parts.push(Span::styled("  draining", palette.notice()));
@@ -165,6 +192,16 @@ fn timed(text: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_are_told_apart() {
+        let names =
+            |all: &[&str]| slot_names(&all.iter().map(|&one| one.into()).collect::<Vec<_>>());
+        assert_eq!(names(&["here-1", "here-2"]), ["here-1", "here-2"]);
+        assert_eq!(names(&["local-1795993375983-0-0", "local-1795993375983-1-0"]), ["0-0", "1-0"]);
+        assert_eq!(names(&["a-1", "gpu-node-17-slot-3"]), ["a-1", "…ode-17-slot-3"]);
+        assert_eq!(names(&["local-1795993375983-0-0"]), ["…993375983-0-0"]);
+    }
 
     #[test]
     fn a_line_is_shortened_to_what_is_new() {

@@ -15,7 +15,7 @@ use crate::view::{ExperimentState, ExperimentView};
 pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
     let block = Block::bordered().border_type(BorderType::Plain).border_style(palette.faint());
     let lines = match state.view() {
-        Some(view) => lines(view, palette),
+        Some(view) => lines(view, usize::from(area.width.saturating_sub(3)), palette),
         None => missing(state, palette),
     };
     frame.render_widget(Paragraph::new(lines).block(block), area);
@@ -55,10 +55,29 @@ fn headline<'a>(view: &ExperimentView, palette: Palette) -> Line<'a> {
     Line::from(parts)
 }
 
-fn lines<'a>(view: &ExperimentView, palette: Palette) -> Vec<Line<'a>> {
+/// At most this many lines say why it waits.
+const REASON_LINES: usize = 2;
+
+/// A text in lines of at most `width` characters, cut between words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                *line += &format!(" {word}");
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn lines<'a>(view: &ExperimentView, width: usize, palette: Palette) -> Vec<Line<'a>> {
     let mut lines = vec![headline(view, palette)];
     if !view.reason.is_empty() {
-        lines.push(Line::from(Span::styled(format!(" {}", view.reason), palette.notice())));
+        let reason = wrapped(&view.reason, width).into_iter().take(REASON_LINES);
+        let line = |text| Line::from(Span::styled(format!(" {text}"), palette.notice()));
+        lines.extend(reason.map(line));
     }
     if view.state == ExperimentState::Preparing {
         let done = f64::from(view.parts_done) / f64::from(view.num_parts.max(1));
@@ -95,4 +114,16 @@ fn best<'a>(view: &ExperimentView, palette: Palette) -> Vec<Line<'a>> {
     let trial = view.trials.iter().find(|trial| trial.id == best.trial);
     let with = trial.map(|trial| settings(&trial.assignment)).filter(|text| !text.is_empty());
     std::iter::once(first).chain(with.map(|text| named("", text, palette))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn long_reasons_take_several_lines() {
+        assert_eq!(wrapped("waiting for a slot", 12), ["waiting for", "a slot"]);
+        assert_eq!(wrapped("a_word_that_is_long b", 5), ["a_word_that_is_long", "b"]);
+        assert_eq!(wrapped("short", 40), ["short"]);
+    }
 }
