@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a small real sweep, some minutes on two cores, and keeps what people see of it: the dashboard's answers in
+# Trains a small real sweep, about a minute on two cores, and keeps what people see of it: the dashboard's answers in
 # recorded.json, and the screen of `muster watch` as a picture. Then `MUSTER_BLESS=1 cargo test --release -p
 # muster-tests --test dashboard pages_look_as_approved` makes the dashboard's pictures anew.
 #
@@ -28,8 +28,8 @@ model:
   freeze: {embeddings: true, layers: 5}
 data:
   train: {path: sentences.tsv, columns: [id, rating, text]}
-  test: {examples: 500}
-  validation: {examples: 500}
+  test: {examples: 400}
+  validation: {examples: 400}
   text: text
   label:
     column: rating
@@ -48,7 +48,7 @@ searcher:
   sampler: tpe
   pruner: $6
 budget: {steps: $5}
-training: {evaluate_every: {steps: 16}}
+training: {evaluate_every: {steps: 12}}
 checkpoint: {keep_last: 1}
 resources: {priority: $7}
 YAML
@@ -77,12 +77,12 @@ ask() { (cd "$work" && "$muster" "$@" --coordinator "$url"); }
 if [ -f "$work/.trained" ]; then
     serve --no-workers
 else
-    halving="{type: asha, reduction_factor: 2, min_budget: {steps: 16}}"
-    manifest first "the first try, everything by hand" 2 2 64 "{type: none}" 2
-    manifest reviews "which settings rate sentences of film reviews best?" 7 24 256 "$halving" 1
-    manifest longer "the same with three times as many settings" 7 72 256 "$halving" 0
-    manifest night "when nobody else wants the slots" 11 24 256 "$halving" -1
-    awk "NR % 3 == 0" .cache/demo/movie-reviews/sentences.tsv >"$work/sentences.tsv"
+    halving="{type: asha, reduction_factor: 2, min_budget: {steps: 12}}"
+    manifest first "the first try, everything by hand" 2 2 32 "{type: none}" 2
+    manifest reviews "which settings rate sentences of film reviews best?" 7 24 192 "$halving" 1
+    manifest longer "the same with three times as many settings" 7 72 192 "$halving" 0
+    manifest night "when nobody else wants the slots" 11 24 192 "$halving" -1
+    awk "NR % 4 == 0" .cache/demo/movie-reviews/sentences.tsv >"$work/sentences.tsv"
     serve --slots 2 --threads-per-slot 1
     for name in first reviews longer night; do
         ask submit $name.yaml
@@ -92,12 +92,12 @@ else
     number=0
     ask watch reviews-1 --plain >"$work/watched" &
     watcher=$!
-    while kill -0 $watcher 2>/dev/null && [ $number -lt 300 ]; do
-        sleep 5
+    while kill -0 $watcher 2>/dev/null && [ $number -lt 900 ]; do
+        sleep 2
         number=$((number + 1))
         tmux capture-pane -p -e -t "$session" >"$work/screen-$(printf %03d $number)" || true
     done
-    sleep 20 # the next one has begun: the cluster has something to show
+    sleep 10 # the next one has begun: the cluster has something to show
 fi
 MUSTER_MODULES=$root/.cache/browser/node_modules MUSTER_REPOSITORY=$root MUSTER_URL=$url MUSTER_FINISHED=reviews-1 \
     node tests/dashboard/record.mjs

@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { apart, axis, bounds, labels, mark, picture, tooltip, vertical } from './charts.js';
 import { fill, h, section, select, trialLink } from './elements.js';
-import { number, withUnit, words } from './format.js';
+import { number, score, withUnit, words } from './format.js';
 import { colour } from './theme.js';
 
 /** Of one experiment; the numbers of the trials are in `state.compared`. */
@@ -115,7 +115,7 @@ export function comparison(id, state) {
                     row('step', (trial) => number(trial.step)),
                     names.map((name) => row(words(name), (trial) => number(trial.parameters[name]))),
                     metrics.map((name) =>
-                        row(`validation ${words(name)}`, (trial) => number(trial.validation?.scores[name])),
+                        row(`validation ${words(name)}`, (trial) => score(trial.validation?.scores[name])),
                     ),
                 ),
             ),

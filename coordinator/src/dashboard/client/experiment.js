@@ -5,7 +5,7 @@ import { get, text } from './api.js';
 import { comparison } from './comparison.js';
 import { badge, failure, fill, h, section, tile, tiles, trialLink } from './elements.js';
 import { stateOf } from './experiments.js';
-import { duration, moment, number, percent, whole, words } from './format.js';
+import { duration, moment, number, percent, score, whole, words } from './format.js';
 import { ladder, savings } from './ladder.js';
 import { learning } from './learning.js';
 import { importance, parallel, plane } from './space.js';
@@ -92,10 +92,10 @@ function figures(answer) {
     return tiles(
         tile(
             `Best ${words(metric)} (${mode})`,
-            best ? [number(best.objective), ' ', trialLink(answer.id, best.trial)] : '-',
+            best ? [score(best.objective), ' ', trialLink(answer.id, best.trial)] : '-',
         ),
         best && best.test !== null
-            ? tile(`Test ${words(metric)}`, number(best.test), 'Scored once, for the chosen trial')
+            ? tile(`Test ${words(metric)}`, score(best.test), 'Scored once, for the chosen trial')
             : null,
         tile('Trials', [
             `${whole(answer.num_trials)} of ${whole(answer.max_trials)}`,

@@ -2,7 +2,7 @@
 
 import { get, query } from './api.js';
 import { badge, experimentLink, fill, h, select, trialLink } from './elements.js';
-import { duration, moment, number } from './format.js';
+import { duration, moment, number, score } from './format.js';
 import { table } from './table.js';
 
 const SIZE = 50;
@@ -13,6 +13,7 @@ export function experiments() {
         type: 'search',
         placeholder: 'name, description, project',
         maxlength: 200,
+        size: 26,
         oninput: () => {
             Object.assign(wanted, { q: search.value, page: 1 });
             again();
@@ -109,11 +110,11 @@ function progress(row) {
 
 function best(row) {
     if (!row.best) return '-';
-    const test = row.best.test === null ? null : h('small', null, `test ${number(row.best.test)}`);
+    const test = row.best.test === null ? null : h('small', null, `test ${score(row.best.test)}`);
     return h(
         'div',
         { class: 'stack' },
-        h('span', null, number(row.best.objective), ' ', trialLink(row.id, row.best.trial)),
+        h('span', null, score(row.best.objective), ' ', trialLink(row.id, row.best.trial)),
         test,
     );
 }

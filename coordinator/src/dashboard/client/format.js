@@ -13,6 +13,12 @@ export function number(value) {
     return String(Number(value.toPrecision(4)));
 }
 
+/** A score or a loss: four digits behind the point, so that columns can be compared, where that says enough. */
+export function score(value) {
+    const isPlain = Number.isFinite(value) && (value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 100));
+    return isPlain ? value.toFixed(4) : number(value);
+}
+
 export function whole(value) {
     return value === null || value === undefined ? '-' : value.toLocaleString('en-US');
 }

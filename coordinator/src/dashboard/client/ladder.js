@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { axis, legend, picture, tooltip } from './charts.js';
 import { badge, fill, h, trialLink } from './elements.js';
-import { number } from './format.js';
+import { number, score } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
@@ -67,7 +67,7 @@ export function ladder(id) {
         { title: 'Place', number: true, cell: (row) => number(row.place) },
         { title: 'Trial', head: true, cell: (row) => trialLink(id, row.trial) },
         { title: 'Step', number: true, cell: (row) => number(row.step) },
-        { title: 'Objective', number: true, cell: (row) => number(row.objective) },
+        { title: 'Objective', number: true, cell: (row) => score(row.objective) },
         { title: 'Then', cell: (row) => badge(row.fate) },
         { title: 'Why', cell: (row) => row.reason },
     ];

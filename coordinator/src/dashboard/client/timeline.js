@@ -102,18 +102,17 @@ function bar(params, api, span) {
     const right = Math.min(Math.max(to[0], from[0] + 2), x + width);
     if (right <= left) return null;
     const shape = { x: left, y: from[1] - height / 2, width: right - left, height, r: 2 };
-    const text = right - left > 30 ? name(span) : '';
+    // Half a name says nothing.
+    const text = right - left > 6 * name(span).length + 6 ? name(span) : '';
     return {
         type: 'rect',
         shape,
-        style: { fill: hue(span), opacity: span.to_ms === null ? 0.75 : 1 },
+        style: { fill: hue(span), opacity: span.to_ms === null ? 0.75 : 1, stroke: colour('card'), lineWidth: 1 },
         textContent: {
             style: {
                 text,
                 fill: colour(span.task === 'train' ? 'on-mark' : 'on-state'),
                 fontSize: 11,
-                width: right - left - 6,
-                overflow: 'truncate',
             },
         },
         textConfig: { position: 'inside' },

@@ -4,13 +4,14 @@ import { trialActions } from './actions.js';
 import { get, stream } from './api.js';
 import { axis, heat, labels, legend, mark, picture, tooltip, vertical } from './charts.js';
 import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
-import { ago, bytes, duration, number, percent, whole, withUnit, words } from './format.js';
+import { ago, bytes, duration, number, percent, score, whole, withUnit, words } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
 /** Which curves share a picture, by how their names begin. */
 const GROUPS = [
     ['Loss', (name) => name.endsWith('loss')],
+    ['Precision and recall, validation', (name) => /^validation_.*(precision|recall)$/.test(name)],
     ['Validation scores', (name) => name.startsWith('validation_')],
     ['Learning rate', (name) => name.startsWith('learning_rate')],
     ['Gradient norm', (name) => name.startsWith('grad')],
@@ -142,7 +143,7 @@ function figures(answer) {
     return tiles(
         ...answer.goals.map((one, index) =>
             tile(`${words(one.metric)} (${one.mode})`, [
-                number(answer.objectives[index]),
+                score(answer.objectives[index]),
                 index === 0 && answer.rank
                     ? h('small', null, `place ${answer.rank} of ${answer.num_trials}`)
                     : null,
@@ -199,7 +200,7 @@ function rungs(answer) {
             ...names.map((name) => ({
                 title: words(name),
                 number: true,
-                cell: (row) => number(row.scores[name]),
+                cell: (row) => score(row.scores[name]),
             })),
         ],
         { empty: 'No rung reached yet.' },
@@ -269,12 +270,22 @@ function checkpoints(answer, now) {
     );
 }
 
+/** A line of a log: when, and what was said; the page says of which trial. */
+function short(line) {
+    const found = /^\S+ {2}\S+ {2}(\d{4}-\S+Z) +(\w+) (?:run\{([^}]*)\}: )?(.*)$/.exec(line);
+    if (!found) return line;
+    const [, at, level, span, said] = found;
+    const rank = /rank=([1-9]\d*)/.exec(span ?? '');
+    const time = new Date(at).toLocaleTimeString('en-GB');
+    return `${time} ${level.padEnd(5)} ${rank ? `rank ${rank[1]}: ` : ''}${said}`;
+}
+
 /** The log, as it is written. */
 function log(path) {
     const all = [];
     const view = h('pre', { class: 'code log', tabindex: '0', role: 'log', 'aria-label': 'Log lines' });
     const follow = h('input', { type: 'checkbox', checked: true });
-    const note = h('p', { class: 'note' }, 'Only the newest lines.');
+    const note = h('p', { class: 'note' }, 'The newest lines, shortened; `muster logs` prints them whole.');
     const element = section(
         'Log',
         null,
@@ -285,7 +296,7 @@ function log(path) {
     let source = null;
 
     function add(lines) {
-        all.push(...lines);
+        all.push(...lines.map(short));
         if (all.length > LINES_MAX) all.splice(0, all.length - LINES_MAX);
         view.textContent = all.join('\n');
         if (follow.checked) view.scrollTop = view.scrollHeight;
@@ -345,7 +356,7 @@ function drawGroup(name, curves) {
             series: curves.map((curve, index) => ({
                 // The heading says what all of them begin with.
                 name: words(
-                    name === 'Validation scores' ? curve.name.replace('validation_', '') : curve.name,
+                    /validation/i.test(name) ? curve.name.replace('validation_', '') : curve.name,
                 ),
                 type: 'line',
                 showSymbol: curve.steps.length < 12,

@@ -3,7 +3,7 @@
 import { get, query } from './api.js';
 import { badge, fill, h, section, select, trialLink } from './elements.js';
 import { pager } from './experiments.js';
-import { duration, number, words } from './format.js';
+import { duration, number, score, words } from './format.js';
 import { table } from './table.js';
 
 /** Most trials that are compared. */
@@ -152,7 +152,7 @@ function columns(id, parameters, objectives, state, oncompare) {
             title: words(one.metric),
             sort: index === 0 ? 'objective' : null,
             number: true,
-            cell: (row) => number(row.objectives[index]),
+            cell: (row) => score(row.objectives[index]),
         })),
         {
             title: 'Step',
