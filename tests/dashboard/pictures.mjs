@@ -29,6 +29,14 @@ const PAGES = [
     ['phone', '/experiments/reviews-1', { viewport: { width: 390, height: 844 } }],
 ];
 
+/** What the README shows: the first part of a page. */
+const FIRST = {
+    name: 'experiment',
+    clip: { x: 0, y: 0, width: 1280, height: 768 },
+    width: 960,
+    file: `${repository}/coordinator/assets/dashboard.webp`,
+};
+
 /** What was recorded; what was not asked for then is missing. */
 async function replay(page) {
     // Nothing changes any more, but the page shall not think that it is alone.
@@ -52,9 +60,9 @@ async function replay(page) {
 }
 
 /** A picture at the width of comparison, by the browser itself: it knows how to read and to scale pictures. */
-function small(page, png, width) {
+function small(page, png, width, quality = 0.7) {
     return page.evaluate(
-        async ([data, width]) => {
+        async ([data, width, quality]) => {
             const image = await createImageBitmap(await (await fetch(data)).blob());
             const height = Math.round((image.height * width) / image.width);
             const canvas = document.createElement('canvas');
@@ -62,10 +70,14 @@ function small(page, png, width) {
             const context = canvas.getContext('2d');
             context.imageSmoothingQuality = 'high';
             context.drawImage(image, 0, 0, width, height);
-            return canvas.toDataURL('image/webp', 0.7);
+            return canvas.toDataURL('image/webp', quality);
         },
-        [`data:image/png;base64,${png.toString('base64')}`, width],
+        [`data:image/png;base64,${png.toString('base64')}`, width, quality],
     );
+}
+
+function write(file, picture) {
+    writeFileSync(file, Buffer.from(picture.split(',')[1], 'base64'));
 }
 
 /** How two pictures differ, square by square; of different heights what both have is compared. */
@@ -116,7 +128,11 @@ await withBrowser(async (browser) => {
         const fresh = await small(desk, png, Math.round(page.viewportSize().width / SCALE));
         const file = `${folder}/approved/${name}.webp`;
         if (bless) {
-            writeFileSync(file, Buffer.from(fresh.split(',')[1], 'base64'));
+            write(file, fresh);
+            if (name === FIRST.name) {
+                const part = await page.screenshot({ clip: FIRST.clip });
+                write(FIRST.file, await small(desk, part, FIRST.width, 0.8));
+            }
         } else {
             const approved = `data:image/webp;base64,${readFileSync(file).toString('base64')}`;
             const { share, far, heights } = await difference(desk, approved, fresh);
@@ -126,7 +142,7 @@ await withBrowser(async (browser) => {
                 `${name}: ${percent} % of squares differ, at most by ${far.toFixed(1)}, heights ${heights}`,
             );
             if (share > SHARE_MAX || far > FAR_MAX || isTall) {
-                writeFileSync(`${name}.webp`, Buffer.from(fresh.split(',')[1], 'base64'));
+                write(`${name}.webp`, fresh);
                 check(
                     false,
                     `${found.join('\n')}\n${name} looks different; look at it, and MUSTER_BLESS=1 approves it`,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains a small real sweep, about a minute on two cores, and keeps what people see of it: the dashboard's answers in
-# recorded.json, and the screen of `muster watch` as a picture. Then `MUSTER_BLESS=1 cargo test --release -p
-# muster-tests --test dashboard pages_look_as_approved` makes the dashboard's pictures anew.
+# recorded.json, and the screen of `muster watch` as coordinator/assets/watch.svg. Then `MUSTER_BLESS=1 cargo test
+# --release -p muster-tests --test dashboard pages_look_as_approved` makes the dashboard's pictures anew.
 #
 #   tests/dashboard/record.sh DIRECTORY [MUSTER]
 #
@@ -97,6 +97,8 @@ else
         number=$((number + 1))
         tmux capture-pane -p -e -t "$session" >"$work/screen-$(printf %03d $number)" || true
     done
+    chosen=$(grep -l "2 running" "$work"/screen-* | awk '{all[NR] = $0} END {print all[int((2 * NR + 2) / 3)]}')
+    python3 tests/terminal_picture.py <"$chosen" >coordinator/assets/watch.svg
     sleep 10 # the next one has begun: the cluster has something to show
 fi
 MUSTER_MODULES=$root/.cache/browser/node_modules MUSTER_REPOSITORY=$root MUSTER_URL=$url MUSTER_FINISHED=reviews-1 \
