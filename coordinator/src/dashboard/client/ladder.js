@@ -102,5 +102,6 @@ export function ladder(id) {
 export function savings(answer, duration) {
     const { saved_share: share, saved_seconds: seconds, num_stopped: stopped, num_ended: ended } = answer;
     if (share === null) return 'nothing has ended yet';
+    if (!stopped) return `of all steps; none of ${ended} ended trials was stopped`;
     return `of all steps, about ${duration(seconds)} of slots; ${stopped} of ${ended} trials stopped`;
 }

@@ -117,7 +117,7 @@ function learning(place) {
     return {
         tooltip: tooltip(({ seriesName, value }) => `${seriesName}\nstep ${value[0]}: ${number(value[1])}`),
         grid: { left: 12, right: isAlone ? 18 : 44, top: 30, bottom: 34, containLabel: true },
-        xAxis: axis('optimizer steps', { min: 0 }),
+        xAxis: axis('optimizer steps', { min: 0, max: 'dataMax' }),
         yAxis: upright(metric.replaceAll('_', ' ')),
         series,
     };
@@ -184,8 +184,6 @@ function confusion() {
                     show: isNamed,
                     formatter: ({ value }) => String(value[3]),
                     color: colour('text'),
-                    textBorderColor: colour('card'),
-                    textBorderWidth: 3,
                 },
             },
         ],
