@@ -164,7 +164,7 @@ mod tests {
                 assert!(defined.contains(&used), "{name} asks for {used}");
             }
             let digits = |part: &str| part.chars().take_while(char::is_ascii_hexdigit).count();
-            let written = text.split('#').skip(1).find(|part| matches!(digits(part), 3 | 6 | 8));
+            let written = text.split('#').skip(1).find(|&part| matches!(digits(part), 3 | 6 | 8));
             assert_eq!(
                 written.and_then(|part| part.get(..3)),
                 None,

@@ -3,9 +3,7 @@
 use muster_common::goal::Goal;
 use muster_common::manifest::Assignment;
 
-use super::answer::{
-    PointsAnswer, ResultCurve, ResultsAnswer, RungAnswer, RungEntry, RungsAnswer,
-};
+use super::answer::{PointsAnswer, ResultCurve, ResultsAnswer, RungAnswer, RungEntry, RungsAnswer};
 use super::problem::Problem;
 use super::query::Query;
 use super::standing::{Standing, sample, standings};

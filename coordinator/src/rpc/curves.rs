@@ -78,7 +78,7 @@ async fn follow_up(
             _ => &kept.insert((moment, read(&at.store, trial).await?)).1,
         };
         let now = all_to_wire(&joined(curves, &service.live, at.run), names);
-        if !last.as_ref().is_some_and(|last| is_same(last, &now)) {
+        if last.as_ref().is_none_or(|last| !is_same(last, &now)) {
             last = Some(now.clone());
             let response = v1::ReadCurvesResponse { curves: now };
             if sender.send(Ok(response)).await.is_err() {

@@ -195,8 +195,10 @@ mod tests {
 
     #[test]
     fn slots_are_told_apart() {
-        let names =
-            |all: &[&str]| slot_names(&all.iter().map(|&one| one.into()).collect::<Vec<_>>());
+        let names = |all: &[&str]| {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            slot_names(&all)
+        };
         assert_eq!(names(&["here-1", "here-2"]), ["here-1", "here-2"]);
         assert_eq!(names(&["local-1795993375983-0-0", "local-1795993375983-1-0"]), ["0-0", "1-0"]);
         assert_eq!(names(&["a-1", "gpu-node-17-slot-3"]), ["a-1", "…ode-17-slot-3"]);

@@ -62,11 +62,10 @@ const REASON_LINES: usize = 2;
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                *line += &format!(" {word}");
-            }
-            _ => lines.push(word.to_owned()),
+        let longest = width.saturating_sub(1 + word.chars().count());
+        match lines.last_mut().filter(|line| line.chars().count() <= longest) {
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(word.to_owned()),
         }
     }
     lines
@@ -76,7 +75,7 @@ fn lines<'a>(view: &ExperimentView, width: usize, palette: Palette) -> Vec<Line<
     let mut lines = vec![headline(view, palette)];
     if !view.reason.is_empty() {
         let reason = wrapped(&view.reason, width).into_iter().take(REASON_LINES);
-        let line = |text| Line::from(Span::styled(format!(" {text}"), palette.notice()));
+        let line = |text: String| Line::from(Span::styled(format!(" {text}"), palette.notice()));
         lines.extend(reason.map(line));
     }
     if view.state == ExperimentState::Preparing {
