@@ -68,6 +68,7 @@ async function lookAtFinished(page) {
         'Rung ladder',
         'Timeline of slots',
         'Any two against each other',
+        'Search history',
         'Saved by early stopping',
         'Trials',
         'Set-up',

@@ -8,7 +8,7 @@ import { stateOf } from './experiments.js';
 import { duration, moment, number, percent, score, whole, words } from './format.js';
 import { ladder, savings } from './ladder.js';
 import { learning } from './learning.js';
-import { importance, parallel, plane } from './space.js';
+import { history, importance, parallel, plane } from './space.js';
 import { timeline } from './timeline.js';
 import { trialTable } from './trials.js';
 
@@ -22,11 +22,12 @@ export function experiment(id, session) {
     const spread = parallel(id);
     const matter = importance();
     const two = plane(id);
+    const course = history(id);
     const slots = timeline('Timeline of slots', false);
     const compare = comparison(id, state);
     const trials = trialTable(id, state, () => compare.refresh());
     const decided = h('div');
-    const parts = [curves, rungs, spread, matter, two, slots, compare];
+    const parts = [curves, rungs, spread, matter, two, course, slots, compare];
     const element = h(
         'div',
         { class: 'page' },
@@ -42,9 +43,10 @@ export function experiment(id, session) {
             matter.element,
             h('div', { class: 'wide' }, spread.element),
             two.element,
-            h('div', null, about),
+            course.element,
             h('div', { class: 'wide' }, slots.element),
-            h('div', { class: 'wide' }, decided),
+            h('div', null, decided),
+            h('div', null, about),
         ),
     );
 
@@ -74,6 +76,7 @@ export function experiment(id, session) {
             trials.refresh(),
             compare.refresh(),
             points.then((all) => spread.update({ experiment: answer, points: all })),
+            points.then((all) => course.update({ experiment: answer, points: all })),
             shares.then((all) => matter.update(all)),
             Promise.all([points, shares]).then(([all, { shares }]) =>
                 two.update({ experiment: answer, points: all, shares }),

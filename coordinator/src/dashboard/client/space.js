@@ -1,6 +1,6 @@
 // Hyperparameters against results: parallel coordinates, importance, and any two in a plane.
 
-import { axis, labels, picture, ramp, tooltip, vertical } from './charts.js';
+import { axis, bounds, labels, mark, picture, ramp, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
 import { number, percent, words } from './format.js';
 import { colour } from './theme.js';
@@ -181,6 +181,76 @@ export function importance() {
                 },
             };
         },
+    });
+}
+
+/** How the search went on: every trial by its number, and the best up to there. */
+export function history(id) {
+    const state = { shown: [] };
+    return picture('Search history', {
+        height: 405,
+        note: 'A point for each trial that has a result; the line is the best so far.',
+        draw: ({ experiment, points }) => {
+            const { metric, mode } = experiment.objectives[0];
+            const trials = points.numbers
+                .map((trial, index) => [trial, points.objectives[0][index], points.states[index]])
+                .filter(([, value]) => Number.isFinite(value))
+                .sort(([a], [b]) => a - b);
+            if (!trials.length) return { empty: 'No results yet.' };
+            state.shown = trials.map(([trial]) => trial);
+            const better = mode === 'min' ? Math.min : Math.max;
+            let best = trials[0][1];
+            const line = trials.map(([trial, value]) => {
+                best = better(best, value);
+                return [trial, best];
+            });
+            const lastGain = line.find(([, value]) => value === best)[0];
+            return {
+                words:
+                    `${words(metric)} of ${trials.length} of ${points.total} trials. ` +
+                    `The best, ${number(best)}, since trial ${lastGain}.`,
+                table: {
+                    titles: ['trial', words(metric), 'best so far', 'trial is'],
+                    rows: trials.map(([trial, value, word], index) => [
+                        `t${trial}`,
+                        number(value),
+                        number(line[index][1]),
+                        word,
+                    ]),
+                },
+                option: {
+                    tooltip: tooltip(({ dataIndex }) => {
+                        const [trial, own, word] = trials[dataIndex];
+                        return `t${trial} (${word}): ${number(own)}\nbest so far ${number(line[dataIndex][1])}`;
+                    }),
+                    grid: { left: 12, right: 16, top: 30, bottom: 34, containLabel: true },
+                    xAxis: axis('trial', { type: 'value', minInterval: 1, max: 'dataMax', axisLabel: labels() }),
+                    yAxis: vertical(words(metric), {
+                        type: 'value',
+                        ...bounds(metric),
+                        axisLabel: labels(number),
+                    }),
+                    series: [
+                        {
+                            type: 'scatter',
+                            symbolSize: trials.length > 100 ? 5 : 8,
+                            itemStyle: { color: mark(0), opacity: 0.7 },
+                            data: trials.map(([trial, value]) => [trial, value]),
+                        },
+                        {
+                            type: 'line',
+                            step: 'end',
+                            showSymbol: false,
+                            lineStyle: { width: 2.2 },
+                            color: mark(1),
+                            z: 1,
+                            data: line,
+                        },
+                    ],
+                },
+            };
+        },
+        onclick: ({ dataIndex }) => go(id, state.shown[dataIndex]),
     });
 }
 
