@@ -289,7 +289,13 @@ fn people_log_in_once_and_are_out_when_their_token_is_taken_away() {
     );
     let form = served.get(visit.header("location"), &[PAGE]);
     assert!(form.status == 200 && form.text().contains("value=\"/experiments/demo-1?x=1\""));
-    assert_eq!(served.get("/assets/style.css", &[]).status, 200);
+    for name in ["style.css", "colours.css"] {
+        assert_eq!(
+            served.get(&format!("/assets/{name}"), &[]).status,
+            200,
+            "the login looks like the rest"
+        );
+    }
     assert_eq!(served.get("/assets/main.js", &[]).status, 401);
 
     let anna = served.token("user", "anna");

@@ -53,6 +53,8 @@ export function picture(title, { draw, height = 300, onclick, tools, note, wide 
         behind,
     );
     const state = { chart: null, last: null, isOver: false, drawn: null };
+    // It comes while the data does.
+    load().catch(() => {});
     behind.addEventListener('toggle', () => fillTable());
 
     function fillTable() {
