@@ -69,7 +69,8 @@ impl Prediction {
         logits: Vec<f32>,
         labels: &[String],
     ) -> anyhow::Result<Self> {
-        let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        // Of equal scores the first, as in evaluations: `max_by` gives the last.
+        let best = logits.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (class, score) = best.context("the model has no classes")?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             bail!("the scores are not finite: the weights are damaged");
@@ -295,6 +296,11 @@ mod tests {
         assert_eq!((&json["text"], &json["token_ids"]), (&"a\n".into(), &vec![2, 7, 3].into()));
         assert!(json.get("text_pair").is_none());
         assert_eq!(written.split(|byte| *byte == b'\n').count(), 2);
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_class_counts_as_in_evaluations() {
+        assert_eq!(prediction(vec![0.25, 0.25]).unwrap().label, "negative");
     }
 
     #[test]
