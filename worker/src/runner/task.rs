@@ -23,7 +23,7 @@ use super::warm::{DATA_DEADLINE, Warm};
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{Data, DataError, Stream, TextTokenizer};
+use crate::data::{self, Data, DataError, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
@@ -38,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) enum TaskError {
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("the data was not ready within {} s", .0.as_secs())]
+    #[error("of the data nothing was read or tokenized for {} s", .0.as_secs())]
     DataOverdue(Duration),
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -288,13 +288,16 @@ impl Bench<'_> {
 
     /// Waits until everything is tokenized, for the next experiment on this data: with the last trial
     /// the process may end. `false`: a directive said to leave.
-    fn await_tokens(&self, data: &Stream) -> Result<bool, TaskError> {
-        let begun = Instant::now();
-        while !data.is_settled() {
+    fn await_tokens(&self, stream: &Stream) -> Result<bool, TaskError> {
+        let (mut seen, mut since) = (data::moves(), Instant::now());
+        while !stream.is_settled() {
             if self.go_on().is_break() {
                 return Ok(false);
             }
-            if begun.elapsed() > DATA_DEADLINE {
+            let now = data::moves();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() > DATA_DEADLINE {
                 return Err(TaskError::DataOverdue(DATA_DEADLINE));
             }
             thread::sleep(LOOK);

@@ -20,6 +20,7 @@ use super::json_lines::Objects;
 use super::lines::{Texts, whole};
 use super::{Mistake, Rows, Wanted};
 use crate::data::DataError;
+use crate::data::moves::moved;
 use crate::model::HubSettings;
 
 /// What a split is for; folders of data sets have a part for each.
@@ -306,6 +307,7 @@ impl SourceFile {
         let file = tempfile::tempfile_in(folder).map_err(|source| self.failed(source))?;
         let copy = file.try_clone().map_err(|source| self.failed(source))?;
         store.download(key, copy).await?;
+        moved();
         self.place = Place::Fetched(file);
         Ok(())
     }

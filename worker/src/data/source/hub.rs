@@ -15,6 +15,7 @@ use muster_common::manifest::HubSet;
 
 use super::Role;
 use crate::data::DataError;
+use crate::data::moves::moved;
 use crate::model::{HubSettings, verify};
 
 /// A download that breaks is begun so many times in all.
@@ -159,6 +160,7 @@ impl<'a> Hub<'a> {
         let mut paths = Vec::with_capacity(names.len());
         for name in names {
             paths.push(self.file(&commit, &name).await?);
+            moved();
         }
         self.remember(&commit)?;
         Ok(paths)
