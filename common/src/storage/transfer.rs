@@ -52,15 +52,28 @@ impl Store {
         if self.is_on_this_host() || num_bytes <= PART_BYTES {
             return self.put(key, content).await;
         }
-        match self.put_parts(key, content).await {
-            Ok(()) => Ok(()),
+        match self.put_parts(key, content.clone()).await {
             // The answer to the last request may have been lost after the store had done what it asked,
             // and then there is no such upload any more. The object appears whole or not at all.
-            Err(error) => match self.note(key).await {
-                Ok(note) if note.bytes == num_bytes as u64 => Ok(()),
-                _ => Err(error),
-            },
+            Err(_) if self.holds(key, content).await => Ok(()),
+            result => result,
         }
+    }
+
+    /// Whether the object is there and has this content: one of the same size may be older.
+    async fn holds(&self, key: &Path, content: PutPayload) -> bool {
+        let num_bytes = content.content_length() as u64;
+        if !self.note(key).await.is_ok_and(|note| note.bytes == num_bytes) {
+            return false;
+        }
+        let mut blocks = self.blocks(key, num_bytes);
+        for part in parts_of(content) {
+            match blocks.next().await {
+                Some(Ok(block)) if block == Bytes::from(part) => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     async fn put_parts(&self, key: &Path, content: PutPayload) -> Result<(), StoreError> {
@@ -110,6 +123,8 @@ impl Store {
         reader: R,
     ) -> Result<(), StoreError> {
         let failed = |error| self.explain("write", key, error);
+        // On this host no answer gets lost.
+        let before = if self.is_on_this_host() { None } else { self.note(key).await.ok() };
         let mut upload = self.objects().put_multipart(key).await.map_err(failed)?;
         let mut parts = JoinSet::new();
         let sent = send_parts(&mut *upload, &mut parts, reader).await;
@@ -125,13 +140,14 @@ impl Store {
         };
         // What was begun is of no use; whether it can be removed changes nothing.
         drop(upload.abort().await);
-        // As in `put_large`; on this host no answer gets lost.
-        match (num_bytes, self.note(key).await) {
-            (Some(num_bytes), Ok(note)) if note.bytes == num_bytes && !self.is_on_this_host() => {
-                Ok(())
-            }
-            _ => Err(failed(error)),
+        // As in `put_large`. What has another tag than before was written now.
+        let is_new = |note: &ObjectNote| {
+            Some(note.bytes) == num_bytes && before.is_none_or(|before| before.e_tag != note.e_tag)
+        };
+        if !self.is_on_this_host() && self.note(key).await.is_ok_and(|note| is_new(&note)) {
+            return Ok(());
         }
+        Err(failed(error))
     }
 
     /// Reads an object into `file`, from the file's beginning, and leaves the position there. Gives
@@ -385,9 +401,24 @@ mod tests {
     async fn an_upload_whose_last_answer_is_lost_has_happened() {
         let key = Path::from("a/large");
         let store = Store::of_objects(Faulty { loses_answer: true, ..Faulty::default() });
-        let bytes = vec![1; PART_BYTES + 5];
-        store.upload(&key, io::Cursor::new(bytes.clone())).await.unwrap();
-        assert!(store.get(&key).await.unwrap() == bytes);
+        for content in [1, 2] {
+            let bytes = vec![content; PART_BYTES + 5];
+            store.upload(&key, io::Cursor::new(bytes.clone())).await.unwrap();
+            assert!(store.get(&key).await.unwrap() == bytes);
+            let bytes = vec![content + 2; PART_BYTES + 5];
+            store.put_large(&key, bytes.clone()).await.unwrap();
+            assert!(store.get(&key).await.unwrap() == bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_object_of_the_same_size_is_not_taken_for_the_new_one() {
+        let key = Path::from("a/large");
+        let store = Store::of_objects(Faulty { parts_before: Some(1), ..Faulty::default() });
+        store.put(&key, vec![1; 2 * PART_BYTES]).await.unwrap();
+        assert!(store.put_large(&key, vec![2; 2 * PART_BYTES]).await.is_err());
+        assert!(store.upload(&key, io::Cursor::new(vec![2; 2 * PART_BYTES])).await.is_err());
+        assert!(store.get(&key).await.unwrap() == vec![1; 2 * PART_BYTES]);
     }
 
     #[tokio::test]
