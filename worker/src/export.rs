@@ -12,7 +12,7 @@ use object_store::path::Path as StorePath;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::deadline::{Overdue, within};
+use crate::deadline::{Overdue, beside_for};
 use crate::model::{
     CONFIG_FILE, Classifier, LanguageModel, ModelConfig, ModelError, TaskModel, WEIGHTS_FILE,
     serialize_tensors,
@@ -113,8 +113,11 @@ struct Target<'a> {
 
 impl Target<'_> {
     fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), ExportError> {
-        let key = self.directory.clone().join(name);
-        within(self.runtime, self.store.put(&key, Bytes::from(bytes)))??;
+        let (store, key) = (self.store.clone(), self.directory.clone().join(name));
+        let num_bytes = bytes.len() as u64;
+        // Weights of a large model take longer than one request may.
+        let put = async move { store.put_large(&key, Bytes::from(bytes)).await };
+        beside_for(self.runtime, num_bytes, put).wait()??;
         Ok(())
     }
 

@@ -69,7 +69,8 @@ impl Prediction {
         logits: Vec<f32>,
         labels: &[String],
     ) -> anyhow::Result<Self> {
-        let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        // Of equal scores the first, as in evaluations: `max_by` gives the last.
+        let best = logits.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (class, score) = best.context("the model has no classes")?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             bail!("the scores are not finite: the weights are damaged");
@@ -122,7 +123,10 @@ pub fn texts_of_file(
 
 /// The lines of `input`, one text each.
 pub fn texts_of_lines(input: impl BufRead) -> impl Iterator<Item = anyhow::Result<Text>> {
-    input.lines().map(|line| line.map(Text::from).context("standard input is not readable text"))
+    (1u64..).zip(input.lines()).map(|(number, line)| {
+        let place = || format!("standard input, line {number}: this is not readable text");
+        line.map(Text::from).with_context(place)
+    })
 }
 
 /// The directory of `model`: a path, or the name of a model on a hub.
@@ -295,6 +299,19 @@ mod tests {
         assert_eq!((&json["text"], &json["token_ids"]), (&"a\n".into(), &vec![2, 7, 3].into()));
         assert!(json.get("text_pair").is_none());
         assert_eq!(written.split(|byte| *byte == b'\n').count(), 2);
+    }
+
+    #[test]
+    fn lines_that_are_no_text_are_named() {
+        let texts: Vec<_> = texts_of_lines(&b"good\nca\xe9\n"[..]).collect();
+        assert_eq!(texts[0].as_ref().unwrap().text, "good");
+        let error = texts[1].as_ref().unwrap_err().to_string();
+        assert!(error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn of_equal_scores_the_first_class_counts_as_in_evaluations() {
+        assert_eq!(prediction(vec![0.25, 0.25]).unwrap().label, "negative");
     }
 
     #[test]

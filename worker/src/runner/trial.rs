@@ -82,6 +82,7 @@ fn train_as_rank(
     let manifest = &bench.spec.manifest;
     let seed = bench.task_seed(task);
     let max_length = manifest.max_length(&task.assignment);
+    bench.warm.pretrained(&manifest.model.pretrained)?.config.check_max_length(max_length)?;
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
     let cache = match (&model, &*data) {
@@ -334,7 +335,11 @@ impl<'a> Session<'a> {
         // The checkpoint is written while the validation split is scored.
         self.save(trainer)?;
         let step = trainer.step();
-        let evaluation = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
+        let evaluation = match trainer.scored().cloned() {
+            // The loop has just looked.
+            Some(evaluation) => Some(evaluation),
+            None => trainer.with_evaluated_weights(|model| self.evaluate(step, model))??,
+        };
         let Some(evaluation) = evaluation else { return self.told(trainer) };
         self.wait()?;
         self.flush(step)?;

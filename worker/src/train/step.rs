@@ -86,6 +86,8 @@ pub struct Trainer<'a> {
     step: u64,
     evaluate_every: Option<u64>,
     evaluated_step: u64,
+    /// What that evaluation said; absent after a resume.
+    scored: Option<Evaluation>,
     stopping: Option<StoppingRule>,
     stopping_state: StoppingState,
     best: NamedTensors,
@@ -137,6 +139,7 @@ impl<'a> Trainer<'a> {
             step: 0,
             evaluate_every: training.evaluate_every.map(steps),
             evaluated_step: 0,
+            scored: None,
             stopping: training.early_stopping.zip(plan.stopping_objective).map(rule),
             stopping_state: StoppingState::default(),
             best: NamedTensors::new(),
@@ -350,6 +353,11 @@ impl<'a> Trainer<'a> {
         self.step > 0 && self.evaluated_step == self.step
     }
 
+    /// The last evaluation, if it is one of the weights as they are now.
+    pub fn scored(&self) -> Option<&Evaluation> {
+        self.scored.as_ref().filter(|_| self.is_evaluated())
+    }
+
     /// Calls `body` with the weights that count: their average, where there is one.
     pub fn with_evaluated_weights<T>(
         &mut self,
@@ -366,6 +374,7 @@ impl<'a> Trainer<'a> {
     /// Counts an evaluation of the weights that [`Trainer::with_evaluated_weights`] gives.
     pub fn observe(&mut self, evaluation: &Evaluation) -> Result<Verdict, TrainError> {
         self.evaluated_step = self.step;
+        self.scored = Some(evaluation.clone());
         let Some(rule) = self.stopping else {
             let is_finite = evaluation.loss.is_finite();
             return Ok(if is_finite { Verdict::Stale } else { Verdict::Diverged });
@@ -450,6 +459,7 @@ impl<'a> Trainer<'a> {
         self.best = best;
         self.step = progress.step;
         self.evaluated_step = progress.evaluated_step;
+        self.scored = None;
         self.stopping_state = progress.stopping;
         Ok(())
     }

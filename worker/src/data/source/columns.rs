@@ -87,7 +87,7 @@ impl Batch {
         self.next += 1;
         let value = |column: &StringArray, name: &str| {
             if column.is_null(index) {
-                return Err(Mistake::row(at, format!("`{name}` is null: remove the row")));
+                return Err(Mistake::row(at, format!("`{name}` is null or NaN: remove the row")));
             }
             Ok(column.value(index).to_owned())
         };
@@ -131,5 +131,10 @@ fn as_text(
         )));
     }
     let text = cast(column, &DataType::Utf8).map_err(|error| Mistake::file(error.to_string()))?;
-    text.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(missing)
+    let text = text.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(missing)?;
+    if column.data_type().is_floating() {
+        // What data frames write for a number that is missing, and no class.
+        return Ok(text.iter().map(|number| number.filter(|number| *number != "NaN")).collect());
+    }
+    Ok(text)
 }

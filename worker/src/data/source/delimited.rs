@@ -205,7 +205,8 @@ fn header(record: &Record<'_>) -> Result<Vec<String>, Mistake> {
             let message = "the header line is not UTF-8: is this the right file and format?";
             return Err(Mistake::row(record.line, message));
         };
-        if names.iter().any(|other| other == name) {
+        // Spreadsheets leave columns without a name and without a cell at the end.
+        if !name.is_empty() && names.iter().any(|other| other == name) {
             let message = format!("two columns are called `{name}`: rename one");
             return Err(Mistake::row(record.line, message));
         }

@@ -47,6 +47,10 @@ const TOKENIZER_FILES: [&str; 7] = [
     "merges.txt",
 ];
 
+/// Those of which one set makes a tokenizer.
+const TOKENIZERS: [&[&str]; 3] =
+    [&["tokenizer.json"], &["vocab.txt"], &["vocab.json", "merges.txt"]];
+
 /// Why a model of the hub is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
@@ -219,7 +223,8 @@ impl<'a> Hub<'a> {
         self.client.cache_dir().join(format!("models--{repository}"))
     }
 
-    /// The model in the cache, if all of it is there. Weights come last, so they show it.
+    /// The model in the cache, if all of it is there. Weights come last, so they show it; but other programs leave
+    /// models without their tokenizer.
     fn cached(&self) -> Option<PathBuf> {
         let revision = self.revision();
         let is_commit = revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
@@ -232,8 +237,10 @@ impl<'a> Hub<'a> {
         };
         let directory = self.folder().join("snapshots").join(commit);
         let weights = weights_files(&directory).ok()?;
-        let is_there = |name: &String| directory.join(name).is_file();
-        (weights.iter().all(is_there) && directory.join(CONFIG_FILE).is_file()).then_some(directory)
+        let is_there = |name: &str| directory.join(name).is_file();
+        let has_weights = weights.iter().all(|name| is_there(name)) && is_there(CONFIG_FILE);
+        let has_tokenizer = TOKENIZERS.iter().any(|set| set.iter().all(|name| is_there(name)));
+        (has_weights && has_tokenizer).then_some(directory)
     }
 
     /// Downloads, unless another process has while this one waited for it.
