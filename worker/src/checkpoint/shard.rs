@@ -147,7 +147,7 @@ mod tests {
             prop_assert_eq!(seen, all);
             let largest = sizes.iter().flatten().max().copied().unwrap_or(0);
             let (least, most) = (loads.iter().min().unwrap(), loads.iter().max().unwrap());
-            prop_assert!((most - least) as i64 <= largest);
+            prop_assert!(i64::try_from(most - least).unwrap() <= largest);
         }
     }
 }

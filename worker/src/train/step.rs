@@ -473,7 +473,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn continue_from(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        let Snapshot { progress, model, optimizer, average, best } = snapshot;
+        let Snapshot { progress, model, optimizer, average, best, .. } = snapshot;
         self.model.restore(&model)?;
         self.optimizer.restore(optimizer)?;
         self.average.restore(&average, &self.model)?;
