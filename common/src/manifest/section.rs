@@ -283,12 +283,16 @@ fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
     let keep_best = optional_or(section.get("keep_best"), 1, |field| field.whole_u32(1, 1_000_000));
     let keep_every_steps =
         optional(section.get("keep_every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
+    let shard_mib = CheckpointSettings::DEFAULT.shard_mib;
+    let shard_mib =
+        optional_or(section.get("shard_mib"), shard_mib, |field| field.whole_u32(0, 1_000_000));
     section.finish();
     Some(CheckpointSettings {
         every_steps: every_steps?,
         keep_last: keep_last?,
         keep_best: keep_best?,
         keep_every_steps: keep_every_steps?,
+        shard_mib: shard_mib?,
     })
 }
 

@@ -13,7 +13,9 @@ mod store;
 mod transfer;
 mod uploads;
 
-pub use checkpoint::{CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart};
+pub use checkpoint::{
+    CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart, WHOLE_CHECKPOINT_FORMAT,
+};
 pub use inventory::{FoundCheckpoint, Garbage, ObjectEntry, Scope, garbage};
 pub use layout::{CheckpointKey, KeyError, Layout};
 pub use location::{StoreOptions, holds_secret, object_url};

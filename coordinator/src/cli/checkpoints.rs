@@ -82,6 +82,7 @@ fn described(found: &FoundCheckpoint) -> Value {
         "generation": found.key.generation.0,
         "bytes": found.bytes(),
         "modified_at_ms": found.modified_at().0,
+        "created_at_ms": index.ok().map(|index| index.created_at.0),
         "parent": index.ok().and_then(|index| index.parent.as_ref()).map(CheckpointKey::name),
         "parts": index.map(|index| index.parts.iter().map(|part| json!({
             "name": part.name, "bytes": part.bytes, "sha256": part.sha256.as_str(),

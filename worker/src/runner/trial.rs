@@ -16,7 +16,7 @@ use muster_common::storage::CheckpointKey;
 use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
 use super::{Directives, failure};
-use crate::checkpoint::{self, Origin, SaveError, Writer};
+use crate::checkpoint::{self, Colleagues, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::data::{Data, Dataset};
 use crate::ffi::ReductionTimes;
@@ -129,7 +129,9 @@ fn train_as_rank(
         },
     };
     let (labels, sha256) = (&data.summary().labels, pretrained.sha256.clone());
+    let ledger = rendezvous.map(|rendezvous| Arc::new(rendezvous.ledger()) as Arc<dyn Colleagues>);
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
+    session.writer = session.writer.with(ledger);
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
     // The trial may have ended with this run, and its metrics are put in order then.
     if let Err(error) = session.metrics.flush_within(LAST_FLUSH) {
@@ -234,6 +236,8 @@ struct Session<'a> {
     writer: Writer,
     generation: muster_common::id::Generation,
     last_saved: Option<u64>,
+    /// What a rank writes of a checkpoint at least.
+    shard_bytes: u64,
     validation: Examples<'a>,
     precision: Precision,
     is_ordered: bool,
@@ -279,6 +283,7 @@ impl<'a> Session<'a> {
             writer,
             generation: bench.spec.generation,
             last_saved: task.resume_from.as_ref().map(|key| key.step),
+            shard_bytes: u64::from(manifest.checkpoint.shard_mib) << 20,
             validation,
             precision: manifest.training.precision,
             is_ordered: manifest.evaluation.is_ordered(labels)
@@ -449,8 +454,10 @@ impl Host for Session<'_> {
 
     fn save(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
         self.last_saved = Some(trainer.step());
-        if self.is_first()
-            && let Some(before) = self.writer.begin(trainer.snapshot()?)?
+        let group = self.group.as_ref();
+        let (rank, num_ranks) = group.map_or((0, 1), |group| (group.rank(), group.world_size()));
+        if let Some(snapshot) = trainer.shard(rank, num_ranks, self.shard_bytes)?
+            && let Some(before) = self.writer.begin(snapshot)?
         {
             self.committed(before);
         }

@@ -22,12 +22,12 @@ use super::ranks::Ranks;
 use super::schedule::Schedule;
 use super::stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
 use super::unfreeze::Stages;
-use crate::checkpoint::{Progress, Snapshot};
+use crate::checkpoint::{Progress, Shard, Snapshot};
 use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
 use crate::ffi::ReductionTimes;
 use crate::model::{
-    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, rounded,
+    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, duplicate, rounded,
 };
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
@@ -406,15 +406,45 @@ impl<'a> Trainer<'a> {
 
     /// Everything needed to continue exactly, copied: training may go on while it is written.
     pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
-        let best = self.best.iter();
-        let best = best.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        self.copied(Shard::WHOLE, self.state()?)
+    }
+
+    /// What `rank` of `num_ranks` writes of it, at least `least` bytes. `None`: the ranks before it write
+    /// everything.
+    pub fn shard(
+        &self,
+        rank: u32,
+        num_ranks: u32,
+        least: u64,
+    ) -> Result<Option<Snapshot>, TrainError> {
+        let state = self.state()?;
+        let sizes = state.iter().flat_map(NamedTensors::values).map(Tensor::numel);
+        let num_bytes = 4 * sizes.sum::<usize>() as u64;
+        let shard = Shard::of(rank, num_ranks, num_bytes, least);
+        shard.map(|shard| self.copied(shard, state)).transpose()
+    }
+
+    /// Weights, the optimizer's state, that of the average, and the best weights.
+    fn state(&self) -> Result<[NamedTensors; 4], TrainError> {
+        let shared = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.shallow_clone());
+        let model = self.model()?.trained().map(shared).collect();
+        let best = self.best.iter().map(|(name, tensor)| shared((name, tensor))).collect();
+        Ok([model, self.optimizer.views()?, self.average.named(), best])
+    }
+
+    fn copied(&self, shard: Shard, state: [NamedTensors; 4]) -> Result<Snapshot, TrainError> {
+        let copied = |named: NamedTensors| -> Result<NamedTensors, ModelError> {
+            named.into_iter().map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
+        };
+        let [model, optimizer, average, best] = shard.select(state);
         Ok(Snapshot {
+            shard,
             progress: self.progress(),
-            model: copies(self.model()?)?,
-            optimizer: self.optimizer.state()?,
-            average: self.average.state()?,
+            model: copied(model)?,
+            optimizer: copied(optimizer)?,
+            average: copied(average)?,
             // Replaced as a whole and never written to: it can be shared.
-            best: best.collect(),
+            best,
         })
     }
 
@@ -452,7 +482,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn continue_from(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        let Snapshot { progress, model, optimizer, average, best } = snapshot;
+        let Snapshot { progress, model, optimizer, average, best, .. } = snapshot;
         self.model.restore(&model)?;
         self.optimizer.restore(optimizer)?;
         self.average.restore(&average, &self.model)?;
