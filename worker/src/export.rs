@@ -30,7 +30,7 @@ const TOKENIZER_FILES: [&str; 7] = [
 ];
 
 /// Where the model comes from; readers of the other files ignore it. Written last.
-const PROVENANCE_FILE: &str = "muster.json";
+pub(crate) const PROVENANCE_FILE: &str = "muster.json";
 
 /// Why a model cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +210,7 @@ fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
         "step": checkpoint.step,
         "hyperparameters": hyperparameters,
         "pretrained": manifest.model.pretrained,
+        "columns": {"text": manifest.data.text, "text_pair": manifest.data.text_pair},
         "test": scores,
     })
 }
@@ -309,6 +310,7 @@ budget: {epochs: 1}
             assert_eq!(config["label2id"]["yes"], 1);
             assert_eq!(config["problem_type"], "single_label_classification");
             let provenance = json_of(&exported.join(PROVENANCE_FILE));
+            assert_eq!(provenance["columns"]["text"], "text");
             assert_eq!(provenance["test"]["scores"]["accuracy"], 0.875);
             assert!(exported.join("tokenizer.json").is_file());
             assert!(exported.join("merges.txt").is_file());
