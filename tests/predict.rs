@@ -150,9 +150,11 @@ fn tables_are_answered_with_all_their_columns() {
         read("a.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for ((line, said), id) in lines.iter().zip(&said).zip(["007", "8"]) {
         assert_eq!((&line["id"], &line["prediction"]), (&json!(id), &said["label"]));
-        assert!((numbers(&json!([line["probability"], said["probability"]]))).windows(2).all(
-            |pair| (pair[0] - pair[1]).abs() < 1e-6
-        ));
+        assert!(
+            (numbers(&json!([line["probability"], said["probability"]])))
+                .windows(2)
+                .all(|pair| (pair[0] - pair[1]).abs() < 1e-6)
+        );
     }
     let header = read("a.csv").lines().next().unwrap().to_owned();
     assert!(header.starts_with("id,review,label,prediction,probability,probability_"), "{header}");
@@ -168,8 +170,7 @@ fn tables_are_answered_with_all_their_columns() {
     assert!(stderr.contains("`prediction`") && stderr.contains("rename"), "{stderr}");
     assert!(!at("b.csv").exists());
     let shown = run(&["--file", "a.parquet", "--text", "review", "--json"]);
-    let again: Vec<Value> =
-        shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let again: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&again[0]["text"], &again[1]["text"]), (&json!(texts[0]), &json!(texts[1])));
 }
 
@@ -184,7 +185,8 @@ fn a_table_is_written_whole_or_not_at_all() {
         (output.status.code(), text(&output.stderr))
     };
     // More than a part of good rows, and then one that cannot be read.
-    std::fs::write(at("in.csv"), "text,n\n".to_owned() + &"good,1\n".repeat(5000) + "bad\n").unwrap();
+    std::fs::write(at("in.csv"), "text,n\n".to_owned() + &"good,1\n".repeat(5000) + "bad\n")
+        .unwrap();
     let (code, said) = run(&["--file", "in.csv", "--output", "out.csv"]);
     assert!(code == Some(1) && said.contains("in.csv:5002: 1 fields"), "{said}");
     assert_eq!(std::fs::read_to_string(at("out.csv")).unwrap(), "before");

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest};
-use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use muster_common::storage::{CheckpointKey, Layout, PROVENANCE_FILE, Store, StoreError};
 use object_store::path::Path as StorePath;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -28,9 +28,6 @@ const TOKENIZER_FILES: [&str; 7] = [
     "vocab.json",
     "merges.txt",
 ];
-
-/// Where the model comes from; readers of the other files ignore it. Written last.
-pub(crate) const PROVENANCE_FILE: &str = "muster.json";
 
 /// Why a model cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +97,7 @@ pub fn export(
         TaskModel::Language(model) => (language_config(model, dropout), false),
     };
     target.put_model(pretrained, model, &config)?;
+    // Readers of the other files ignore it.
     target.put_json(PROVENANCE_FILE, &describe(provenance, ordered))?;
     Ok(store.display(&target.directory))
 }

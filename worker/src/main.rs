@@ -57,6 +57,12 @@ enum Command {
     Predict(PredictArguments),
     /// Say why a model classifies texts as it does
     Explain(ExplainArguments),
+    /// Say how much the words of texts have to do with their predictions; for reports
+    #[command(hide = true)]
+    Attribute {
+        /// Directory of the model
+        directory: PathBuf,
+    },
     /// Write a model as an ONNX file
     ExportOnnx {
         /// Directory of the model, or its name on the Hugging Face hub
@@ -173,6 +179,10 @@ fn main() -> ExitCode {
                 format,
             );
             explain(arguments)
+        }
+        Command::Attribute { directory } => {
+            install("explain", "warn", format);
+            attribute(&directory)
         }
         Command::ExportOnnx { model, file } => {
             install("export", "warn,muster_worker::model::hub=info", format);
@@ -304,6 +314,12 @@ fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
     let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
     let mut output = BufWriter::new(std::io::stdout().lock());
     muster_worker::explain::run(&request, num_threads, device, Style::of_stdout(), &mut output)
+}
+
+fn attribute(directory: &Path) -> anyhow::Result<()> {
+    let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
+    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    muster_worker::explain::attribute(directory, num_threads, device, input, &mut output)
 }
 
 fn export_onnx(model: &str, file: &Path) -> anyhow::Result<()> {

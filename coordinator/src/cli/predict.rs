@@ -51,15 +51,8 @@ mod tests {
         let found = predicted(&["m", "a", "-"]);
         assert_eq!(found, ["predict", "--", "m", "a", "-"].map(OsString::from));
         let found = predicted(&["m", "--file=-", "--format", "csv", "--text", "b", "-o", "c.csv"]);
-        let wanted = [
-            "predict",
-            "--file=-",
-            "--format=csv",
-            "--text-column=b",
-            "--output=c.csv",
-            "--",
-            "m",
-        ];
+        let wanted =
+            ["predict", "--file=-", "--format=csv", "--text-column=b", "--output=c.csv", "--", "m"];
         assert_eq!(found, wanted.map(OsString::from));
     }
 

@@ -1,21 +1,25 @@
 //! One call from the command line: what to explain, and where the answers go.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use muster_common::evaluation::AttributedText;
 use muster_common::whole_file::WholeFile;
 use tch::Device;
 
 use super::explainer::{Explainer, Question};
 use super::html;
-use super::record::{FORMAT, Report, SettingsRecord};
+use super::record::{Baseline, FORMAT, Report, SettingsRecord};
 use super::split::{SplitOptions, explain_split};
 use super::terminal::{Style, render};
 use crate::predict::{Text, directory_of, unless_unread};
 
 /// A file name that stands for standard output.
 const STDOUT: &str = "-";
+
+/// Points of the integrals of [`attribute`].
+const ATTRIBUTION_STEPS: u32 = 50;
 
 /// Where answers are written beside the terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,6 +79,26 @@ pub fn run(
         split,
     };
     write(&report, &request.outputs, style, stdout)
+}
+
+/// Says how much the words of texts have to do with their predictions: objects from `input`, one per line, are
+/// [`AttributedText`]s, and for each `output` gets an [`Attribution`](muster_common::evaluation::Attribution).
+pub fn attribute(
+    directory: &Path,
+    num_threads: usize,
+    device: Device,
+    input: impl BufRead,
+    output: &mut impl Write,
+) -> anyhow::Result<()> {
+    let settings = SettingsRecord { steps: ATTRIBUTION_STEPS, baseline: Baseline::Pad };
+    let explainer = Explainer::open(directory, num_threads, device, settings)?;
+    for line in input.lines() {
+        let AttributedText { text, text_pair } =
+            serde_json::from_str(&line?).context("standard input holds no texts")?;
+        let found = explainer.attribute(&Text { text, text_pair })?;
+        writeln!(output, "{}", serde_json::to_string(&found)?)?;
+    }
+    Ok(output.flush()?)
 }
 
 fn write(

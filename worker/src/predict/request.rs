@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use arrow::datatypes::SchemaRef;
 use muster_common::manifest::SourceFormat;
+use muster_common::storage::PROVENANCE_FILE;
 use serde::Deserialize;
 use tch::Device;
 
@@ -14,7 +15,6 @@ use super::part::Parts;
 use super::table::{TableFile, TableKind};
 use super::{Prediction, Predictor, Text, directory_of, unless_unread, write_line};
 use crate::data::{DataError, Rest, TextColumns, WideRow, WideRows, format_named, format_of};
-use crate::export::PROVENANCE_FILE;
 
 /// As messages call standard input.
 const STDIN: &str = "standard input";
@@ -85,8 +85,8 @@ pub fn run(
     let kind = TableKind::of(path).map_err(anyhow::Error::msg);
     let kind = kind.with_context(|| path.display().to_string())?;
     let failed = || format!("cannot write {}", path.display());
-    let mut file = TableFile::create(path, kind, predictor.model().labels(), schema)
-        .with_context(failed)?;
+    let mut file =
+        TableFile::create(path, kind, predictor.model().labels(), schema).with_context(failed)?;
     while let Some(rows) = parts.next_part()? {
         let predictions = predictor.predict_part(texts(&rows))?;
         file.write(&rows, &predictions, &place).with_context(failed)?;
@@ -116,12 +116,9 @@ fn open(request: &Request, directory: &Path) -> anyhow::Result<Opened> {
     let format = request.format.as_deref().map(named).transpose()?;
     match &request.input {
         Input::Texts(texts) => {
-            let row = |(index, text)| Ok(WideRow {
-                at: index as u64 + 1,
-                text,
-                pair: None,
-                rest: Rest::Nothing,
-            });
+            let row = |(index, text)| {
+                Ok(WideRow { at: index as u64 + 1, text, pair: None, rest: Rest::Nothing })
+            };
             let rows = texts.clone().into_iter().enumerate().map(row);
             let shown = "the command line".to_owned();
             Ok(Opened { parts: Parts::of_rows(rows), schema: None, shown, has_lines: false })

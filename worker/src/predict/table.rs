@@ -208,10 +208,7 @@ fn column_of(class: &str) -> String {
 }
 
 /// Refuses columns of the input that are called like those that are added.
-fn check_names<'a>(
-    names: impl Iterator<Item = &'a str>,
-    classes: &[String],
-) -> anyhow::Result<()> {
+fn check_names<'a>(names: impl Iterator<Item = &'a str>, classes: &[String]) -> anyhow::Result<()> {
     for name in names {
         let of_class = name.strip_prefix(PROBABILITY).and_then(|name| name.strip_prefix('_'));
         let is_class = of_class.is_some_and(|name| classes.iter().any(|class| class == name));
@@ -440,8 +437,7 @@ mod tests {
         let schema = schema_of_names(&["id".to_owned(), "text".to_owned()]);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.csv");
-        let mut file =
-            TableFile::create(&path, TableKind::Csv, &classes(), Some(schema)).unwrap();
+        let mut file = TableFile::create(&path, TableKind::Csv, &classes(), Some(schema)).unwrap();
         let predictions = [prediction("yes"), prediction("no")];
         file.write(&first, &predictions, &|_| String::new()).unwrap();
         assert_eq!(file.num_rows(), 2);
@@ -459,7 +455,8 @@ mod tests {
     #[test]
     fn tables_keep_their_types() {
         let rows = || vec![row(1, cells(0)), row(2, cells(1))];
-        let wanted = format!("text,n,{NAMES}\na,7,yes,0.75,0.25,0.75\n\"b\nc\",,no,0.75,0.75,0.25\n");
+        let wanted =
+            format!("text,n,{NAMES}\na,7,yes,0.75,0.25,0.75\n\"b\nc\",,no,0.75,0.75,0.25\n");
         assert_eq!(text("a.csv", rows()), wanted);
         let lines = text("a.jsonl", rows());
         let lines: Vec<Value> =
@@ -471,11 +468,15 @@ mod tests {
         assert_eq!((&lines[1], &lines[0]["n"]), (&wanted, &json!(7)));
         let table = read_parquet(written("a.parquet", rows()).unwrap().into(), |_| true).unwrap();
         assert_eq!(table.columns.join(","), format!("text,n,{NAMES}"));
-        let numbers: Vec<Option<i64>> = table.batches.iter().flat_map(|batch| {
-            assert_eq!(*batch.column(1).data_type(), DataType::Int32);
-            let numbers = batch.column(1).as_primitive::<arrow::datatypes::Int32Type>();
-            numbers.iter().map(|number| number.map(i64::from)).collect::<Vec<_>>()
-        }).collect();
+        let numbers: Vec<Option<i64>> = table
+            .batches
+            .iter()
+            .flat_map(|batch| {
+                assert_eq!(*batch.column(1).data_type(), DataType::Int32);
+                let numbers = batch.column(1).as_primitive::<arrow::datatypes::Int32Type>();
+                numbers.iter().map(|number| number.map(i64::from)).collect::<Vec<_>>()
+            })
+            .collect();
         assert_eq!(numbers, [Some(7), None]);
         let best = table.batches[0].column(3).as_primitive::<Float64Type>();
         assert_eq!(best.value(0).to_bits(), 0.75f64.to_bits());

@@ -65,9 +65,7 @@ fn parse(at: u64, line: &[u8], wanted: &Wanted) -> Result<Row, Mistake> {
 }
 
 /// The next object, whole, with its line.
-pub(super) fn next_object(
-    lines: &mut Lines,
-) -> Result<Option<(u64, Map<String, Value>)>, Mistake> {
+pub(super) fn next_object(lines: &mut Lines) -> Result<Option<(u64, Map<String, Value>)>, Mistake> {
     loop {
         let Some((number, line)) = lines.next()? else { return Ok(None) };
         if line.trim_ascii().is_empty() {
@@ -84,11 +82,7 @@ fn object_of(at: u64, line: &str) -> Result<Map<String, Value>, Mistake> {
 }
 
 /// The string under `name` in the object of line `at`.
-pub(super) fn string(
-    object: &Map<String, Value>,
-    name: &str,
-    at: u64,
-) -> Result<String, Mistake> {
+pub(super) fn string(object: &Map<String, Value>, name: &str, at: u64) -> Result<String, Mistake> {
     match field(object, name, at)? {
         Value::String(text) => Ok(text.clone()),
         other => {

@@ -76,7 +76,10 @@ impl Mistake {
     }
 
     fn encoding(at: u64) -> Self {
-        Self::row(at, "bytes that are not UTF-8: convert the file, for example with `iconv -t UTF-8`")
+        Self::row(
+            at,
+            "bytes that are not UTF-8: convert the file, for example with `iconv -t UTF-8`",
+        )
     }
 
     /// The same about the row at `at`, if it is about no other.

@@ -119,8 +119,8 @@ impl WideRows {
         columns: &TextColumns,
     ) -> Result<Self, DataError> {
         let shown = path.display().to_string();
-        let file = File::open(path)
-            .map_err(|source| DataError::Read { path: shown.clone(), source })?;
+        let file =
+            File::open(path).map_err(|source| DataError::Read { path: shown.clone(), source })?;
         let compression = Compression::of(&shown);
         let reader = match format {
             SourceFormat::Parquet if compression.is_some() => {
@@ -206,9 +206,9 @@ impl Reader {
                 let pair = columns.pair_of(&names)?.as_ref().and_then(place);
                 Ok(Self::Delimited { fields, names: names.into(), text, pair })
             }
-            SourceFormat::Parquet => {
-                Err(Mistake::file("Parquet ends with what it begins with: give a file, not a stream"))
-            }
+            SourceFormat::Parquet => Err(Mistake::file(
+                "Parquet ends with what it begins with: give a file, not a stream",
+            )),
             _ => Err(Mistake::file("a folder cannot be read as a file")),
         }
     }
@@ -252,10 +252,9 @@ impl TextColumns {
         let known = known.chain(names.first().filter(|_| names.len() == 1).map(String::as_str));
         let found = known.into_iter().find(|known| names.iter().any(|name| name == known));
         found.map(str::to_owned).ok_or_else(|| match find_column(names, TEXT) {
-            Err(Mistake::Refused { at, message }) => Mistake::Refused {
-                at,
-                message: format!("{message}: say which with --text-column"),
-            },
+            Err(Mistake::Refused { at, message }) => {
+                Mistake::Refused { at, message: format!("{message}: say which with --text-column") }
+            }
             _ => Mistake::file("the file has no columns"),
         })
     }
@@ -301,9 +300,8 @@ impl Cells {
                 self.at += 1;
                 let index = batch.next;
                 batch.next += 1;
-                let missing = |name: &str| {
-                    Mistake::row(self.at, format!("`{name}` is null: remove the row"))
-                };
+                let missing =
+                    |name: &str| Mistake::row(self.at, format!("`{name}` is null: remove the row"));
                 if batch.text.is_null(index) {
                     return Err(missing(&self.text));
                 }
