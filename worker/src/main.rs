@@ -13,7 +13,7 @@ use muster_common::time::Timestamp;
 use muster_worker::data::TableColumns;
 use muster_worker::explain::{Baseline, Outputs, Request, SettingsRecord, SplitOptions, Style};
 use muster_worker::model::Classifier;
-use muster_worker::predict::{Input, TableKind, Text};
+use muster_worker::predict::{TableKind, Text, TextSource};
 use muster_worker::supervisor::{
     Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
 };
@@ -256,14 +256,14 @@ fn check_collectives() -> anyhow::Result<()> {
 
 fn classify(arguments: PredictArguments) -> anyhow::Result<()> {
     let is_stdin = |name: &Path| name == Path::new("-");
-    let input = match (arguments.file, arguments.texts) {
-        (Some(file), _) if !is_stdin(&file) => Input::File(file),
-        (None, texts) if !texts.is_empty() && texts != ["-"] => Input::Texts(texts),
-        _ => Input::Stdin,
+    let source = match (arguments.file, arguments.texts) {
+        (Some(file), _) if !is_stdin(&file) => TextSource::File(file),
+        (None, texts) if !texts.is_empty() && texts != ["-"] => TextSource::Given(texts),
+        _ => TextSource::Stdin,
     };
     let request = predict::Request {
         model: arguments.model,
-        input,
+        source,
         format: arguments.format,
         text_column: arguments.text_column,
         pair_column: arguments.pair_column,

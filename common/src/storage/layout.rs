@@ -229,9 +229,12 @@ impl Layout {
 
     /// The trial that an object belongs to.
     pub fn trial_of(key: &Path) -> Option<TrialId> {
-        let parts: Vec<_> = key.parts().collect();
-        let [root, experiment, trials, number, _, ..] = &parts[..] else { return None };
-        if (&**root, &**trials) != ("experiments", "trials") {
+        let mut parts = key.as_ref().split('/');
+        let [root, experiment, trials, number] =
+            [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+        // The object itself.
+        parts.next()?;
+        if (root, trials) != ("experiments", "trials") {
             return None;
         }
         Some(TrialId { experiment: experiment.parse().ok()?, number: number.parse().ok()? })

@@ -16,7 +16,8 @@ pub(super) struct PredictArguments {
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub(super) file: Option<PathBuf>,
     /// What the file or standard input is; without it, the file's name tells, and standard input is lines of text
-    #[arg(long, value_name = "FORMAT", value_parser = ["text", "csv", "tsv", "jsonl", "parquet"], conflicts_with = "texts")]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "texts")]
+    #[arg(value_parser = ["text", "csv", "tsv", "jsonl", "parquet"])]
     pub(super) format: Option<String>,
     /// Column with the text; without it, the one that the model was trained with, or `text`
     #[arg(long, visible_alias = "text", value_name = "COLUMN", conflicts_with = "texts")]

@@ -20,9 +20,6 @@ macro_rules! println {
         $crate::cli::output::say(::std::format_args!("{}\n", ::std::format_args!($($words)*)))
     };
 }
-macro_rules! eprint {
-    ($($words:tt)*) => { $crate::cli::output::remark(::std::format_args!($($words)*)) };
-}
 macro_rules! eprintln {
     () => { $crate::cli::output::remark(::std::format_args!("\n")) };
     ($($words:tt)*) => {

@@ -2,9 +2,9 @@
 //! one port, behind its gate; nothing is fetched from anywhere else.
 //!
 //! Reading order: `answer` (what the API says), `experiments`, `trials`, `plots`, `cluster`, `timeline`,
-//! `measurements`, `log_lines` and `live` (how it knows), `action` (what people may do), `parameters` (what is asked), `login` and `origin` (who
-//! may ask), `files` and `packing` (how pages are handed out), `client` (the pages themselves: plain modules,
-//! as they are in the repository).
+//! `measurements`, `log_lines` and `live` (how it knows), `action` (what people may do), `parameters` (what may stand
+//! behind a `?`), `login` and `origin` (who may ask), `files` and `packing` (how pages are handed out), `client` (the
+//! pages themselves: plain modules, as they are in the repository).
 
 mod action;
 mod answer;

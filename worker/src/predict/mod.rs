@@ -18,7 +18,7 @@ use crate::data::{Input, Sequence, TextTokenizer};
 use crate::model::{self, Classifier, HubSettings};
 use part::PART;
 
-pub use request::{Input, Request, run};
+pub use request::{Request, TextSource, run};
 pub use table::TableKind;
 
 /// Texts per forward.

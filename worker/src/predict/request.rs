@@ -21,9 +21,9 @@ const STDIN: &str = "standard input";
 
 /// Where texts come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum TextSource {
     /// The command line.
-    Texts(Vec<String>),
+    Given(Vec<String>),
     /// A file.
     File(PathBuf),
     /// Standard input, whose writer may be slow.
@@ -36,7 +36,7 @@ pub struct Request {
     /// Directory of a model, or its name on a hub.
     pub model: String,
     /// The texts.
-    pub input: Input,
+    pub source: TextSource,
     /// Name of the input's format; absent: what the file's name tells, of standard input lines of text.
     pub format: Option<String>,
     /// Column with the text; absent: the one that the model was trained with, or `text`.
@@ -114,16 +114,16 @@ fn open(request: &Request, directory: &Path) -> anyhow::Result<Opened> {
         usual_pair: trained.text_pair,
     };
     let format = request.format.as_deref().map(named).transpose()?;
-    match &request.input {
-        Input::Texts(texts) => {
-            let row = |(index, text)| {
+    match &request.source {
+        TextSource::Given(texts) => {
+            let row = |(index, text): (usize, String)| {
                 Ok(WideRow { at: index as u64 + 1, text, pair: None, rest: Rest::Nothing })
             };
             let rows = texts.clone().into_iter().enumerate().map(row);
             let shown = "the command line".to_owned();
             Ok(Opened { parts: Parts::of_rows(rows), schema: None, shown, has_lines: false })
         }
-        Input::File(path) => {
+        TextSource::File(path) => {
             let format = match format.or_else(|| format_of(path)) {
                 Some(format) => format,
                 None => bail!(
@@ -136,15 +136,26 @@ fn open(request: &Request, directory: &Path) -> anyhow::Result<Opened> {
             let has_lines = format != SourceFormat::Parquet;
             Ok(Opened { parts: Parts::of_rows(rows), schema, shown, has_lines })
         }
-        Input::Stdin => {
+        TextSource::Stdin => {
             let format = format.unwrap_or(SourceFormat::Text);
             let open = move || -> Result<WideRows, DataError> {
                 WideRows::of_stream(Box::new(std::io::stdin()), STDIN, &format, &columns)
             };
-            let (parts, shown) = (Parts::of_stream(open)?, STDIN.to_owned());
-            Ok(Opened { parts, schema: None, shown, has_lines: true })
+            let shown = STDIN.to_owned();
+            if stdin_is_file() {
+                let rows = open()?;
+                let schema = rows.schema();
+                return Ok(Opened { parts: Parts::of_rows(rows), schema, shown, has_lines: true });
+            }
+            Ok(Opened { parts: Parts::of_stream(open)?, schema: None, shown, has_lines: true })
         }
     }
+}
+
+/// A file is there as soon as it is asked for, and the same rows are answered together each time.
+fn stdin_is_file() -> bool {
+    let found = rustix::fs::fstat(std::io::stdin());
+    found.is_ok_and(|found| rustix::fs::FileType::from_raw_mode(found.st_mode).is_file())
 }
 
 fn named(name: &str) -> anyhow::Result<SourceFormat> {

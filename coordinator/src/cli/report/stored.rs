@@ -38,7 +38,7 @@ struct Provenance {
 
 #[derive(Debug, Deserialize)]
 struct TestRecord {
-    scores: BTreeMap<String, f64>,
+    scores: BTreeMap<String, Option<f64>>,
     confusion: Vec<Vec<u64>>,
 }
 
@@ -70,8 +70,9 @@ pub(super) async fn view(
     let seen: Vec<Seen> = stream::iter(reads).buffered(READS).try_collect().await?;
     let mut trials: Vec<TrialView> = seen.iter().map(|seen| seen.trial.clone()).collect();
     let spans = || seen.iter().flat_map(|seen| &seen.measured.spans);
-    let created_at = Timestamp(spans().map(|span| span.from_ms).min().unwrap_or_default());
-    let ended_at = Timestamp(spans().map(|span| span.to_ms).max().unwrap_or_default());
+    let now = Timestamp::now();
+    let created_at = Timestamp(spans().map(|span| span.from_ms).min().unwrap_or(now.0));
+    let ended_at = Timestamp(spans().map(|span| span.to_ms).max().unwrap_or(now.0));
     let best = chosen(store, id, &mut trials).await?;
     let view = ExperimentView {
         id: id.clone(),
@@ -183,7 +184,7 @@ async fn chosen(
         objective = own.merit.map_or(f64::NAN, |merit| merit.first());
     }
     let test = found.test.filter(|test| !test.confusion.is_empty()).map(|test| {
-        let score = |metric: ObjectiveMetric| test.scores.get(metric.name()).copied();
+        let score = |metric: ObjectiveMetric| test.scores.get(metric.name()).copied().flatten();
         let loss = score(ObjectiveMetric::Loss).unwrap_or(f64::NAN);
         let auc = score(ObjectiveMetric::Auc);
         Evaluation { loss, confusion: test.confusion.clone(), auc, masked: None }

@@ -264,7 +264,7 @@ impl TextColumns {
             return find_column(names, asked).map(|_| Some(asked.clone()));
         }
         let known = [self.usual_pair.as_deref(), Some(PAIR)].into_iter().flatten();
-        let mut known = known.filter(|known| self.text.as_deref() != Some(known));
+        let mut known = known.filter(|known| self.text.as_deref() != Some(*known));
         let found = known.find(|known| names.iter().any(|name| name == known));
         Ok(found.map(str::to_owned))
     }
@@ -275,7 +275,7 @@ impl TextColumns {
             return string(object, asked, at).map(Some);
         }
         let known = [self.usual_pair.as_deref(), Some(PAIR)].into_iter().flatten();
-        let mut known = known.filter(|known| self.text.as_deref() != Some(known));
+        let mut known = known.filter(|known| self.text.as_deref() != Some(*known));
         let found = known.find(|known| object.get(*known).is_some_and(|value| !value.is_null()));
         found.map(|found| string(object, found, at)).transpose()
     }
