@@ -1,7 +1,7 @@
 //! Rows in parts: texts of a part are sorted by length and answered together. However long a file is, no more of it is
 //! in memory; and whoever writes a stream slowly need not fill a part to be answered.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,10 +99,7 @@ impl Rows {
             (Self::Here(rows), _) => rows.next(),
             (Self::Live(rows), None) => rows.recv().ok(),
             (Self::Live(rows), Some(until)) => {
-                match rows.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(row) => Some(row),
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-                }
+                rows.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
             }
         }
     }
@@ -125,7 +122,7 @@ mod tests {
 
     #[test]
     fn parts_are_bounded_in_rows_and_bytes() {
-        let mut parts = Parts::of_rows((0..PART as u64 + 1).map(|at| Ok(row(at, "a"))));
+        let mut parts = Parts::of_rows((0..=PART as u64).map(|at| Ok(row(at, "a"))));
         assert_eq!(sizes(&mut parts), [PART, 1]);
         let long = "a".repeat(PART_BYTES / 2);
         let mut parts = Parts::of_rows((0..3).map(move |at| Ok(row(at, &long))));

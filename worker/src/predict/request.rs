@@ -124,12 +124,11 @@ fn open(request: &Request, directory: &Path) -> anyhow::Result<Opened> {
             Ok(Opened { parts: Parts::of_rows(rows), schema: None, shown, has_lines: false })
         }
         TextSource::File(path) => {
-            let format = match format.or_else(|| format_of(path)) {
-                Some(format) => format,
-                None => bail!(
+            let Some(format) = format.or_else(|| format_of(path)) else {
+                bail!(
                     "{}: its name ends in none of .csv, .tsv, .jsonl, .ndjson, .parquet: say what it is with --format",
                     path.display()
-                ),
+                );
             };
             let rows = WideRows::of_file(path, &format, &columns)?;
             let (schema, shown) = (rows.schema(), path.display().to_string());

@@ -147,14 +147,13 @@ impl TableFile {
         predictions: &[Prediction],
         place: &dyn Fn(u64) -> String,
     ) -> anyhow::Result<RecordBatch> {
-        let carried = match &self.carried {
-            Some(carried) => carried.clone(),
-            None => {
-                let schema = schema_of(rows);
-                let names = schema.fields().iter().map(|field| field.name().as_str());
-                check_names(names, &self.classes)?;
-                self.carried.insert(schema).clone()
-            }
+        let carried = if let Some(carried) = &self.carried {
+            carried.clone()
+        } else {
+            let schema = schema_of(rows);
+            let names = schema.fields().iter().map(|field| field.name().as_str());
+            check_names(names, &self.classes)?;
+            self.carried.insert(schema).clone()
         };
         let mut columns = carried_columns(&carried, rows, place)?;
         let mut fields = carried.fields().to_vec();

@@ -64,8 +64,11 @@ fn parse(at: u64, line: &[u8], wanted: &Wanted) -> Result<Row, Mistake> {
     })
 }
 
-/// The next object, whole, with its line.
-pub(super) fn next_object(lines: &mut Lines) -> Result<Option<(u64, Map<String, Value>)>, Mistake> {
+/// An object and its line.
+pub(super) type Numbered = (u64, Map<String, Value>);
+
+/// The next object, whole.
+pub(super) fn next_object(lines: &mut Lines) -> Result<Option<Numbered>, Mistake> {
     loop {
         let Some((number, line)) = lines.next()? else { return Ok(None) };
         if line.trim_ascii().is_empty() {

@@ -91,7 +91,7 @@ enum Reader {
     Texts(Lines),
     Delimited { fields: Fields, names: Arc<[String]>, text: usize, pair: Option<usize> },
     Objects { lines: Lines, columns: TextColumns, text: Option<String> },
-    Parquet(Cells),
+    Parquet(Box<Cells>),
 }
 
 struct Cells {
@@ -105,7 +105,7 @@ struct Cells {
 }
 
 struct Batch {
-    batch: Arc<RecordBatch>,
+    rows: Arc<RecordBatch>,
     text: StringArray,
     pair: Option<StringArray>,
     next: usize,
@@ -126,7 +126,9 @@ impl WideRows {
             SourceFormat::Parquet if compression.is_some() => {
                 Err(Mistake::file("Parquet is compressed inside: decompress the file"))
             }
-            SourceFormat::Parquet => Cells::new(file, columns).map(Reader::Parquet),
+            SourceFormat::Parquet => {
+                Cells::new(file, columns).map(|cells| Reader::Parquet(Box::new(cells)))
+            }
             _ => decompressed(file, compression)
                 .map_err(Mistake::from)
                 .and_then(|reader| Reader::of(reader, format, columns, false)),
@@ -313,7 +315,7 @@ impl Cells {
                     at: self.at,
                     text: batch.text.value(index).to_owned(),
                     pair: pair.map(|pair| pair.value(index).to_owned()),
-                    rest: Rest::Cells { batch: batch.batch.clone(), index },
+                    rest: Rest::Cells { batch: batch.rows.clone(), index },
                 }));
             }
             let Some(batch) = self.batches.next() else { return Ok(None) };
@@ -321,7 +323,7 @@ impl Cells {
             let column = |name: &str| as_text(&batch, name, is_text);
             let text = column(&self.text)?;
             let pair = self.pair.as_deref().map(column).transpose()?;
-            self.batch = Some(Batch { batch: Arc::new(batch), text, pair, next: 0 });
+            self.batch = Some(Batch { rows: Arc::new(batch), text, pair, next: 0 });
         }
     }
 }
