@@ -38,12 +38,11 @@ pub(super) async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
         Ok(trial) => (trial.experiment, Some(trial.number)),
         Err(_) => (arguments.subject.parse::<ExperimentId>()?, None),
     };
-    let mut gathered = match &arguments.store {
-        Some(store) => Gathered::of_store(&open(store).await?, &id).await?,
-        None => {
-            let (view, text) = fetch(&arguments.client, &id).await?;
-            Gathered::read(view, text, trial).await?
-        }
+    let mut gathered = if let Some(store) = &arguments.store {
+        Gathered::of_store(&open(store).await?, &id).await?
+    } else {
+        let (view, text) = fetch(&arguments.client, &id).await?;
+        Gathered::read(view, text, trial).await?
     };
     let other = match &arguments.against {
         None => None,
