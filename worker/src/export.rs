@@ -7,7 +7,7 @@ use bytes::Bytes;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest};
-use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use muster_common::storage::{CheckpointKey, Layout, PROVENANCE_FILE, Store, StoreError};
 use object_store::path::Path as StorePath;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -28,9 +28,6 @@ const TOKENIZER_FILES: [&str; 7] = [
     "vocab.json",
     "merges.txt",
 ];
-
-/// Where the model comes from; readers of the other files ignore it. Written last.
-const PROVENANCE_FILE: &str = "muster.json";
 
 /// Why a model cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +97,7 @@ pub fn export(
         TaskModel::Language(model) => (language_config(model, dropout), false),
     };
     target.put_model(pretrained, model, &config)?;
+    // Readers of the other files ignore it.
     target.put_json(PROVENANCE_FILE, &describe(provenance, ordered))?;
     Ok(store.display(&target.directory))
 }
@@ -213,6 +211,7 @@ fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
         "step": checkpoint.step,
         "hyperparameters": hyperparameters,
         "pretrained": manifest.model.pretrained,
+        "columns": {"text": manifest.data.text, "text_pair": manifest.data.text_pair},
         "test": scores,
     })
 }
@@ -312,6 +311,7 @@ budget: {epochs: 1}
             assert_eq!(config["label2id"]["yes"], 1);
             assert_eq!(config["problem_type"], "single_label_classification");
             let provenance = json_of(&exported.join(PROVENANCE_FILE));
+            assert_eq!(provenance["columns"]["text"], "text");
             assert_eq!(provenance["test"]["scores"]["accuracy"], 0.875);
             assert!(exported.join("tokenizer.json").is_file());
             assert!(exported.join("merges.txt").is_file());

@@ -9,6 +9,7 @@ use muster_common::manifest::CheckpointChoice;
 use super::exit::CODES;
 use super::manual::{self, Shell};
 use super::model_args::{ExplainArguments, PredictArguments};
+use super::report::ReportArguments;
 use crate::access::token_book::Scope;
 use crate::import::Dialect;
 use crate::settings::{SettingsFlags, Tls};
@@ -516,24 +517,6 @@ pub(super) struct ExportArguments {
     /// The worker program, for --onnx
     #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
     pub(super) worker_binary: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) client: ClientArguments,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ReportArguments {
-    /// An experiment (demo-1) or one of its trials (demo-1/t3)
-    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
-    pub(super) subject: String,
-    /// The file; without it, EXPERIMENT-report.html here
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-    /// Compare with the model of another experiment on the same test examples (paired test)
-    #[arg(long, value_name = "EXPERIMENT")]
-    pub(super) against: Option<String>,
-    /// Write everything that is in the report to this file too (JSON)
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

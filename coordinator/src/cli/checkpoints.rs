@@ -38,7 +38,8 @@ pub(super) async fn checkpoints(command: CheckpointsCommand) -> anyhow::Result<E
     }
 }
 
-async fn open(arguments: &StoreArguments) -> anyhow::Result<Store> {
+/// The store that the arguments or the settings name, which is there and answers.
+pub(super) async fn open(arguments: &StoreArguments) -> anyhow::Result<Store> {
     let settings = Settings::load(&arguments.settings(), std::env::vars())?;
     let url = settings.store_url()?;
     if let Some(directory) = settings.local_store()

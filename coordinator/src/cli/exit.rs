@@ -70,7 +70,7 @@ pub(super) enum Exit {
 
 impl Exit {
     /// The code.
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,

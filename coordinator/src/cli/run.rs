@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
         None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
     let system = System::start(&settings, listen).await?;
-    let outcome = attend(&system, local, submission, &arguments).await;
+    let outcome = attend(&system, &settings, local, submission, &arguments).await;
     let stopped = system.stop().await;
     // Why the driver is gone says more than that it is.
     stopped?;
@@ -54,6 +54,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
 
 async fn attend(
     system: &System,
+    settings: &Settings,
     local: Option<LocalSlots>,
     submission: Option<Submission>,
     arguments: &RunArguments,
@@ -107,7 +108,7 @@ async fn attend(
     let exit = exit_of(view.state);
     if let Some(path) = &arguments.report {
         let text = manifest_text(system, &id).await?;
-        report::write_of(view, text, path).await?;
+        report::write_of(view, text, settings.worker_binary.as_deref(), path).await?;
         eprintln!("the report is in {}", path.display());
     }
     Ok(exit)

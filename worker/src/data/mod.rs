@@ -35,8 +35,10 @@ pub use load::{Data, load, load_at, open};
 pub use moves::moves;
 pub use order::BatchOrder;
 pub(crate) use sentence::FOLLOWS;
+pub use source::{Rest, TextColumns, WideRow, WideRows};
+pub(crate) use source::{place, schema_of_names};
 pub use stream::{Stream, StreamedSplit};
-pub use table::{LabeledText, TableColumns, class_of, read_table};
+pub use table::{LabeledText, TableColumns, class_of, format_named, format_of, read_table};
 pub use tokenize::{Input, Piece, Sequence, SpecialTokens, TextTokenizer};
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ struct Batch {
     next: usize,
 }
 
-fn damaged(error: &ColumnarError) -> Mistake {
+pub(super) fn damaged(error: &ColumnarError) -> Mistake {
     Mistake::file(error.to_string())
 }
 
@@ -105,7 +105,7 @@ impl Batch {
     }
 }
 
-fn is_text(kind: &DataType) -> bool {
+pub(super) fn is_text(kind: &DataType) -> bool {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, value) => is_text(value),
@@ -117,7 +117,7 @@ fn is_scalar(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || *kind == DataType::Boolean
 }
 
-fn as_text(
+pub(super) fn as_text(
     batch: &RecordBatch,
     name: &str,
     legal: impl Fn(&DataType) -> bool,

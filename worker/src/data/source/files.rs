@@ -77,7 +77,7 @@ enum Contents {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
+pub(super) enum Compression {
     Gzip,
     Zstd,
 }
@@ -266,7 +266,7 @@ async fn objects_of(
 }
 
 impl Compression {
-    fn of(name: &str) -> Option<Self> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         match name.rsplit('.').next() {
             Some("gz") => Some(Self::Gzip),
@@ -338,13 +338,7 @@ impl SourceFile {
             }
             return Ok(Box::new(Table::new(file, wanted)?));
         }
-        let reader: Box<dyn Read + Send> = match self.compression {
-            None => Box::new(file),
-            Some(Compression::Gzip) => {
-                Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(file)))
-            }
-            Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(file)?),
-        };
+        let reader = decompressed(file, self.compression)?;
         Ok(match &self.contents {
             Contents::Whole(class) => Box::new(std::iter::once(whole(reader, class))),
             Contents::Rows(SourceFormat::JsonLines) => Box::new(Objects::new(reader, wanted)?),
@@ -366,6 +360,20 @@ impl SourceFile {
             Err(source) => Err(self.failed(source)),
         }
     }
+}
+
+/// What is in a file that may be compressed.
+pub(super) fn decompressed(
+    file: File,
+    compression: Option<Compression>,
+) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match compression {
+        None => Box::new(file),
+        Some(Compression::Gzip) => {
+            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(file)))
+        }
+        Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(file)?),
+    })
 }
 
 fn stamp(file: &File) -> io::Result<(u64, Option<SystemTime>)> {

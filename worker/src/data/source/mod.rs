@@ -7,6 +7,7 @@ mod files;
 mod hub;
 mod json_lines;
 mod lines;
+mod wide;
 
 use std::borrow::Cow;
 use std::io;
@@ -14,6 +15,8 @@ use std::io;
 use super::DataError;
 
 pub(super) use files::{Role, SourceFile, find};
+pub(crate) use wide::schema_of_names;
+pub use wide::{Rest, TextColumns, WideRow, WideRows};
 
 /// One row of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,21 @@ impl Mistake {
         Self::Refused { at: Some(at), message: message.into() }
     }
 
+    fn encoding(at: u64) -> Self {
+        Self::row(
+            at,
+            "bytes that are not UTF-8: convert the file, for example with `iconv -t UTF-8`",
+        )
+    }
+
+    /// The same about the row at `at`, if it is about no other.
+    fn at(self, at: u64) -> Self {
+        match self {
+            Self::Refused { at: None, message } => Self::row(at, message),
+            other => other,
+        }
+    }
+
     /// The error that a user sees: with the file, and the row where there is one.
     pub(super) fn of_file(self, path: &str, has_lines: bool) -> DataError {
         match self {
@@ -98,7 +116,7 @@ impl From<io::Error> for Mistake {
 }
 
 /// `FILE:LINE` or `FILE, row N`.
-pub(super) fn place(path: &str, has_lines: bool, at: u64) -> String {
+pub(crate) fn place(path: &str, has_lines: bool, at: u64) -> String {
     if has_lines { format!("{path}:{at}") } else { format!("{path}, row {at}") }
 }
 
