@@ -252,14 +252,6 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_text_are_named() {
-        let texts: Vec<_> = texts_of_lines(&b"good\nca\xe9\n"[..]).collect();
-        assert_eq!(texts[0].as_ref().unwrap().text, "good");
-        let error = texts[1].as_ref().unwrap_err().to_string();
-        assert!(error.contains("line 2"), "{error}");
-    }
-
-    #[test]
     fn of_equal_scores_the_first_class_counts_as_in_evaluations() {
         assert_eq!(prediction(vec![0.25, 0.25]).unwrap().label, "negative");
     }
