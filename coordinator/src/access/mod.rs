@@ -144,11 +144,10 @@ impl Guard {
     fn write_addresses(&self) -> Result<(), GuardError> {
         let (owner, address) = (self.state.join(OWNER_FILE), self.state.join(ADDRESS_FILE));
         if self.is_open() {
-            // Of an earlier start: they would lead astray.
-            for path in [owner, address] {
-                let _absent = fs::remove_file(path);
-            }
-            return Ok(());
+            // Of an earlier start: it would lead astray.
+            let _absent = fs::remove_file(address);
+            let (coordinator, fingerprint, token) = (self.near.clone(), None, None);
+            return Ok(Access { coordinator, fingerprint, token }.write(&owner)?);
         }
         let others =
             Access { coordinator: self.far.clone(), fingerprint: self.fingerprint(), token: None };
@@ -156,6 +155,13 @@ impl Guard {
         let (name, url) = ("_owner".to_owned(), self.near.clone());
         self.issue(Issued { path: owner, name, scope: Scope::User, url })?;
         Ok(())
+    }
+
+    /// Where nothing is asked for, the owner's file only says where the coordinator is: of no use when it is gone.
+    pub fn retire(&self) {
+        if self.is_open() {
+            let _absent = fs::remove_file(self.state.join(OWNER_FILE));
+        }
     }
 
     /// An access file for workers on this machine.
