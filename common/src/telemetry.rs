@@ -56,11 +56,9 @@ impl LogFormat {
 /// example `info` or `muster_coordinator=debug`. A second call changes nothing.
 pub fn install(process: &'static str, filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Whatever is logged of a run names it.
-    let filter = match "muster::run=error".parse() {
-        Ok(spans) => filter.add_directive(spans),
-        Err(_) => filter,
-    };
+    // Whatever is logged of a run names it. What the client of hubs says of its tries, who calls it says too.
+    let directives = ["muster::run=error", "hf_hub::retry=off"].map(str::parse);
+    let filter = directives.into_iter().flatten().fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Tee);
     let installed = match format {
         LogFormat::Text => {

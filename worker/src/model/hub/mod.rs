@@ -91,7 +91,7 @@ pub enum HubError {
         reason: String,
     },
     /// The connection failed.
-    #[error("`{name}` cannot be downloaded from {endpoint}: {reason}")]
+    #[error("`{name}` is no directory here and cannot be downloaded from {endpoint}: {reason}")]
     Download {
         /// The model.
         name: String,
