@@ -142,7 +142,7 @@ pub struct SettingsFlags {
     /// Get workers from a cluster: `slurm`, `kubernetes`, the name of a section of the settings file, or a file
     #[arg(long, value_name = "NAME", conflicts_with = "slots")]
     pub cluster: Option<String>,
-    /// Log filter of coordinator and workers, by default info; for example info,muster_coordinator=debug
+    /// Log filter of coordinator and workers, by default info; else for example `info,muster_coordinator=debug`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
     /// How log lines look: text, the default, or json

@@ -73,13 +73,11 @@ fn fields(line: &str, delimiter: Delimiter) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut rest = line;
     loop {
-        let (name, behind) = match rest.strip_prefix('"') {
-            Some(quoted) => unquoted(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                let (name, behind) = rest.split_at(end);
-                (name.to_owned(), behind)
-            }
+        let (name, behind) = if let Some(quoted) = rest.strip_prefix('"') {
+            unquoted(quoted)?
+        } else {
+            let (name, behind) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+            (name.to_owned(), behind)
         };
         names.push(name);
         match behind.strip_prefix(',') {
