@@ -17,6 +17,9 @@ struct Counts {
     test: u64,
 }
 
+/// How many of a class one split has.
+type Count = fn(&Counts) -> u64;
+
 /// Remarks about the classes of what was read; none where there are no labels.
 pub(super) fn remarks(census: &Census, division: &Division) -> Vec<String> {
     let mut counts = vec![Counts::default(); census.names.len()];
@@ -40,7 +43,6 @@ fn said(names: &[String], counts: &[Counts]) -> Vec<String> {
     };
     let mut remarks = vec![table(&classes)];
     remarks.extend(twins(names));
-    type Count = fn(&Counts) -> u64;
     let held_out: [(&str, Count); 2] =
         [("validation", |counts| counts.validation), ("test", |counts| counts.test)];
     for (split, count) in held_out {
