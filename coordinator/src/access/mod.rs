@@ -144,16 +144,28 @@ impl Guard {
     fn write_addresses(&self) -> Result<(), GuardError> {
         let (owner, address) = (self.state.join(OWNER_FILE), self.state.join(ADDRESS_FILE));
         if self.is_open() {
-            // Of an earlier start: it would lead astray.
-            let _absent = fs::remove_file(address);
-            let (coordinator, fingerprint, token) = (self.near.clone(), None, None);
-            return Ok(Access { coordinator, fingerprint, token }.write(&owner)?);
+            // Of an earlier start: they would lead astray.
+            for path in [owner, address] {
+                let _absent = fs::remove_file(path);
+            }
+            return Ok(());
         }
         let others =
             Access { coordinator: self.far.clone(), fingerprint: self.fingerprint(), token: None };
         others.write(&address)?;
         let (name, url) = ("_owner".to_owned(), self.near.clone());
         self.issue(Issued { path: owner, name, scope: Scope::User, url })?;
+        Ok(())
+    }
+
+    /// Where nothing is asked for, has commands find the coordinator by the owner's file from now on, as they find one
+    /// that asks for tokens.
+    pub fn announce(&self) -> Result<(), GuardError> {
+        if self.is_open() {
+            let (coordinator, fingerprint, token) = (self.near.clone(), None, None);
+            let here = Access { coordinator, fingerprint, token };
+            here.write(&self.state.join(OWNER_FILE))?;
+        }
         Ok(())
     }
 

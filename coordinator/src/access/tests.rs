@@ -237,6 +237,8 @@ fn without_tls_and_tokens_the_owner_s_file_says_where_and_leaves_with_the_coordi
     assert!(address_of(state.path()).is_ok());
     let guard = Guard::open(&settings(&[]), state.path(), address).unwrap();
     assert!(address_of(state.path()).is_err(), "what an earlier start has written is gone");
+    assert!(!owner_file(state.path()).exists());
+    guard.announce().unwrap();
     let owner = Access::read(&owner_file(state.path())).unwrap();
     assert_eq!(owner.coordinator, "http://127.0.0.1:7700");
     assert_eq!((owner.fingerprint, owner.token), (None, None));

@@ -84,6 +84,8 @@ async fn attend(
         (None, Some(submission)) => submit(system, submission).await?,
         (None, None) => bail!("nothing to run"),
     };
+    // Whoever finds it now and submits comes behind.
+    system.guard.announce()?;
     eprintln!("{}", where_to_look(system, arguments, &id));
     let mut progress = Progress::new();
     let mut tick = tokio::time::interval(REFRESH);
