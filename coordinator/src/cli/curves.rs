@@ -16,7 +16,6 @@ pub(super) async fn curves(arguments: CurvesArguments) -> anyhow::Result<Exit> {
     let trial_id = arguments.trial.parse::<TrialId>()?.to_string();
     let mut client = connect(&arguments.client).await?;
     let CurvesArguments { name: names, follow, .. } = arguments;
-    let asked = if names.is_empty() { "anything".to_owned() } else { names.join(" or ") };
     let request = v1::ReadCurvesRequest { trial_id: trial_id.clone(), names, follow };
     let response = client.read_curves(request).await.map_err(|status| said(&status))?;
     let mut stream = response.into_inner();
@@ -36,7 +35,7 @@ pub(super) async fn curves(arguments: CurvesArguments) -> anyhow::Result<Exit> {
         }
     }
     if is_empty {
-        eprintln!("{trial_id} has not measured {asked} yet");
+        eprintln!("{trial_id} has measured nothing of that yet");
     }
     Ok(Exit::Done)
 }
