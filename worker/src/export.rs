@@ -193,7 +193,7 @@ fn config(pretrained: &ModelConfig, fields: impl Iterator<Item = (&'static str, 
 fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
     let Provenance { manifest, trial, assignment, checkpoint, test } = provenance;
     let hyperparameters: serde_json::Map<String, Value> =
-        assignment.iter().map(|(name, value)| (name.clone(), json!(value.as_f64()))).collect();
+        assignment.iter().map(|(name, value)| (name.clone(), value.to_json())).collect();
     let scores = test.map(|test| {
         let values = test.values(ordered).into_iter();
         let named = values.map(|(metric, value)| (metric.name(), value));

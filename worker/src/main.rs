@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use muster_common::access::AccessFlags;
+use muster_common::access::{AccessError, AccessFlags};
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
@@ -21,6 +21,9 @@ use muster_worker::{collective, onnx, predict, runner};
 
 /// Exit code of a worker that the coordinator does not let in, or that finds another one in its place.
 const REFUSED: u8 = 4;
+
+/// Exit code where what was given cannot be used (clap uses 2 too).
+const USAGE: u8 = 2;
 
 /// Worker of Muster: one process per slot
 #[derive(Debug, Parser)]
@@ -203,6 +206,9 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             if error.downcast_ref::<Refused>().is_some() {
                 return ExitCode::from(REFUSED);
+            }
+            if error.downcast_ref::<AccessError>().is_some() {
+                return ExitCode::from(USAGE);
             }
             ExitCode::FAILURE
         }

@@ -23,6 +23,7 @@ mod section;
 mod settings;
 mod source;
 mod space;
+mod synonym;
 mod training;
 mod truncation;
 mod validate;
@@ -44,7 +45,7 @@ pub use searcher::{CmaEsSettings, GpSettings, SamplerSettings, SearcherSettings,
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
     DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates,
-    Policy, Source, SourceFormat,
+    Policy, Source, SourceFormat, no_column,
 };
 pub use space::{Domain, ParameterValue, Scale, SearchSpace, grid_points, is_active, keep_active};
 pub use training::{

@@ -13,6 +13,7 @@ use super::sampler::read_sampler;
 use super::searcher::{SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
+use super::synonym::home;
 use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::truncation::{Truncation, read_truncation};
 use super::{
@@ -303,9 +304,10 @@ pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
     for (name, field) in section.fields() {
         let Some(spec) = HyperparameterSpec::find(name) else {
             let names = || HYPERPARAMETERS.iter().map(|spec| spec.name);
-            let mend = match closest(name, names()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
+            let mend = match (closest(name, names()), home(name)) {
+                (Some(name), _) => format!("did you mean `{name}`?"),
+                (None, Some((section, name))) => format!("write it as `{section}.{name}`"),
+                (None, None) => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
             };
             field.refuse_mend("unknown hyperparameter", mend);
             legal = false;

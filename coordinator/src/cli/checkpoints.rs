@@ -13,7 +13,7 @@ use muster_common::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{CheckpointsCommand, StoreArguments};
-use super::exit::Exit;
+use super::exit::{Exit, Misuse};
 use super::number::{bytes, clock};
 use crate::settings::Settings;
 
@@ -45,7 +45,8 @@ pub(super) async fn open(arguments: &StoreArguments) -> anyhow::Result<Store> {
     if let Some(directory) = settings.local_store()
         && !directory.is_dir()
     {
-        bail!("there is no store at {}; name it with --store", directory.display());
+        let message = format!("there is no store at {}; name it with --store", directory.display());
+        return Err(Misuse(message).into());
     }
     Ok(Store::open_checked(&url).await?)
 }
@@ -132,7 +133,12 @@ async fn list(store: &Store, subject: Option<&str>, as_json: bool) -> anyhow::Re
 async fn verify(store: &Store, subject: Option<&str>, as_json: bool) -> anyhow::Result<Exit> {
     let mut verdicts = Vec::new();
     let mut is_whole = true;
-    for found in find(store, subject).await? {
+    let all = find(store, subject).await?;
+    if all.is_empty() {
+        let of = subject.map_or_else(String::new, |subject| format!(" of {subject}"));
+        eprintln!("no checkpoints{of} in {}", store.url());
+    }
+    for found in all {
         let wrong = store.verify_checkpoint(&found).await?;
         is_whole &= wrong.is_empty();
         if as_json {

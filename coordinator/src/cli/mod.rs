@@ -13,6 +13,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod export;
+mod header;
 mod import;
 mod listing;
 mod manual;

@@ -170,7 +170,7 @@ impl Session {
                 }
                 message = messages.recv() => match message {
                     Some(message) => self.forward(message).await?,
-                    None => return Err(Status::aborted("another session took over")),
+                    None => return Err(Status::aborted("the worker is gone, or another session took over")),
                 },
                 request = incoming.next(), if pending.len() < PENDING_MAX => match request {
                     Some(Ok(request)) => pending.extend(self.take(request).await?),
@@ -204,6 +204,7 @@ impl Session {
         // Where its token had a successor, that holds its id from now on.
         if known.is_none() || (shown.is_some() && joined_with != shown) {
             let (worker, token_name) = (self.worker.clone(), self.token_name.clone());
+            tracing::info!(host, token_name, "the worker has joined");
             let event = Event::WorkerJoined { worker, host, token_name };
             self.service.driver.apply(event).await.map_err(stopping)?;
         }
@@ -275,6 +276,7 @@ impl Session {
                 Ok(())
             }
             Request::Goodbye(goodbye) => {
+                tracing::info!(reason = goodbye.reason, "the worker leaves");
                 let cause = LossCause::Left { reason: goodbye.reason };
                 let event = Event::WorkerLost { worker: self.worker.clone(), cause };
                 self.service.driver.apply(event).await.map_err(stopping)?;

@@ -155,10 +155,10 @@ fn nudged(domain: &Domain, value: ParameterValue, factor: f64) -> ParameterValue
         Domain::Values(values) => {
             let mut values = values.clone();
             values.sort_by(|a, b| a.as_f64().total_cmp(&b.as_f64()));
-            neighbour(&values, value, factor, None)
+            neighbor(&values, value, factor, None)
         }
         Domain::Steps { .. } => {
-            neighbour(&domain.enumerate().unwrap_or_default(), value, factor, Some(wanted))
+            neighbor(&domain.enumerate().unwrap_or_default(), value, factor, Some(wanted))
         }
     }
 }
@@ -173,7 +173,7 @@ fn direction(factor: f64) -> i64 {
 }
 
 /// Of sorted values the one nearest to what is wanted, but at least the next one.
-fn neighbour(
+fn neighbor(
     values: &[ParameterValue],
     value: ParameterValue,
     factor: f64,
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn values_move_to_a_neighbour() {
+    fn values_move_to_a_neighbor() {
         let space = space();
         let next = |name: &str, value, factor| nudged(space[name].plain(), value, factor).as_f64();
         let float = ParameterValue::Float;

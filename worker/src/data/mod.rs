@@ -4,6 +4,7 @@
 //! of all of them for the store's [`cache`], which is mapped, not read ([`load`] brings these together).
 //! [`order`] makes batches of similar length.
 
+mod balance;
 mod cache;
 mod census;
 mod claim;

@@ -12,6 +12,7 @@ use muster_common::metric::{MetricName, MetricSeries};
 use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
 use muster_common::storage::CheckpointKey;
+use muster_common::telemetry::one_line;
 
 use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
@@ -61,14 +62,7 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         Err(error) => {
             let class = failure::class_of(&error);
             failure::await_word(class);
-            let mut message = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                message.push_str(": ");
-                message.push_str(&error.to_string());
-                cause = error.source();
-            }
-            rendezvous.fail(class, message, error.is_permanent());
+            rendezvous.fail(class, one_line(&error), error.is_permanent());
             Err(error)
         }
     }

@@ -12,6 +12,8 @@ mod wide;
 use std::borrow::Cow;
 use std::io;
 
+use muster_common::manifest::no_column;
+
 use super::DataError;
 
 pub(super) use files::{Role, SourceFile, find};
@@ -129,11 +131,8 @@ fn repair(bytes: &[u8]) -> (String, bool) {
 
 /// Position of column `name`, or a message that lists what there is.
 fn find_column(columns: &[String], name: &str) -> Result<usize, Mistake> {
-    columns.iter().position(|column| column == name).ok_or_else(|| {
-        let some: Vec<&str> = columns.iter().take(20).map(String::as_str).collect();
-        let listed = some.join("`, `");
-        Mistake::file(format!("there is no column `{name}`; the columns are `{listed}`"))
-    })
+    let position = columns.iter().position(|column| column == name);
+    position.ok_or_else(|| Mistake::file(no_column(columns, name)))
 }
 
 #[cfg(test)]

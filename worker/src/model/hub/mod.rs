@@ -17,6 +17,7 @@ use hf_hub::repository::{HFRepository, RepoTypeModel};
 use hf_hub::{HFClient, HFClientBuilder, HFError};
 use muster_common::digest::ContentHash;
 use muster_common::manifest::HubName;
+use muster_common::telemetry::one_line;
 use tokio::runtime::Handle;
 
 use super::config::CONFIG_FILE;
@@ -95,7 +96,7 @@ pub enum HubError {
         reason: String,
     },
     /// The connection failed.
-    #[error("`{name}` cannot be downloaded from {endpoint}: {reason}")]
+    #[error("`{name}` is no directory here and cannot be downloaded from {endpoint}: {reason}")]
     Download {
         /// The model.
         name: String,
@@ -204,7 +205,7 @@ impl<'a> Hub<'a> {
         let client = builder.build().map_err(|error| HubError::Download {
             name: name.to_string(),
             endpoint: settings.endpoint.clone().unwrap_or_else(|| "the hub".to_owned()),
-            reason: chain(&error),
+            reason: one_line(&error),
         })?;
         let owner = name.owner.clone().unwrap_or_default();
         let repository = client.model(owner, name.name.clone());
@@ -393,7 +394,7 @@ impl<'a> Hub<'a> {
                 };
                 HubError::Denied { name, endpoint, mend }
             }
-            error => HubError::Download { name, endpoint, reason: chain(error) },
+            error => HubError::Download { name, endpoint, reason: one_line(error) },
         }
     }
 }
@@ -415,18 +416,4 @@ pub(crate) fn verify(path: &Path, size: u64) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// An error and what caused it, without repetitions.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let own = error.to_string();
-        if !text.contains(&own) {
-            text = format!("{text}: {own}");
-        }
-        cause = error.source();
-    }
-    text
 }
