@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use muster_tests::process::{Muster, program};
-use muster_tests::sample::repository;
+use muster_tests::sample::{Sample, repository, write_manifest};
 
 fn fails(directory: &Path, arguments: &[&str]) -> (i32, String) {
     let mut run = Muster::start(directory, "run", arguments).unwrap();
@@ -166,4 +166,71 @@ fn the_coordinator_does_not_link_libtorch() {
     };
     assert!(!needs("muster"));
     assert!(needs("muster-worker"), "the check itself works");
+}
+
+/// Where something is written that nobody will read.
+fn unread() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn commands_end_quietly_when_nobody_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("m")).unwrap();
+    std::fs::write(directory.path().join("d.csv"), "text,label\na,0\nb,1\n").unwrap();
+    let manifest = "version: 1
+name: e
+model: {pretrained: m}
+data:
+  train: {path: d.csv}
+  validation: {examples: 1}
+  text: text
+  label: {column: label}
+hyperparameters: {learning_rate: 1e-5, global_batch_size: 1}
+budget: {steps: 4}
+";
+    std::fs::write(directory.path().join("e.yaml"), manifest).unwrap();
+    let muster = |arguments: &[&str]| {
+        let mut command = Command::new(program("muster").unwrap());
+        command.args(arguments).current_dir(directory.path());
+        command
+    };
+    for arguments in [
+        &["schema"][..],
+        &["validate", "e.yaml"],
+        &["plan", "e.yaml"],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+    ] {
+        let output = muster(arguments).stdout(unread()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("panicked") && !stderr.contains("ipe"), "{arguments:?}: {stderr}");
+    }
+    // What is wrong cannot be told here either, but the code can.
+    let status = muster(&["validate", "absent.yaml"]).stderr(unread()).status();
+    assert_eq!(status.unwrap().code(), Some(2));
+}
+
+#[test]
+fn an_experiment_goes_on_when_nobody_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = match write_manifest(directory.path(), &Sample { max_trials: 1, min_steps: 2 }) {
+        Ok(manifest) => manifest,
+        Err(reason) => {
+            println!("MUSTER-SKIP an_experiment_goes_on_when_nobody_reads: {reason}");
+            return;
+        }
+    };
+    let status = Command::new(program("muster").unwrap())
+        .args(["run", "--slots", "1", "--summary", "summary.json"])
+        .arg(&manifest)
+        .current_dir(directory.path())
+        .stdout(unread())
+        .stderr(unread())
+        .status();
+    assert_eq!(status.unwrap().code(), Some(0));
+    let summary = std::fs::read_to_string(directory.path().join("summary.json")).unwrap();
+    assert!(summary.contains("completed"), "{summary}");
 }

@@ -140,6 +140,8 @@ fn the_api_says_what_a_sweep_did() {
         ("/experiments/Bad Name", 400, ""),
         ("/experiments/sample-1/trials?sort=nothing", 400, "no column `nothing`"),
         ("/experiments/sample-1/trials?size=many", 400, "size"),
+        ("/experiments/sample-1/trials?limit=3", 400, "unknown parameter `limit`; known here: `q`"),
+        ("/cluster?size=3", 400, "unknown parameter `size`; known here: none"),
     ] {
         let answer = served.get(&format!("/api/v1{}", path.replace(' ', "%20")), &[]);
         assert_eq!(answer.status, status, "{path}: {}", answer.text());

@@ -152,3 +152,14 @@ fn mistakes_are_named_with_their_mend() {
         assert!(stderr.contains(word), "{arguments:?}: {stderr}");
     }
 }
+
+#[test]
+fn of_two_files_both_are_written_or_neither() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = model("bert");
+    let arguments = [&model, "--text", "good", "--html", "page.html", "--json", "nowhere/a.json"];
+    let output = explain(directory.path(), &arguments);
+    let stderr = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("nowhere/a.json"), "{stderr}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

@@ -130,6 +130,45 @@ fn three_killed_ranks_resume_with_the_bits_of_undisturbed_ones() {
 }
 
 #[test]
+fn ranks_share_the_writing_of_a_checkpoint() {
+    let with = |shard_mib: &str| {
+        let settings =
+            DROPOUT.replace("{every_steps", &format!("{{shard_mib: {shard_mib}, every_steps"));
+        Laboratory::new(&model("bert"), 60, &settings).unwrap()
+    };
+    let mut first_writes = with("1000000");
+    let (key, _) = first_writes.train(3, 200).unwrap();
+    let wanted = first_writes.load(&key).unwrap();
+    assert_eq!(
+        first_writes.objects(&key).unwrap(),
+        ["index.json", "model", "optimizer", "progress"]
+    );
+
+    let mut laboratory = with("0");
+    let mut ranks = laboratory.ranks(3).unwrap();
+    laboratory.start(&mut ranks, 200, None).unwrap();
+    let resume_from = ranks[0].wait_for(committed).unwrap();
+    for rank in &ranks {
+        send_signal("KILL", rank.pid()).unwrap();
+    }
+    let mut ranks = laboratory.ranks(3).unwrap();
+    laboratory.start(&mut ranks, 200, Some(&resume_from)).unwrap();
+    let (key, _) = finish(&mut ranks).unwrap();
+    let shards = |part| (1..=3).map(move |number| format!("{part}-{number}-of-3"));
+    let mut names: Vec<String> = shards("model").chain(shards("optimizer")).collect();
+    names.extend(["index.json", "progress"].map(str::to_owned));
+    names.sort();
+    assert_eq!(laboratory.objects(&key).unwrap(), names);
+    assert_same_bits(&laboratory.load(&key).unwrap(), &wanted);
+
+    // A shard that is lost is named, and the checkpoint is not used.
+    let lost = laboratory.directory.path().join("store").join(key.part("model-2-of-3").as_ref());
+    std::fs::remove_file(lost).unwrap();
+    let refused = laboratory.load(&key).unwrap_err().to_string();
+    assert!(refused.contains("`model-2-of-3`"), "{refused}");
+}
+
+#[test]
 fn another_number_of_ranks_goes_on_with_the_same_examples() {
     let mut alone = Laboratory::new(&model("bert"), 43, EXACT).unwrap();
     alone.train(1, 100).unwrap();

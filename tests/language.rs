@@ -276,12 +276,14 @@ fn train(trainer: &mut Trainer<'_>, stop: u64, data: &Split, masking: &Masking) 
     let mut losses = Vec::new();
     while trainer.step() < stop {
         losses.push(trainer.train_step().unwrap().loss.double_value(&[]).to_bits());
+        assert!(trainer.scored().is_none(), "of other weights");
         if trainer.evaluation_is_due() {
             let scoring = Scoring::alone(Precision::Float32);
             let scored =
                 trainer.with_evaluated_weights(|model| tally(model, data, masking, scoring));
             let evaluation = scored.unwrap().evaluation(trainer.model().unwrap().num_classes());
             assert_ne!(trainer.observe(&evaluation).unwrap(), Verdict::Diverged);
+            assert_eq!(trainer.scored(), Some(&evaluation));
         }
     }
     losses

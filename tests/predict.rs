@@ -101,7 +101,7 @@ fn mistakes_are_named_with_file_and_line() {
     let output = muster(directory.path(), &[], &arguments);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("texts.jsonl, line 2") && stderr.contains("`text`"), "{stderr}");
+    assert!(stderr.contains("texts.jsonl:2: ") && stderr.contains("`text`"), "{stderr}");
 
     let output = muster(directory.path(), &[], &["predict", &model, "--file", "nowhere.jsonl"]);
     assert!(text(&output.stderr).contains("nowhere.jsonl"));
@@ -114,6 +114,127 @@ fn mistakes_are_named_with_file_and_line() {
     let output = muster(directory.path(), &unreachable, &["predict", "org/tiny", "good"]);
     let stderr = text(&output.stderr);
     assert!(stderr.contains("`org/tiny`") && stderr.contains("http://127.0.0.1:9"), "{stderr}");
+}
+
+/// What `muster predict FAMILY --json` says of lines of text.
+fn said_of(directory: &Path, family: &str, lines: &[&str]) -> Vec<Value> {
+    let model = model(family).display().to_string();
+    let arguments = [&["predict", &model, "--json"], lines].concat();
+    let output = muster(directory, &[], &arguments);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn tables_are_answered_with_all_their_columns() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+    let texts = ["good, \"really\"", "a bad film"];
+    let said = said_of(directory.path(), "bert", &texts);
+    let table = "id,review,label\n007,\"good, \"\"really\"\"\",x\n8,a bad film,\n";
+    std::fs::write(at("in.csv"), table).unwrap();
+    let model = model("bert").display().to_string();
+    let run = |arguments: &[&str]| {
+        let output = muster(directory.path(), &[], &[&["predict", &model], arguments].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    // Every kind says the same, and each can be read again.
+    let column = ["--text-column", "review"];
+    let shown = run(&[&["--file", "in.csv", "--output", "a.jsonl"], column.as_slice()].concat());
+    assert_eq!(shown, "2 predictions are in a.jsonl\n");
+    run(&[&["--file", "in.csv", "--output", "a.parquet"], column.as_slice()].concat());
+    run(&[&["--file", "in.csv", "--output", "a.csv"], column.as_slice()].concat());
+    let lines: Vec<Value> =
+        read("a.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for ((line, said), id) in lines.iter().zip(&said).zip(["007", "8"]) {
+        assert_eq!((&line["id"], &line["prediction"]), (&json!(id), &said["label"]));
+        let (found, wanted) = (line["probability"].as_f64(), said["probability"].as_f64());
+        assert!((found.unwrap() - wanted.unwrap()).abs() < 1e-6, "{line} and {said}");
+    }
+    let header = read("a.csv").lines().next().unwrap().to_owned();
+    assert!(header.starts_with("id,review,label,prediction,probability,probability_"), "{header}");
+    assert!(read("a.csv").contains("\n007,\"good, \"\"really\"\"\",x,"), "{}", read("a.csv"));
+    let bytes = std::fs::read(at("a.parquet")).unwrap().into();
+    let found = muster_common::columnar::read_parquet(bytes, |_| true).unwrap();
+    assert_eq!(found.columns.join(","), header);
+    // Parquet in: its own columns come back, unless the answer has to go there.
+    let arguments = ["predict", &model, "--file", "a.parquet", "--text", "review", "-o", "b.csv"];
+    let output = muster(directory.path(), &[], &arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("`prediction`") && stderr.contains("rename"), "{stderr}");
+    assert!(!at("b.csv").exists());
+    let shown = run(&["--file", "a.parquet", "--text", "review", "--json"]);
+    let again: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&again[0]["text"], &again[1]["text"]), (&json!(texts[0]), &json!(texts[1])));
+}
+
+#[test]
+fn a_table_is_written_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let model = model("bert").display().to_string();
+    std::fs::write(at("out.csv"), "before").unwrap();
+    let run = |arguments: &[&str]| {
+        let output = muster(directory.path(), &[], &[&["predict", &model], arguments].concat());
+        (output.status.code(), text(&output.stderr))
+    };
+    // More than a part of good rows, and then one that cannot be read.
+    std::fs::write(at("in.csv"), "text,n\n".to_owned() + &"good,1\n".repeat(5000) + "bad\n")
+        .unwrap();
+    let (code, said) = run(&["--file", "in.csv", "--output", "out.csv"]);
+    assert!(code == Some(1) && said.contains("in.csv:5002: 1 fields"), "{said}");
+    assert_eq!(std::fs::read_to_string(at("out.csv")).unwrap(), "before");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    // Which column holds the text is asked, with what there is.
+    std::fs::write(at("in.tsv"), "id\tbody\n1\tgood\n").unwrap();
+    let (code, said) = run(&["--file", "in.tsv", "--output", "out.csv"]);
+    assert!(code == Some(1) && said.contains("the columns are `id`, `body`"), "{said}");
+    assert!(said.contains("--text-column"), "{said}");
+    let (code, said) = run(&["--file", "in.tsv", "--output", "out.xlsx"]);
+    assert!(code == Some(2) && said.contains(".parquet"), "{said}");
+    let (code, said) = run(&["--file", "in.txt"]);
+    assert!(code == Some(1) && said.contains("--format"), "{said}");
+}
+
+#[test]
+fn a_stream_is_answered_while_it_is_written() {
+    use std::io::{BufRead, BufReader, Write};
+    let streams = [
+        (&["-"][..], "", ["good film", "a bad film"]),
+        (&["--file", "-", "--format", "csv"][..], "text,n\n", ["good film,1", "\"a bad film\",2"]),
+        (
+            &["--format", "jsonl"][..],
+            "",
+            ["{\"text\": \"good film\"}", "{\"text\": \"a bad film\"}"],
+        ),
+    ];
+    for (arguments, header, lines) in streams {
+        let mut child = Command::new(program("muster").unwrap())
+            .arg("predict")
+            .arg(model("bert"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let (sender, answers) = std::sync::mpsc::channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || output.lines().try_for_each(|line| sender.send(line)));
+        input.write_all(header.as_bytes()).unwrap();
+        for (line, wanted) in lines.into_iter().zip(["good film", "a bad film"]) {
+            // The next line is written when this one is answered, so nothing may be waited for.
+            writeln!(input, "{line}").unwrap();
+            let answer = answers.recv_timeout(std::time::Duration::from_secs(300)).unwrap();
+            let answer = answer.unwrap();
+            assert!(answer.ends_with(&format!("\t{wanted}")), "{arguments:?}: {answer}");
+        }
+        drop(input);
+        assert!(child.wait().unwrap().success());
+    }
 }
 
 /// Puts the golden model of `family` where a download would have put `org/FAMILY`.

@@ -81,6 +81,56 @@ async fn assert_described(root: &Path, trial: &str) {
     assert!(num_found * 4 >= num_texts * 3, "{num_found} of {num_texts} texts are sentences");
 }
 
+/// The words of mistakes are weighed by the model, and stand where the text has them.
+fn assert_explained(root: &Path, report: &Value) {
+    let mistakes = report["behavior"]["mistakes"].as_array().unwrap();
+    let mut num_explained = 0;
+    for mistake in mistakes {
+        let text = mistake["text"].as_str().unwrap();
+        let words = mistake["words"].as_array().unwrap();
+        num_explained += usize::from(!words.is_empty());
+        for word in words {
+            let place = |name: &str| usize::try_from(word[name].as_u64().unwrap()).unwrap();
+            assert!(text.get(place("start")..place("end")).is_some(), "{word} of {text}");
+            assert!(word["weight"].is_number(), "{word}");
+        }
+    }
+    // What is read again is decoded tokens: now and then the model says something else about them.
+    assert!(num_explained * 2 > mistakes.len().min(20), "{num_explained} of {}", mistakes.len());
+    for page in ["all.html", "out/run.html"] {
+        let page = std::fs::read_to_string(root.join(page)).unwrap();
+        assert!(page.contains("<mark class=\"for") && page.contains("class=\"sides\""));
+    }
+}
+
+/// The store alone tells how good the model is, and no more than it knows.
+fn assert_stored(root: &Path, best: &Value) {
+    let store = ["--store", "muster-data", "--no-explanations"];
+    let ask = |label: &str, arguments: &[&str]| {
+        let all = [&["report"], arguments, &store].concat();
+        Muster::start(root, label, &all).unwrap()
+    };
+    let files = ["sample-1", "--json", "stored.json", "--output", "stored.html"];
+    ask("stored", &files).succeed().unwrap();
+    let report = json(&root.join("stored.json"));
+    assert_same(best, &report);
+    assert_eq!(report["card"]["chosen"]["trial"], best["trial"]);
+    assert_eq!(report["ranking"]["trials"].as_array().unwrap().len(), 9);
+    assert!(report["ranking"]["trials"][0]["objectives"][0].is_number(), "{}", report["ranking"]);
+    assert_eq!(
+        (&report["validation"], &report["card"]["state"]),
+        (&Value::Null, &"not known".into())
+    );
+    assert!(!report["learning"].as_array().unwrap().is_empty());
+    let words = |mistake: &Value| mistake["words"].as_array().unwrap().len();
+    assert!(report["behavior"]["mistakes"].as_array().unwrap().iter().all(|one| words(one) == 0));
+    let why = report["behavior"]["not_weighed"].as_str().unwrap();
+    assert!(why.contains("--no-explanations"), "{why}");
+    let mut absent = ask("absent", &["sample-7"]);
+    assert_eq!(absent.wait().unwrap().code(), Some(1));
+    assert!(absent.stderr().contains("there is no experiment sample-7"), "{}", absent.stderr());
+}
+
 #[tokio::test]
 async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
     let name = "a_report_is_one_file_with_the_numbers_of_the_summary";
@@ -109,6 +159,9 @@ async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
     assert_eq!(stdout, "all.html\n");
     assert_whole(best, &json(&root.join("all.json")));
 
+    assert_explained(root, &json(&root.join("all.json")));
+    assert_stored(root, best);
+
     let trial = best["trial"].as_str().unwrap();
     let file = format!("{}-report.html", trial.replace('/', "-"));
     let (stdout, _) = ask("trial", &[trial]).succeed().unwrap();
@@ -126,7 +179,7 @@ async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
         wrong.stderr()
     );
 
-    let pages = ["out/run.html", "all.html", file.as_str(), "same.html"];
+    let pages = ["out/run.html", "all.html", file.as_str(), "same.html", "stored.html"];
     for page in pages {
         let path = root.join(page);
         let size = std::fs::metadata(&path).unwrap().len();

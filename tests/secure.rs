@@ -297,7 +297,7 @@ fn a_wrong_certificate_and_a_wrong_protocol_are_refused_with_the_mend() {
     open.refused("muster-worker", &[], &worker, REFUSED, "speaks TLS");
     let worker = ["supervise", "--coordinator", &encrypted, "--fingerprint", &fingerprint];
     open.refused("muster-worker", &[], &worker, REFUSED, "does not speak TLS");
-    open.refused("muster-worker", &[], &["supervise"], 1, "no coordinator is named");
+    open.refused("muster-worker", &[], &["supervise"], 2, "no coordinator is named");
 
     let file = open.path().join("loose.json");
     served.owner().write(&file).unwrap();

@@ -70,6 +70,37 @@ fn an_experiment_is_submitted_watched_and_listed() {
     assert!(missing.stderr().contains("known: sample-1"), "{}", missing.stderr());
 }
 
+#[test]
+fn a_run_is_found_in_its_directory_like_a_service() {
+    let name = "a_run_is_found_in_its_directory_like_a_service";
+    let directory = tempfile::tempdir().unwrap();
+    let sample = Sample { max_trials: 32, min_steps: 8 };
+    if let Err(reason) = write_manifest(directory.path(), &sample) {
+        return skip(name, &reason);
+    }
+    let start = |label: &str, arguments: &[&str]| {
+        Muster::start(directory.path(), label, arguments).unwrap()
+    };
+    let mut run = start("run", &["run", "sample.yaml", "--slots", "1"]);
+    let file = directory.path().join("muster-data/coordinator/access.json");
+    let begun = std::time::Instant::now();
+    // From when the port is open until its experiment is in, the list is empty.
+    loop {
+        assert!(begun.elapsed() < PATIENCE, "{}", run.stderr());
+        if file.is_file() && start("ls", &["ls"]).succeed().unwrap().0.starts_with("sample-1") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert!(run.stderr().contains("in a browser at http://127.0.0.1:"), "{}", run.stderr());
+    assert_eq!(start("submit", &["submit", "sample.yaml"]).succeed().unwrap().0, "sample-2\n");
+    start("cancel", &["cancel", "sample-1"]).succeed().unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(3), "{}", run.stderr());
+    let said = run.stderr();
+    assert!(said.contains("note: sample-2 came in meanwhile and has not ended; `"), "{said}");
+    assert!(!file.exists(), "nobody is at that address any more");
+}
+
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
 }

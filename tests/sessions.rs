@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use muster_common::access::Access;
 use muster_common::id::WorkerId;
+use muster_common::manifest::Manifest;
+use muster_common::run::{DataSummary, RunReport};
 use muster_common::time::Timestamp;
 use muster_coordinator::access::WorkerAccess;
-use muster_coordinator::engine::Engine;
+use muster_coordinator::engine::{Engine, Event};
 use muster_coordinator::settings::{Settings, SettingsFlags};
 use muster_coordinator::system::System;
 use muster_proto::PROTOCOL_VERSION;
@@ -17,7 +19,7 @@ use muster_proto::dial::dial;
 use muster_proto::v1::session_request::Message as Request;
 use muster_proto::v1::session_response::Message as Response;
 use muster_proto::v1::worker_service_client::WorkerServiceClient;
-use muster_proto::v1::{Goodbye, Hello, SessionRequest, SessionResponse};
+use muster_proto::v1::{Goodbye, Hello, Report, SessionRequest, SessionResponse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -75,6 +77,15 @@ impl Session {
     /// Whether nothing was said and nothing has ended.
     async fn is_quiet(&mut self) -> bool {
         tokio::time::timeout(MOMENT, self.responses.message()).await.is_err()
+    }
+
+    /// The number of the run that it is given.
+    async fn assigned(&mut self) -> u64 {
+        let response = soon(self.responses.message()).await.unwrap().unwrap();
+        match response.message {
+            Some(Response::Assign(spec)) => spec.generation,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Leaves for good; until the coordinator has ended the session.
@@ -165,5 +176,36 @@ async fn a_workers_id_belongs_to_the_token_that_it_came_in_with() {
     // What is gone for good leaves its name behind.
     await_workers(&system, 1).await;
     Session::open(&other, "w-1").await.unwrap();
+    soon(system.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_under_the_name_of_a_worker_that_has_reported_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = start(directory.path()).await;
+    let access = system.guard.local_worker_access().unwrap();
+    let text = "version: 1\nname: e\nmodel: {pretrained: m}\ndata:\n  train: {path: d.csv}\n  \
+                validation: {fraction: 0.1}\n  text: text\n  label: {column: label}\nbudget: {steps: 1}\n";
+    let event = Event::ExperimentSubmitted {
+        manifest: Box::new(Manifest::parse(text).unwrap()),
+        text: text.to_owned(),
+        store: system.store.clone(),
+        owner: None,
+        base: None,
+    };
+    system.driver.apply(event).await.unwrap();
+    let mut first = Session::open(&access, "fixed").await.unwrap();
+    let generation = first.assigned().await;
+    let prepared = RunReport::Prepared(DataSummary { num_train: 9, ..DataSummary::default() });
+    let report = Report { generation, sequence: 1, report: Some((&prepared).into()) };
+    let message = Some(Request::Report(report));
+    first.to_coordinator.send(SessionRequest { message }).await.unwrap();
+    let answer = soon(first.responses.message()).await.unwrap().unwrap();
+    assert!(matches!(answer.message, Some(Response::Acknowledge(_))), "{answer:?}");
+    drop(first);
+    // Its reports would have numbers that were counted: the end of the old run would never be heard of.
+    let mut second = Session::open(&access, "fixed").await.unwrap();
+    assert_eq!(second.assigned().await, generation + 1);
+    drop(second);
     soon(system.stop()).await.unwrap();
 }

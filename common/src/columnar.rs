@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -72,6 +73,7 @@ pub fn read_parquet(bytes: Bytes, wanted: impl Fn(&str) -> bool) -> Result<Table
 /// The rows of a Parquet file, one batch after the other, so that a file may be larger than memory.
 pub struct ParquetRows {
     columns: Vec<String>,
+    schema: SchemaRef,
     metadata: BTreeMap<String, String>,
     reader: ParquetRecordBatchReader,
     num_rows: u64,
@@ -98,6 +100,11 @@ impl ParquetRows {
     /// Names of all top-level columns of the file, in its order, those not read included.
     pub fn columns(&self) -> &[String] {
         &self.columns
+    }
+
+    /// Names and types of the columns that are read.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 }
 
@@ -158,7 +165,8 @@ fn open(
     let chosen = columns.iter().enumerate().filter(|(_, name)| wanted(name)).map(|(i, _)| i);
     let mask = ProjectionMask::roots(builder.parquet_schema(), chosen);
     let reader = builder.with_projection(mask).build()?;
-    Ok(ParquetRows { columns, metadata, reader, num_rows, num_read: 0, ended: false })
+    let schema = reader.schema();
+    Ok(ParquetRows { columns, schema, metadata, reader, num_rows, num_read: 0, ended: false })
 }
 
 /// Rows of the file, after a check that all it names lies within it.

@@ -123,6 +123,8 @@ impl Merit {
     /// Values of the objectives in their order, [`OBJECTIVES_MAX`] of them at most, and the sum of all
     /// violations.
     pub fn new(values: impl IntoIterator<Item = f64>, violation: f64) -> Self {
+        // The sum of no violations is -0, which `total_cmp` puts before 0 and a snapshot does not keep.
+        let violation = violation + 0.0;
         let mut merit = Self { values: [0.0; OBJECTIVES_MAX], num_values: 0, violation };
         for (place, value) in merit.values.iter_mut().zip(values) {
             *place = value;
@@ -310,6 +312,16 @@ mod tests {
             });
             Merit::new(values, if kind < 3 { f64::from(kind) / 2.0 } else { 0.0 })
         })
+    }
+
+    #[test]
+    fn no_violations_are_as_good_as_none_and_saved_as_they_are() {
+        let goal = Goal::from(Objective { metric: ObjectiveMetric::Loss, mode: Mode::Min });
+        let found = goal.merit(&Evaluation { loss: 0.5, ..Evaluation::default() });
+        let saved: Merit = serde_json::from_str(&serde_json::to_string(&found).unwrap()).unwrap();
+        assert_eq!(goal.standing(&found, &saved), Ordering::Equal);
+        assert_eq!(goal.standing(&found, &Merit::from(0.25)), Ordering::Greater);
+        assert_eq!(goal.standing(&Merit::from(0.25), &found), Ordering::Less);
     }
 
     #[test]

@@ -124,6 +124,8 @@ impl LogStore {
                 }
             }
         }
+        // Also those whose last line was written before their end was known.
+        self.state().logs.retain(|_, log| !log.is_done());
         all_written
     }
 
@@ -155,9 +157,6 @@ impl LogStore {
         } else if log.sequence == due.sequence {
             log.num_written = due.bytes.len();
         }
-        if log.is_over && log.full.is_empty() && log.num_written == log.open.len() {
-            state.logs.remove(&due.id);
-        }
     }
 
     /// Every change is complete in itself, so a panic elsewhere leaves nothing half-done.
@@ -177,6 +176,11 @@ impl Log {
             num_lost: 0,
             is_over: false,
         }
+    }
+
+    /// No line follows, and all are in the store.
+    fn is_done(&self) -> bool {
+        self.is_over && self.full.is_empty() && self.num_written == self.open.len()
     }
 
     fn push(&mut self, now: &str, line: &str) {
@@ -278,6 +282,16 @@ mod tests {
         assert!(logs.flush(WRITE_DEADLINE).await);
         assert_eq!(texts(&reader.read().await.unwrap()), ["last"]);
         assert!(logs.state().logs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_after_it_was_written_is_forgotten_too() {
+        let (store, logs) = (Store::in_memory(), LogStore::default());
+        logs.push(&store, &stem(), "runner", "all there is");
+        assert!(logs.flush(WRITE_DEADLINE).await);
+        logs.end(&store, &stem());
+        assert!(logs.flush(WRITE_DEADLINE).await);
+        assert!(logs.state().logs.is_empty(), "a worker keeps the log of every run it has had");
     }
 
     #[tokio::test]

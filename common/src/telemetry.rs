@@ -56,11 +56,9 @@ impl LogFormat {
 /// example `info` or `muster_coordinator=debug`. A second call changes nothing.
 pub fn install(process: &'static str, filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Whatever is logged of a run names it.
-    let filter = match "muster::run=error".parse() {
-        Ok(spans) => filter.add_directive(spans),
-        Err(_) => filter,
-    };
+    // Whatever is logged of a run names it. What the client of hubs says of its tries, who calls it says too.
+    let directives = ["muster::run=error", "hf_hub::retry=off"].map(str::parse);
+    let filter = directives.into_iter().flatten().fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Tee);
     let installed = match format {
         LogFormat::Text => {
@@ -87,6 +85,20 @@ pub fn install(process: &'static str, filter: &str, format: LogFormat) {
     }
 }
 
+/// An error and its causes on one line, none said twice: clients of stores and hubs repeat what has caused theirs.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let own = error.to_string();
+        if !text.contains(&own) {
+            text = format!("{text}: {own}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// Lines that [`recent_lines`] holds back at most.
 const RECENT_MAX: usize = 4096;
 
@@ -103,11 +115,12 @@ impl io::Write for Tee {
             }
             recent.push_back(without_colors(&String::from_utf8_lossy(bytes)));
         }
-        io::stderr().write_all(bytes)?;
+        // Where nobody reads standard error any more, nobody can be told; the work goes on.
+        let _unheard = io::stderr().write_all(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 
@@ -286,13 +299,7 @@ impl Visit for Fields<'_> {
         self.put(field, value);
     }
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(inner) = cause {
-            text += &format!(": {inner}");
-            cause = inner.source();
-        }
-        self.put(field, text);
+        self.put(field, one_line(value));
     }
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.put(field, format!("{value:?}"));
@@ -382,5 +389,21 @@ mod tests {
         let line: Value = serde_json::from_str(&wrapped).unwrap();
         assert_eq!((line["message"].as_str(), line["run"].as_u64()), (Some(&*plain), Some(17)));
         assert_eq!(foreign_line("runner", None, wrapped.clone(), LogFormat::Json), wrapped);
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot write: {source}")]
+        struct Repeating {
+            source: io::Error,
+        }
+        #[derive(Debug, thiserror::Error)]
+        #[error("no checkpoint")]
+        struct Outer {
+            source: Repeating,
+        }
+        let error = Outer { source: Repeating { source: io::Error::other("the disk is full") } };
+        assert_eq!(one_line(&error), "no checkpoint: cannot write: the disk is full");
     }
 }

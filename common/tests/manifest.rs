@@ -371,14 +371,14 @@ fn what_is_frozen_and_drawn_anew_is_read() {
 
 #[test]
 fn what_is_kept_is_read_and_old_journals_keep_what_they_did() {
-    let section =
-        "checkpoint: {every_steps: 5, keep_last: 3, keep_best: 4, keep_every_steps: 100}\n";
+    let section = "checkpoint: {every_steps: 5, keep_last: 3, keep_best: 4, keep_every_steps: 100, shard_mib: 0}\n";
     let manifest = Manifest::parse(&format!("{MINIMAL}{section}")).unwrap();
     let wanted = CheckpointSettings {
         every_steps: Some(5),
         keep_last: 3,
         keep_best: 4,
         keep_every_steps: Some(100),
+        shard_mib: 0,
     };
     assert_eq!(manifest.checkpoint, wanted);
     assert_round_trip(&manifest);

@@ -92,6 +92,14 @@ impl JournalError {
     }
 }
 
+/// Name of the database in the state directory.
+const FILE: &str = "journal.db";
+
+/// Whether a coordinator has ever kept its journal in `directory`.
+pub fn is_in(directory: &Path) -> bool {
+    directory.join(FILE).is_file()
+}
+
 /// The open journal. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct Journal {
@@ -105,7 +113,7 @@ pub struct Journal {
 impl Journal {
     /// Opens or creates the journal of `directory` and replays it.
     pub fn open(directory: &Path) -> Result<(Self, Engine), JournalError> {
-        let path = directory.join("journal.db");
+        let path = directory.join(FILE);
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| JournalError::Io { path, source }

@@ -24,17 +24,18 @@ pub async fn watch_leases(
             () = tokio::time::sleep(lease / 5) => {}
             () = shutdown.cancelled() => return,
         }
-        if asleep_at.elapsed() > lease / 2 {
-            // What workers said in the meantime lies unread in the sockets.
-            tracing::warn!("this process stood still; every lease starts afresh");
-            live.renew_leases(Instant::now());
-        }
         let names = |engine: &Engine| {
             let workers: Vec<WorkerId> = engine.workers().keys().cloned().collect();
             let runs: BTreeSet<Generation> = engine.runs().keys().copied().collect();
             (workers, runs)
         };
         let Ok((workers, runs)) = driver.read(names).await else { return };
+        // A journal that stood still counts too: sessions wait for it.
+        if asleep_at.elapsed() > lease / 2 {
+            // What workers said in the meantime lies unread in the sockets.
+            tracing::warn!("this process or its disk stood still; every lease starts afresh");
+            live.renew_leases(Instant::now());
+        }
         // A run that was lost has not said that it is over.
         live.keep_runs(|generation| runs.contains(&generation));
         let now = Instant::now();
@@ -49,5 +50,37 @@ pub async fn watch_leases(
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Journal;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn workers_are_not_lost_because_the_journal_stood_still() {
+        let lease = Duration::from_secs(1);
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, engine) = Journal::open(directory.path()).unwrap();
+        let (effects, _inbox) = tokio::sync::mpsc::unbounded_channel();
+        let (driver, thread) = Driver::start(journal, engine, effects).unwrap();
+        let (live, shutdown) = (Live::default(), CancellationToken::new());
+        let worker: WorkerId = "w1".parse().unwrap();
+        let (host, token_name) = ("h".to_owned(), None);
+        let joined = Event::WorkerJoined { worker: worker.clone(), host, token_name };
+        driver.apply(joined).await.unwrap();
+        live.touch(&worker, Instant::now());
+        let watching = tokio::spawn(watch_leases(driver.clone(), live, lease, shutdown.clone()));
+        driver.read(move |_| std::thread::sleep(lease * 5 / 2)).await.unwrap();
+        tokio::time::sleep(lease / 5).await;
+        let num_workers = |engine: &Engine| engine.workers().len();
+        assert_eq!(driver.read(num_workers).await.unwrap(), 1, "its words lie unread");
+        tokio::time::sleep(lease * 2).await;
+        assert_eq!(driver.read(num_workers).await.unwrap(), 0, "it has had a whole lease");
+        shutdown.cancel();
+        watching.await.unwrap();
+        driver.stop().await;
+        thread.join().unwrap().unwrap();
     }
 }

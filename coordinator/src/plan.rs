@@ -2,7 +2,7 @@
 //! time and results that mean nothing. Where the search decides without looking at results, or only by
 //! how many of them there are, this is what then happens; elsewhere it is one way it may go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_common::evaluation::{Evaluation, MaskedScore};
 use muster_common::id::Generation;
@@ -16,6 +16,9 @@ use muster_common::time::Timestamp;
 
 use crate::engine::experiment::{Experiment, ExperimentEnd, Phase};
 use crate::engine::{Action, Engine, Event, RULES};
+
+/// Checkpoints of one run that a plan looks at, at most: whoever keeps more does not count them.
+const KEPT_MAX: usize = 1000;
 
 /// What a plan is made for.
 #[derive(Debug, Clone, PartialEq)]
@@ -271,13 +274,17 @@ impl<'a> Rehearsal<'a> {
         let mut reports = match &spec.task {
             Task::Prepare { .. } => vec![RunReport::Prepared(self.data())],
             Task::Train(task) => {
-                let (trial, step) = (task.trial.clone(), task.target_step);
+                let step = task.target_step;
+                let committed = |step: u64| {
+                    let checkpoint = CheckpointKey { trial: task.trial.clone(), step, generation };
+                    RunReport::CheckpointCommitted { checkpoint }
+                };
+                let on_the_way = self.kept_on_the_way(task);
+                let mut reports: Vec<RunReport> =
+                    on_the_way.into_iter().chain([step]).map(committed).collect();
                 let evaluation = evaluation(self.manifest.seed, task.trial.number);
-                let checkpoint = CheckpointKey { trial, step, generation };
-                vec![
-                    RunReport::CheckpointCommitted { checkpoint },
-                    RunReport::Evaluated { step, evaluation },
-                ]
+                reports.push(RunReport::Evaluated { step, evaluation });
+                reports
             }
             Task::Finish { .. } => {
                 vec![RunReport::Finished { test: None, model: "plan".to_owned() }]
@@ -299,6 +306,23 @@ impl<'a> Rehearsal<'a> {
             self.apply(Event::RunReported { generation, rank, sequence: 1, report })?;
         }
         Ok(())
+    }
+
+    /// Steps on the way at which a run saves itself and whose checkpoints are there at its end, as far as that can be
+    /// told without looking at results.
+    fn kept_on_the_way(&self, task: &TrainTask) -> BTreeSet<u64> {
+        let policy = &self.manifest.checkpoint;
+        let Some(every) = policy.every_steps.filter(|every| *every > 0) else {
+            return BTreeSet::new();
+        };
+        let from = task.resume_from.as_ref().map_or(0, |checkpoint| checkpoint.step);
+        let last = task.target_step.saturating_sub(1);
+        let multiples =
+            |of: u64| (from / of + 1..=last / of).rev().take(KEPT_MAX).map(move |n| n * of);
+        let newest = multiples(every).take(policy.keep_last as usize);
+        let stay = policy.keep_every_steps.filter(|stay| *stay > 0);
+        let stay = stay.and_then(|stay| every.checked_mul(stay / divisor(every, stay)));
+        newest.chain(stay.into_iter().flat_map(multiples)).collect()
     }
 
     fn data(&self) -> DataSummary {
@@ -338,6 +362,11 @@ impl<'a> Rehearsal<'a> {
             doubts: Vec::new(),
         })
     }
+}
+
+/// Greatest common divisor.
+fn divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { divisor(b, a % b) }
 }
 
 /// A result that depends on nothing but the trial's number.

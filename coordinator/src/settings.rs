@@ -120,32 +120,32 @@ pub struct SettingsFlags {
     /// Settings file (TOML); without it `muster.toml` is read if it is there
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory of journal and logs
+    /// Directory of journal and logs; by default muster-data/coordinator
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
-    /// Object store for checkpoints, metrics and models: a directory, or a file://, s3://, gs:// or
-    /// az:// URL
+    /// Object store for checkpoints, metrics and models: a directory, by default muster-data, or a
+    /// file://, s3://, gs:// or az:// URL
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// Local workers
+    /// Local workers; by default one for each GPU, without GPUs one for each core, at most 4
     #[arg(long, value_name = "N")]
     pub slots: Option<u32>,
-    /// Compute threads of each local worker
+    /// Compute threads of each local worker; by default the cores divided by the workers
     #[arg(long, value_name = "N")]
     pub threads_per_slot: Option<u32>,
-    /// What local workers compute on
+    /// What local workers compute on; by default auto
     #[arg(long, value_name = "DEVICE", conflicts_with = "cluster")]
     pub device: Option<LocalDevice>,
-    /// The worker program
+    /// The worker program; by default muster-worker beside this one, else on the PATH
     #[arg(long, value_name = "FILE")]
     pub worker_binary: Option<PathBuf>,
     /// Get workers from a cluster: `slurm`, `kubernetes`, the name of a section of the settings file, or a file
     #[arg(long, value_name = "NAME", conflicts_with = "slots")]
     pub cluster: Option<String>,
-    /// Log filter of coordinator and workers
+    /// Log filter of coordinator and workers, by default info; else for example `info,muster_coordinator=debug`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
-    /// How log lines look: text, or json
+    /// How log lines look: text, the default, or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
 }

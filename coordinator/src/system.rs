@@ -293,6 +293,11 @@ impl System {
         num_slots
     }
 
+    /// Experiments that have not ended, oldest first.
+    pub async fn unfinished_now(&self) -> anyhow::Result<Vec<ExperimentId>> {
+        Ok(self.driver.read(unfinished).await?)
+    }
+
     /// The file with what workers said while they had nothing to do, their start included.
     pub fn idle_log(&self) -> std::path::PathBuf {
         self.logs.idle_file()
@@ -300,6 +305,7 @@ impl System {
 
     /// Ends workers, service and driver, in that order; what was decided stays in the journal.
     pub async fn stop(self) -> anyhow::Result<()> {
+        self.guard.retire();
         self.compactor.finish().await;
         self.shutdown.cancel();
         self.driver.stop().await;

@@ -1,6 +1,7 @@
 //! What goes over the wire comes back as it was, and what is not legal is refused by the field's name.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use muster_common::evaluation::{Evaluation, MaskedScore};
 use muster_common::id::{Attempt, Generation};
 use muster_common::manifest::{Assignment, Manifest};
 use muster_common::run::{FailureClass, Gang, RunExit, RunReport, RunSpec, Task, TrainTask};
@@ -73,6 +74,18 @@ fn places_that_cannot_be_are_refused() {
     let report = v1::RunReport { report: Some(v1::run_report::Report::RendezvousOpened(empty)) };
     let refused = RunReport::try_from(report);
     assert!(matches!(refused, Err(ConvertError::Missing { .. })), "{refused:?}");
+}
+
+/// JSON, which the journal is of, has no word for them: it could not be read again.
+#[test]
+fn losses_that_are_not_finite_are_no_evaluations() {
+    for (loss, of_tokens) in [(f64::NAN, 1.0), (1.0, f64::NAN), (1.0, f64::INFINITY)] {
+        let masked = Some(MaskedScore { loss: of_tokens, num_masked: 8, num_right: 2 });
+        let evaluation = Evaluation { loss, masked, ..Evaluation::default() };
+        let report = RunReport::Evaluated { step: 1, evaluation };
+        let refused = RunReport::try_from(v1::RunReport::from(&report));
+        assert!(matches!(refused, Err(ConvertError::Illegal { .. })), "{refused:?}");
+    }
 }
 
 #[test]

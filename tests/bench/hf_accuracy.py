@@ -31,8 +31,9 @@ datasets.disable_progress_bars()
 transformers.logging.set_verbosity_error()
 transformers.set_seed(arguments.seed)
 tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
+# gte-small's weights are kept in 16 bits, in which training on a CPU is slow and learns nothing.
 model = transformers.AutoModelForSequenceClassification.from_pretrained(
-    arguments.model, num_labels=arguments.classes, ignore_mismatched_sizes=True
+    arguments.model, num_labels=arguments.classes, ignore_mismatched_sizes=True, dtype=torch.float32
 )
 
 

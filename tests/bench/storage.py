@@ -3,8 +3,10 @@ import pathlib
 import statistics
 import tempfile
 
+import muster
 import peers
 import search
+import shards
 
 NAMES = ("checkpoint_stall_vs_copy", "checkpoint_stall_share", "checkpoint_save_vs_torch", "restore_vs_torch")
 TRAINER_NAMES = ("checkpoint_stall_vs_hf", "checkpoint_save_vs_hf")
@@ -19,6 +21,14 @@ def rows(root, wanted, pairs):
     yield from small(root, wanted, pairs)
     if any(map(wanted, TRAINER_NAMES)):
         yield from beside_trainer(root, wanted, pairs)
+    if wanted(shards.NAME):
+        with tempfile.TemporaryDirectory(dir=root / "target/bench") as work:
+            try:
+                yield shards.row(root, pathlib.Path(work), pairs)
+            except peers.Missing as missing:
+                yield {"name": shards.NAME, "skipped": str(missing)}
+            except muster.Failed as failed:
+                yield {"name": shards.NAME, "skipped": f"failed: {failed}", "failed": True}
     if wanted(LARGE):
         try:
             yield large(root)

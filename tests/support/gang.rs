@@ -317,6 +317,17 @@ model:
         Ok(losses.map(|point| (point.step, point.value)).collect())
     }
 
+    /// Names of a checkpoint's objects in order, those of parts without their ending.
+    pub fn objects(&self, key: &CheckpointKey) -> anyhow::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.store().join(key.directory().as_ref()))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            names.push(name.trim_end_matches(".safetensors").to_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// Reads a checkpoint.
     pub fn load(&self, key: &CheckpointKey) -> anyhow::Result<Snapshot> {
         let runtime = tokio::runtime::Runtime::new()?;

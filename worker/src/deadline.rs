@@ -1,7 +1,7 @@
 //! Waiting for the store from a thread that computes, never without end.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +23,28 @@ pub fn within<T>(runtime: &Handle, operation: impl Future<Output = T>) -> Result
         let timed = tokio::time::timeout(STORE_DEADLINE, operation).await;
         timed.map_err(|_| Overdue(STORE_DEADLINE))
     })
+}
+
+/// Waits for `operation` as long as something moves: until `moves`, asked twenty times in `silence`, has given the
+/// same number for so long.
+pub async fn while_it_moves<T>(
+    operation: impl Future<Output = T>,
+    moves: impl Fn() -> u64,
+    silence: Duration,
+) -> Result<T, Overdue> {
+    let mut operation = std::pin::pin!(operation);
+    let (mut seen, mut since) = (moves(), Instant::now());
+    loop {
+        if let Ok(done) = tokio::time::timeout(silence / 20, &mut operation).await {
+            return Ok(done);
+        }
+        let now = moves();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() >= silence {
+            return Err(Overdue(silence));
+        }
+    }
 }
 
 /// An operation that goes on while its caller does something else. Given up when it is dropped.
@@ -62,4 +84,26 @@ impl<T> Beside<T> {
 /// Time to move so many bytes to or from the slowest store that is put up with.
 pub fn moving_time(num_bytes: u64) -> Duration {
     Duration::from_secs(num_bytes / BYTES_PER_SECOND_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_moves_may_take_longer_than_silence_lasts() {
+        let (silence, moves) = (Duration::from_millis(500), Cell::new(0u64));
+        let slow = async {
+            for step in 1..=20 {
+                tokio::time::sleep(silence / 5).await;
+                moves.set(step);
+            }
+            "done"
+        };
+        assert_eq!(while_it_moves(slow, || moves.get(), silence).await, Ok("done"));
+        let hung = std::future::pending::<()>();
+        assert_eq!(while_it_moves(hung, || moves.get(), silence).await, Err(Overdue(silence)));
+    }
 }

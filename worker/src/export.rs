@@ -7,12 +7,12 @@ use bytes::Bytes;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest};
-use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
+use muster_common::storage::{CheckpointKey, Layout, PROVENANCE_FILE, Store, StoreError};
 use object_store::path::Path as StorePath;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
-use crate::deadline::{Overdue, within};
+use crate::deadline::{Overdue, beside_for};
 use crate::model::{
     CONFIG_FILE, Classifier, LanguageModel, ModelConfig, ModelError, TaskModel, WEIGHTS_FILE,
     serialize_tensors,
@@ -28,9 +28,6 @@ const TOKENIZER_FILES: [&str; 7] = [
     "vocab.json",
     "merges.txt",
 ];
-
-/// Where the model comes from; readers of the other files ignore it. Written last.
-const PROVENANCE_FILE: &str = "muster.json";
 
 /// Why a model cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +97,7 @@ pub fn export(
         TaskModel::Language(model) => (language_config(model, dropout), false),
     };
     target.put_model(pretrained, model, &config)?;
+    // Readers of the other files ignore it.
     target.put_json(PROVENANCE_FILE, &describe(provenance, ordered))?;
     Ok(store.display(&target.directory))
 }
@@ -113,8 +111,11 @@ struct Target<'a> {
 
 impl Target<'_> {
     fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), ExportError> {
-        let key = self.directory.clone().join(name);
-        within(self.runtime, self.store.put(&key, Bytes::from(bytes)))??;
+        let (store, key) = (self.store.clone(), self.directory.clone().join(name));
+        let num_bytes = bytes.len() as u64;
+        // Weights of a large model take longer than one request may.
+        let put = async move { store.put_large(&key, Bytes::from(bytes)).await };
+        beside_for(self.runtime, num_bytes, put).wait()??;
         Ok(())
     }
 
@@ -192,7 +193,7 @@ fn config(pretrained: &ModelConfig, fields: impl Iterator<Item = (&'static str, 
 fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
     let Provenance { manifest, trial, assignment, checkpoint, test } = provenance;
     let hyperparameters: serde_json::Map<String, Value> =
-        assignment.iter().map(|(name, value)| (name.clone(), json!(value.as_f64()))).collect();
+        assignment.iter().map(|(name, value)| (name.clone(), value.to_json())).collect();
     let scores = test.map(|test| {
         let values = test.values(ordered).into_iter();
         let named = values.map(|(metric, value)| (metric.name(), value));
@@ -210,6 +211,7 @@ fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
         "step": checkpoint.step,
         "hyperparameters": hyperparameters,
         "pretrained": manifest.model.pretrained,
+        "columns": {"text": manifest.data.text, "text_pair": manifest.data.text_pair},
         "test": scores,
     })
 }
@@ -309,6 +311,7 @@ budget: {epochs: 1}
             assert_eq!(config["label2id"]["yes"], 1);
             assert_eq!(config["problem_type"], "single_label_classification");
             let provenance = json_of(&exported.join(PROVENANCE_FILE));
+            assert_eq!(provenance["columns"]["text"], "text");
             assert_eq!(provenance["test"]["scores"]["accuracy"], 0.875);
             assert!(exported.join("tokenizer.json").is_file());
             assert!(exported.join("merges.txt").is_file());

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use muster_common::access::AccessFlags;
+use muster_common::access::{AccessError, AccessFlags};
 use muster_common::id::WorkerId;
 use muster_common::telemetry::{FORMAT_VARIABLE, LogFormat, hold_lines, install};
 use muster_common::time::Timestamp;
 use muster_worker::data::TableColumns;
 use muster_worker::explain::{Baseline, Outputs, Request, SettingsRecord, SplitOptions, Style};
 use muster_worker::model::Classifier;
-use muster_worker::predict::{Predictor, Text};
+use muster_worker::predict::{TableKind, Text, TextSource};
 use muster_worker::supervisor::{
     Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
 };
@@ -21,6 +21,9 @@ use muster_worker::{collective, onnx, predict, runner};
 
 /// Exit code of a worker that the coordinator does not let in, or that finds another one in its place.
 const REFUSED: u8 = 4;
+
+/// Exit code where what was given cannot be used (clap uses 2 too).
+const USAGE: u8 = 2;
 
 /// Worker of Muster: one process per slot
 #[derive(Debug, Parser)]
@@ -57,6 +60,12 @@ enum Command {
     Predict(PredictArguments),
     /// Say why a model classifies texts as it does
     Explain(ExplainArguments),
+    /// Say how much the words of texts have to do with their predictions; for reports
+    #[command(hide = true)]
+    Attribute {
+        /// Directory of the model
+        directory: PathBuf,
+    },
     /// Write a model as an ONNX file
     ExportOnnx {
         /// Directory of the model, or its name on the Hugging Face hub
@@ -74,11 +83,23 @@ enum Command {
 struct PredictArguments {
     /// Directory of the model, or its name on the Hugging Face hub
     model: String,
-    /// Texts; without any and without a file, lines of standard input
+    /// Texts; without any and without a file, or as `-`, lines of standard input
     texts: Vec<String>,
-    /// JSON Lines: one object per text, with `text` and perhaps `text_pair`
+    /// A file of texts; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     file: Option<PathBuf>,
+    /// What the file is; without it, its name tells
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "csv", "tsv", "jsonl", "parquet"])]
+    format: Option<String>,
+    /// Column of the file with the text
+    #[arg(long, value_name = "COLUMN")]
+    text_column: Option<String>,
+    /// Column of the file with the second text of a pair
+    #[arg(long, value_name = "COLUMN")]
+    pair_column: Option<String>,
+    /// Write the rows of the file with their predictions to this file
+    #[arg(long, value_name = "FILE", conflicts_with = "json", value_parser = table_file)]
+    output: Option<PathBuf>,
     /// Print one JSON object per text, with class, probabilities, scores and token ids
     #[arg(long)]
     json: bool,
@@ -162,6 +183,10 @@ fn main() -> ExitCode {
             );
             explain(arguments)
         }
+        Command::Attribute { directory } => {
+            install("explain", "warn", format);
+            attribute(&directory)
+        }
         Command::ExportOnnx { model, file } => {
             install("export", "warn,muster_worker::model::hub=info", format);
             export_onnx(&model, &file)
@@ -181,6 +206,9 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             if error.downcast_ref::<Refused>().is_some() {
                 return ExitCode::from(REFUSED);
+            }
+            if error.downcast_ref::<AccessError>().is_some() {
+                return ExitCode::from(USAGE);
             }
             ExitCode::FAILURE
         }
@@ -233,17 +261,30 @@ fn check_collectives() -> anyhow::Result<()> {
 }
 
 fn classify(arguments: PredictArguments) -> anyhow::Result<()> {
-    let PredictArguments { model, texts, file, json } = arguments;
-    let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
-    let predictor = Predictor::open(&predict::directory_of(&model)?, num_threads, device)?;
-    let texts: Box<dyn Iterator<Item = anyhow::Result<Text>>> = match file {
-        Some(file) => Box::new(predict::texts_of_file(&file)?),
-        None if texts.is_empty() => Box::new(predict::texts_of_lines(std::io::stdin().lock())),
-        None => Box::new(texts.into_iter().map(|text| Ok(text.into()))),
+    let is_stdin = |name: &Path| name == Path::new("-");
+    let source = match (arguments.file, arguments.texts) {
+        (Some(file), _) if !is_stdin(&file) => TextSource::File(file),
+        (None, texts) if !texts.is_empty() && texts != ["-"] => TextSource::Given(texts),
+        _ => TextSource::Stdin,
     };
+    let request = predict::Request {
+        model: arguments.model,
+        source,
+        format: arguments.format,
+        text_column: arguments.text_column,
+        pair_column: arguments.pair_column,
+        output: arguments.output,
+        json: arguments.json,
+    };
+    let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
     let mut output = BufWriter::new(std::io::stdout().lock());
-    predictor.predict(texts, |prediction| predict::write_line(&mut output, &prediction, json))?;
-    predict::unless_unread(output.flush()).map(|_| ())
+    predict::run(&request, num_threads, device, &mut output)
+}
+
+/// A file that predictions can be written to.
+fn table_file(name: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(name);
+    TableKind::of(&path).map(|_| path)
 }
 
 /// Those of the slot, else all of the machine.
@@ -281,11 +322,17 @@ fn explain(arguments: ExplainArguments) -> anyhow::Result<()> {
     muster_worker::explain::run(&request, num_threads, device, Style::of_stdout(), &mut output)
 }
 
+fn attribute(directory: &Path) -> anyhow::Result<()> {
+    let (num_threads, device) = (num_threads()?, runner::device_of_slot()?);
+    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    muster_worker::explain::attribute(directory, num_threads, device, input, &mut output)
+}
+
 fn export_onnx(model: &str, file: &Path) -> anyhow::Result<()> {
     let directory = predict::directory_of(model)?;
     let classifier = Classifier::from_directory(&directory, tch::Device::Cpu)
         .with_context(|| format!("no model in {}", directory.display()))?;
     onnx::write(&classifier, file)?;
-    println!("{}", file.display());
-    Ok(())
+    let said = writeln!(std::io::stdout(), "{}", file.display());
+    predict::unless_unread(said).map(|_| ())
 }

@@ -1,6 +1,7 @@
 //! What an evaluation says: counts first, scores derived from them.
 
 mod agreement;
+mod attribution;
 mod auc;
 mod bootstrap;
 mod calibration;
@@ -12,6 +13,7 @@ pub mod prediction;
 mod proportion;
 mod report;
 
+pub use attribution::{AttributedText, Attribution, WordWeight};
 pub use auc::roc_auc;
 pub use bootstrap::{Interval, Intervals};
 pub use calibration::{Calibration, ConfidenceBin};

@@ -23,6 +23,7 @@ mod section;
 mod settings;
 mod source;
 mod space;
+mod synonym;
 mod training;
 mod truncation;
 mod validate;
@@ -44,7 +45,7 @@ pub use searcher::{CmaEsSettings, GpSettings, SamplerSettings, SearcherSettings,
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{
     DataSettings, Delimiter, Holdout, HubSet, Hygiene, LabelRange, LabelRule, NearDuplicates,
-    Policy, Source, SourceFormat,
+    Policy, Source, SourceFormat, no_column,
 };
 pub use space::{Domain, ParameterValue, Scale, SearchSpace, grid_points, is_active, keep_active};
 pub use training::{
@@ -192,12 +193,24 @@ pub struct CheckpointSettings {
     /// And those whose step is a multiple of this; absent: none for that reason.
     #[serde(default)]
     pub keep_every_steps: Option<u64>,
+    /// Ranks share the writing, at least so many MiB each; 0: however little it is.
+    #[serde(default = "default_shard_mib")]
+    pub shard_mib: u32,
 }
 
 impl CheckpointSettings {
     /// Only at rungs; the newest two and the best are kept.
-    pub const DEFAULT: Self =
-        Self { every_steps: None, keep_last: 2, keep_best: 1, keep_every_steps: None };
+    pub const DEFAULT: Self = Self {
+        every_steps: None,
+        keep_last: 2,
+        keep_best: 1,
+        keep_every_steps: None,
+        shard_mib: 16,
+    };
+}
+
+fn default_shard_mib() -> u32 {
+    CheckpointSettings::DEFAULT.shard_mib
 }
 
 /// What journals of older builds say nothing of.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::document::{Entry, Node, NodeKind, shown};
+use super::synonym::{home, synonym};
 
 /// Names closer than this (Jaro-Winkler, 0 to 1) are offered as "did you mean".
 const SIMILARITY_MIN: f64 = 0.8;
@@ -179,9 +180,13 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         let asked = self.asked.borrow();
         for entry in self.entries.iter().filter(|entry| !asked.contains(&entry.key.as_str())) {
-            let mend = match closest(&entry.key, asked.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known here: {}", asked.join(", ")),
+            let known = || asked.iter().copied();
+            let mend = match (synonym(&entry.key, known()), home(&entry.key)) {
+                (None, Some((section, name))) => format!("write it as `{section}.{name}`"),
+                _ => match closest(&entry.key, known()) {
+                    Some(name) => format!("did you mean `{name}`?"),
+                    None => format!("known here: {}", asked.join(", ")),
+                },
             };
             let at = self.path_of(&entry.key);
             self.issues.add_mend((entry.line, &at), "unknown key", mend);
@@ -189,8 +194,14 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The name most like `text`, if one is like it at all.
-pub(super) fn closest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+/// The name that other systems have `text` for, else the one most like it, if one is like it at all.
+pub(super) fn closest<'n>(
+    text: &str,
+    names: impl Iterator<Item = &'n str> + Clone,
+) -> Option<&'n str> {
+    if let Some(name) = synonym(text, names.clone()) {
+        return Some(name);
+    }
     let scored = names.map(|name| (strsim::jaro_winkler(text, name), name));
     let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= SIMILARITY_MIN).then_some(best.1)

@@ -13,6 +13,7 @@ use super::sampler::read_sampler;
 use super::searcher::{SamplerSettings, SearcherSettings};
 use super::settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, written};
 use super::space::{Domain, ParameterValue, Scale, SearchSpace};
+use super::synonym::home;
 use super::training::{EvaluationSettings, TrainingSettings, read_evaluation, read_training};
 use super::truncation::{Truncation, read_truncation};
 use super::{
@@ -283,12 +284,16 @@ fn read_checkpoint(field: &Field<'_>) -> Option<CheckpointSettings> {
     let keep_best = optional_or(section.get("keep_best"), 1, |field| field.whole_u32(1, 1_000_000));
     let keep_every_steps =
         optional(section.get("keep_every_steps"), |field| field.whole(1, BUDGET_MAX).map(Some));
+    let shard_mib = CheckpointSettings::DEFAULT.shard_mib;
+    let shard_mib =
+        optional_or(section.get("shard_mib"), shard_mib, |field| field.whole_u32(0, 1_000_000));
     section.finish();
     Some(CheckpointSettings {
         every_steps: every_steps?,
         keep_last: keep_last?,
         keep_best: keep_best?,
         keep_every_steps: keep_every_steps?,
+        shard_mib: shard_mib?,
     })
 }
 
@@ -299,9 +304,10 @@ pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
     for (name, field) in section.fields() {
         let Some(spec) = HyperparameterSpec::find(name) else {
             let names = || HYPERPARAMETERS.iter().map(|spec| spec.name);
-            let mend = match closest(name, names()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
+            let mend = match (closest(name, names()), home(name)) {
+                (Some(name), _) => format!("did you mean `{name}`?"),
+                (None, Some((section, name))) => format!("write it as `{section}.{name}`"),
+                (None, None) => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
             };
             field.refuse_mend("unknown hyperparameter", mend);
             legal = false;

@@ -101,6 +101,32 @@ pub enum SourceFormat {
     AclImdb,
 }
 
+/// Columns named in a message about one that is missing.
+const COLUMNS_SHOWN: usize = 20;
+
+/// Says that a file has no column `name`, which it has, and what else may be meant: another separator or spelling.
+pub fn no_column(columns: &[String], name: &str) -> String {
+    let some: Vec<&str> = columns.iter().take(COLUMNS_SHOWN).map(String::as_str).collect();
+    let message = format!("there is no column `{name}`; the columns are `{}`", some.join("`, `"));
+    let others = [(';', "semicolons"), ('\t', "tabs"), ('|', "bars"), (',', "commas")];
+    let is_named =
+        |separator: char| some.iter().any(|found| found.split(separator).any(|part| part == name));
+    match others.into_iter().find(|(separator, _)| is_named(*separator)) {
+        Some(('\t', _)) => format!("{message}; tabs separate there: add `format: tsv`"),
+        Some((',', _)) => format!("{message}; commas separate there: add `format: csv`"),
+        Some((_, names)) => {
+            format!(
+                "{message}; {names} separate there: write the file anew with commas, `format: csv`"
+            )
+        }
+        None => match columns.iter().find(|column| column.trim().eq_ignore_ascii_case(name.trim()))
+        {
+            Some(near) => format!("{message}; is it `{near}`?"),
+            None => message,
+        },
+    }
+}
+
 /// What becomes of rows that something is wrong with. Whatever is chosen, they are counted and
 /// listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,5 +265,28 @@ impl LabelRange {
             (a, b) => a.or(b).unwrap_or(f64::INFINITY),
         };
         low < high
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_column_is_looked_for_behind_other_separators() {
+        let said = |columns: &[&str]| {
+            let columns: Vec<String> = columns.iter().map(|&name| name.to_owned()).collect();
+            no_column(&columns, "review")
+        };
+        assert_eq!(
+            said(&["text", "label"]),
+            "there is no column `review`; the columns are `text`, `label`"
+        );
+        assert!(said(&["review;sentiment"]).ends_with(
+            "semicolons separate there: write the file anew with commas, `format: csv`"
+        ));
+        assert!(said(&["id\treview"]).ends_with("tabs separate there: add `format: tsv`"));
+        assert!(said(&["id,review"]).ends_with("commas separate there: add `format: csv`"));
+        assert!(said(&["Review ", "label"]).ends_with("is it `Review `?"));
     }
 }

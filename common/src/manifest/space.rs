@@ -37,6 +37,14 @@ impl ParameterValue {
             Self::Float(x) => written(x),
         }
     }
+
+    /// As JSON: whole numbers without a point.
+    pub fn to_json(self) -> serde_json::Value {
+        match self {
+            Self::Int(n) => n.into(),
+            Self::Float(x) => x.into(),
+        }
+    }
 }
 
 impl fmt::Display for ParameterValue {

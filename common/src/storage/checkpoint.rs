@@ -10,13 +10,15 @@ use crate::digest::ContentHash;
 use crate::id::Attempt;
 use crate::time::Timestamp;
 
-/// Version of the index and of the parts it lists.
-pub const CHECKPOINT_FORMAT: u32 = 2;
+/// Version of the index and of the parts it lists: a part may be several objects, `NAME-2-of-4`.
+pub const CHECKPOINT_FORMAT: u32 = 3;
+/// Version of those in which every part is one object.
+pub const WHOLE_CHECKPOINT_FORMAT: u32 = 2;
 
 /// Contents of `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointIndex {
-    /// [`CHECKPOINT_FORMAT`] of the writer.
+    /// [`CHECKPOINT_FORMAT`] of the writer, or the oldest one that describes it.
     pub format: u32,
     /// Trial, step and generation; repeated here so that a copied directory is recognised.
     pub checkpoint: CheckpointKey,
@@ -35,7 +37,7 @@ pub struct CheckpointIndex {
 /// One object of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointPart {
-    /// Name without ending, for example `model`.
+    /// Name without ending, for example `model`, or `model-2-of-4` for what one of four ranks wrote of it.
     pub name: String,
     /// Size.
     pub bytes: u64,

@@ -28,6 +28,9 @@ use crate::time::Timestamp;
 /// Name of the object whose presence commits a checkpoint or a cache entry.
 const INDEX: &str = "index.json";
 
+/// The file of an exported model that says where it comes from.
+pub const PROVENANCE_FILE: &str = "muster.json";
+
 /// Where one checkpoint lies. Steps are zero-padded so that keys sort by step.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CheckpointKey {
@@ -224,6 +227,24 @@ impl Layout {
         Path::from(format!("{stem}-{sequence:06}.log"))
     }
 
+    /// The trial that an object belongs to.
+    pub fn trial_of(key: &Path) -> Option<TrialId> {
+        let mut parts = key.as_ref().split('/');
+        let [root, experiment, trials, number] =
+            [parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+        // The object itself.
+        parts.next()?;
+        if (root, trials) != ("experiments", "trials") {
+            return None;
+        }
+        Some(TrialId { experiment: experiment.parse().ok()?, number: number.parse().ok()? })
+    }
+
+    /// What an exported model says about itself.
+    pub fn provenance(experiment: &ExperimentId) -> Path {
+        Self::best(experiment).join(PROVENANCE_FILE)
+    }
+
     /// What the model of a trial said about every example of the test split.
     pub fn predictions(trial: &TrialId) -> Path {
         Self::trial(trial).join("report").join("test.parquet")
@@ -252,12 +273,14 @@ mod tests {
             let key = CheckpointKey { trial, step, generation: Generation(generation) };
             prop_assert_eq!(&CheckpointKey::parse_index(&key.index()).unwrap(), &key);
             prop_assert_eq!(&CheckpointKey::of_object(&key.part("model")).unwrap(), &key);
+            prop_assert_eq!(Layout::trial_of(&key.index()), Some(key.trial.clone()));
             prop_assert_eq!(key.name().parse::<CheckpointKey>().unwrap(), key);
         }
 
         #[test]
         fn foreign_keys_are_refused(text in "[a-z0-9/.-]{0,60}") {
-            prop_assert!(CheckpointKey::parse_index(&Path::from(text)).is_err());
+            prop_assert!(CheckpointKey::parse_index(&Path::from(text.as_str())).is_err());
+            prop_assert_eq!(Layout::trial_of(&Path::from(text)), None);
         }
     }
 }

@@ -74,8 +74,11 @@ impl Location {
             }
             options.set(&key, &value).map_err(&wrong)?;
         }
+        if url.fragment().is_some() {
+            // Left out, two stores would be one.
+            return Err(wrong("`#` ends a location; for one in a name write %23".to_owned()));
+        }
         url.set_query(None);
-        url.set_fragment(None);
         Ok(Self { protocol, url, options })
     }
 
@@ -234,6 +237,7 @@ mod tests {
             ("s3://runs?request_seconds=0", "1 to 120"),
             ("s3://runs?regoin=x", "regoin"),
             ("s3:///a", "container"),
+            ("s3://runs/team#1", "%23"),
             ("ftp://runs", "ftp://"),
         ] {
             let error = Location::parse(text).unwrap_err().to_string();

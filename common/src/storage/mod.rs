@@ -13,9 +13,11 @@ mod store;
 mod transfer;
 mod uploads;
 
-pub use checkpoint::{CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart};
+pub use checkpoint::{
+    CHECKPOINT_FORMAT, CheckpointError, CheckpointIndex, CheckpointPart, WHOLE_CHECKPOINT_FORMAT,
+};
 pub use inventory::{FoundCheckpoint, Garbage, ObjectEntry, Scope, garbage};
-pub use layout::{CheckpointKey, KeyError, Layout};
+pub use layout::{CheckpointKey, KeyError, Layout, PROVENANCE_FILE};
 pub use location::{StoreOptions, holds_secret, object_url};
 pub use probe::StoreFindings;
 pub use store::{Store, StoreError};

@@ -178,12 +178,12 @@ impl Store {
     /// An empty store in the memory of this process. It is not on this host's disk, so in tests it
     /// stands for a remote one.
     pub fn in_memory() -> Self {
-        Self {
-            inner: Arc::new(InMemory::new()),
-            url: "memory:///".into(),
-            local_root: None,
-            uploads: None,
-        }
+        Self::of_objects(InMemory::new())
+    }
+
+    /// A store of these objects, which counts as a remote one.
+    pub(super) fn of_objects(objects: impl ObjectStore) -> Self {
+        Self { inner: Arc::new(objects), url: "memory:///".into(), local_root: None, uploads: None }
     }
 
     fn open_directory(directory: &FilePath) -> std::io::Result<Self> {

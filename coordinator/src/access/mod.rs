@@ -158,6 +158,24 @@ impl Guard {
         Ok(())
     }
 
+    /// Where nothing is asked for, has commands find the coordinator by the owner's file from now on, as they find one
+    /// that asks for tokens.
+    pub fn announce(&self) -> Result<(), GuardError> {
+        if self.is_open() {
+            let (coordinator, fingerprint, token) = (self.near.clone(), None, None);
+            let here = Access { coordinator, fingerprint, token };
+            here.write(&self.state.join(OWNER_FILE))?;
+        }
+        Ok(())
+    }
+
+    /// Where nothing is asked for, the owner's file only says where the coordinator is: of no use when it is gone.
+    pub fn retire(&self) {
+        if self.is_open() {
+            let _absent = fs::remove_file(self.state.join(OWNER_FILE));
+        }
+    }
+
     /// An access file for workers on this machine.
     pub fn local_worker_access(&self) -> Result<WorkerAccess, GuardError> {
         self.worker_access("local", &self.near)

@@ -230,13 +230,23 @@ fn access_files_stay_the_same_over_restarts_and_open_what_they_are_for() {
 }
 
 #[test]
-fn without_tls_and_tokens_nothing_is_written_and_nothing_is_left() {
+fn without_tls_and_tokens_the_owner_s_file_says_where_and_leaves_with_the_coordinator() {
     let state = tempfile::tempdir().unwrap();
     let address = "127.0.0.1:7700".parse().unwrap();
     Guard::open(&settings(&[("MUSTER_TLS", "auto")]), state.path(), address).unwrap();
-    assert!(owner_file(state.path()).is_file());
+    assert!(address_of(state.path()).is_ok());
     let guard = Guard::open(&settings(&[]), state.path(), address).unwrap();
+    assert!(address_of(state.path()).is_err(), "what an earlier start has written is gone");
     assert!(!owner_file(state.path()).exists());
+    guard.announce().unwrap();
+    let owner = Access::read(&owner_file(state.path())).unwrap();
+    assert_eq!(owner.coordinator, "http://127.0.0.1:7700");
+    assert_eq!((owner.fingerprint, owner.token), (None, None));
     let access = guard.local_worker_access().unwrap();
     assert_eq!(access, WorkerAccess { url: "http://127.0.0.1:7700".to_owned(), file: None });
+    guard.retire();
+    assert!(!owner_file(state.path()).exists());
+    let guard = Guard::open(&settings(&[("MUSTER_TLS", "auto")]), state.path(), address).unwrap();
+    guard.retire();
+    assert!(owner_file(state.path()).is_file(), "its token is still good at the next start");
 }

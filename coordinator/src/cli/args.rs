@@ -9,11 +9,16 @@ use muster_common::manifest::CheckpointChoice;
 use super::exit::CODES;
 use super::manual::{self, Shell};
 use super::model_args::{ExplainArguments, PredictArguments};
+use super::report::ReportArguments;
 use crate::access::token_book::Scope;
 use crate::import::Dialect;
 use crate::settings::{SettingsFlags, Tls};
 
 /// Distributed training and hyperparameter sweeps from one manifest
+///
+/// `muster validate FILE` checks a manifest, `muster run FILE` trains what it says here and waits for the result.
+/// `muster serve` does the same as a service: `submit` hands it manifests, most other commands ask it, and they also
+/// find a `muster run` that goes on in the same directory.
 #[derive(Debug, Parser)]
 #[command(name = "muster", version, propagate_version = true, after_help = CODES)]
 pub(super) struct Arguments {
@@ -283,7 +288,7 @@ pub(super) struct PlanArguments {
     /// Training examples, without what is held out; without it, lines of local files are counted
     #[arg(long, value_name = "N")]
     pub(super) train_examples: Option<u64>,
-    /// Speed of training on one slot
+    /// Speed of training on one slot; without it, no times are told
     #[arg(long, value_name = "X")]
     pub(super) examples_per_second: Option<f64>,
     /// Print JSON
@@ -319,10 +324,17 @@ pub(super) struct ImportArguments {
     pub(super) strict: bool,
 }
 
+fn address_and_port(text: &str) -> Result<std::net::SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write IP:PORT, for example 127.0.0.1:7700, or 0.0.0.0:7700 for all of this machine's"
+            .to_owned()
+    })
+}
+
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address and port to listen on; 127.0.0.1:7700 where the settings say nothing else
+    #[arg(long, value_name = "ADDRESS", value_parser = address_and_port)]
     pub(super) listen: Option<std::net::SocketAddr>,
     /// Encrypt connections with a certificate that is made and kept in the state directory, and ask for tokens
     #[arg(long, value_name = "auto|off", conflicts_with = "tls_cert")]
@@ -516,24 +528,6 @@ pub(super) struct ExportArguments {
     /// The worker program, for --onnx
     #[arg(long, value_name = "FILE", env = "MUSTER_WORKER_BINARY")]
     pub(super) worker_binary: Option<PathBuf>,
-    #[command(flatten)]
-    pub(super) client: ClientArguments,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ReportArguments {
-    /// An experiment (demo-1) or one of its trials (demo-1/t3)
-    #[arg(value_name = "EXPERIMENT[/TRIAL]")]
-    pub(super) subject: String,
-    /// The file; without it, EXPERIMENT-report.html here
-    #[arg(short, long, value_name = "FILE")]
-    pub(super) output: Option<PathBuf>,
-    /// Compare with the model of another experiment on the same test examples (paired test)
-    #[arg(long, value_name = "EXPERIMENT")]
-    pub(super) against: Option<String>,
-    /// Write everything that is in the report to this file too (JSON)
-    #[arg(long, value_name = "FILE")]
-    pub(super) json: Option<PathBuf>,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

@@ -13,7 +13,7 @@ use muster_common::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{CheckpointsCommand, StoreArguments};
-use super::exit::Exit;
+use super::exit::{Exit, Misuse};
 use super::number::{bytes, clock};
 use crate::settings::Settings;
 
@@ -38,13 +38,15 @@ pub(super) async fn checkpoints(command: CheckpointsCommand) -> anyhow::Result<E
     }
 }
 
-async fn open(arguments: &StoreArguments) -> anyhow::Result<Store> {
+/// The store that the arguments or the settings name, which is there and answers.
+pub(super) async fn open(arguments: &StoreArguments) -> anyhow::Result<Store> {
     let settings = Settings::load(&arguments.settings(), std::env::vars())?;
     let url = settings.store_url()?;
     if let Some(directory) = settings.local_store()
         && !directory.is_dir()
     {
-        bail!("there is no store at {}; name it with --store", directory.display());
+        let message = format!("there is no store at {}; name it with --store", directory.display());
+        return Err(Misuse(message).into());
     }
     Ok(Store::open_checked(&url).await?)
 }
@@ -82,6 +84,7 @@ fn described(found: &FoundCheckpoint) -> Value {
         "generation": found.key.generation.0,
         "bytes": found.bytes(),
         "modified_at_ms": found.modified_at().0,
+        "created_at_ms": index.ok().map(|index| index.created_at.0),
         "parent": index.ok().and_then(|index| index.parent.as_ref()).map(CheckpointKey::name),
         "parts": index.map(|index| index.parts.iter().map(|part| json!({
             "name": part.name, "bytes": part.bytes, "sha256": part.sha256.as_str(),
@@ -130,7 +133,12 @@ async fn list(store: &Store, subject: Option<&str>, as_json: bool) -> anyhow::Re
 async fn verify(store: &Store, subject: Option<&str>, as_json: bool) -> anyhow::Result<Exit> {
     let mut verdicts = Vec::new();
     let mut is_whole = true;
-    for found in find(store, subject).await? {
+    let all = find(store, subject).await?;
+    if all.is_empty() {
+        let of = subject.map_or_else(String::new, |subject| format!(" of {subject}"));
+        eprintln!("no checkpoints{of} in {}", store.url());
+    }
+    for found in all {
         let wrong = store.verify_checkpoint(&found).await?;
         is_whole &= wrong.is_empty();
         if as_json {

@@ -1,11 +1,12 @@
 //! Commands that talk to a serving coordinator.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use muster_common::access::{self, Access, AccessFlags};
 use muster_common::id::{ExperimentId, TrialId};
-use muster_common::manifest::{Change, edited};
+use muster_common::manifest::{Change, Manifest, edited};
 use muster_proto::dial::{DialError, Line, dial};
 use muster_proto::v1;
 use muster_proto::v1::control_service_client::ControlServiceClient;
@@ -16,12 +17,13 @@ use super::args::{
     ClientArguments, ForkArguments, LogsArguments, PriorityArguments, SubjectArguments,
     SubmitArguments, WhyArguments,
 };
-use super::exit::{Exit, Hinted, Refused};
+use super::exit::{Exit, Hinted, Misuse, Refused};
 use super::progress::Progress;
 use super::run::exit_of;
 use super::validate::read;
 use super::{stored_logs, table, watch};
 use crate::access::owner_file;
+use crate::journal;
 use crate::rpc::experiment_from_wire;
 use crate::settings::{Settings, SettingsFlags};
 use crate::view::ExperimentView;
@@ -48,13 +50,17 @@ pub(super) async fn connect(arguments: &ClientArguments) -> anyhow::Result<Clien
 
 /// The same, and where that is.
 pub(super) async fn connect_to(arguments: &ClientArguments) -> anyhow::Result<Connected> {
-    let access = access_of(arguments)?;
+    // Settings that cannot be used are no hint where a coordinator is, and nothing more is asked of them.
+    let settings = Settings::read(&SettingsFlags::default(), std::env::vars()).ok();
+    let state = settings.map(|settings| settings.state);
+    let access = access_of(arguments, state.as_deref())?;
+    let is_named = arguments.coordinator.is_some() || arguments.access.is_some();
     let url = access.coordinator.clone();
     let line = dial(&access, |endpoint| endpoint.connect_timeout(CONNECT));
     let line = line.await.map_err(|error| match error {
         DialError::Silent { url, source } => anyhow!(Hinted {
             message: format!("no coordinator answers at {url}"),
-            hint: "start one with `muster serve`, or name one with --coordinator".to_owned(),
+            hint: hint(state.as_deref().filter(|_| !is_named)),
             source,
         }),
         other => anyhow!(other),
@@ -63,12 +69,21 @@ pub(super) async fn connect_to(arguments: &ClientArguments) -> anyhow::Result<Co
     Ok(Connected { client, url })
 }
 
-/// As named; else that of a coordinator which was started in this directory, else the user's.
-fn access_of(arguments: &ClientArguments) -> anyhow::Result<Access> {
+/// What to do where nobody answers. A coordinator that was here has left its experiments.
+fn hint(state: Option<&Path>) -> String {
+    let Some(state) = state.filter(|state| journal::is_in(state)) else {
+        return "start one with `muster serve`, or name one with --coordinator".to_owned();
+    };
+    format!(
+        "`muster serve`, started here, shows what has run with the journal in {}; --coordinator names another one",
+        state.display()
+    )
+}
+
+/// As named; else that of a coordinator which was started with state directory `state`, else the user's.
+fn access_of(arguments: &ClientArguments, state: Option<&Path>) -> anyhow::Result<Access> {
     let environment = |name: &str| std::env::var(name).ok();
-    // Settings that cannot be used are no hint where a coordinator is, and nothing more is asked of them.
-    let settings = Settings::read(&SettingsFlags::default(), std::env::vars()).ok();
-    let owner = settings.map(|settings| owner_file(&settings.state));
+    let owner = state.map(owner_file);
     let files: Vec<_> = owner.into_iter().chain(access::home_file(environment)).collect();
     let mut flags = AccessFlags {
         coordinator: arguments.coordinator.clone(),
@@ -91,6 +106,7 @@ pub(super) fn said(status: &Status) -> anyhow::Error {
         Code::Unavailable | Code::Unknown | Code::Cancelled => {
             anyhow!("the coordinator went away: {}", status.message())
         }
+        Code::InvalidArgument => anyhow!(Misuse(status.message().to_owned())),
         _ => anyhow!("{}", status.message()),
     }
 }
@@ -313,10 +329,11 @@ pub(super) async fn fork(arguments: ForkArguments) -> anyhow::Result<Exit> {
     match (&arguments.from, &trial) {
         (None, _) => {}
         (Some(_), None) => {
-            bail!(
+            let message = format!(
                 "--from needs a trial, for example {}/t1; an experiment has no checkpoints",
                 arguments.subject
-            )
+            );
+            return Err(Misuse(message).into());
         }
         (Some(checkpoint), Some(trial)) => {
             changes.push(Change::set("continue_from.trial", trial));
@@ -330,6 +347,9 @@ pub(super) async fn fork(arguments: ForkArguments) -> anyhow::Result<Exit> {
         .with_context(|| format!("{} cannot be changed so", arguments.subject))?;
     if arguments.print {
         print!("{text}");
+    }
+    Manifest::parse(&text).context("the changed manifest (--print shows it)")?;
+    if arguments.print {
         return Ok(Exit::Done);
     }
     let request = v1::SubmitExperimentRequest { manifest: text, base_directory, user: user() };

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use muster_common::access::AccessError;
-use muster_common::manifest::ManifestError;
-use muster_common::storage::StoreError;
+use muster_common::id::IdError;
+use muster_common::manifest::{ChangeError, ManifestError};
+use muster_common::storage::{KeyError, StoreError};
 use muster_proto::dial::DialError;
 
 use crate::access::GuardError;
@@ -70,7 +71,7 @@ pub(super) enum Exit {
 
 impl Exit {
     /// The code.
-    fn code(self) -> u8 {
+    pub(super) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
@@ -94,6 +95,9 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
         cause.downcast_ref::<ManifestError>().is_some()
             || cause.downcast_ref::<SettingsError>().is_some()
             || cause.downcast_ref::<Misuse>().is_some()
+            || cause.downcast_ref::<IdError>().is_some()
+            || cause.downcast_ref::<ChangeError>().is_some()
+            || matches!(cause.downcast_ref(), Some(KeyError::NotCheckpointName { .. }))
             || cause.downcast_ref::<super::validate::InputError>().is_some()
             || cause.downcast_ref::<crate::import::ImportError>().is_some()
             || cause.downcast_ref::<AccessError>().is_some()
@@ -117,6 +121,24 @@ pub(super) fn of_error(error: &anyhow::Error) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_that_are_no_names_are_wrong_arguments() {
+        use muster_common::id::{ExperimentId, TrialId};
+        use muster_common::manifest::Change;
+        use muster_common::storage::CheckpointKey;
+
+        let wrong: [anyhow::Error; 4] = [
+            "demo".parse::<TrialId>().unwrap_err().into(),
+            "No Name".parse::<ExperimentId>().unwrap_err().into(),
+            "demo-1/t3".parse::<CheckpointKey>().unwrap_err().into(),
+            Change::parse("budget").unwrap_err().into(),
+        ];
+        for error in wrong {
+            assert_eq!(of_error(&error), Exit::Usage, "{error}");
+        }
+        assert_eq!(of_error(&anyhow::anyhow!("the disk is gone")), Exit::Failed);
+    }
 
     #[test]
     fn every_code_is_explained() {

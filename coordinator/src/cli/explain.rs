@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use super::exit::Exit;
 use super::model_args::ExplainArguments;
-use super::one_shot::one_shot;
+use super::one_shot::{joined, one_shot};
 
 pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit> {
     let (texts, pairs) = (arguments.texts.len(), arguments.pairs.len());
@@ -22,15 +22,10 @@ pub(super) async fn explain(arguments: ExplainArguments) -> anyhow::Result<Exit>
 
 /// The arguments as the worker takes them. Values are joined to their names: a text may begin with a dash.
 fn options(arguments: ExplainArguments) -> Vec<OsString> {
-    let joined = |name: &str, value: OsString| {
-        let mut option = OsString::from(format!("--{name}="));
-        option.push(value);
-        option
-    };
     let mut options = Vec::new();
     let repeated = [("text", arguments.texts), ("pair", arguments.pairs)];
     for (name, values) in repeated {
-        options.extend(values.into_iter().map(|value| joined(name, value.into())));
+        options.extend(values.iter().map(|value| joined(name, value.as_ref())));
     }
     let given: [(&str, Option<OsString>); 11] = [
         ("file", arguments.file.map(OsString::from)),
@@ -45,7 +40,7 @@ fn options(arguments: ExplainArguments) -> Vec<OsString> {
         ("json", arguments.json.map(OsString::from)),
         ("html", arguments.html.map(OsString::from)),
     ];
-    let given = given.into_iter().filter_map(|(name, value)| Some(joined(name, value?)));
+    let given = given.into_iter().filter_map(|(name, value)| Some(joined(name, &value?)));
     options.extend(given);
     options.push("--".into());
     options.push(arguments.model.into());

@@ -1,7 +1,6 @@
 //! What shells and manuals want to know about the command line: completions and man pages, made of the arguments.
 
 use std::ffi::OsStr;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use muster_proto::v1;
 use super::args::{Arguments, ClientArguments};
 use super::client::connect;
 use super::exit::Exit;
+use super::output::say_bytes;
 
 /// Set by the completion scripts: this is no run, but the question what could come next.
 const VARIABLE: &str = "MUSTER_COMPLETE";
@@ -57,7 +57,7 @@ pub(super) fn completions(shell: Shell) -> anyhow::Result<Exit> {
     let completer = shells.completer(shell.name()).context("this shell is not known")?;
     let mut script = Vec::new();
     completer.write_registration(VARIABLE, name, name, &program, &mut script)?;
-    std::io::stdout().write_all(&script)?;
+    say_bytes(&script);
     Ok(Exit::Done)
 }
 
@@ -76,7 +76,7 @@ pub(super) fn man(directory: Option<&Path>) -> anyhow::Result<Exit> {
     let Some(directory) = directory else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
-        std::io::stdout().write_all(&page)?;
+        say_bytes(&page);
         return Ok(Exit::Done);
     };
     std::fs::create_dir_all(directory)

@@ -1,5 +1,9 @@
 //! The command line. Standard output is for results, standard error for everything said on the way.
 
+// First: its macros stand in front of those of the standard library in all that follow.
+#[macro_use]
+mod output;
+
 mod access_check;
 mod args;
 mod checkpoints;
@@ -9,6 +13,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod export;
+mod header;
 mod import;
 mod listing;
 mod manual;
@@ -59,6 +64,9 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
+    if matches!(command, Command::Run(_) | Command::Serve(_)) {
+        output::go_on_unread();
+    }
     match command {
         Command::Run(arguments) => run::run(arguments).await,
         Command::Serve(arguments) => serve::serve(arguments).await,

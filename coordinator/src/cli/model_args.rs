@@ -9,12 +9,25 @@ pub(super) struct PredictArguments {
     /// Directory of a fine-tuned model, or its name on the Hugging Face hub
     #[arg(value_name = "MODEL")]
     pub(super) model: PathBuf,
-    /// Texts to classify; without any and without a file, lines of standard input
+    /// Texts to classify; without any and without a file, or as `-`, lines of standard input, answered as they come
     #[arg(value_name = "TEXT")]
     pub(super) texts: Vec<String>,
-    /// JSON Lines: one object per text, with `text` and, for pairs, `text_pair`
+    /// A file of texts: .csv, .tsv, .jsonl or .parquet; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     pub(super) file: Option<PathBuf>,
+    /// What the file or standard input is; without it, the file's name tells, and standard input is lines of text
+    #[arg(long, value_name = "FORMAT", conflicts_with = "texts")]
+    #[arg(value_parser = ["text", "csv", "tsv", "jsonl", "parquet"])]
+    pub(super) format: Option<String>,
+    /// Column with the text; without it, the one that the model was trained with, or `text`
+    #[arg(long, visible_alias = "text", value_name = "COLUMN", conflicts_with = "texts")]
+    pub(super) text_column: Option<String>,
+    /// Column with the second text of a pair; without it, the one that the model was trained with, or `text_pair`
+    #[arg(long, visible_alias = "pair", value_name = "COLUMN", conflicts_with = "texts")]
+    pub(super) pair_column: Option<String>,
+    /// Write all columns of the input and, behind them, the predictions to this file: .csv, .jsonl or .parquet
+    #[arg(short, long, value_name = "FILE", conflicts_with = "json")]
+    pub(super) output: Option<PathBuf>,
     /// Print one JSON object per text, with class, probabilities, scores and token ids
     #[arg(long)]
     pub(super) json: bool,

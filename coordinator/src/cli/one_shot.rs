@@ -1,6 +1,6 @@
 //! Commands that a worker carries out once: tensors live in its program.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -10,6 +10,13 @@ use tokio::process::Command;
 
 use super::exit::Exit;
 use crate::launcher::find_worker;
+
+/// An option and its value as one argument: a value may begin with a dash.
+pub(super) fn joined(name: &str, value: &OsStr) -> OsString {
+    let mut option = OsString::from(format!("--{name}="));
+    option.push(value);
+    option
+}
 
 /// Runs the worker program with these arguments and this standard input, and hands on how it ended; its output is this
 /// one's.

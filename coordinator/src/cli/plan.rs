@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use muster_common::manifest::{Budget, Holdout, Manifest, Source, SourceFormat};
 use serde_json::{Value, json};
 
 use super::args::PlanArguments;
-use super::exit::Exit;
-use super::number::clock;
+use super::exit::{Exit, Misuse};
+use super::number::{clock, plural};
 use super::validate::read;
 use crate::plan::{Plan, Premises, RungPlan, plan as rehearse};
 
@@ -31,7 +31,7 @@ pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
         examples_per_second: arguments.examples_per_second,
     };
     if premises.examples_per_second.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
-        bail!("--examples-per-second must be above 0");
+        return Err(Misuse("--examples-per-second must be above 0".to_owned()).into());
     }
     let found = rehearse(&manifest, &premises)?;
     notes.extend(found.doubts.iter().cloned());
@@ -74,34 +74,42 @@ fn described(manifest: &Manifest, plan: &Plan, premises: &Premises, notes: &[Str
 
 fn describe(manifest: &Manifest, plan: &Plan, premises: &Premises) -> String {
     let mut lines = vec![format!(
-        "{}: {} trials, {} steps, {} examples",
-        manifest.name, plan.num_trials, plan.steps, plan.examples
+        "{}: {}, {}, {} examples",
+        manifest.name,
+        plural(plan.num_trials, "trial"),
+        plural(plan.steps, "step"),
+        plan.examples
     )];
     for (number, rung) in (1..).zip(&plan.rungs) {
         lines.push(format!(
-            "  rung {number} ({}): {} trials, {} steps on the way to it",
-            rung.budget, rung.num_trials, rung.steps
+            "  rung {number} ({}): {}, {} on the way to it",
+            rung.budget,
+            plural(rung.num_trials, "trial"),
+            plural(rung.steps, "step")
         ));
     }
     let (written, most) = (plan.num_checkpoints, plan.most_checkpoints);
     lines.push(match checkpoint_bytes(manifest) {
         Some(bytes) => format!(
-            "  {written} checkpoints of {} each, {} written; at most {most} at once, {}",
+            "  {} of {} each, {} written; at most {most} at once, {}",
+            plural(written, "checkpoint"),
             size(bytes),
             size(bytes.saturating_mul(written)),
             size(bytes.saturating_mul(most))
         ),
-        None => format!("  {written} checkpoints, at most {most} at once"),
+        None => format!("  {}, at most {most} at once", plural(written, "checkpoint")),
     });
-    let slots = premises.num_slots;
+    let slots = plural(premises.num_slots.into(), "slot");
     lines.push(if premises.examples_per_second.is_some() {
         let hours = plan.slot_seconds / 3600.0;
         let finish = clock(plan.seconds);
-        format!("  {hours:.2} slot-hours of training; on {slots} slots done after {finish}")
+        format!("  {hours:.2} slot-hours of training; on {slots} done after {finish}")
     } else {
-        let busy = plan.slot_seconds / plan.seconds.max(1e-9) / f64::from(slots.max(1)) * 100.0;
+        let busy =
+            plan.slot_seconds / plan.seconds.max(1e-9) / f64::from(premises.num_slots.max(1))
+                * 100.0;
         format!(
-            "  {slots} slots are busy {busy:.0} % of the time; --examples-per-second says how long \
+            "  {slots} busy {busy:.0} % of the time; --examples-per-second says how long \
              it takes (`muster watch` shows the speed of a running trial)"
         )
     });
@@ -127,9 +135,9 @@ fn counted(manifest: &Manifest, notes: &mut Vec<String>) -> anyhow::Result<u64> 
             notes.push("the last batch of an epoch may be a smaller one".to_owned());
             return Ok(0);
         }
-        bail!(
-            "the budget is in epochs: say how many training examples there are, --train-examples N"
-        );
+        let message =
+            "the budget is in epochs: say how many training examples there are, --train-examples N";
+        return Err(Misuse(message.to_owned()).into());
     };
     let held = |holdout: &Holdout| match holdout {
         Holdout::Count(count) => *count,

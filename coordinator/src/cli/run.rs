@@ -45,7 +45,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
         None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
     let system = System::start(&settings, listen).await?;
-    let outcome = attend(&system, local, submission, &arguments).await;
+    let outcome = attend(&system, &settings, local, submission, &arguments).await;
     let stopped = system.stop().await;
     // Why the driver is gone says more than that it is.
     stopped?;
@@ -54,6 +54,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<Exit> {
 
 async fn attend(
     system: &System,
+    settings: &Settings,
     local: Option<LocalSlots>,
     submission: Option<Submission>,
     arguments: &RunArguments,
@@ -84,6 +85,9 @@ async fn attend(
         (None, Some(submission)) => submit(system, submission).await?,
         (None, None) => bail!("nothing to run"),
     };
+    // Whoever finds it now and submits comes behind.
+    system.guard.announce()?;
+    eprintln!("{}", where_to_look(system, arguments, &id));
     let mut progress = Progress::new();
     let mut tick = tokio::time::interval(REFRESH);
     let view = loop {
@@ -100,6 +104,7 @@ async fn attend(
         }
     };
     progress.finish();
+    name_late_comers(system, arguments).await?;
     if let Some(path) = &arguments.summary {
         summary::write(&view, path)?;
     }
@@ -107,10 +112,29 @@ async fn attend(
     let exit = exit_of(view.state);
     if let Some(path) = &arguments.report {
         let text = manifest_text(system, &id).await?;
-        report::write_of(view, text, path).await?;
+        report::write_of(view, text, settings.worker_binary.as_deref(), path).await?;
         eprintln!("the report is in {}", path.display());
     }
     Ok(exit)
+}
+
+/// Whoever submits to this coordinator finds it as one finds a service, but it ends with its own experiment.
+async fn name_late_comers(system: &System, arguments: &RunArguments) -> anyhow::Result<()> {
+    let unfinished = system.unfinished_now().await?;
+    for other in unfinished.iter().filter(|id| !system.unfinished.contains(id)) {
+        let again = resume_command(arguments, other);
+        eprintln!("note: {other} came in meanwhile and has not ended; `{again}` goes on with it");
+    }
+    Ok(())
+}
+
+/// How others, and the same user in another terminal, see the experiment.
+fn where_to_look(system: &System, arguments: &RunArguments, id: &ExperimentId) -> String {
+    let url = system.guard.near_url();
+    // Commands find the coordinator of a directory by its settings, but know nothing of this one's flags.
+    let is_found = arguments.settings.state.is_none() && arguments.settings.config.is_none();
+    let named = if is_found { String::new() } else { format!(" --coordinator {url}") };
+    format!("{id} is to be seen in a browser at {url}, and by `muster watch{named}` and the like")
 }
 
 /// What an experiment was submitted with.

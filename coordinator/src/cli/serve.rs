@@ -19,6 +19,7 @@ pub(super) async fn serve(arguments: ServeArguments) -> anyhow::Result<Exit> {
     let local = if arguments.no_workers { None } else { local_slots(&settings).await? };
     let system = System::start(&settings, settings.listen).await?;
     let num_slots = if arguments.no_workers { 0 } else { system.launch(false, local).await? };
+    system.guard.announce()?;
     // The one line of standard output: scripts read the address from it.
     let scheme = if settings.is_encrypted() { "https" } else { "http" };
     println!("serving on {scheme}://{}", system.address);

@@ -1,6 +1,5 @@
 //! `muster logs --store`: what is kept in the object store, without any coordinator.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -39,18 +38,11 @@ pub(super) async fn print(store: &str, subject: &str, follow: bool) -> anyhow::R
         lines.extend(named.filter(|line| names(line, &experiment, trial.as_ref())));
         // Every line begins with its time.
         lines.sort_by(|a, b| a.split('\t').next().cmp(&b.split('\t').next()));
-        let mut output = io::stdout().lock();
-        for line in lines {
-            if writeln!(output, "{}", line.replacen('\t', "  ", 2)).is_err() {
-                // Whoever read them has seen enough.
-                return Ok(Exit::Done);
-            }
-        }
+        let lines = lines.iter().map(|line| line.replacen('\t', "  ", 2) + "\n");
+        print!("{}", lines.collect::<String>());
         if !follow {
             return Ok(Exit::Done);
         }
-        output.flush()?;
-        drop(output);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn summary(view: &ExperimentView) -> Value {
             let assignment: serde_json::Map<String, Value> = trial
                 .assignment
                 .iter()
-                .map(|(name, value)| (name.clone(), json!(value.as_f64())))
+                .map(|(name, value)| (name.clone(), value.to_json()))
                 .collect();
             let own = view.decisions.iter().filter(|d| d.trial.as_ref() == Some(&trial.id));
             let decisions: Vec<&str> = own.map(|decision| decision.text.as_str()).collect();

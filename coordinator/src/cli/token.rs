@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use muster_common::access::Access;
 use muster_common::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::args::{StateArguments, TokenCommand};
-use super::exit::Exit;
+use super::exit::{Exit, Misuse};
 use crate::access::address_of;
 use crate::access::checker::span;
 use crate::access::token_book::{NewToken, TokenBook, TokenEntry};
@@ -57,10 +57,11 @@ fn create(
     let book = TokenBook::new(&state);
     let Some(output) = output else {
         if !state.is_dir() {
-            bail!(
+            let message = format!(
                 "{} is no state directory of a coordinator; name it with --state",
                 state.display()
             );
+            return Err(Misuse(message).into());
         }
         println!("{}", book.create(new, now)?.reveal());
         eprintln!(
@@ -69,7 +70,9 @@ fn create(
         return Ok(());
     };
     if output.exists() {
-        bail!("{} is there already", output.display());
+        return Err(
+            Misuse(format!("{} is there already; name another file", output.display())).into()
+        );
     }
     let known = address_of(&state).with_context(|| {
         format!(

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use muster_common::manifest::{Manifest, PrunerSettings};
+use muster_common::manifest::{Manifest, ManifestError, PrunerSettings};
 
 use super::args::ValidateArguments;
 use super::exit::Exit;
+use super::header::missing_column;
+use crate::import::{Dialect, foreign};
 use crate::sweep::rung::ladder;
 
 /// The manifest is legal by itself, but what it names is not there.
@@ -18,9 +20,15 @@ pub(super) enum InputError {
     /// The manifest is not legal.
     #[error("{}:\n{source}", path.display())]
     Refused { path: PathBuf, source: muster_common::manifest::ManifestError },
+    /// It is another system's file.
+    #[error("{file} is {dialect}, no manifest; `muster import {file}` makes one of it", file = path.display())]
+    Foreign { path: PathBuf, dialect: Dialect },
     /// A file it names is missing.
     #[error("{}: {name}: `{input}` does not exist; paths start at the working directory, {base}", manifest.display())]
     Missing { manifest: PathBuf, name: &'static str, input: String, base: String },
+    /// A file it names has not the columns it names.
+    #[error("{}: {file}: {message}", manifest.display())]
+    Column { manifest: PathBuf, file: String, message: String },
 }
 
 /// A manifest with absolute paths and its text.
@@ -30,13 +38,12 @@ pub(super) struct Submission {
     pub(super) base: PathBuf,
 }
 
-/// Reads and checks a manifest and the presence of what it names.
+/// Reads and checks a manifest and the presence of what it names, columns of files included.
 pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
     let named = path.to_owned();
     let text = std::fs::read_to_string(path)
         .map_err(|source| InputError::Manifest { path: named.clone(), source })?;
-    let mut manifest = Manifest::parse(&text)
-        .map_err(|source| InputError::Refused { path: named.clone(), source })?;
+    let mut manifest = Manifest::parse(&text).map_err(|source| refused(&named, &text, source))?;
     let base = std::env::current_dir().context("the working directory is gone")?;
     manifest.rebase(&base);
     for (name, input) in manifest.inputs() {
@@ -45,10 +52,22 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
             return Err(InputError::Missing { manifest: named, name, input, base }.into());
         }
     }
+    if let Some((file, message)) = missing_column(&manifest.data) {
+        return Err(InputError::Column { manifest: named, file, message }.into());
+    }
     for warning in manifest.warnings(None) {
         eprintln!("warning: {warning}");
     }
     Ok(Submission { manifest, text, base })
+}
+
+/// Says what is wrong with a manifest; of another system's file not that every key is.
+fn refused(path: &Path, text: &str, source: ManifestError) -> InputError {
+    let path = path.to_owned();
+    match foreign(text) {
+        Some(dialect) => InputError::Foreign { path, dialect },
+        None => InputError::Refused { path, source },
+    }
 }
 
 pub(super) fn validate(arguments: &ValidateArguments) -> anyhow::Result<Exit> {

@@ -2,9 +2,9 @@
 //! one port, behind its gate; nothing is fetched from anywhere else.
 //!
 //! Reading order: `answer` (what the API says), `experiments`, `trials`, `plots`, `importances`, `cluster`, `timeline`,
-//! `measurements`, `log_lines` and `live` (how it knows), `action` (what people may do), `login` and `origin` (who
-//! may ask), `files` and `packing` (how pages are handed out), `client` (the pages themselves: plain modules,
-//! as they are in the repository).
+//! `measurements`, `log_lines` and `live` (how it knows), `action` (what people may do), `parameters` (what may stand
+//! behind a `?`), `login` and `origin` (who may ask), `files` and `packing` (how pages are handed out), `client` (the
+//! pages themselves: plain modules, as they are in the repository).
 
 mod action;
 mod answer;
@@ -18,6 +18,7 @@ mod login;
 mod measurements;
 mod origin;
 mod packing;
+mod parameters;
 mod plots;
 mod problem;
 mod query;
@@ -107,7 +108,7 @@ pub(crate) fn router(service: Service, guard: &Guard) -> Router {
         .route("/assets/{name}", get(files::asset))
         .route(LOGIN, get(login::page).post(login::enter))
         .route("/logout", post(login::leave))
-        .nest("/api/v1", api())
+        .nest("/api/v1", api().layer(middleware::from_fn(parameters::check)))
         .layer(middleware::from_fn(packing::pack))
         .layer(middleware::from_fn_with_state(room.clone(), origin::check))
         .with_state(room)

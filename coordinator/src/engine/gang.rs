@@ -26,7 +26,8 @@ impl Engine {
         }
     }
 
-    /// Tells one run to leave its slots. Ranks that were told nothing yet have left.
+    /// Tells one run to leave its slots. Ranks that were told nothing yet have left. Of a run that was told to give
+    /// up nothing is worth saving, and its ranks may be stuck: they are not given more time.
     pub(super) fn direct(
         &mut self,
         now: Timestamp,
@@ -34,7 +35,11 @@ impl Engine {
         directive: Directive,
         actions: &mut Vec<Action>,
     ) {
+        let is_strict = self.is_strict();
         let Some(run) = self.runs.get_mut(&generation) else { return };
+        if is_strict && run.directive == Some(Directive::Cancel) {
+            return;
+        }
         run.directive = Some(directive);
         let exit = match directive {
             Directive::Preempt => RunExit::Preempted,

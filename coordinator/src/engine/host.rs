@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use muster_common::run::{FailureClass, RunExit};
+use muster_common::id::TrialId;
+use muster_common::run::{FailureClass, RunExit, Task};
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use super::experiment::Experiment;
 use super::failure::class_of;
 use super::run::{Member, MemberState, Run};
+use super::trial::Trial;
 
 /// So many failures within [`WINDOW`] set a machine aside.
 const FAILURES_MAX: usize = 3;
@@ -45,7 +46,12 @@ impl Engine {
     /// Holds a run that is over against the machines that broke it.
     pub(super) fn blame_hosts(&mut self, now: Timestamp, run: &Run) {
         // A user who cancels does not wait for ranks that are slow to leave.
-        if self.experiments.get(&run.experiment).is_none_or(Experiment::is_ended) {
+        let Some(experiment) = self.experiments.get(&run.experiment) else { return };
+        let is_over =
+            |trial: &TrialId| experiment.trials.get(&trial.number).is_none_or(Trial::is_terminal);
+        let is_training = matches!(run.task, Task::Train(_));
+        let is_unwanted = is_training && run.task.trial().is_some_and(is_over);
+        if experiment.is_ended() || (is_unwanted && self.is_strict()) {
             return;
         }
         let is_hang = class_of(&run.ending().exit) == Some(FailureClass::Hang);

@@ -17,6 +17,7 @@ impl Engine {
         self.check_gangs()?;
         self.check_line()?;
         self.check_shares()?;
+        self.check_chosen()?;
         self.experiments().try_for_each(|experiment| {
             let mut claimed = BTreeSet::new();
             let goal = experiment.goal();
@@ -67,6 +68,21 @@ impl Engine {
             }
             Ok(())
         })
+    }
+
+    /// What is exported, or was, is there.
+    fn check_chosen(&self) -> Result<(), String> {
+        for experiment in self.experiments() {
+            let Some(best) = &experiment.best else { continue };
+            let trial = experiment.trials.get(&best.trial);
+            if trial.is_none_or(|trial| !trial.checkpoints.contains(&best.checkpoint)) {
+                return Err(format!(
+                    "{} has lost the checkpoint that it has chosen",
+                    experiment.id
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A slot is used by one rank of one run, and both sides say so.

@@ -8,7 +8,7 @@ use muster_common::run::{Directive, Task};
 use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Phase};
-use super::trial::{StopReason, TrialKind, TrialState};
+use super::trial::{StopReason, Trial, TrialKind, TrialState};
 use super::{Action, Engine};
 
 impl Engine {
@@ -29,6 +29,29 @@ impl Engine {
             {
                 self.stop_at_limit(now, &id, number, &text, actions);
             }
+            if self.is_strict() {
+                self.stop_used_up(now, &id);
+            }
+        }
+    }
+
+    /// Ends trials that are not at work and have used all their time: they would begin in vain.
+    fn stop_used_up(&mut self, now: Timestamp, id: &ExperimentId) {
+        let Some(experiment) = self.experiments.get(id) else { return };
+        let Some(hours) = experiment.manifest.limits.trial_hours else { return };
+        let left = |trial: &Trial| {
+            Limits::time(hours).saturating_sub(Duration::from_millis(trial.used_ms))
+        };
+        let waiting = [TrialKind::Pending, TrialKind::Paused].into_iter();
+        let waiting = waiting.flat_map(|kind| experiment.trials.of(kind));
+        let used_up: Vec<u32> =
+            waiting.filter(|(_, trial)| left(trial).is_zero()).map(|(number, _)| *number).collect();
+        for number in used_up {
+            let Some(experiment) = self.experiments.get_mut(id) else { return };
+            let Some(trial) = experiment.trials.get_mut(&number) else { continue };
+            let text = trial_limit(hours);
+            trial.state = TrialState::Stopped { reason: StopReason::Rule { text: text.clone() } };
+            experiment.decide(now, Some(number), format!("stopped: {text}"));
         }
     }
 
@@ -84,12 +107,11 @@ impl Engine {
         let Some(experiment) = self.experiments.get(id) else { return Vec::new() };
         let Some(hours) = experiment.manifest.limits.trial_hours else { return Vec::new() };
         let running = experiment.trials.of(TrialKind::Running);
-        let limit = |trial: &super::trial::Trial| {
+        let limit = |trial: &Trial| {
             let TrialState::Running { generation } = trial.state else { return None };
             let run = self.runs.get(&generation)?;
             let left = Limits::time(hours).saturating_sub(Duration::from_millis(trial.used_ms));
-            let text = format!("limits.trial_hours: {hours} h are used");
-            Some((trial.number, run.started_at.after(left), text))
+            Some((trial.number, run.started_at.after(left), trial_limit(hours)))
         };
         running.filter_map(|(_, trial)| limit(trial)).collect()
     }
@@ -140,4 +162,9 @@ impl Engine {
             trial.used_ms = trial.used_ms.saturating_add(used);
         }
     }
+}
+
+/// Why a trial ends that has used its time.
+fn trial_limit(hours: f64) -> String {
+    format!("limits.trial_hours: {hours} h are used")
 }

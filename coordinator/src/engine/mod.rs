@@ -91,8 +91,11 @@ pub struct Engine {
 /// The rules of this build. 0: as before there were gangs. 1: failures have classes with a rule each,
 /// and machines that fail again and again are set aside. 2: projects share slots, priorities take them,
 /// and slots that are kept for a gang are lent. 3: pruners that decide at once let ties with the last that
-/// goes on go on too.
-pub const RULES: u32 = 3;
+/// goes on go on too. 4: a trial whose time is used up does not begin again, a run that was told to give up is
+/// not asked to save itself, gangs that fit nowhere do not keep others small, a machine is not blamed for a trial
+/// that nobody wants, elastic gangs wait no longer than their grace, and members of a population go on from what is
+/// kept only.
+pub const RULES: u32 = 4;
 
 /// Rules by their number, as [`RULES`] counts them.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +115,11 @@ impl Rules {
     /// What becomes of equals at the line.
     fn ties(self) -> Ties {
         if self.0 >= 3 { Ties::GoOn } else { Ties::OlderFirst }
+    }
+
+    /// Whether what is used up, given up, out of reach or deleted is left at that.
+    fn are_strict(self) -> bool {
+        self.0 >= 4
     }
 }
 
@@ -202,6 +210,11 @@ impl Engine {
     /// Whether projects, priorities and lent slots count.
     fn has_shares(&self) -> bool {
         Rules(self.rules).have_shares()
+    }
+
+    /// Whether what is used up, given up, out of reach or deleted is left at that.
+    fn is_strict(&self) -> bool {
+        Rules(self.rules).are_strict()
     }
 
     /// What projects may use.

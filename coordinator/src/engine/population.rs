@@ -9,6 +9,7 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Rules;
 use super::experiment::Experiment;
 use super::trial::{StopReason, Trial, TrialKind, TrialState};
 use crate::sweep::asha::{Standing, order};
@@ -89,7 +90,13 @@ impl Experiment {
 
     /// A member waits at a rung, or has `diverged` at a step on its way to the next one: whether it goes
     /// on as it is or from somebody else's checkpoint.
-    pub(super) fn judge_member(&mut self, now: Timestamp, number: u32, diverged: Option<u64>) {
+    pub(super) fn judge_member(
+        &mut self,
+        now: Timestamp,
+        number: u32,
+        diverged: Option<u64>,
+        rules: Rules,
+    ) {
         let Some(settings) = self.population().cloned() else { return };
         let goal = self.goal();
         let Some(trial) = self.trials.get(&number) else { return };
@@ -98,7 +105,8 @@ impl Experiment {
         let num_before = trial.lineage.iter().filter(|descent| descent.rung == rung).count();
         let seed = self.manifest.seed.child("population", u64::from(number));
         let seed = seed.child("rung", rung as u64).child("descent", num_before as u64);
-        let found = fate(&settings, &goal, &standings, number, diverged.is_some(), seed);
+        let is_kept = |source: u32| !rules.are_strict() || self.keeps_result(source, rung);
+        let found = fate(&settings, &goal, &standings, number, diverged.is_some(), is_kept, seed);
         let place = self.rung_text(rung);
         let is_patient = num_before <= self.manifest.max_restarts as usize;
         let (source, text) = match (found, diverged) {
@@ -118,6 +126,14 @@ impl Experiment {
             }
         };
         self.exploit(now, number, (source, rung), &text, seed);
+    }
+
+    /// Whether the checkpoint of a trial's result at a rung is kept. Of several objectives the order of a rung can
+    /// change with every result, so one that was deleted may come up again.
+    fn keeps_result(&self, number: u32, rung: usize) -> bool {
+        let trial = self.trials.get(&number);
+        let result = trial.and_then(|trial| Some((trial, trial.result_at(rung)?)));
+        result.is_some_and(|(trial, result)| trial.checkpoints.contains(&result.checkpoint))
     }
 
     fn set_state(&mut self, number: u32, state: TrialState) {

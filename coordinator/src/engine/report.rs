@@ -63,7 +63,10 @@ impl Engine {
             (Task::Prepare { .. }, RunReport::Prepared(data)) => {
                 experiment.data.get_or_insert(data);
             }
-            (Task::Train(task), RunReport::CheckpointCommitted { checkpoint }) => {
+            // Whoever names another's would have it deleted in time.
+            (Task::Train(task), RunReport::CheckpointCommitted { checkpoint })
+                if checkpoint.trial == task.trial && checkpoint.generation == generation =>
+            {
                 let is_last = checkpoint.step >= task.target_step;
                 experiment.commit(task.trial.number, checkpoint, actions);
                 if !is_last {
@@ -153,6 +156,8 @@ impl Experiment {
         trial.origin = None;
         let mut wanted = self.wanted_checkpoints();
         wanted.extend(self.pinned.iter().cloned());
+        // Results that come in while it is written, or after, do not make it another one.
+        wanted.extend(self.best.iter().map(|best| best.checkpoint.clone()));
         // In a population, what others have may be needed no more either.
         let members: Vec<u32> = match self.population() {
             Some(_) => self.trials.keys().copied().collect(),
@@ -256,7 +261,7 @@ impl Experiment {
             }
             RunExit::Diverged { step } if has_rung_behind => {
                 trial.state = TrialState::Paused;
-                return self.judge_member(now, number, Some(step));
+                return self.judge_member(now, number, Some(step), rules);
             }
             RunExit::Diverged { step } => {
                 note = Some(format!("stopped: diverged at step {step}"));

@@ -160,7 +160,7 @@ impl Engine {
                 }
                 continue;
             }
-            if count == most || (is_enough && !self.may_get_more(now, slots)) {
+            if count == most || (is_enough && !self.may_get_more(now, experiment, slots)) {
                 let workers = place(&self.free_workers(), count)?;
                 return Some(Turn::Begin(experiment.id.clone(), work, workers));
             }
@@ -170,6 +170,12 @@ impl Engine {
             keeper = Some(experiment);
         }
         None
+    }
+
+    /// Whether what an experiment could begin would find slots enough on an idle cluster.
+    fn fits(&self, experiment: &Experiment, now: Timestamp) -> bool {
+        let most = self.num_usable().min(self.room_for(experiment));
+        experiment.slots_wanted(now).is_some_and(|slots| slots.min() <= most)
     }
 
     /// How many more slots an experiment may have.
@@ -184,9 +190,12 @@ impl Engine {
         slots.is_some_and(|slots| self.num_recallable(num_free) < slots.min())
     }
 
-    /// Whether a worker may come for one that was lost.
-    fn may_get_more(&self, now: Timestamp, slots: Slots) -> bool {
-        slots.is_elastic() && self.last_loss.is_some_and(|at| at.after(slots.grace()) > now)
+    /// Whether a worker may come for one that was lost. Where some are lost all the time that is no reason to wait
+    /// for longer than the grace.
+    fn may_get_more(&self, now: Timestamp, experiment: &Experiment, slots: Slots) -> bool {
+        let lasts = |since: Timestamp| since.after(slots.grace()) > now;
+        let is_patient = !self.is_strict() || experiment.waiting_since.is_none_or(lasts);
+        slots.is_elastic() && is_patient && self.last_loss.is_some_and(lasts)
     }
 
     fn begin_run(
@@ -250,7 +259,9 @@ impl Engine {
             return;
         }
         let num_free = self.num_free().saturating_sub(self.num_promised());
-        let is_kept = self.open_experiments().iter().any(|other| other.waiting_since.is_some());
+        let is_kept = self.open_experiments().iter().any(|other| {
+            other.waiting_since.is_some() && (!self.is_strict() || self.fits(other, now))
+        });
         let Some(run) = self.runs.get_mut(&generation) else { return };
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
         let world_size = run.world_size();

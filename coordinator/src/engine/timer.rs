@@ -27,10 +27,11 @@ impl Engine {
         let trials = awake.flat_map(|experiment| {
             let slots = experiment.manifest.resources.slots;
             let pending = experiment.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
-            let grace = self.last_loss.map(|at| at.after(slots.grace()));
+            let since = self.last_loss.into_iter().chain(experiment.waiting_since);
+            let grace = since.map(|at| at.after(slots.grace()));
             let waits = slots.is_elastic() && experiment.waiting_since.is_some();
             let backoffs = pending.filter_map(|trial| trial.not_before);
-            grace.filter(|_| waits).into_iter().chain(backoffs).collect::<Vec<_>>()
+            grace.filter(|_| waits).chain(backoffs).collect::<Vec<_>>()
         });
         let times = rendezvous.chain(hosts).chain(trials).chain(self.next_limit());
         times.filter(|at| self.clock.is_none_or(|clock| *at > clock)).min()

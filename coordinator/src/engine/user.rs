@@ -100,12 +100,15 @@ impl Engine {
         id: &ExperimentId,
         actions: &mut Vec<Action>,
     ) -> Option<&mut Experiment> {
-        if self.experiments.get(id).is_none_or(Experiment::is_ended) {
-            let reason = format!("experiment {id} is unknown or has ended");
-            actions.push(Action::Rejected { reason });
-            return None;
-        }
-        self.experiments.get_mut(id)
+        let reason = match self.experiments.get(id) {
+            None => format!("no experiment `{id}`; `muster ls` lists them"),
+            Some(experiment) if experiment.is_ended() => {
+                format!("experiment {id} has ended; `muster fork {id}` runs it again")
+            }
+            Some(_) => return self.experiments.get_mut(id),
+        };
+        actions.push(Action::Rejected { reason });
+        None
     }
 
     /// The experiment of a trial that has not ended.

@@ -103,6 +103,9 @@ pub enum ImportError {
          `parameters`) and no Katib Experiment (`kind: Experiment`, `spec`); --from names what it is"
     )]
     Unknown,
+    /// It is what an import would make.
+    #[error("this is a manifest of Muster already; `muster validate` checks it")]
+    Own,
 }
 
 impl From<Malformed> for ImportError {
@@ -118,6 +121,9 @@ pub fn import(
     known: &Known,
 ) -> Result<Imported, ImportError> {
     let root = parse_yaml(text)?.ok_or(ImportError::Unknown)?;
+    if dialect.is_none() && is_own(&root) {
+        return Err(ImportError::Own);
+    }
     let dialect = dialect.or_else(|| recognize(&root)).ok_or(ImportError::Unknown)?;
     let reader = Reader::new(&root);
     let mut draft = Draft::default();
@@ -132,10 +138,27 @@ pub fn import(
     Ok(Imported { dialect, text, left_out, assumed: draft.assumed })
 }
 
+/// Whose file a text is that was taken for a manifest of Muster; `None` where it may well be meant as one.
+pub fn foreign(text: &str) -> Option<Dialect> {
+    let root = parse_yaml(text).ok()??;
+    // Without a program to start, a Determined experiment looks like a manifest with mistakes.
+    let is_told = |dialect: &Dialect| *dialect != Dialect::Determined || has(&root, "entrypoint");
+    recognize(&root).filter(|dialect| !is_own(&root) && is_told(dialect))
+}
+
+fn has(root: &Node, key: &str) -> bool {
+    matches!(&root.kind, NodeKind::Mapping(entries) if entries.iter().any(|entry| entry.key == key))
+}
+
+/// Whether a file has what only Muster's manifests have.
+fn is_own(root: &Node) -> bool {
+    let has_sections = has(root, "model") && has(root, "data");
+    (has(root, "version") || has(root, "budget") || has_sections) && !has(root, "entrypoint")
+}
+
 /// Tells the systems apart by the keys that each must have.
 fn recognize(root: &Node) -> Option<Dialect> {
-    let NodeKind::Mapping(entries) = &root.kind else { return None };
-    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    let has = |key: &str| has(root, key);
     if has("apiVersion") && has("kind") && has("spec") {
         Some(Dialect::Katib)
     } else if has("parameters") && has("method") {

@@ -29,6 +29,21 @@ fn known() -> Known {
 }
 
 #[test]
+fn own_manifests_and_foreign_files_are_told_apart() {
+    for path in samples() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(foreign(&text).is_some(), "{}", path.display());
+        let made = std::fs::read_to_string(path.with_extension("muster.yaml")).unwrap();
+        assert_eq!(foreign(&made), None, "{}", path.display());
+        assert_eq!(import(&made, None, &Known::default()), Err(ImportError::Own));
+    }
+    // A manifest with a section missing is still meant as one.
+    assert_eq!(foreign("version: 1\nsearcher: {metric: loss}\nhyperparameters: {}\n"), None);
+    assert_eq!(foreign("searcher: {metric: loss}\n"), None);
+    assert_eq!(foreign("not: [yaml"), None);
+}
+
+#[test]
 fn samples_become_what_is_kept_beside_them() {
     let samples = samples();
     assert!(samples.len() >= 6, "{samples:?}");

@@ -7,6 +7,7 @@ use muster_common::evaluation::{confident_mistakes, roc_auc};
 use serde::Serialize;
 
 use super::learning::rounded;
+use super::weighed::Weighed;
 
 /// Points along a curve.
 const POINTS: usize = 150;
@@ -15,7 +16,7 @@ const CONFIDENCE_BINS: usize = 10;
 /// Bins of lengths.
 const LENGTH_BINS: usize = 8;
 /// Mistakes listed.
-const MISTAKES: usize = 50;
+pub(super) const MISTAKES: usize = 50;
 /// Classes whose curves are drawn, those with the most examples.
 const CLASSES_MAX: usize = 12;
 
@@ -39,6 +40,8 @@ pub struct Behavior {
     pub lengths: Vec<LengthRow>,
     /// The mistakes that the model was surest of.
     pub mistakes: Vec<Mistake>,
+    /// Why their words are not weighed, for people; absent where they are, or nobody has tried.
+    pub not_weighed: Option<String>,
 }
 
 /// Curves of one class against the rest, points as (x, y).
@@ -116,11 +119,24 @@ pub struct Mistake {
     pub num_tokens: Option<u32>,
     /// What the model read; absent in files of older builds.
     pub text: Option<String>,
+    /// What its words have to do with the prediction; empty where that is not known.
+    pub words: Vec<MistakeWord>,
+}
+
+/// A word of a mistake's text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MistakeWord {
+    /// First byte in the text.
+    pub start: usize,
+    /// First byte behind it.
+    pub end: usize,
+    /// How much it speaks for the prediction (above zero) or against it, in logits.
+    pub weight: f64,
 }
 
 impl Behavior {
     /// Of the predictions on a split, sorted by row. `None` where there are none.
-    pub(super) fn of(rows: &[Prediction], labels: &[String]) -> Option<Self> {
+    pub(super) fn of(rows: &[Prediction], labels: &[String], weighed: &Weighed) -> Option<Self> {
         if rows.is_empty() {
             return None;
         }
@@ -151,23 +167,27 @@ impl Behavior {
             mistakes: mistakes
                 .into_iter()
                 .filter_map(|place| rows.get(place))
-                .map(|row| Mistake::of(row, labels))
+                .map(|row| Mistake::of(row, labels, weighed))
                 .collect(),
+            not_weighed: weighed.absent.clone(),
         })
     }
 }
 
 impl Mistake {
-    fn of(row: &Prediction, labels: &[String]) -> Self {
+    fn of(row: &Prediction, labels: &[String], weighed: &Weighed) -> Self {
         let name = |class: usize| labels.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let prediction = name(row.class());
+        let words = row.text.as_deref().map(|text| weighed.words(row.row, text, &prediction));
         Self {
             row: row.row,
             label: name(row.label as usize),
-            prediction: name(row.class()),
+            prediction,
             confidence: row.confidence(),
             of_label: row.probabilities.get(row.label as usize).copied().unwrap_or(0.0),
             num_tokens: row.num_tokens,
             text: row.text.clone(),
+            words: words.unwrap_or_default(),
         }
     }
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::Source;
 use crate::view::{TrialStateName, TrialView, mode_name};
 
+/// A state that only the coordinator could tell.
+pub(super) const NOT_KNOWN: &str = "not known";
+
 /// What was run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Card {
@@ -131,7 +134,11 @@ impl Card {
             experiment: view.id.to_string(),
             trial: trial.map(|trial| trial.id.to_string()),
             description: view.description.clone(),
-            state: trial.map_or(view.state.name(), |trial| trial.state.name()).to_owned(),
+            state: if source.is_stored {
+                NOT_KNOWN.to_owned()
+            } else {
+                trial.map_or(view.state.name(), |trial| trial.state.name()).to_owned()
+            },
             reason: trial.map_or(&view.reason, |trial| &trial.reason).clone(),
             muster_version: env!("CARGO_PKG_VERSION").to_owned(),
             made_at_ms: source.made_at.0,
@@ -146,8 +153,16 @@ impl Card {
             model: manifest.model.pretrained.clone(),
             max_length: manifest.model.max_length,
             seed: manifest.seed.0,
-            data: view.data.as_ref().map(|data| DataCard::of(source, data)),
-            trials: counts.filter(|(_, count)| *count > 0).collect(),
+            data: view
+                .data
+                .as_ref()
+                .filter(|_| !source.is_stored)
+                .map(|data| DataCard::of(source, data)),
+            trials: if source.is_stored {
+                BTreeMap::from([("in the store", view.trials.len())])
+            } else {
+                counts.filter(|(_, count)| *count > 0).collect()
+            },
             chosen: chosen(source, trial),
             location: view.location.clone(),
             warnings: view.warnings.clone(),
@@ -191,6 +206,10 @@ fn chosen(source: &Source<'_>, trial: Option<&TrialView>) -> Option<Chosen> {
     let number = trial.map(|trial| trial.id.number).or(best.map(|best| best.trial.number))?;
     let found = source.view.trials.iter().find(|trial| trial.id.number == number)?;
     let best = best.filter(|best| best.trial.number == number);
+    if source.is_stored && best.is_none() {
+        // The store has the hyperparameters of the chosen one alone.
+        return None;
+    }
     let all = TrialSettings::resolve(&source.manifest.hyperparameters, &found.assignment);
     let settings = match serde_json::to_value(all) {
         Ok(Value::Object(fields)) => fields.into_iter().filter(|(_, value)| !value.is_null()),

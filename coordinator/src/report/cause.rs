@@ -34,7 +34,7 @@ impl Importance {
     /// Compares results of one step, that with the most results, of several the latest: results of different steps
     /// differ in their budgets too. `None` where nothing can be said, and in a report on one trial.
     pub(super) fn of(source: &Source<'_>) -> Option<Self> {
-        if source.subject.is_some() {
+        if source.subject.is_some() || source.is_stored {
             return None;
         }
         let measured = source.measured();

@@ -6,7 +6,8 @@
 //! programs, and [`page`] makes a page of it that needs nothing else, not even a network.
 //!
 //! Reading order: `card` (what was run, where, at what cost), `ranking`, `learning`, `cause` (which hyperparameters
-//! mattered), `score`, `behavior` (curves, calibration, lengths, mistakes), `comparison`, then [`page`].
+//! mattered), `score`, `behavior` (curves, calibration, lengths, mistakes), `weighed` (what words have to do with
+//! mistakes), `comparison`, then [`page`].
 
 mod behavior;
 mod card;
@@ -18,6 +19,7 @@ mod ranking;
 mod score;
 #[cfg(test)]
 mod tests;
+mod weighed;
 
 pub use behavior::Behavior;
 pub use card::Card;
@@ -26,6 +28,7 @@ pub use comparison::Comparison;
 pub use learning::{LearningChart, Measured, Span};
 pub use ranking::Ranking;
 pub use score::Score;
+pub use weighed::{Weighed, questions};
 
 use std::collections::BTreeMap;
 
@@ -58,6 +61,11 @@ pub struct Source<'a> {
     pub measured: &'a [Measured],
     /// About the test split; `None` until the chosen model is scored, and where there are no classes.
     pub predictions: Option<&'a Predictions>,
+    /// What the words of its mistakes have to do with them.
+    pub weighed: &'a Weighed,
+    /// Whether nobody was asked but the object store, so that of the view only ids, steps, results and the chosen trial
+    /// are true.
+    pub is_stored: bool,
     /// To be compared with.
     pub against: Option<Rival<'a>>,
     /// When the report is made.
@@ -183,14 +191,16 @@ impl Report {
             ranking: Ranking::of(source),
             learning: learning::charts(source),
             importance: Importance::of(source),
-            validation: best.map(|best| Score::of(&best.validation, labels, ordered)),
+            validation: best
+                .filter(|_| !source.is_stored)
+                .map(|best| Score::of(&best.validation, labels, ordered)),
             test: best
                 .and_then(|best| best.test.as_ref())
                 .map(|test| Score::of(test, labels, ordered)),
             behavior: source
                 .predictions
                 .filter(|_| about_best)
-                .and_then(|(rows, labels)| Behavior::of(rows, labels)),
+                .and_then(|(rows, labels)| Behavior::of(rows, labels, source.weighed)),
             comparison: source.against.map(|rival| Comparison::of(source, rival)).transpose()?,
         })
     }

@@ -6,6 +6,7 @@ use muster_common::goal::Merit;
 use serde::Serialize;
 
 use super::Source;
+use super::card::NOT_KNOWN;
 use crate::view::{TrialView, mode_name};
 
 /// Trials listed.
@@ -89,7 +90,7 @@ fn row(source: &Source<'_>, place: Option<usize>, trial: &TrialView) -> Row {
     Row {
         place,
         trial: trial.id.number,
-        state: trial.state.name(),
+        state: if source.is_stored { NOT_KNOWN } else { trial.state.name() },
         objectives: trial.merit.as_ref().map(Merit::values).unwrap_or_default().to_vec(),
         violation: trial.merit.as_ref().map_or(0.0, Merit::violation),
         steps: trial.step,

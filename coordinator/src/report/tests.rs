@@ -1,7 +1,7 @@
 //! Reports of made-up experiments: what is in them, what is not, and how large they are.
 
-use muster_common::evaluation::Evaluation;
 use muster_common::evaluation::prediction::Prediction;
+use muster_common::evaluation::{AttributedText, Attribution, Evaluation, WordWeight};
 use muster_common::goal::Merit;
 use muster_common::id::{Attempt, TrialId};
 use muster_common::manifest::{Assignment, Manifest, ParameterValue};
@@ -39,6 +39,7 @@ struct Fixture {
     manifest: Manifest,
     measured: Vec<Measured>,
     predictions: Predictions,
+    weighed: Weighed,
 }
 
 fn predictions(num_rows: u64, num_classes: u32, skill: f64, seed: u64) -> Predictions {
@@ -174,7 +175,8 @@ fn fixture(num_trials: u32, num_classes: u32, num_steps: u64) -> Fixture {
     });
     let measured = view.trials.iter().map(|trial| measured(trial, num_steps)).collect();
     let manifest = Manifest::parse(MANIFEST).unwrap();
-    Fixture { view, manifest, measured, predictions }
+    let weighed = Weighed::default();
+    Fixture { view, manifest, measured, predictions, weighed }
 }
 
 impl Fixture {
@@ -186,6 +188,8 @@ impl Fixture {
             subject: None,
             measured: &self.measured,
             predictions: Some(&self.predictions),
+            weighed: &self.weighed,
+            is_stored: false,
             against: None,
             made_at: Timestamp(1_400_000),
         }
@@ -240,6 +244,53 @@ fn a_report_says_what_there_is() {
     }
     let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
     assert_eq!(json["test"]["scores"]["accuracy"], accuracy);
+}
+
+#[test]
+fn words_of_mistakes_are_colored_where_the_model_was_asked() {
+    let mut fixture = fixture(4, 2, 20);
+    let asked = questions(&fixture.predictions, false);
+    assert_eq!(asked.len(), 20);
+    let labels = fixture.predictions.1.clone();
+    let answer = |(row, text): &(u64, AttributedText)| {
+        let prediction = fixture.predictions.0.iter().find(|one| one.row == *row).unwrap();
+        let words = vec![
+            WordWeight { in_pair: false, start: 0, end: 10, weight: 1.5 },
+            WordWeight { in_pair: false, start: 10, end: text.text.len(), weight: -0.5 },
+        ];
+        let predicted = labels[prediction.class()].clone();
+        (*row, Attribution { predicted, probability: 0.9, words, completeness_error: None })
+    };
+    fixture.weighed.answers = asked.iter().map(answer).collect();
+    let report = Report::of(&fixture.source()).unwrap();
+    let mistakes = &report.behavior.as_ref().unwrap().mistakes;
+    assert_eq!(mistakes.iter().filter(|mistake| mistake.words.len() == 2).count(), 20);
+    let page = page::render(&report).unwrap();
+    assert_is_safe(&page);
+    assert_eq!(page.matches("<mark class=\"for4\" title=\"+1.5\">").count(), 20);
+    assert!(page.len() < 2_000_000 && !page.contains("Words are not colored"));
+
+    fixture.weighed = Weighed::absent(format!("there is no model {HOSTILE}"));
+    let page = page::render(&Report::of(&fixture.source()).unwrap()).unwrap();
+    assert_is_safe(&page);
+    assert!(page.contains("Words are not colored: there is no model &lt;/script&gt;"));
+}
+
+#[test]
+fn a_report_of_a_store_alone_claims_nothing_that_is_not_there() {
+    let fixture = fixture(4, 2, 20);
+    let stored = Report::of(&Source { is_stored: true, ..fixture.source() }).unwrap();
+    let whole = Report::of(&fixture.source()).unwrap();
+    assert_eq!((&stored.test, &stored.behavior), (&whole.test, &whole.behavior));
+    assert_eq!((&stored.validation, &stored.importance), (&None, &None));
+    assert_eq!((stored.card.state.as_str(), &stored.card.data), ("not known", &None));
+    assert!(stored.ranking.trials.iter().all(|row| row.state == "not known"));
+    assert!(page::render(&stored).unwrap().contains("not known"));
+    // Of a trial that was not chosen no hyperparameters are known.
+    let best = fixture.view.best.as_ref().unwrap().trial.number;
+    let other = Some(if best == 1 { 2 } else { 1 });
+    let source = Source { is_stored: true, subject: other, ..fixture.source() };
+    assert_eq!(Report::of(&source).unwrap().card.chosen, None);
 }
 
 #[test]

@@ -319,7 +319,14 @@ impl ControlService for Control {
         let request = request.into_inner();
         let id = parse_experiment(&request.experiment_id)?;
         let trial = request.trial_id.map(|text| parse_trial(&text)).transpose()?;
-        look(&self.service, &id).await?;
+        let view = look(&self.service, &id).await?;
+        let is_missing = |wanted: &TrialId| view.trials.iter().all(|trial| trial.id != *wanted);
+        if let Some(missing) = trial.as_ref().filter(|trial| is_missing(trial)) {
+            let count = view.trials.len();
+            return Err(Status::not_found(format!(
+                "no trial `{missing}`; there are {count} so far"
+            )));
+        }
         let (sender, receiver) = mpsc::channel(STREAM_MAX);
         let service = self.service.clone();
         tokio::spawn(async move {

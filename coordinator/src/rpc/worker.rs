@@ -125,6 +125,25 @@ struct PendingReport {
     admission: PendingAdmission,
 }
 
+/// What the engine knows of a worker that says Hello.
+struct Known {
+    /// Name of the token that it came in with.
+    token_name: Option<String>,
+    /// What it should be doing.
+    run: Option<Generation>,
+    /// What it has to be told about that.
+    messages: Vec<ToWorker>,
+    /// It has reported about its run, and does not know of it: this is another process, whose reports would have
+    /// numbers that were counted.
+    has_forgotten: bool,
+}
+
+impl Known {
+    fn idle(token_name: Option<String>) -> Self {
+        Self { token_name, run: None, messages: Vec::new(), has_forgotten: false }
+    }
+}
+
 /// For whom a worker works.
 #[derive(Debug, Clone)]
 struct Owner {
@@ -170,7 +189,7 @@ impl Session {
                 }
                 message = messages.recv() => match message {
                     Some(message) => self.forward(message).await?,
-                    None => return Err(Status::aborted("another session took over")),
+                    None => return Err(Status::aborted("the worker is gone, or another session took over")),
                 },
                 request = incoming.next(), if pending.len() < PENDING_MAX => match request {
                     Some(Ok(request)) => pending.extend(self.take(request).await?),
@@ -187,31 +206,47 @@ impl Session {
         let look = move |engine: &Engine| {
             let known = engine.workers().get(&worker)?;
             let token_name = known.token_name.clone();
-            let Some(generation) = known.run else { return Some((token_name, None, Vec::new())) };
+            let Some(generation) = known.run else { return Some(Known::idle(token_name)) };
+            let run = engine.runs().get(&generation)?;
             let is_held = Some(generation) == held;
+            let member = run.rank_of(&worker).and_then(|rank| run.member(rank));
+            let has_forgotten = !is_held && member.is_some_and(|member| member.next_sequence > 1);
             let spec = engine.spec(generation, &worker).filter(|_| !is_held);
             // It may have been said while the worker was away.
-            let directive = engine.runs().get(&generation)?.directive_for_ranks();
+            let directive = run.directive_for_ranks();
             let assign = spec.map(|spec| ToWorker::Assign(Box::new(spec)));
             let direct = directive.map(|directive| ToWorker::Direct { generation, directive });
-            Some((token_name, Some(generation), assign.into_iter().chain(direct).collect()))
+            let messages = assign.into_iter().chain(direct).collect();
+            Some(Known { token_name, run: Some(generation), messages, has_forgotten })
         };
         let known = self.service.driver.read(look).await.map_err(stopping)?;
-        let joined_with = known.as_ref().and_then(|(token_name, ..)| token_name.as_deref());
+        let joined_with = known.as_ref().and_then(|known| known.token_name.clone());
+        let joined_with = joined_with.as_deref();
         let shown = self.token_name.as_deref();
         // It may have come, and gone again, since this session was let in.
         self.claims.check(&self.worker, joined_with, shown)?;
+        let known = match known {
+            Some(Known { has_forgotten: true, .. }) => {
+                let reason = "another process came under its name".to_owned();
+                let (worker, cause) = (self.worker.clone(), LossCause::Died { reason });
+                let event = Event::WorkerLost { worker, cause };
+                self.service.driver.apply(event).await.map_err(stopping)?;
+                None
+            }
+            known => known,
+        };
         // Where its token had a successor, that holds its id from now on.
         if known.is_none() || (shown.is_some() && joined_with != shown) {
             let (worker, token_name) = (self.worker.clone(), self.token_name.clone());
+            tracing::info!(host, token_name, "the worker has joined");
             let event = Event::WorkerJoined { worker, host, token_name };
             self.service.driver.apply(event).await.map_err(stopping)?;
         }
-        let due = known.as_ref().and_then(|(_, run, _)| *run);
+        let due = known.as_ref().and_then(|known| known.run);
         if let Some(generation) = held.filter(|held| Some(*held) != due) {
             self.forward(ToWorker::Abandon { generation }).await?;
         }
-        for message in known.map(|(.., messages)| messages).unwrap_or_default() {
+        for message in known.map(|known| known.messages).unwrap_or_default() {
             self.forward(message).await?;
         }
         Ok(())
@@ -275,6 +310,7 @@ impl Session {
                 Ok(())
             }
             Request::Goodbye(goodbye) => {
+                tracing::info!(reason = goodbye.reason, "the worker leaves");
                 let cause = LossCause::Left { reason: goodbye.reason };
                 let event = Event::WorkerLost { worker: self.worker.clone(), cause };
                 self.service.driver.apply(event).await.map_err(stopping)?;

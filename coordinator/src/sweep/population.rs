@@ -46,13 +46,15 @@ pub fn quantile_size(quantile: f64, num_results: usize) -> usize {
 }
 
 /// What becomes of a trial whose result at a rung is among `standings`. One that `must_exploit`, because
-/// it cannot go on, does so if there is anybody whose result is finite.
+/// it cannot go on, does so if there is anybody whose result is finite. Nobody goes on from a trial whose
+/// checkpoint of the rung is not kept.
 pub fn fate(
     settings: &PopulationSettings,
     goal: &Goal,
     standings: &[Standing],
     trial: u32,
     must_exploit: bool,
+    is_kept: impl Fn(u32) -> bool,
     seed: Seed,
 ) -> Fate {
     let mut ordered = standings.to_vec();
@@ -74,7 +76,10 @@ pub fn fate(
     let better = front::better(goal, &merits, index);
     let may_be_source = |(standing, is_better): &(&Standing, bool)| {
         let is_wanted = is_stuck || *is_better;
-        standing.trial != trial && standing.merit.is_finite() && is_wanted
+        standing.trial != trial
+            && standing.merit.is_finite()
+            && is_wanted
+            && is_kept(standing.trial)
     };
     let sources: Vec<&Standing> = ordered
         .iter()
@@ -155,10 +160,10 @@ fn nudged(domain: &Domain, value: ParameterValue, factor: f64) -> ParameterValue
         Domain::Values(values) => {
             let mut values = values.clone();
             values.sort_by(|a, b| a.as_f64().total_cmp(&b.as_f64()));
-            neighbour(&values, value, factor, None)
+            neighbor(&values, value, factor, None)
         }
         Domain::Steps { .. } => {
-            neighbour(&domain.enumerate().unwrap_or_default(), value, factor, Some(wanted))
+            neighbor(&domain.enumerate().unwrap_or_default(), value, factor, Some(wanted))
         }
     }
 }
@@ -173,7 +178,7 @@ fn direction(factor: f64) -> i64 {
 }
 
 /// Of sorted values the one nearest to what is wanted, but at least the next one.
-fn neighbour(
+fn neighbor(
     values: &[ParameterValue],
     value: ParameterValue,
     factor: f64,
@@ -231,7 +236,9 @@ mod tests {
 
     fn source(values: &[f64], trial: u32, must: bool, seed: u64) -> Option<u32> {
         let standings = standings(values);
-        match fate(&settings(0.0), &accuracy(), &standings, trial, must, Seed(seed)) {
+        let found =
+            fate(&settings(0.0), &accuracy(), &standings, trial, must, |_| true, Seed(seed));
+        match found {
             Fate::GoesOn(_) => None,
             Fate::Exploits { source, .. } => Some(source),
         }
@@ -268,11 +275,11 @@ mod tests {
     #[test]
     fn every_number_compared_is_said() {
         let standings = standings(&[0.1, 0.2, 0.8]);
-        let found = fate(&settings(0.0), &accuracy(), &standings, 1, false, Seed(1));
+        let found = fate(&settings(0.0), &accuracy(), &standings, 1, false, |_| true, Seed(1));
         let text = "accuracy 0.1000 is place 3 of 3 so far, the last 1 exploit the best 1; t3 is place \
                     1 with 0.8000";
         assert_eq!(found, Fate::Exploits { source: 3, text: text.to_owned() });
-        let found = fate(&settings(0.0), &accuracy(), &standings, 2, false, Seed(1));
+        let found = fate(&settings(0.0), &accuracy(), &standings, 2, false, |_| true, Seed(1));
         let text = "accuracy 0.2000 is place 2 of 3 so far, the last 1 exploit the best 1";
         assert_eq!(found, Fate::GoesOn(text.to_owned()));
     }
@@ -301,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn values_move_to_a_neighbour() {
+    fn values_move_to_a_neighbor() {
         let space = space();
         let next = |name: &str, value, factor| nudged(space[name].plain(), value, factor).as_f64();
         let float = ParameterValue::Float;

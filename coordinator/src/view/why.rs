@@ -136,15 +136,15 @@ fn standing(experiment: &Experiment, trial: &Trial) -> Vec<String> {
         let (place, num_results) = (index + 1, standings.len());
         let merit = standings.get(index)?.merit;
         let own = Promotion { trial: trial.number, rung, merit, place, num_results };
-        let neighbour = |index: usize| {
+        let neighbor = |index: usize| {
             let other = standings.get(index)?;
             Some((other.trial, Goal::numbers(&other.merit)))
         };
         let mut text = experiment.standing_text(&own);
-        if let Some((other, value)) = index.checked_sub(1).and_then(neighbour) {
+        if let Some((other, value)) = index.checked_sub(1).and_then(neighbor) {
             text += &format!("; before it t{other} with {value}");
         }
-        if let Some((other, value)) = neighbour(index + 1) {
+        if let Some((other, value)) = neighbor(index + 1) {
             text += &format!("; behind it t{other} with {value}");
         }
         Some(text)

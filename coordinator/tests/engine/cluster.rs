@@ -10,6 +10,11 @@ use muster_coordinator::engine::trial::Trial;
 use muster_coordinator::engine::{Action, Engine, Event, LossCause, RULES};
 
 pub(super) fn manifest(name: &str, slots: &str, searcher: &str) -> Manifest {
+    wanting(name, slots, &format!("metric: accuracy, {searcher}"))
+}
+
+/// As [`manifest`], with objectives of its own.
+pub(super) fn wanting(name: &str, slots: &str, searcher: &str) -> Manifest {
     let text = format!(
         "version: 1
 name: {name}
@@ -20,7 +25,7 @@ data:
   text: text
   label: {{column: label}}
 hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
-searcher: {{metric: accuracy, {searcher}}}
+searcher: {{{searcher}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 10}}
 resources: {{slots: {slots}}}
@@ -114,6 +119,12 @@ impl Cluster {
         self.report(generation, 0, RunReport::CheckpointCommitted { checkpoint });
     }
 
+    /// The first run that has not ended.
+    pub(super) fn current(&self) -> Option<RunSpec> {
+        let (generation, run) = self.engine.runs().iter().next()?;
+        self.engine.spec(*generation, &run.members[0].worker)
+    }
+
     /// Brings a run to its end in good order.
     pub(super) fn finish(&mut self, spec: &RunSpec) {
         let generation = spec.generation;
@@ -173,6 +184,12 @@ impl Cluster {
         let experiment = self.engine.experiment(&experiment.parse().unwrap()).unwrap();
         experiment.decisions.iter().map(|d| d.text.clone()).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// With a share of so many thousandths right.
+pub(super) fn scored(right: u64) -> Evaluation {
+    let confusion = vec![vec![right, 1000 - right], vec![0, 0]];
+    Evaluation { loss: 1.0, confusion, ..Evaluation::default() }
 }
 
 pub(super) fn data() -> DataSummary {

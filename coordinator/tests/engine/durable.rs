@@ -1,14 +1,16 @@
 //! A coordinator that is killed after any event goes on as if nothing had happened; and what the
 //! invariants are for: a state with a broken rule is found.
 
-use muster_common::run::{RunExit, Task};
+use muster_common::id::Generation;
+use muster_common::run::{RunExit, RunReport, Task};
+use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::saved::{Restoring, RowKey};
-use muster_coordinator::engine::{Admission, Engine, Event};
+use muster_coordinator::engine::{Action, Admission, Engine, Event};
 use muster_coordinator::journal::Journal;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, manifest};
+use super::cluster::{Cluster, manifest, scored};
 
 const SWEEP: &str = "max_trials: 6, sampler: tpe, pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 20}}";
 
@@ -157,4 +159,76 @@ fn time_does_not_run_backwards() {
     let before = cluster.engine.clone();
     cluster.engine.apply(Timestamp(5), Event::TimerFired);
     assert_eq!(before, cluster.engine, "a clock that is set back changes nothing");
+}
+
+/// Trains everything there is to train; a trial's share of right answers depends on its number, and on `from`.
+fn play(cluster: &mut Cluster, from: u64) {
+    while let Some(spec) = cluster.current() {
+        let generation = spec.generation;
+        match &spec.task {
+            Task::Train(task) => {
+                let step = task.target_step;
+                cluster.commit(&task.trial.to_string(), step, generation);
+                let right = from + u64::from(task.trial.number) * 7 % 10 * 10;
+                let evaluation = scored(right);
+                cluster.report(generation, 0, RunReport::Evaluated { step, evaluation });
+            }
+            Task::Prepare { .. } | Task::Finish { .. } => {
+                let model = "m".to_owned();
+                cluster.report(generation, 0, RunReport::Finished { test: None, model });
+            }
+        }
+        cluster.end(generation, 0, RunExit::Completed);
+    }
+}
+
+#[test]
+fn what_earlier_experiments_taught_is_the_same_after_a_snapshot() {
+    for sampler in ["tpe", "cmaes"] {
+        let mut cluster = Cluster::new(&[("w0", "a")]);
+        cluster.submit(manifest("old", "1", "max_trials: 9"));
+        play(&mut cluster, 500);
+        let searcher = format!("max_trials: 9, sampler: {sampler}, warm_start: [old-1]");
+        cluster.submit(manifest("new", "1", &searcher));
+        let num_before = cluster.events.len();
+        // Worse than all before: what is known of those must go on counting.
+        play(&mut cluster, 100);
+        let (before, after) = cluster.events.split_at(num_before);
+        let directory = tempfile::tempdir().unwrap();
+        let mut undisturbed = Engine::default();
+        {
+            let (mut journal, mut engine) = Journal::open(directory.path()).unwrap();
+            for (at, event) in before {
+                undisturbed.apply(*at, event.clone());
+                engine.apply(*at, event.clone());
+            }
+            journal.append(before).unwrap();
+            journal.snapshot(&mut engine).unwrap();
+        }
+        let (_, mut restored) = Journal::open(directory.path()).unwrap();
+        for (at, event) in after {
+            let wanted = undisturbed.apply(*at, event.clone());
+            assert_eq!(restored.apply(*at, event.clone()), wanted, "{sampler} at {event:?}");
+        }
+        assert_eq!(restored.experiments().last().unwrap().trials.len(), 9);
+    }
+}
+
+#[test]
+fn a_run_speaks_of_checkpoints_of_its_own_only() {
+    let mut cluster = Cluster::new(&[("w0", "a"), ("w1", "b")]);
+    cluster.submit(manifest("e", "1", "max_trials: 2"));
+    let runs: Vec<Generation> = cluster.engine.runs().keys().copied().collect();
+    cluster.commit("e-1/t1", 10, runs[0]);
+    for (trial, generation) in [("e-1/t1", runs[1]), ("e-1/t2", runs[0]), ("x-1/t1", runs[1])] {
+        let checkpoint = CheckpointKey { trial: trial.parse().unwrap(), step: 20, generation };
+        cluster.report(runs[1], 0, RunReport::CheckpointCommitted { checkpoint });
+        assert!(
+            matches!(cluster.actions[0], Action::Rejected { .. }),
+            "{trial}: {:?}",
+            cluster.actions
+        );
+    }
+    let experiment = cluster.engine.experiments().next().unwrap();
+    assert!(experiment.trials[&2].checkpoints.is_empty());
 }

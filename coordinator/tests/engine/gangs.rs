@@ -376,3 +376,84 @@ fn a_rank_that_hangs_is_named_and_blamed_and_one_that_waits_for_the_dead_is_not(
     assert!(said.contains("(lost): rank 2 on c: the runner died"), "{said}");
     assert_eq!(cluster.engine.hosts().keys().collect::<Vec<_>>(), ["b", "c"]);
 }
+
+#[test]
+fn a_run_that_was_told_to_give_up_is_not_asked_to_save_itself() {
+    let mut cluster = Cluster::new(&FOUR[..2]);
+    cluster.submit(manifest("g", "2", ONE));
+    let generation = cluster.only().generation;
+    cluster.open(generation);
+    cluster.end(generation, 1, lost());
+    assert_eq!(cluster.told(), [("w1".to_owned(), Directive::Cancel)]);
+    // Rank 0 may be stuck waiting for rank 1; asked to save itself it would have two minutes for that.
+    cluster.apply(Event::ExperimentPaused { experiment: "g-1".parse().unwrap() });
+    assert!(cluster.told().is_empty(), "{:?}", cluster.told());
+    cluster.apply(Event::TrialPaused { trial: "g-1/t1".parse().unwrap() });
+    assert!(cluster.told().is_empty(), "{:?}", cluster.told());
+    assert_eq!(cluster.engine.runs()[&generation].directive, Some(Directive::Cancel));
+}
+
+#[test]
+fn an_elastic_gang_grows_although_one_waits_that_fits_nowhere() {
+    let mut cluster = Cluster::new(&FOUR);
+    cluster.submit(manifest("e", "{min: 2, max: 3, grace_seconds: 5}", ONE));
+    let generation = cluster.only().generation;
+    cluster.open(generation);
+    cluster.commit("e-1/t1", 10, generation);
+    cluster.submit(manifest("big", "4", ONE));
+    let prepare = cluster.engine.runs().keys().next_back().copied().unwrap();
+    assert_eq!(prepare, generation, "it is prepared and waits");
+    assert!(cluster.said("big-1").contains("kept for it"), "{}", cluster.said("big-1"));
+    for worker in ["w3", "w4"] {
+        cluster.lose(&worker.parse().unwrap(), LossCause::LeaseExpired);
+    }
+    cluster.end(generation, 0, failed(FailureClass::Lost));
+    cluster.end(generation, 1, RunExit::Canceled);
+    cluster.wait(5);
+    let smaller = cluster.only();
+    assert_eq!(smaller.gang.as_ref().unwrap().world_size, 2);
+    cluster.open(smaller.generation);
+    cluster.join("w9", "c");
+    assert!(cluster.started().is_empty(), "four slots are more than there are");
+    cluster.commit("e-1/t1", 20, smaller.generation);
+    assert_eq!(cluster.told().len(), 2, "{}", cluster.said("e-1"));
+}
+
+#[test]
+fn no_machine_is_blamed_for_ranks_that_are_slow_to_leave_a_trial_nobody_wants() {
+    let mut cluster = Cluster::new(&[("w1", "a"), ("w2", "a"), ("w3", "b"), ("w4", "b")]);
+    cluster.submit(manifest("g", "2", "max_trials: 9, max_concurrent: 1"));
+    for number in 1..=3 {
+        let generation = *cluster.engine.runs().keys().next().unwrap();
+        cluster.open(generation);
+        let trial = format!("g-1/t{number}").parse().unwrap();
+        cluster.apply(Event::TrialCanceled { trial });
+        assert_eq!(cluster.told().len(), 2);
+        for rank in [0, 1] {
+            let reason = "it did not leave its slot in time".to_owned();
+            cluster.end(generation, rank, RunExit::Lost { reason });
+        }
+    }
+    assert!(cluster.engine.hosts().is_empty(), "{:?}", cluster.engine.hosts());
+    assert_eq!(cluster.engine.num_usable(), 4);
+}
+
+#[test]
+fn an_elastic_gang_waits_for_its_grace_only_however_many_others_are_lost() {
+    let mut cluster = Cluster::new(&[("w1", "a"), ("w2", "a"), ("w3", "b")]);
+    cluster.submit(manifest("e", "{min: 2, max: 3, grace_seconds: 5}", ONE));
+    let generation = cluster.only().generation;
+    cluster.open(generation);
+    cluster.join("x1", "c");
+    cluster.submit(manifest("other", "1", "max_trials: 1"));
+    cluster.lose(&"w3".parse().unwrap(), LossCause::LeaseExpired);
+    cluster.end(generation, 0, failed(FailureClass::Lost));
+    cluster.end(generation, 1, RunExit::Canceled);
+    assert!(cluster.started().is_empty(), "another worker may come");
+    cluster.wait(3);
+    cluster.lose(&"x1".parse().unwrap(), LossCause::LeaseExpired);
+    assert!(cluster.started().is_empty());
+    assert_eq!(cluster.engine.next_timer(), Some(Timestamp(cluster.now + 2000)));
+    cluster.wait(2);
+    assert_eq!(cluster.only().gang.unwrap().world_size, 2);
+}

@@ -6,4 +6,5 @@ mod continuation;
 mod drain;
 mod durable;
 mod gangs;
+mod population;
 mod sharing;

@@ -268,6 +268,20 @@ fn a_trial_may_use_only_its_time_over_all_its_runs() {
 }
 
 #[test]
+fn a_trial_that_is_lost_after_its_time_does_not_begin_again() {
+    let mut cluster = Cluster::new(&[("w0", "h")]);
+    cluster.submit(with("e", "1", "max_trials: 1", "limits: {trial_hours: 1}"));
+    let first = cluster.only();
+    cluster.now += 3_600_000;
+    // Nobody has looked at the time before: the loss is the first that is heard.
+    cluster.end(first.generation, 0, RunExit::Lost { reason: "gone".to_owned() });
+    assert!(cluster.started().is_empty(), "it would go on with no limit until it says something");
+    assert!(matches!(cluster.trial("e-1").state, TrialState::Stopped { .. }));
+    let said = cluster.said("e-1");
+    assert!(said.contains("stopped: limits.trial_hours: 1 h are used"), "{said}");
+}
+
+#[test]
 fn a_paused_trial_frees_its_slot_and_its_experiment_waits_for_it() {
     let mut cluster = Cluster::new(&[("w0", "h")]);
     cluster.submit(manifest("e", "1", "max_trials: 2"));

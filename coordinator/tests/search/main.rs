@@ -191,6 +191,25 @@ fn plans_of_deterministic_methods_come_true() {
 }
 
 #[test]
+fn plans_count_the_checkpoints_that_are_kept_on_the_way() {
+    let premises = Premises { num_slots: 2, num_train: 1000, examples_per_second: None };
+    let mut plain = manifest("{steps: 100}", "metric: loss, max_trials: 4");
+    plain.checkpoint.every_steps = Some(10);
+    // Of each trial the last three, 80, 90 and 100, of which the last is the best.
+    plain.checkpoint.keep_last = 3;
+    assert_eq!(plan(&plain, &premises).unwrap().most_checkpoints, 12);
+    // And 20, 40 and 60.
+    plain.checkpoint.keep_every_steps = Some(20);
+    assert_eq!(plan(&plain, &premises).unwrap().most_checkpoints, 24);
+    // 30, 60 and 90.
+    plain.checkpoint.keep_every_steps = Some(15);
+    assert_eq!(plan(&plain, &premises).unwrap().most_checkpoints, 20);
+    plain.checkpoint.keep_every_steps = None;
+    plain.checkpoint.keep_last = 1;
+    assert_eq!(plan(&plain, &premises).unwrap().most_checkpoints, 4);
+}
+
+#[test]
 fn plans_know_times_and_say_what_they_do_not_know() {
     let plain = manifest("{steps: 100}", "metric: loss, max_trials: 8");
     let premises = Premises { num_slots: 2, num_train: 1000, examples_per_second: Some(32.0) };

@@ -51,6 +51,11 @@ impl TryFrom<v1::MaskedScore> for MaskedScore {
     type Error = ConvertError;
     fn try_from(wire: v1::MaskedScore) -> Result<Self, ConvertError> {
         let v1::MaskedScore { loss, num_masked, num_right } = wire;
+        // JSON has no word for it: a journal that holds it could not be read again.
+        if !loss.is_finite() {
+            let reason = "a loss that is not finite is a divergence, not an evaluation".to_owned();
+            return Err(ConvertError::Illegal { field: "evaluation.masked.loss", reason });
+        }
         if num_right > num_masked {
             let reason = format!("{num_right} of {num_masked} are right");
             return Err(ConvertError::Illegal { field: "evaluation.masked", reason });

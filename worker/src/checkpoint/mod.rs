@@ -1,12 +1,15 @@
 //! Saving and loading a checkpoint: `model` (what training changed), `optimizer` (both moments),
 //! `progress` (step, data position, seed, evaluations), and where there are any, `average` (of the
-//! weights) and `best` (the weights that scored best), each one object; the index last.
+//! weights) and `best` (the weights that scored best), each one object, or one for each rank that writes a
+//! shard of it; the index last.
 
 mod part;
+mod shard;
 mod writer;
 
 pub use part::Progress;
-pub use writer::{BeforeCommit, Origin, Writer};
+pub use shard::Shard;
+pub use writer::{BeforeCommit, Colleagues, Origin, Writer};
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -19,9 +22,11 @@ use tokio::runtime::Handle;
 use crate::deadline::{Beside, Overdue, beside_for, within};
 use crate::model::{ModelError, NamedTensors};
 
-/// Everything a trial needs to continue exactly, in memory.
+/// Everything a trial needs to continue exactly, in memory, or one rank's shard of it.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// Which of its tensors these are.
+    pub shard: Shard,
     /// Where it is.
     pub progress: Progress,
     /// The trained parameters.
@@ -160,45 +165,47 @@ pub fn load(
         return Err(CheckpointError::OtherPretrained { checkpoint: key.clone(), found }.into());
     }
     let mut reading = Reading::begin(runtime, store, &index)?;
-    let damaged = |name: &'static str| {
-        move |reason: String| CheckpointError::DamagedPart {
-            checkpoint: key.clone(),
-            part: name.to_owned(),
-            reason,
-        }
+    let damaged = |name: &str, reason: String| CheckpointError::DamagedPart {
+        checkpoint: key.clone(),
+        part: name.to_owned(),
+        reason,
     };
-    let bytes = reading.take(part::PROGRESS)?.unwrap_or_default();
+    let (_, bytes) = reading.take(part::PROGRESS)?.unwrap_or_default();
     index.verify(part::PROGRESS, &bytes)?;
-    let progress = part::decode_progress(&bytes).map_err(damaged(part::PROGRESS))?;
+    let progress =
+        part::decode_progress(&bytes).map_err(|reason| damaged(part::PROGRESS, reason))?;
     if progress.step != key.step {
         let reason = format!("it is of step {}", progress.step);
-        return Err(damaged(part::PROGRESS)(reason).into());
+        return Err(damaged(part::PROGRESS, reason).into());
     }
-    let mut tensors = |name: &'static str| -> Result<NamedTensors, LoadError> {
-        let Some(bytes) = reading.take(name)? else { return Ok(NamedTensors::new()) };
-        // Taken apart while the digest is made; nothing of it is used before that is right.
-        let (verified, tensors) = thread::scope(|scope| {
-            let verifying = scope.spawn(|| index.verify(name, &bytes));
-            let tensors = part::decode_tensors(&bytes);
-            (verifying.join().unwrap_or_else(|panic| resume_unwind(panic)), tensors)
-        });
-        verified?;
-        tensors.map_err(|reason| damaged(name)(reason).into())
+    let mut tensors = |part: &str| -> Result<NamedTensors, LoadError> {
+        let mut all = NamedTensors::new();
+        while let Some((name, bytes)) = reading.take(part)? {
+            // Taken apart while the digest is made; nothing of it is used before that is right.
+            let (verified, tensors) = thread::scope(|scope| {
+                let verifying = scope.spawn(|| index.verify(&name, &bytes));
+                let tensors = part::decode_tensors(&bytes);
+                (verifying.join().unwrap_or_else(|panic| resume_unwind(panic)), tensors)
+            });
+            verified?;
+            all.append(&mut tensors.map_err(|reason| damaged(&name, reason))?);
+        }
+        Ok(all)
     };
     let (model, optimizer) = (tensors(part::MODEL)?, tensors(part::OPTIMIZER)?);
     let (average, best) = (tensors(part::AVERAGE)?, tensors(part::BEST)?);
-    Ok(Snapshot { progress, model, optimizer, average, best })
+    Ok(Snapshot { shard: Shard::WHOLE, progress, model, optimizer, average, best })
 }
 
-/// The parts of a checkpoint in the order in which they are needed: the next one is on its way while one is
+/// The objects of a checkpoint in the order in which they are needed: the next one is on its way while one is
 /// verified and taken apart.
 struct Reading<'a> {
     runtime: &'a Handle,
     store: &'a Store,
     index: &'a CheckpointIndex,
     /// Those that were not asked for yet, the next one last.
-    names: Vec<&'static str>,
-    next: Option<(&'static str, Beside<Result<Bytes, StoreError>>)>,
+    names: Vec<String>,
+    next: Option<(String, Beside<Result<Bytes, StoreError>>)>,
 }
 
 impl<'a> Reading<'a> {
@@ -207,8 +214,16 @@ impl<'a> Reading<'a> {
         store: &'a Store,
         index: &'a CheckpointIndex,
     ) -> Result<Self, CheckpointError> {
-        let is_needed = |name: &&'static str| !part::is_optional(name) || index.part(name).is_ok();
-        let names = part::IN_ORDER.into_iter().rev().filter(is_needed).collect();
+        let mut names = Vec::new();
+        for part in part::IN_ORDER {
+            let all = index.parts.iter().map(|object| &object.name);
+            let before = names.len();
+            names.extend(all.filter(|name| shard::holds(name, part)).cloned());
+            if names.len() == before && !part::is_optional(part) {
+                index.part(part)?;
+            }
+        }
+        names.reverse();
         let mut reading = Self { runtime, store, index, names, next: None };
         reading.ask()?;
         Ok(reading)
@@ -216,26 +231,26 @@ impl<'a> Reading<'a> {
 
     fn ask(&mut self) -> Result<(), CheckpointError> {
         let Some(name) = self.names.pop() else { return Ok(()) };
-        let num_bytes = self.index.part(name)?.bytes;
-        let (store, key) = (self.store.clone(), self.index.checkpoint.part(name));
+        let num_bytes = self.index.part(&name)?.bytes;
+        let (store, key) = (self.store.clone(), self.index.checkpoint.part(&name));
         let get = async move { store.get_large(&key, num_bytes).await };
         self.next = Some((name, beside_for(self.runtime, num_bytes, get)));
         Ok(())
     }
 
-    /// Part `name`, not verified yet; `None` if it is not the next one: then the checkpoint is without it.
-    fn take(&mut self, name: &str) -> Result<Option<Bytes>, LoadError> {
-        let Some((_, next)) = self.next.take_if(|(next, _)| *next == name) else {
+    /// The next object if it is of part `part`, with its name, not verified yet. `None`: there is none, or no more.
+    fn take(&mut self, part: &str) -> Result<Option<(String, Bytes)>, LoadError> {
+        let Some((name, next)) = self.next.take_if(|(next, _)| shard::holds(next, part)) else {
             return Ok(None);
         };
         let bytes = next.wait()?.map_err(|error| match error {
             StoreError::Missing { .. } => {
-                let (checkpoint, part) = (self.index.checkpoint.clone(), name.to_owned());
+                let (checkpoint, part) = (self.index.checkpoint.clone(), name.clone());
                 LoadError::from(CheckpointError::LostPart { checkpoint, part })
             }
             error => error.into(),
         })?;
         self.ask()?;
-        Ok(Some(bytes))
+        Ok(Some((name, bytes)))
     }
 }

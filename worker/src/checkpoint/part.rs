@@ -62,23 +62,26 @@ pub struct Progress {
     pub stopping: StoppingState,
 }
 
-/// Name and bytes of every part, sorted by name; those that hold nothing are left out. The bytes of the
-/// tensors are not copied: they are let go with the part.
+/// Name and bytes of every object of a snapshot's shard; parts that hold nothing are left out. The bytes of
+/// the tensors are not copied: they are let go with the object.
 pub(super) fn encode(
     snapshot: Snapshot,
-) -> Result<impl Iterator<Item = Result<(&'static str, PutPayload), ModelError>>, ModelError> {
+) -> Result<impl Iterator<Item = Result<(String, PutPayload), ModelError>>, ModelError> {
     let progress = serde_json::to_string(&snapshot.progress)
         .map_err(|error| ModelError::Torch(format!("cannot write the progress: {error}")))?;
-    let Snapshot { model, optimizer, average, best, .. } = snapshot;
-    let optional = [(AVERAGE, average), (BEST, best)];
-    let optional = optional.into_iter().filter(|(_, tensors)| !tensors.is_empty());
-    let files = optional.chain([(MODEL, model), (OPTIMIZER, optimizer)]);
-    let files = files.map(|(name, tensors)| Ok((name, tensor_file(&tensors)?)));
-    let progress = || {
-        let texts = BTreeMap::from([(PROGRESS.to_owned(), progress)]);
-        Ok((PROGRESS, serialize_tensors([], texts)?.into()))
+    let Snapshot { shard, model, optimizer, average, best, .. } = snapshot;
+    let files = [(AVERAGE, average), (BEST, best), (MODEL, model), (OPTIMIZER, optimizer)];
+    // A reader wants every part that is not optional, even if it is empty.
+    let is_written = move |(name, tensors): &(&str, NamedTensors)| {
+        !tensors.is_empty() || (!is_optional(name) && shard.is_first())
     };
-    Ok(files.chain(std::iter::once_with(progress)))
+    let files = files.into_iter().filter(is_written);
+    let files = files.map(move |(name, tensors)| Ok((shard.name(name), tensor_file(&tensors)?)));
+    let progress = move || {
+        let texts = BTreeMap::from([(PROGRESS.to_owned(), progress)]);
+        Ok((PROGRESS.to_owned(), serialize_tensors([], texts)?.into()))
+    };
+    Ok(files.chain(std::iter::once_with(progress).take(usize::from(shard.is_first()))))
 }
 
 /// The same bytes as [`serialize_tensors`] gives, those of the tensors where they lie. Source of the layout:

@@ -1,4 +1,5 @@
-//! Writing checkpoints beside the training: the loop hands over a copy and goes on.
+//! Writing checkpoints beside the training: the loop hands over a copy and goes on. Where several ranks write
+//! shards of one checkpoint, rank 0 writes the index once all of them are in the store.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -9,11 +10,12 @@ use muster_common::digest::ContentHash;
 use muster_common::id::{Attempt, Generation, TrialId};
 use muster_common::storage::{
     CHECKPOINT_FORMAT, CheckpointIndex, CheckpointKey, CheckpointPart, Store, StoreError,
+    WHOLE_CHECKPOINT_FORMAT,
 };
 use muster_common::time::Timestamp;
 use tokio::runtime::Handle;
 
-use super::{SaveError, Snapshot, part};
+use super::{SaveError, Shard, Snapshot, part};
 use crate::deadline::{Beside, beside_for, moving_time, within};
 
 /// Longest wait for a checkpoint that is on its way, besides the time that its bytes take. Each operation
@@ -38,13 +40,39 @@ pub struct Origin {
 /// What must succeed before an index is written, such as getting the metrics into the store.
 pub type BeforeCommit = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// The other ranks of a run, which write shards of the same checkpoints.
+pub trait Colleagues: Send + Sync {
+    /// Tells rank 0 which objects of the checkpoint of `step` this rank has in the store.
+    fn tell(&self, step: u64, written: Vec<CheckpointPart>);
+
+    /// Waits until these ranks have told the same, and returns all of it. `Err`: one of them will not.
+    fn hear(
+        &self,
+        step: u64,
+        ranks: &[u32],
+        deadline: Duration,
+    ) -> Result<Vec<CheckpointPart>, String>;
+}
+
 /// Writes the checkpoints of one run, one at a time, on a thread of its own.
 pub struct Writer {
     runtime: Handle,
     store: Store,
     origin: Origin,
     before_commit: BeforeCommit,
+    colleagues: Option<Arc<dyn Colleagues>>,
     in_flight: Option<InFlight>,
+}
+
+/// What the writing thread needs for one checkpoint.
+struct Work {
+    runtime: Handle,
+    store: Store,
+    origin: Origin,
+    checkpoint: CheckpointKey,
+    deadline: Duration,
+    before_commit: BeforeCommit,
+    colleagues: Option<Arc<dyn Colleagues>>,
 }
 
 struct InFlight {
@@ -56,7 +84,14 @@ struct InFlight {
 impl Writer {
     /// Writes to `store`; `before_commit` runs on the writing thread before each index.
     pub fn new(runtime: Handle, store: Store, origin: Origin, before_commit: BeforeCommit) -> Self {
-        Self { runtime, store, origin, before_commit, in_flight: None }
+        Self { runtime, store, origin, before_commit, colleagues: None, in_flight: None }
+    }
+
+    /// Shards are written together with `colleagues`.
+    #[must_use]
+    pub fn with(mut self, colleagues: Option<Arc<dyn Colleagues>>) -> Self {
+        self.colleagues = colleagues;
+        self
     }
 
     /// Starts writing. Waits for the checkpoint before it, if that is still on its way, and returns
@@ -70,13 +105,19 @@ impl Writer {
         };
         let deadline = COMMIT_DEADLINE + moving_time(snapshot.num_bytes());
         let (sender, result) = mpsc::channel();
-        let key = checkpoint.clone();
-        let (runtime, store) = (self.runtime.clone(), self.store.clone());
-        let (origin, before_commit) = (self.origin.clone(), Arc::clone(&self.before_commit));
+        let work = Work {
+            runtime: self.runtime.clone(),
+            store: self.store.clone(),
+            origin: self.origin.clone(),
+            checkpoint: checkpoint.clone(),
+            deadline,
+            before_commit: Arc::clone(&self.before_commit),
+            colleagues: self.colleagues.clone(),
+        };
         let span = tracing::error_span!("save", step = checkpoint.step);
         let write = move || {
             let _saving = span.entered();
-            let written = commit(&runtime, &store, &origin, &key, snapshot, &before_commit);
+            let written = work.commit(snapshot);
             tracing::debug!(is_committed = written.is_ok(), "the checkpoint is written");
             // Nobody listens any more when the run has ended in the meantime.
             let _unheard = sender.send(written);
@@ -122,68 +163,98 @@ impl Writer {
     }
 }
 
-/// Parts first, then whatever must come before, then the index.
-fn commit(
-    runtime: &Handle,
-    store: &Store,
-    origin: &Origin,
-    checkpoint: &CheckpointKey,
-    snapshot: Snapshot,
-    before_commit: &BeforeCommit,
-) -> Result<(), SaveError> {
-    let overdue = |_| SaveError::Overdue { checkpoint: checkpoint.clone() };
-    let refused = |source| SaveError::Store { checkpoint: checkpoint.clone(), source };
-    let broken = |source| SaveError::Model { checkpoint: checkpoint.clone(), source };
-    let mut parts = Vec::new();
-    // One part is on its way while its digest is taken and the next one is made.
-    let mut sending: Option<Beside<Result<(), StoreError>>> = None;
-    let sent = |sending: Option<Beside<Result<(), StoreError>>>| {
-        sending.map_or(Ok(()), |sending| sending.wait().map_err(overdue)?.map_err(refused))
-    };
-    for content in part::encode(snapshot).map_err(broken)? {
-        let (name, content) = content.map_err(broken)?;
-        sent(sending.take())?;
-        let num_bytes = content.content_length() as u64;
-        let (store, key, copy) = (store.clone(), checkpoint.part(name), content.clone());
-        let put = async move { store.put_large(&key, copy).await };
-        sending = Some(beside_for(runtime, num_bytes, put));
-        let sha256 = ContentHash::of_pieces(content.iter().map(AsRef::as_ref));
-        parts.push(CheckpointPart { name: name.to_owned(), bytes: num_bytes, sha256 });
+impl Work {
+    /// Parts first, then whatever must come before, then the index, which is rank 0's.
+    fn commit(&self, snapshot: Snapshot) -> Result<(), SaveError> {
+        let (shard, step) = (snapshot.shard, snapshot.progress.step);
+        let mut parts = self.put(snapshot)?;
+        (self.before_commit)().map_err(|reason| self.not_ready(reason))?;
+        if shard.is_one_of_several() {
+            let alone = || self.not_ready("it is a shard, and there are no other ranks".to_owned());
+            let colleagues = self.colleagues.as_ref().ok_or_else(alone)?;
+            if !shard.is_first() {
+                colleagues.tell(step, parts);
+                return Ok(());
+            }
+            let others: Vec<u32> = shard.others().collect();
+            let heard = colleagues.hear(step, &others, self.deadline);
+            parts.extend(heard.map_err(|reason| self.not_ready(reason))?);
+        }
+        parts.sort_by(|a, b| a.name.cmp(&b.name));
+        self.commit_index(&CheckpointIndex {
+            format: format_of(shard),
+            checkpoint: self.checkpoint.clone(),
+            attempt: self.origin.attempt,
+            parent: self.origin.parent.clone(),
+            pretrained: self.origin.pretrained.clone(),
+            created_at: Timestamp::now(),
+            parts,
+        })
     }
-    sent(sending)?;
-    let not_ready = |reason: String| SaveError::NotReady { checkpoint: checkpoint.clone(), reason };
-    before_commit().map_err(not_ready)?;
-    let index = CheckpointIndex {
-        format: CHECKPOINT_FORMAT,
-        checkpoint: checkpoint.clone(),
-        attempt: origin.attempt,
-        parent: origin.parent.clone(),
-        pretrained: origin.pretrained.clone(),
-        created_at: Timestamp::now(),
-        parts,
-    };
-    commit_index(runtime, store, &index)
+
+    /// Every object of the snapshot, in the store.
+    fn put(&self, snapshot: Snapshot) -> Result<Vec<CheckpointPart>, SaveError> {
+        let broken = |source| SaveError::Model { checkpoint: self.checkpoint.clone(), source };
+        let mut parts = Vec::new();
+        // One object is on its way while its digest is taken and the next one is made.
+        let mut sending: Option<Beside<Result<(), StoreError>>> = None;
+        let sent = |sending: Option<Beside<Result<(), StoreError>>>| {
+            sending.map_or(Ok(()), |sending| {
+                let sent = sending.wait().map_err(|_| self.overdue())?;
+                sent.map_err(|source| self.refused(source))
+            })
+        };
+        for content in part::encode(snapshot).map_err(broken)? {
+            let (name, content) = content.map_err(broken)?;
+            sent(sending.take())?;
+            let num_bytes = content.content_length() as u64;
+            let (store, key) = (self.store.clone(), self.checkpoint.part(&name));
+            let copy = content.clone();
+            let put = async move { store.put_large(&key, copy).await };
+            sending = Some(beside_for(&self.runtime, num_bytes, put));
+            let sha256 = ContentHash::of_pieces(content.iter().map(AsRef::as_ref));
+            parts.push(CheckpointPart { name, bytes: num_bytes, sha256 });
+        }
+        sent(sending)?;
+        Ok(parts)
+    }
+
+    /// Writes the index, only if there is none. One that is there may be of an earlier try of this run.
+    fn commit_index(&self, index: &CheckpointIndex) -> Result<(), SaveError> {
+        let (checkpoint, store) = (&index.checkpoint, &self.store);
+        let bytes = serde_json::to_vec_pretty(index);
+        let bytes = bytes.map_err(|error| self.not_ready(error.to_string()))?;
+        let created = within(&self.runtime, store.create(&checkpoint.index(), bytes));
+        match created.map_err(|_| self.overdue())? {
+            Ok(()) => Ok(()),
+            Err(StoreError::Exists { .. }) => {
+                let found = within(&self.runtime, store.get(&checkpoint.index()));
+                let found = found.map_err(|_| self.overdue())?;
+                let found = found.map_err(|source| self.refused(source))?;
+                let same = CheckpointIndex::parse(checkpoint, &found).is_ok_and(|found| {
+                    found.parts == index.parts && found.attempt == index.attempt
+                });
+                let conflict = || SaveError::Conflict { checkpoint: checkpoint.clone() };
+                if same { Ok(()) } else { Err(conflict()) }
+            }
+            Err(source) => Err(self.refused(source)),
+        }
+    }
+
+    fn not_ready(&self, reason: String) -> SaveError {
+        SaveError::NotReady { checkpoint: self.checkpoint.clone(), reason }
+    }
+
+    fn overdue(&self) -> SaveError {
+        SaveError::Overdue { checkpoint: self.checkpoint.clone() }
+    }
+
+    fn refused(&self, source: StoreError) -> SaveError {
+        SaveError::Store { checkpoint: self.checkpoint.clone(), source }
+    }
 }
 
-/// Writes the index, only if there is none. One that is there may be of an earlier try of this run.
-fn commit_index(runtime: &Handle, store: &Store, index: &CheckpointIndex) -> Result<(), SaveError> {
-    let checkpoint = &index.checkpoint;
-    let overdue = |_| SaveError::Overdue { checkpoint: checkpoint.clone() };
-    let refused = |source| SaveError::Store { checkpoint: checkpoint.clone(), source };
-    let bytes = serde_json::to_vec_pretty(index).map_err(|error| SaveError::NotReady {
-        checkpoint: checkpoint.clone(),
-        reason: error.to_string(),
-    })?;
-    let created = within(runtime, store.create(&checkpoint.index(), bytes));
-    match created.map_err(overdue)? {
-        Ok(()) => Ok(()),
-        Err(StoreError::Exists { .. }) => {
-            let found = within(runtime, store.get(&checkpoint.index()));
-            let found = found.map_err(overdue)?.map_err(refused)?;
-            let same = CheckpointIndex::parse(checkpoint, &found)
-                .is_ok_and(|found| found.parts == index.parts && found.attempt == index.attempt);
-            if same { Ok(()) } else { Err(SaveError::Conflict { checkpoint: checkpoint.clone() }) }
-        }
-        Err(source) => Err(refused(source)),
-    }
+/// Builds that know of no shards can read a checkpoint without them.
+fn format_of(shard: Shard) -> u32 {
+    if shard.is_one_of_several() { CHECKPOINT_FORMAT } else { WHOLE_CHECKPOINT_FORMAT }
 }

@@ -1,6 +1,7 @@
 //! What ranks say to rank 0 and rank 0 to them: JSON lines.
 
 use muster_common::run::FailureClass;
+use muster_common::storage::CheckpointPart;
 use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
@@ -20,6 +21,8 @@ pub(super) enum Message {
     Go { store_port: u16 },
     /// Rank 0 does not train with this rank.
     Refused { reason: String },
+    /// These objects of the checkpoint of `step` are in the store.
+    Written { step: u64, parts: Vec<CheckpointPart> },
     /// A sign of life.
     Beat,
     /// A rank has failed, and with it the run.

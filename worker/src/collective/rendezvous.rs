@@ -14,6 +14,7 @@ use tch::Device;
 use super::gpu::{self, GpuCollectivesError};
 use super::group::Group;
 use super::identity::Identity;
+use super::ledger::Ledger;
 use super::message::{Message, RankFailure};
 use super::watch::{self, OnFailure, Shared, State};
 use crate::ffi::{Place, ProcessGroup, ShimError, Store};
@@ -192,6 +193,11 @@ impl Rendezvous {
         };
         let processes = ProcessGroup::open(store, &place)?;
         Ok(Some(Group::new(processes, gang.rank, gang.world_size, *step_deadline)))
+    }
+
+    /// How the ranks tell each other what of a checkpoint is written.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::new(Arc::clone(&self.shared))
     }
 
     /// Says that this rank ends in good order, and watches no more.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use muster_common::run::FailureClass;
+use muster_common::storage::CheckpointPart;
 use rustix::net::sockopt::{set_tcp_nodelay, set_tcp_user_timeout};
 
 use super::identity::Identity;
@@ -47,6 +48,8 @@ pub(super) struct State {
     pub(super) go: Option<u16>,
     pub(super) refused: Option<String>,
     pub(super) failure: Option<RankFailure>,
+    /// What other ranks have in the store of the checkpoint of a step.
+    pub(super) written: BTreeMap<(u64, u32), Vec<CheckpointPart>>,
     /// Nobody is interested any more.
     pub(super) is_over: bool,
 }
@@ -267,6 +270,9 @@ fn take(shared: &Shared, peer: u32, message: Message) -> bool {
             }
         }
         Message::Go { store_port } => state.go = Some(store_port),
+        Message::Written { step, parts } => {
+            state.written.insert((step, peer), parts);
+        }
         Message::Refused { reason } => state.refused = Some(reason),
         Message::Leaving => {
             if let Some(peer) = state.peers.get_mut(&peer) {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::DataError;
 use super::label::{CLASSES_MAX, Classes, distinct, whole};
+use super::moves::moved;
 use super::near::{Signature, signature};
 use super::parallel::each;
 use super::problem::{Finding, Problem};
@@ -115,6 +116,7 @@ impl Survey<'_> {
             for row in rows.by_ref().take(CHUNK) {
                 chunk.push(row.map_err(|why| why.of_file(&file.shown, file.has_lines()))?);
             }
+            moved();
             if chunk.is_empty() {
                 return Ok(());
             }

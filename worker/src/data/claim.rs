@@ -10,6 +10,8 @@ use object_store::path::Path;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
+use super::moves::moved;
+
 /// A claim is renewed so often.
 const RENEWAL: Duration = Duration::from_secs(2);
 /// A claim that was not renewed for so long is nobody's.
@@ -55,6 +57,7 @@ async fn turn_within(store: &Store, index: &Path, expiry: Duration) -> Result<Tu
         let now = store.find(&key).await?;
         if now != seen {
             (seen, since) = (now, Instant::now());
+            moved();
         } else if since.elapsed() >= expiry {
             store.put(&key, stamp(0)).await?;
             return Ok(Turn::Mine(Claim::begin(store, key)));

@@ -41,14 +41,21 @@ impl Classes {
                 let class = ranges.iter().position(|range| range.contains(number));
                 Ok(class.and_then(|class| u32::try_from(class).ok()))
             }
-            None => self.class(whole(cell)).map(Some),
+            None => self.class(cell).map(Some),
         }
     }
 
     fn class(&self, cell: &str) -> Result<u32, String> {
-        let named = self.names.iter().position(|name| name == cell);
-        let numbered = || cell.parse().ok().filter(|number| *number < self.names.len());
-        let class = named.or_else(numbered).and_then(|class| u32::try_from(class).ok());
+        let (trimmed, cell) = (cell.trim(), whole(cell));
+        let named = self.names.iter().position(|name| name == trimmed);
+        let named = named.or_else(|| self.names.iter().position(|name| whole(name) == cell));
+        let class = named.or_else(|| {
+            let number = cell.parse().ok().filter(|number| *number < self.names.len())?;
+            // Of classes whose names are numbers, as those of stars, `0` is no other name of the first.
+            let is_number = |name: &String| name.trim().parse::<f64>().is_ok();
+            (!self.names.iter().all(is_number)).then_some(number)
+        });
+        let class = class.and_then(|class| u32::try_from(class).ok());
         class.ok_or_else(|| {
             let some: Vec<&str> = self.names.iter().take(20).map(String::as_str).collect();
             format!("label `{cell}` is none of the classes `{}`", some.join("`, `"))
@@ -113,6 +120,24 @@ mod tests {
         for bad in ["3", "-1", "", "Yes", "1.5", "nan"] {
             assert!(classes.of(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_that_are_numbers_have_no_numbers_beside_them() {
+        let classes =
+            |names: &[&str]| Classes::named(names.iter().map(|name| (*name).to_owned()).collect());
+        // Found in training files; `0` stands in another file only, and is not `-1` or one star.
+        for names in [["-1", "1"], ["1", "2"]] {
+            assert!(classes(&names).of("0").unwrap_err().contains("`0`"), "{names:?}");
+            assert_eq!(classes(&names).of(" 1.0 "), classes(&names).of("1"));
+        }
+        // Written in a manifest with a point.
+        let halves = classes(&["0.0", "0.5", "1.0"]);
+        for (cell, class) in [("0.0", 0), ("0", 0), ("0.5", 1), ("1.0", 2), ("1", 2)] {
+            assert_eq!(halves.of(cell), Ok(Some(class)), "{cell}");
+        }
+        assert!(halves.of("2").is_err());
+        assert_eq!(classes(&["no", "yes"]).of("1"), Ok(Some(1)));
     }
 
     #[test]

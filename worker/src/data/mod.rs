@@ -4,6 +4,7 @@
 //! of all of them for the store's [`cache`], which is mapped, not read ([`load`] brings these together).
 //! [`order`] makes batches of similar length.
 
+mod balance;
 mod cache;
 mod census;
 mod claim;
@@ -13,6 +14,7 @@ mod error;
 mod inputs;
 mod label;
 mod load;
+mod moves;
 mod near;
 mod order;
 mod parallel;
@@ -31,10 +33,13 @@ mod tokenize;
 pub use dataset::{Dataset, Split};
 pub use error::DataError;
 pub use load::{Data, load, load_at, open};
+pub use moves::moves;
 pub use order::BatchOrder;
 pub(crate) use sentence::FOLLOWS;
+pub use source::{Rest, TextColumns, WideRow, WideRows};
+pub(crate) use source::{place, schema_of_names};
 pub use stream::{Stream, StreamedSplit};
-pub use table::{LabeledText, TableColumns, class_of, read_table};
+pub use table::{LabeledText, TableColumns, class_of, format_named, format_of, read_table};
 pub use tokenize::{Input, Piece, Sequence, SpecialTokens, TextTokenizer};
 
 #[cfg(test)]

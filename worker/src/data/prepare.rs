@@ -9,6 +9,7 @@ use muster_common::seed::Seed;
 
 use super::DataError;
 use super::dataset::Split;
+use super::moves::moved;
 use super::rows::{RowText, Rows, SPLITS};
 use super::sentence::{pairs, sentences};
 use super::source::Role;
@@ -76,6 +77,7 @@ impl Recipe {
             if go_on().is_break() {
                 return Ok(None);
             }
+            moved();
             let chunk = chunk(rows, role, next);
             let indices: Vec<u32> = (0u32..).skip(next).take(chunk).collect();
             let texts = rows.texts(role, &indices)?;

@@ -14,7 +14,7 @@ use super::rows::{Rows, TextSpill};
 use super::source::{Role, Wanted};
 use super::spill::failed;
 use super::split::{Division, HeldOut, divide};
-use super::{DataError, problem, sentence};
+use super::{DataError, balance, problem, sentence};
 
 /// Remarks kept in a summary.
 const REMARKS_MAX: usize = 20;
@@ -95,6 +95,7 @@ fn summarize(
             ..DataFlaws::default()
         },
     };
+    summary.remarks.extend(balance::remarks(census, division));
     let findings = [census.findings.as_slice(), &division.findings].concat();
     problem::count(census, &findings, &mut summary);
     if division.num_near_duplicates > 0 {

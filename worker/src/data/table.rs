@@ -77,11 +77,17 @@ pub fn class_of(classes: &[String], label: &str) -> Result<usize, String> {
     class.ok_or_else(|| format!("label `{label}` is none of the classes"))
 }
 
-fn format_of(path: &Path) -> Option<SourceFormat> {
+/// The format that a file's name tells.
+pub fn format_of(path: &Path) -> Option<SourceFormat> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
+    format_named(name.rsplit_once('.')?.1)
+}
+
+/// The format that is called so: `csv`, `tsv`, `jsonl` or `ndjson`, `parquet`.
+pub fn format_named(name: &str) -> Option<SourceFormat> {
     let delimited = |delimiter| SourceFormat::Delimited { delimiter, columns: None };
-    match name.rsplit_once('.')?.1 {
+    match name {
         "csv" => Some(delimited(Delimiter::Comma)),
         "tsv" => Some(delimited(Delimiter::Tab)),
         "jsonl" | "ndjson" => Some(SourceFormat::JsonLines),

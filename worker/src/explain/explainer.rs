@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use muster_common::evaluation::{Attribution, WordWeight};
 use muster_common::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
@@ -189,6 +190,35 @@ impl Explainer {
             words: read.words,
             random,
             layers,
+        })
+    }
+
+    /// Integrated gradients of the predicted class alone: much less work than [`Explainer::explain`].
+    pub fn attribute(&self, text: &Text) -> anyhow::Result<Attribution> {
+        let read = self.read(text)?;
+        let (reading, pass) = self.pass(&read)?;
+        let probabilities = doubles(&pass.logits.f_softmax(-1, Kind::Double)?)?;
+        let class = *descending(&probabilities).first().context("the model has no classes")?;
+        let predicted = self.classes().get(class);
+        let predicted = predicted.context("the model has more scores than class names")?;
+        let ordinary = read.pieces.iter().map(Option::is_some).collect();
+        let subject = Subject::new(&self.eager, reading, ordinary, &self.absent, class)?;
+        let (tokens, whole) = integrated_gradients(&subject, self.settings.steps)?;
+        let weights = merged(&tokens, &read.words);
+        if !weights.iter().all(|weight| weight.is_finite()) {
+            bail!("the scores are not finite: the weights are damaged");
+        }
+        let weighed = read.words.iter().zip(weights).map(|(word, weight)| WordWeight {
+            in_pair: word.in_pair,
+            start: word.start,
+            end: word.end,
+            weight,
+        });
+        Ok(Attribution {
+            predicted: predicted.clone(),
+            probability: probabilities.get(class).copied().unwrap_or_default(),
+            words: weighed.collect(),
+            completeness_error: Some(whole.relative()).filter(|error| error.is_finite()),
         })
     }
 

@@ -39,7 +39,7 @@ pub use record::{
     Baseline, ClassScore, FORMAT, Importance, LayerRecord, MeanCurves, Method, ModelRecord, Report,
     SettingsRecord, SplitExplanation, TextExplanation, TokenRecord,
 };
-pub use request::{Outputs, Request, run};
+pub use request::{Outputs, Request, attribute, run};
 pub use split::SplitOptions;
 pub use subject::Subject;
 pub use terminal::Style;

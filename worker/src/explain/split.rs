@@ -1,7 +1,6 @@
 //! All texts of a file: whether importance can be believed on the whole, what layers look at and know, and where the
 //! model is wrong and sure of it.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::Context;
@@ -14,7 +13,7 @@ use super::probe::{ProbeAccuracy, probe};
 use super::record::{MeanCurves, Method, SplitExplanation, TextExplanation};
 use crate::data::{LabeledText, TableColumns, class_of, read_table};
 use crate::model::{ModelError, duplicate};
-use crate::predict::Text;
+use crate::predict::{Prediction, Text};
 
 /// Texts that layers are looked at with, at most: states of all layers are kept.
 const ANALYZED_MAX: usize = 1000;
@@ -83,14 +82,12 @@ fn examples(explainer: &Explainer, rows: Vec<LabeledText>) -> anyhow::Result<Vec
 }
 
 fn answers(explainer: &Explainer, examples: &[Example]) -> anyhow::Result<Vec<Answer>> {
-    let mut answers = Vec::with_capacity(examples.len());
-    let texts = examples.iter().map(|example| Ok(example.text.clone()));
-    explainer.predictor().predict(texts, |prediction| {
+    let texts = examples.iter().map(|example| example.text.clone()).collect();
+    let answer = |prediction: Prediction| {
         let class = descending(&prediction.probabilities).first().copied().unwrap_or(0);
-        answers.push(Answer { class, probability: prediction.probability });
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(answers)
+        Answer { class, probability: prediction.probability }
+    };
+    Ok(explainer.predictor().predict(texts)?.into_iter().map(answer).collect())
 }
 
 fn accuracy(examples: &[Example], answers: &[Answer]) -> Option<f64> {

@@ -235,3 +235,26 @@ fn a_text_without_words_has_nothing_to_explain() {
     let whole = found.importance[0].completeness.unwrap();
     assert!(whole.relative().abs() < 1e-9, "{whole:?}");
 }
+
+#[test]
+fn an_attribution_is_the_explanation_of_the_predicted_class() {
+    use crate::predict::Text;
+    for family in FAMILIES {
+        let explainer = explainer(family, Baseline::Pad);
+        let text = Text { text: "A good film!".to_owned(), text_pair: Some("goods".to_owned()) };
+        let found = explainer.attribute(&text).unwrap();
+        let question = Question { class: None, layers: false };
+        let wanted = explainer.explain(&text, None, question).unwrap();
+        assert_eq!(found.predicted, wanted.predicted);
+        assert_eq!(found.words.len(), wanted.words.len());
+        for ((word, weight), wanted) in
+            found.words.iter().zip(&wanted.importance[0].words).zip(&wanted.words)
+        {
+            let place = (word.in_pair, word.start, word.end);
+            assert_eq!(place, (wanted.in_pair, wanted.start, wanted.end));
+            assert!((word.weight - weight).abs() < 1e-9, "{family}: {word:?} and {weight}");
+        }
+    }
+    let explainer = explainer("bert", Baseline::Pad);
+    assert!(explainer.attribute(&String::new().into()).unwrap().words.is_empty());
+}

@@ -32,8 +32,8 @@ const BATCH_AGE: Duration = Duration::from_secs(30);
 const WRITE_DEADLINE: Duration = Duration::from_secs(20);
 /// Pause before a failed write is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Longest wait of a flush.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest wait of a flush: longer than the two minutes that a store may be away.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(3 * 60);
 
 /// Whose metrics a sink takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl MetricSink {
         self.shared.lock().num_dropped
     }
 
-    /// Waits until everything recorded so far is in the store, at most a minute. Must not be called
+    /// Waits until everything recorded so far is in the store, at most three minutes. Must not be called
     /// on a thread of the runtime.
     pub fn flush(&self) -> Result<(), MetricSinkError> {
         self.flush_within(FLUSH_DEADLINE)

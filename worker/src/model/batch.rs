@@ -3,6 +3,8 @@
 use tch::{Device, Tensor};
 
 use super::ModelError;
+use super::config::ModelConfig;
+use super::family::TokenTypes;
 use super::packing::Frame;
 
 /// The tokens of a batch, one sequence behind the other: `T` rows, see [`Frame`].
@@ -84,8 +86,40 @@ fn laid_down(
     Ok(Tensor::f_from_slice(&values)?.f_to_device(device)?)
 }
 
-/// Refuses an empty batch, an empty sequence, and one of more than `max` tokens.
-pub(crate) fn check_lengths(sequences: &[&[u32]], max: i64) -> Result<(), ModelError> {
+/// Refuses what the model cannot take: an empty batch, an empty sequence, one that is too long, tokens that are not
+/// in its vocabulary, and second segments where it has but one.
+pub(crate) fn check(
+    sequences: &[&[u32]],
+    first_segments: Option<&[usize]>,
+    config: &ModelConfig,
+) -> Result<(), ModelError> {
+    check_lengths(sequences, config.max_tokens())?;
+    check_vocabulary(sequences.iter().copied().flatten(), config)?;
+    let type_vocab_size = config.type_vocab_size;
+    let by_segment = config.family.description().token_types == TokenTypes::BySegment;
+    let firsts = first_segments.unwrap_or_default();
+    if by_segment
+        && type_vocab_size < 2
+        && sequences.iter().zip(firsts).any(|(sequence, first)| sequence.len() > *first)
+    {
+        return Err(ModelError::TokenTypes { type_vocab_size });
+    }
+    Ok(())
+}
+
+/// Refuses tokens that are not in the vocabulary.
+pub(crate) fn check_vocabulary<'a>(
+    mut tokens: impl Iterator<Item = &'a u32>,
+    config: &ModelConfig,
+) -> Result<(), ModelError> {
+    let vocab_size = config.vocab_size;
+    match tokens.find(|token| i64::from(**token) >= vocab_size) {
+        Some(token) => Err(ModelError::Vocabulary { token: *token, vocab_size }),
+        None => Ok(()),
+    }
+}
+
+fn check_lengths(sequences: &[&[u32]], max: i64) -> Result<(), ModelError> {
     let wrong = |tokens: &usize| *tokens == 0 || extent(*tokens) > max;
     let lengths = sequences.iter().map(|sequence| sequence.len());
     // An empty batch has no longest sequence, so it is refused here too.
@@ -118,6 +152,26 @@ mod tests {
     fn positions_can_be_counted_past_a_token() {
         let batch = TokenBatch::new(&[&[5, 1, 7], &[8, 9]], None, Some(1), Device::Cpu).unwrap();
         assert_eq!(values(&batch.positions), [2, 3, 2, 1, 3]);
+    }
+
+    #[test]
+    fn what_the_model_does_not_know_is_refused_before_it_computes() {
+        let config = |type_vocab_size: u32| {
+            let text = format!(
+                r#"{{"model_type": "bert", "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 4,
+                "type_vocab_size": {type_vocab_size}}}"#
+            );
+            ModelConfig::parse(text.as_bytes()).unwrap()
+        };
+        assert!(check(&[&[8, 0], &[1]], None, &config(1)).is_ok());
+        let error = check(&[&[8, 0], &[1, 9]], None, &config(1)).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains("the token 9"), "{error}");
+        assert!(check(&[&[1, 2, 3, 4, 5]], None, &config(1)).is_err());
+        assert!(check(&[&[1, 2], &[3, 4]], Some(&[2, 1]), &config(2)).is_ok());
+        assert!(check(&[&[1, 2], &[3, 4]], Some(&[2, 2]), &config(1)).is_ok());
+        let error = check(&[&[1, 2], &[3, 4]], Some(&[2, 1]), &config(1)).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains("type_vocab_size"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use muster_common::seed::Seed;
 use tch::{Device, Tensor};
 
 use super::ModelError;
-use super::batch::{TokenBatch, check_lengths, extent};
+use super::batch::{TokenBatch, check, extent};
 use super::config::{CONFIG_FILE, ModelConfig};
 use super::dropout::{Dropout, dropout};
 use super::encoder::{Encoder, Hidden};
@@ -163,7 +163,7 @@ impl Classifier {
 
     /// Lays sequences down for this model, after checking that it can take them.
     pub fn batch(&self, sequences: &[&[u32]]) -> Result<TokenBatch, ModelError> {
-        check_lengths(sequences, self.config.max_tokens())?;
+        check(sequences, None, &self.config)?;
         TokenBatch::new(sequences, None, self.config.skipped_token(), self.device)
     }
 
@@ -174,7 +174,7 @@ impl Classifier {
         sequences: &[&[u32]],
         first_segments: &[usize],
     ) -> Result<TokenBatch, ModelError> {
-        check_lengths(sequences, self.config.max_tokens())?;
+        check(sequences, Some(first_segments), &self.config)?;
         let skipped = self.config.skipped_token();
         TokenBatch::new(sequences, Some(first_segments), skipped, self.device)
     }

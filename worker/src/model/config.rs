@@ -144,6 +144,13 @@ impl ModelConfig {
         self.max_position_embeddings - self.skipped_token().map_or(0, |token| token + 1)
     }
 
+    /// Refuses sequences of up to `max_length` tokens if the model cannot take them.
+    pub fn check_max_length(&self, max_length: u32) -> Result<(), ModelError> {
+        let max = self.max_tokens();
+        let fits = i64::from(max_length) <= max;
+        if fits { Ok(()) } else { Err(ModelError::MaxLength { wanted: max_length, max }) }
+    }
+
     /// The token that positions are counted past, where the family does that.
     pub(crate) fn skipped_token(&self) -> Option<i64> {
         self.family.description().positions_skip_padding.then_some(self.pad_token_id)
@@ -347,6 +354,9 @@ mod tests {
 
         let config = with(bert(), "model_type", "roberta".into()).unwrap();
         assert_eq!((config.max_tokens(), config.pad_token_id), (62, 1));
+        assert!(config.check_max_length(62).is_ok());
+        let error = config.check_max_length(63).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains("write 62 or less"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use muster_common::seed::Seed;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::ModelError;
-use super::batch::{TokenBatch, check_lengths, extent};
+use super::batch::{TokenBatch, check, check_vocabulary, extent};
 use super::config::{CONFIG_FILE, ModelConfig};
 use super::dropout::Dropout;
 use super::encoder::Encoder;
@@ -314,10 +314,13 @@ impl LanguageModel {
     pub fn batch(&self, examples: &[LanguageExample<'_>]) -> Result<LanguageBatch, ModelError> {
         let sequences: Vec<&[u32]> =
             examples.iter().map(|example| example.masked.tokens.as_slice()).collect();
-        check_lengths(&sequences, self.config.max_tokens())?;
-        let skipped = self.config.skipped_token();
         let first_segments: Vec<usize> =
             examples.iter().map(|example| example.first_segment).collect();
+        check(&sequences, Some(&first_segments), &self.config)?;
+        // What is hidden is looked up among the scores.
+        let hidden = examples.iter().flat_map(|example| &example.masked.originals);
+        check_vocabulary(hidden, &self.config)?;
+        let skipped = self.config.skipped_token();
         let tokens = TokenBatch::new(&sequences, Some(&first_segments), skipped, self.device)?;
         let frame = &tokens.frame;
         let (mut positions, mut originals) = (Vec::new(), Vec::new());

@@ -162,6 +162,35 @@ pub enum ModelError {
         /// By `config.json`.
         max: i64,
     },
+    /// Longer sequences are asked for than the model can take.
+    #[error(
+        "max_length is {wanted}, but the model takes at most {max} tokens: write {max} or less"
+    )]
+    MaxLength {
+        /// In the manifest.
+        wanted: u32,
+        /// By `config.json`.
+        max: i64,
+    },
+    /// A token that the model does not have.
+    #[error(
+        "the tokenizer gives the token {token}, but the model knows {vocab_size} tokens, from 0: the tokenizer belongs \
+         to another model"
+    )]
+    Vocabulary {
+        /// Its number.
+        token: u32,
+        /// By `config.json`.
+        vocab_size: i64,
+    },
+    /// Pairs of texts for a model that tells no segments apart, though its family does.
+    #[error(
+        "a second segment, but the model has only {type_vocab_size} (type_vocab_size): take one made for pairs"
+    )]
+    TokenTypes {
+        /// By `config.json`.
+        type_vocab_size: i64,
+    },
     /// Examples cannot be read.
     #[error(transparent)]
     Data(Box<DataError>),

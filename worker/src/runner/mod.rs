@@ -18,7 +18,7 @@ use std::thread;
 use anyhow::Context;
 use muster_common::id::Generation;
 use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
-use muster_common::telemetry::RunIds;
+use muster_common::telemetry::{RunIds, one_line};
 use tch::Device;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -105,7 +105,7 @@ fn serve(
             Ok(exit) => exit,
             Err(error) => {
                 let (permanent, class) = (error.is_permanent(), failure::class_of(&error));
-                let message = format!("{:#}", anyhow::Error::new(error));
+                let message = one_line(&error);
                 tracing::error!(permanent, "{message}");
                 RunExit::Failed { message, permanent, class }
             }

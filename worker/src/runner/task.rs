@@ -1,14 +1,17 @@
 //! The three things a run can be asked to do.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use muster_common::evaluation::Evaluation;
 use muster_common::evaluation::prediction::{self, PredictionError};
+use muster_common::goal::Goal;
 use muster_common::id::TrialId;
-use muster_common::manifest::{Assignment, Manifest, TrialSettings};
+use muster_common::manifest::{Assignment, Manifest, SearcherSettings, TrialSettings};
+use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, RunSpec, Task, TrainTask};
 use muster_common::seed::Seed;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
@@ -20,8 +23,8 @@ use super::warm::{DATA_DEADLINE, Warm};
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{Data, DataError, Stream, TextTokenizer};
-use crate::deadline::{Overdue, within};
+use crate::data::{self, Data, DataError, Stream, TextTokenizer};
+use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
@@ -35,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) enum TaskError {
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("the data was not ready within {} s", .0.as_secs())]
+    #[error("of the data nothing was read or tokenized for {} s", .0.as_secs())]
     DataOverdue(Duration),
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -137,6 +140,40 @@ fn with_local_model<'a>(
     }))
 }
 
+/// Refuses a metric that would be no number in any trial, each of which would seem to have diverged.
+fn check_scores(manifest: &Manifest, data: &Data) -> Result<(), DataError> {
+    let goal = manifest.searcher.as_ref().map(SearcherSettings::goal);
+    let searched = goal.iter().flat_map(Goal::metrics);
+    let watched = manifest.stopping_objective().map(|objective| objective.metric);
+    if !searched.chain(watched).any(|metric| metric == ObjectiveMetric::Auc) {
+        return Ok(());
+    }
+    let missing = match data {
+        Data::Whole(data) => {
+            let split = &data.validation;
+            missing_class(&data.summary.labels, (0..split.len()).map(|index| split.label(index)))
+        }
+        Data::Stream(data) => {
+            let split = &data.validation;
+            missing_class(&data.summary.labels, (0..split.len()).map(|index| split.label(index)))
+        }
+    };
+    let Some(name) = missing else { return Ok(()) };
+    Err(DataError::Refused {
+        place: "data.validation".to_owned(),
+        message: format!(
+            "class `{name}` has no example there, so that the metric `auc` is no number: hold out more examples, or \
+             choose another metric"
+        ),
+    })
+}
+
+/// The first class that no example has.
+fn missing_class(names: &[String], classes: impl Iterator<Item = u32>) -> Option<&str> {
+    let found: BTreeSet<u32> = classes.collect();
+    (0..).zip(names).find(|(class, _)| !found.contains(class)).map(|(_, name)| name.as_str())
+}
+
 /// How a run ends that left because of a directive and had nothing to save.
 fn ending(directives: &Directives, spec: &RunSpec) -> RunExit {
     match directives.of(spec.generation) {
@@ -150,6 +187,11 @@ impl Bench<'_> {
         let mut lengths = self.spec.manifest.max_lengths();
         // Workers that start together begin with different lengths.
         let turn = usize::try_from(part).unwrap_or(0) % lengths.len().max(1);
+        // Before the data is read, and not when a trial meets the first text that is too long.
+        let pretrained = self.warm.pretrained(&self.spec.manifest.model.pretrained)?;
+        for max_length in &lengths {
+            pretrained.config.check_max_length(*max_length)?;
+        }
         let first = lengths.first().copied();
         lengths.rotate_left(turn);
         let mut summary = None;
@@ -179,6 +221,7 @@ impl Bench<'_> {
         let (pretrained, model) = self.warm.model(self.spec, data, self.spec.manifest.seed)?;
         let labels = &data.summary().labels;
         train::check(&self.spec.manifest.training, labels, model.device())?;
+        check_scores(&self.spec.manifest, data)?;
         self.warm.masking(self.spec, &model)?;
         // What a language model reads is different each time; where layers are frozen, all is tokenized.
         let (TaskModel::Classifier(model), Data::Whole(data)) = (&model, data) else {
@@ -245,13 +288,16 @@ impl Bench<'_> {
 
     /// Waits until everything is tokenized, for the next experiment on this data: with the last trial
     /// the process may end. `false`: a directive said to leave.
-    fn await_tokens(&self, data: &Stream) -> Result<bool, TaskError> {
-        let begun = Instant::now();
-        while !data.is_settled() {
+    fn await_tokens(&self, stream: &Stream) -> Result<bool, TaskError> {
+        let (mut seen, mut since) = (data::moves(), Instant::now());
+        while !stream.is_settled() {
             if self.go_on().is_break() {
                 return Ok(false);
             }
-            if begun.elapsed() > DATA_DEADLINE {
+            let now = data::moves();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() > DATA_DEADLINE {
                 return Err(TaskError::DataOverdue(DATA_DEADLINE));
             }
             thread::sleep(LOOK);
@@ -274,8 +320,10 @@ impl Bench<'_> {
         }
         let rows = described(tally.into_rows(), examples, tokenizer)?;
         let bytes = prediction::encode(&rows, labels)?;
-        let key = Layout::predictions(trial);
-        within(self.runtime, self.store.put(&key, bytes))??;
+        let (store, key, num_bytes) =
+            (self.store.clone(), Layout::predictions(trial), bytes.len() as u64);
+        let put = async move { store.put_large(&key, bytes).await };
+        beside_for(self.runtime, num_bytes, put).wait()??;
         Ok(evaluation)
     }
 
@@ -325,5 +373,18 @@ impl Bench<'_> {
                 Some(_) => ControlFlow::Break(()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_without_examples_is_named() {
+        let names = ["low", "mid", "high"].map(str::to_owned);
+        assert_eq!(missing_class(&names, [2, 0, 0, 2].into_iter()), Some("mid"));
+        assert_eq!(missing_class(&names, [2, 1, 0].into_iter()), None);
+        assert_eq!(missing_class(&names[..2], std::iter::empty()), Some("low"));
     }
 }

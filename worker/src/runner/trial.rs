@@ -12,11 +12,12 @@ use muster_common::metric::{MetricName, MetricSeries};
 use muster_common::objective::ObjectiveMetric;
 use muster_common::run::{Directive, RunExit, RunProgress, RunReport, TrainTask};
 use muster_common::storage::CheckpointKey;
+use muster_common::telemetry::one_line;
 
 use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
 use super::{Directives, failure};
-use crate::checkpoint::{self, Origin, SaveError, Writer};
+use crate::checkpoint::{self, Colleagues, Origin, SaveError, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::data::{Data, Dataset};
 use crate::ffi::ReductionTimes;
@@ -61,14 +62,7 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         Err(error) => {
             let class = failure::class_of(&error);
             failure::await_word(class);
-            let mut message = error.to_string();
-            let mut cause = std::error::Error::source(&error);
-            while let Some(error) = cause {
-                message.push_str(": ");
-                message.push_str(&error.to_string());
-                cause = error.source();
-            }
-            rendezvous.fail(class, message, error.is_permanent());
+            rendezvous.fail(class, one_line(&error), error.is_permanent());
             Err(error)
         }
     }
@@ -82,6 +76,7 @@ fn train_as_rank(
     let manifest = &bench.spec.manifest;
     let seed = bench.task_seed(task);
     let max_length = manifest.max_length(&task.assignment);
+    bench.warm.pretrained(&manifest.model.pretrained)?.config.check_max_length(max_length)?;
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
     let cache = match (&model, &*data) {
@@ -128,7 +123,9 @@ fn train_as_rank(
         },
     };
     let (labels, sha256) = (&data.summary().labels, pretrained.sha256.clone());
+    let ledger = rendezvous.map(|rendezvous| Arc::new(rendezvous.ledger()) as Arc<dyn Colleagues>);
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
+    session.writer = session.writer.with(ledger);
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
     // The trial may have ended with this run, and its metrics are put in order then.
     if let Err(error) = session.metrics.flush_within(LAST_FLUSH) {
@@ -233,6 +230,8 @@ struct Session<'a> {
     writer: Writer,
     generation: muster_common::id::Generation,
     last_saved: Option<u64>,
+    /// What a rank writes of a checkpoint at least.
+    shard_bytes: u64,
     validation: Examples<'a>,
     precision: Precision,
     is_ordered: bool,
@@ -278,6 +277,7 @@ impl<'a> Session<'a> {
             writer,
             generation: bench.spec.generation,
             last_saved: task.resume_from.as_ref().map(|key| key.step),
+            shard_bytes: u64::from(manifest.checkpoint.shard_mib) << 20,
             validation,
             precision: manifest.training.precision,
             is_ordered: manifest.evaluation.is_ordered(labels)
@@ -334,7 +334,11 @@ impl<'a> Session<'a> {
         // The checkpoint is written while the validation split is scored.
         self.save(trainer)?;
         let step = trainer.step();
-        let evaluation = trainer.with_evaluated_weights(|model| self.evaluate(step, model))??;
+        let evaluation = match trainer.scored().cloned() {
+            // The loop has just looked.
+            Some(evaluation) => Some(evaluation),
+            None => trainer.with_evaluated_weights(|model| self.evaluate(step, model))??,
+        };
         let Some(evaluation) = evaluation else { return self.told(trainer) };
         self.wait()?;
         self.flush(step)?;
@@ -444,8 +448,10 @@ impl Host for Session<'_> {
 
     fn save(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
         self.last_saved = Some(trainer.step());
-        if self.is_first()
-            && let Some(before) = self.writer.begin(trainer.snapshot()?)?
+        let group = self.group.as_ref();
+        let (rank, num_ranks) = group.map_or((0, 1), |group| (group.rank(), group.world_size()));
+        if let Some(snapshot) = trainer.shard(rank, num_ranks, self.shard_bytes)?
+            && let Some(before) = self.writer.begin(snapshot)?
         {
             self.committed(before);
         }

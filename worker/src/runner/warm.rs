@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use super::task::TaskError;
 use crate::data::{self, Data, Dataset, TextTokenizer};
+use crate::deadline::while_it_moves;
 use crate::model::{
     Adaptation, Classifier, LanguageModel, LanguageObjective, MaskingVocabulary, Pretrained,
     PretrainedStamp, TaskModel,
@@ -21,7 +22,7 @@ use crate::model::{
 use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 use crate::train::Masking;
 
-/// Reading and tokenizing a large file takes minutes; longer than this it hangs.
+/// Reading and tokenizing large files takes hours; where nothing moves for so long, it hangs.
 pub(super) const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Things that many runs need and that no run changes.
@@ -75,7 +76,7 @@ impl Warm {
                 }
                 data::open(store, &spec.manifest, max_length).await
             };
-            tokio::time::timeout(DATA_DEADLINE, loading).await
+            while_it_moves(loading, data::moves, DATA_DEADLINE).await
         };
         let data =
             runtime.block_on(loading).map_err(|_| TaskError::DataOverdue(DATA_DEADLINE))??;

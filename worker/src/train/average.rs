@@ -91,28 +91,27 @@ impl Average {
         }
     }
 
-    /// Copies of its state, for a checkpoint.
-    pub(super) fn state(&self) -> Result<NamedTensors, ModelError> {
+    /// Its state, for a checkpoint.
+    pub(super) fn named(&self) -> NamedTensors {
         let mut state = NamedTensors::new();
         let mut put = |prefix: &str, tensors: &NamedTensors| {
             for (name, tensor) in tensors {
-                state.insert(format!("{prefix}{name}"), duplicate(tensor)?);
+                state.insert(format!("{prefix}{name}"), tensor.shallow_clone());
             }
-            Ok::<_, ModelError>(())
         };
         match self {
             Self::Off => {}
-            Self::Ema { weights, .. } => put("", weights)?,
+            Self::Ema { weights, .. } => put("", weights),
             Self::Checkpoints { moments, .. } => {
                 for (step, weights) in moments {
-                    put(&format!("{step}/"), weights)?;
+                    put(&format!("{step}/"), weights);
                 }
             }
         }
-        Ok(state)
+        state
     }
 
-    /// Continues from what [`Average::state`] gave, on the device of `model`.
+    /// Continues from what [`Average::named`] gave, on the device of `model`.
     pub(super) fn restore(
         &mut self,
         state: &NamedTensors,

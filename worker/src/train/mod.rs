@@ -98,7 +98,7 @@ impl TrainError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Model(error) => error.is_permanent(),
-            Self::Save(_) => false,
+            Self::Save(error) => error.is_permanent(),
             Self::OtherTrial { .. }
             | Self::Unfit(_)
             | Self::ClassWeights { .. }
@@ -325,5 +325,22 @@ impl Ledger {
             examples_per_second: self.examples_per_second,
             loss: self.loss,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::id::{Generation, TrialId};
+    use muster_common::storage::{CheckpointKey, StoreError};
+
+    #[test]
+    fn a_checkpoint_that_the_store_will_never_take_is_no_reason_to_try_again() {
+        let trial = TrialId { experiment: "demo-1".parse().unwrap(), number: 1 };
+        let key = || CheckpointKey { trial: trial.clone(), step: 1, generation: Generation(1) };
+        let gone = StoreError::NoContainer { url: "s3://gone".to_owned() };
+        let error = TrainError::from(SaveError::Store { checkpoint: key(), source: gone });
+        assert!(error.is_permanent());
+        assert!(!TrainError::from(SaveError::Overdue { checkpoint: key() }).is_permanent());
     }
 }

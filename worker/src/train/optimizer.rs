@@ -271,9 +271,14 @@ impl Optimizer {
     /// Copies of its state: both moments, named `exp_avg.PARAMETER` and `exp_avg_sq.PARAMETER`, and
     /// under loss scaling the scale and the updates left out.
     pub(super) fn state(&self) -> Result<NamedTensors, ModelError> {
+        let views = self.views()?.into_iter();
+        views.map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
+    }
+
+    /// The same, not copied.
+    pub(super) fn views(&self) -> Result<NamedTensors, ModelError> {
         self.settle()?;
-        let named = self.named().into_iter();
-        named.map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
+        Ok(self.named().into_iter().collect())
     }
 
     /// Overwrites its state; `values` must hold exactly what [`Optimizer::state`] gives.

@@ -22,12 +22,12 @@ use super::ranks::Ranks;
 use super::schedule::Schedule;
 use super::stopping::{BestEvaluation, StoppingRule, StoppingState, Verdict};
 use super::unfreeze::Stages;
-use crate::checkpoint::{Progress, Snapshot};
+use crate::checkpoint::{Progress, Shard, Snapshot};
 use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
 use crate::ffi::ReductionTimes;
 use crate::model::{
-    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, rounded,
+    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, duplicate, rounded,
 };
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
@@ -86,6 +86,8 @@ pub struct Trainer<'a> {
     step: u64,
     evaluate_every: Option<u64>,
     evaluated_step: u64,
+    /// What that evaluation said; absent after a resume.
+    scored: Option<Evaluation>,
     stopping: Option<StoppingRule>,
     stopping_state: StoppingState,
     best: NamedTensors,
@@ -137,6 +139,7 @@ impl<'a> Trainer<'a> {
             step: 0,
             evaluate_every: training.evaluate_every.map(steps),
             evaluated_step: 0,
+            scored: None,
             stopping: training.early_stopping.zip(plan.stopping_objective).map(rule),
             stopping_state: StoppingState::default(),
             best: NamedTensors::new(),
@@ -350,6 +353,11 @@ impl<'a> Trainer<'a> {
         self.step > 0 && self.evaluated_step == self.step
     }
 
+    /// The last evaluation, if it is one of the weights as they are now.
+    pub fn scored(&self) -> Option<&Evaluation> {
+        self.scored.as_ref().filter(|_| self.is_evaluated())
+    }
+
     /// Calls `body` with the weights that count: their average, where there is one.
     pub fn with_evaluated_weights<T>(
         &mut self,
@@ -366,6 +374,7 @@ impl<'a> Trainer<'a> {
     /// Counts an evaluation of the weights that [`Trainer::with_evaluated_weights`] gives.
     pub fn observe(&mut self, evaluation: &Evaluation) -> Result<Verdict, TrainError> {
         self.evaluated_step = self.step;
+        self.scored = Some(evaluation.clone());
         let Some(rule) = self.stopping else {
             let is_finite = evaluation.loss.is_finite();
             return Ok(if is_finite { Verdict::Stale } else { Verdict::Diverged });
@@ -397,15 +406,45 @@ impl<'a> Trainer<'a> {
 
     /// Everything needed to continue exactly, copied: training may go on while it is written.
     pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
-        let best = self.best.iter();
-        let best = best.map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        self.copied(Shard::WHOLE, self.state()?)
+    }
+
+    /// What `rank` of `num_ranks` writes of it, at least `least` bytes. `None`: the ranks before it write
+    /// everything.
+    pub fn shard(
+        &self,
+        rank: u32,
+        num_ranks: u32,
+        least: u64,
+    ) -> Result<Option<Snapshot>, TrainError> {
+        let state = self.state()?;
+        let sizes = state.iter().flat_map(NamedTensors::values).map(Tensor::numel);
+        let num_bytes = 4 * sizes.sum::<usize>() as u64;
+        let shard = Shard::of(rank, num_ranks, num_bytes, least);
+        shard.map(|shard| self.copied(shard, state)).transpose()
+    }
+
+    /// Weights, the optimizer's state, that of the average, and the best weights.
+    fn state(&self) -> Result<[NamedTensors; 4], TrainError> {
+        let shared = |(name, tensor): (&str, &Tensor)| (name.to_owned(), tensor.shallow_clone());
+        let model = self.model()?.trained().map(shared).collect();
+        let best = self.best.iter().map(|(name, tensor)| shared((name, tensor))).collect();
+        Ok([model, self.optimizer.views()?, self.average.named(), best])
+    }
+
+    fn copied(&self, shard: Shard, state: [NamedTensors; 4]) -> Result<Snapshot, TrainError> {
+        let copied = |named: NamedTensors| -> Result<NamedTensors, ModelError> {
+            named.into_iter().map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
+        };
+        let [model, optimizer, average, best] = shard.select(state);
         Ok(Snapshot {
+            shard,
             progress: self.progress(),
-            model: copies(self.model()?)?,
-            optimizer: self.optimizer.state()?,
-            average: self.average.state()?,
+            model: copied(model)?,
+            optimizer: copied(optimizer)?,
+            average: copied(average)?,
             // Replaced as a whole and never written to: it can be shared.
-            best: best.collect(),
+            best,
         })
     }
 
@@ -443,13 +482,14 @@ impl<'a> Trainer<'a> {
     }
 
     fn continue_from(&mut self, snapshot: Snapshot) -> Result<(), TrainError> {
-        let Snapshot { progress, model, optimizer, average, best } = snapshot;
+        let Snapshot { progress, model, optimizer, average, best, .. } = snapshot;
         self.model.restore(&model)?;
         self.optimizer.restore(optimizer)?;
         self.average.restore(&average, &self.model)?;
         self.best = best;
         self.step = progress.step;
         self.evaluated_step = progress.evaluated_step;
+        self.scored = None;
         self.stopping_state = progress.stopping;
         Ok(())
     }

@@ -348,6 +348,7 @@ fn checkpoint(rows: &Rows) -> Value {
         .may("keep_last", whole(1, COUNT_MAX))
         .may("keep_best", whole(1, COUNT_MAX))
         .may("keep_every_steps", whole(1, BUDGET_MAX))
+        .may("shard_mib", whole(0, COUNT_MAX))
         .end()
 }
 

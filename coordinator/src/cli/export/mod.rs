@@ -5,7 +5,7 @@ mod mlflow;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use muster_common::id::ExperimentId;
 use muster_common::manifest::Manifest;
 use muster_common::metric::{MetricPoint, by_time, event_file, read_trial};
@@ -13,7 +13,7 @@ use muster_common::storage::{Layout, Store};
 
 use super::args::ExportArguments;
 use super::client::fetch;
-use super::exit::Exit;
+use super::exit::{Exit, Misuse};
 use super::one_shot::one_shot;
 use crate::view::{ExperimentView, TrialView};
 
@@ -27,9 +27,9 @@ pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
     }
     let id: ExperimentId = experiment.parse()?;
     if mlflow.is_none() && tensorboard.is_none() {
-        bail!(
-            "say what to write: --mlflow DIRECTORY, --tensorboard DIRECTORY or both, or --onnx FILE of a model"
-        );
+        let message = "say what to write: --mlflow DIRECTORY, --tensorboard DIRECTORY or both, or --onnx FILE of a \
+                       model";
+        return Err(Misuse(message.to_owned()).into());
     }
     let (view, text) = fetch(&client, &id).await?;
     let manifest = Manifest::parse(&text).context("the manifest of the experiment")?;

@@ -2,6 +2,7 @@
 //! fetched, so it opens from a disk, without a network, years from now. Without scripts the pictures are missing and
 //! everything else is there.
 
+mod colored;
 mod course;
 mod element;
 mod quality;

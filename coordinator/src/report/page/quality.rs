@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::colored;
 use super::course::Section;
 use super::element::{
     Cell, count, escape, facts, note, number, number_or_none, paragraph, percent, picture, table,
@@ -311,6 +312,12 @@ pub(super) fn comparison(report: &Report) -> Section {
     Some(("comparison", "Paired test", text))
 }
 
+/// What colors of words mean.
+const LEGEND: &str = "<p>Words of the first ones are colored: \
+    <mark class=\"for3\">underlined blue</mark> speaks for the wrong answer, \
+    <mark class=\"against3\">dotted orange</mark> against it. Integrated gradients of the chosen model, in logits; \
+    it reads the texts below once more.</p>\n";
+
 /// The mistakes that the model was surest of.
 pub(super) fn mistakes(report: &Report) -> Section {
     let behavior = report.behavior.as_ref()?;
@@ -326,6 +333,11 @@ pub(super) fn mistakes(report: &Report) -> Section {
         count(behavior.num_rows as u64),
         percent(behavior.num_wrong as f64 / behavior.num_rows as f64)
     ));
+    if behavior.mistakes.iter().any(|mistake| !mistake.words.is_empty()) {
+        text += LEGEND;
+    } else if let Some(why) = &behavior.not_weighed {
+        text += &note(&format!("Words are not colored: {why}."));
+    }
     text += "<ol class=\"mistakes\">";
     text += &behavior.mistakes.iter().map(mistake).collect::<String>();
     text += "</ol>";
@@ -339,8 +351,7 @@ pub(super) fn mistakes(report: &Report) -> Section {
 
 fn mistake(mistake: &Mistake) -> String {
     let tokens = mistake.num_tokens.map(|num| format!(", {num} tokens")).unwrap_or_default();
-    let text =
-        mistake.text.as_deref().map(|text| format!("<blockquote>{}</blockquote>", escape(text)));
+    let text = mistake.text.as_deref().map(|text| colored::blockquote(text, &mistake.words));
     format!(
         "<li><p><strong>{}</strong> taken for <strong>{}</strong>, {} sure <small>row {}{tokens}; \
          {} for the label</small></p>{}</li>\n",

@@ -24,7 +24,7 @@ const OBSERVATIONS_MAX: usize = 256;
 const CANDIDATES: usize = 1024;
 const CLIMBS: usize = 6;
 /// Points near the best ones among the candidates.
-const NEIGHBOURS: usize = 256;
+const NEIGHBORS: usize = 256;
 /// Choices of a side that are all looked at.
 const CHOICES_MAX: usize = 12;
 /// Times that continuous and discrete sides take turns.
@@ -194,7 +194,7 @@ impl<'a> Search<'a> {
         let mut points: Vec<Vec<f64>> = (0..CANDIDATES)
             .map(|_| (0..self.units.len()).map(|_| draws.unit()).collect())
             .collect();
-        for index in 0..NEIGHBOURS {
+        for index in 0..NEIGHBORS {
             let Some(near) = self.ranked.get(index % self.ranked.len().clamp(1, 4)) else { break };
             let width = if index % 2 == 0 { 0.1 } else { 0.01 };
             let moved = near.iter().map(|place| {
@@ -209,7 +209,7 @@ impl<'a> Search<'a> {
         points
     }
 
-    /// Climbs on continuous sides and tries neighbours on the others, in turns.
+    /// Climbs on continuous sides and tries neighbors on the others, in turns.
     fn improve(&self, start: Vec<f64>) -> (f64, Vec<f64>) {
         let mut point = start;
         let mut value = self.gain(&point, false).0;
@@ -237,7 +237,7 @@ impl<'a> Search<'a> {
                 }
             }
             for side in (0..free.len()).filter(|side| !free[*side]) {
-                for place in self.neighbours(side, point[side]) {
+                for place in self.neighbors(side, point[side]) {
                     let mut moved = point.clone();
                     moved[side] = place;
                     self.units.snap(&mut moved);
@@ -255,7 +255,7 @@ impl<'a> Search<'a> {
     }
 
     /// Other places of a side with few points: all, or those one and an eighth of them away.
-    fn neighbours(&self, side: usize, place: f64) -> Vec<f64> {
+    fn neighbors(&self, side: usize, place: f64) -> Vec<f64> {
         let num = self.units.num_points(side).unwrap_or(1).max(1);
         let width = 1.0 / num as f64;
         if num <= CHOICES_MAX {

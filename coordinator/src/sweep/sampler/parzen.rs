@@ -92,9 +92,9 @@ impl Kernels {
         match axis {
             Axis::Interval { low, high, .. } => {
                 let range = high - low;
-                // The wide kernel counts among the kernels, not among the neighbours.
+                // The wide kernel counts among the kernels, not among the neighbors.
                 let narrowest = range / NARROWEST.min(2.0 + positions.len() as f64);
-                let mut sigma = neighbour_distances(positions, *low, *high);
+                let mut sigma = neighbor_distances(positions, *low, *high);
                 for width in &mut sigma {
                     *width = width.clamp(narrowest, range);
                 }
@@ -194,8 +194,8 @@ fn weights(num: usize) -> Vec<f64> {
     old.chain((num_old..num).map(|_| 1.0)).chain([PRIOR_WEIGHT]).collect()
 }
 
-/// The larger of the distances to the neighbours on both sides; the outermost know one side only.
-fn neighbour_distances(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
+/// The larger of the distances to the neighbors on both sides; the outermost know one side only.
+fn neighbor_distances(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<(f64, usize)> = mu.iter().copied().zip(0..).collect();
     order.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
     let mut widths = vec![high - low; mu.len()];

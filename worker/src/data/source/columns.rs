@@ -26,7 +26,7 @@ struct Batch {
     next: usize,
 }
 
-fn damaged(error: &ColumnarError) -> Mistake {
+pub(super) fn damaged(error: &ColumnarError) -> Mistake {
     Mistake::file(error.to_string())
 }
 
@@ -87,7 +87,7 @@ impl Batch {
         self.next += 1;
         let value = |column: &StringArray, name: &str| {
             if column.is_null(index) {
-                return Err(Mistake::row(at, format!("`{name}` is null: remove the row")));
+                return Err(Mistake::row(at, format!("`{name}` is null or NaN: remove the row")));
             }
             Ok(column.value(index).to_owned())
         };
@@ -105,7 +105,7 @@ impl Batch {
     }
 }
 
-fn is_text(kind: &DataType) -> bool {
+pub(super) fn is_text(kind: &DataType) -> bool {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
         DataType::Dictionary(_, value) => is_text(value),
@@ -117,7 +117,7 @@ fn is_scalar(kind: &DataType) -> bool {
     kind.is_integer() || kind.is_floating() || *kind == DataType::Boolean
 }
 
-fn as_text(
+pub(super) fn as_text(
     batch: &RecordBatch,
     name: &str,
     legal: impl Fn(&DataType) -> bool,
@@ -131,5 +131,10 @@ fn as_text(
         )));
     }
     let text = cast(column, &DataType::Utf8).map_err(|error| Mistake::file(error.to_string()))?;
-    text.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(missing)
+    let text = text.as_any().downcast_ref::<StringArray>().cloned().ok_or_else(missing)?;
+    if column.data_type().is_floating() {
+        // What data frames write for a number that is missing, and no class.
+        return Ok(text.iter().map(|number| number.filter(|number| *number != "NaN")).collect());
+    }
+    Ok(text)
 }

@@ -9,7 +9,7 @@ use std::io::Read;
 
 use muster_common::manifest::Delimiter;
 
-use super::lines::{BLOCK, ROW_MAX, behind_mark, read_on};
+use super::lines::{BLOCK, ROW_MAX, behind_mark, read_on, read_some};
 use super::{Mistake, Row, Wanted, find_column, repair};
 
 /// One record and the line, from 1, where it starts.
@@ -38,6 +38,8 @@ pub(super) struct Fields {
     line: u64,
     delimiter: Delimiter,
     layout: Layout,
+    /// A record counts when its line has ended, and is not waited behind.
+    live: bool,
     failed: bool,
 }
 
@@ -68,26 +70,10 @@ impl Fields {
         columns: Option<&[String]>,
         wanted: &Wanted,
     ) -> Result<Self, Mistake> {
-        let reader = Box::new(behind_mark(reader)?);
-        let layout = Layout { width: 0, text: 0, pair: None, label: None };
-        let (buffer, line) = (Vec::new(), 1);
-        let mut fields = Self {
-            reader,
-            block,
-            buffer,
-            start: 0,
-            ended: false,
-            line,
-            delimiter,
-            layout,
-            failed: false,
-        };
+        let mut fields = Self::begin(block, reader, delimiter)?;
         let columns = match columns {
             Some(columns) => columns.to_vec(),
-            None => fields
-                .record(header)?
-                .ok_or_else(|| Mistake::file("the file is empty"))
-                .and_then(|names| names)?,
+            None => fields.names()?,
         };
         let find = |name: &Option<String>| {
             name.as_deref().map(|name| find_column(&columns, name)).transpose()
@@ -101,6 +87,50 @@ impl Fields {
         Ok(fields)
     }
 
+    /// A file whose records are taken whole, by [`Fields::whole`], and the names of its columns. Of one that is `live`
+    /// a record is there as soon as its line is.
+    pub(super) fn of_all(
+        reader: Box<dyn Read + Send>,
+        delimiter: Delimiter,
+        live: bool,
+    ) -> Result<(Self, Vec<String>), Mistake> {
+        let mut fields = Self::begin(BLOCK, reader, delimiter)?;
+        fields.live = live;
+        let names = fields.names()?;
+        fields.layout.width = names.len();
+        Ok((fields, names))
+    }
+
+    /// All fields of the next record, with its line.
+    pub(super) fn whole(&mut self) -> Result<Option<(u64, Vec<String>)>, Mistake> {
+        let layout = self.layout;
+        self.record(|record| layout.whole(record))?.transpose()
+    }
+
+    fn begin(
+        block: usize,
+        reader: Box<dyn Read + Send>,
+        delimiter: Delimiter,
+    ) -> Result<Self, Mistake> {
+        Ok(Self {
+            reader: Box::new(behind_mark(reader)?),
+            block,
+            buffer: Vec::new(),
+            start: 0,
+            ended: false,
+            line: 1,
+            delimiter,
+            layout: Layout { width: 0, text: 0, pair: None, label: None },
+            live: false,
+            failed: false,
+        })
+    }
+
+    fn names(&mut self) -> Result<Vec<String>, Mistake> {
+        let names = self.record(header)?;
+        names.ok_or_else(|| Mistake::file("the file is empty")).and_then(|names| names)
+    }
+
     /// What `take` makes of the next record; `None` at the end of the file.
     fn record<T>(&mut self, take: impl Fn(&Record<'_>) -> T) -> Result<Option<T>, Mistake> {
         let mut looked_twice = false;
@@ -112,6 +142,7 @@ impl Fields {
             let open = match &parsed {
                 Some(Err(Unreadable::Open(_))) => true,
                 Some(Err(Unreadable::Wrong(_))) => !looked_twice,
+                Some(Ok(_)) if self.live && rest.ends_with(b"\n") => false,
                 _ => records.rest.is_empty(),
             };
             if self.ended || !open {
@@ -137,7 +168,8 @@ impl Fields {
             return Err(Mistake::row(self.line, message));
         }
         let count = self.buffer.len().max(self.block);
-        self.ended = !read_on(&mut self.reader, &mut self.buffer, count)?;
+        let read = if self.live { read_some } else { read_on };
+        self.ended = !read(&mut self.reader, &mut self.buffer, count)?;
         Ok(())
     }
 
@@ -162,23 +194,38 @@ impl Iterator for Fields {
 
 impl Layout {
     fn row(self, record: &Record<'_>) -> Result<Row, Mistake> {
-        let (at, found) = (record.line, record.fields.len());
-        let wrong = || {
-            let message = format!(
-                "{found} fields, but there are {} columns: quote the field or remove the row",
-                self.width
-            );
-            Mistake::row(at, message)
-        };
-        if found != self.width {
-            return Err(wrong());
-        }
+        self.check(record)?;
+        let (at, wrong) = (record.line, || self.wrong(record));
         let field = |index: usize| record.fields.get(index).map(|field| repair(field));
         let (text, mut repaired) = field(self.text).ok_or_else(wrong)?;
         let pair = self.pair.and_then(field);
         repaired |= pair.as_ref().is_some_and(|(_, repaired)| *repaired);
         let label = self.label.and_then(field).map(|(label, _)| label);
         Ok(Row { at, text, pair: pair.map(|(pair, _)| pair), label, repaired })
+    }
+
+    /// All fields.
+    fn whole(self, record: &Record<'_>) -> Result<(u64, Vec<String>), Mistake> {
+        self.check(record)?;
+        let field = |field: &Cow<'_, [u8]>| {
+            let text = std::str::from_utf8(field).map_err(|_| Mistake::encoding(record.line))?;
+            Ok(text.to_owned())
+        };
+        let fields: Result<Vec<String>, Mistake> = record.fields.iter().map(field).collect();
+        Ok((record.line, fields?))
+    }
+
+    fn check(self, record: &Record<'_>) -> Result<(), Mistake> {
+        if record.fields.len() == self.width { Ok(()) } else { Err(self.wrong(record)) }
+    }
+
+    fn wrong(self, record: &Record<'_>) -> Mistake {
+        let message = format!(
+            "{} fields, but there are {} columns: quote the field or remove the row",
+            record.fields.len(),
+            self.width
+        );
+        Mistake::row(record.line, message)
     }
 }
 
@@ -205,7 +252,8 @@ fn header(record: &Record<'_>) -> Result<Vec<String>, Mistake> {
             let message = "the header line is not UTF-8: is this the right file and format?";
             return Err(Mistake::row(record.line, message));
         };
-        if names.iter().any(|other| other == name) {
+        // Spreadsheets leave columns without a name and without a cell at the end.
+        if !name.is_empty() && names.iter().any(|other| other == name) {
             let message = format!("two columns are called `{name}`: rename one");
             return Err(Mistake::row(record.line, message));
         }

@@ -20,6 +20,7 @@ use super::json_lines::Objects;
 use super::lines::{Texts, whole};
 use super::{Mistake, Rows, Wanted};
 use crate::data::DataError;
+use crate::data::moves::moved;
 use crate::model::HubSettings;
 
 /// What a split is for; folders of data sets have a part for each.
@@ -76,7 +77,7 @@ enum Contents {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
+pub(super) enum Compression {
     Gzip,
     Zstd,
 }
@@ -236,7 +237,8 @@ async fn objects_of(
         keys.retain(|key| pattern.matches_with(key.as_ref(), options));
         keys
     } else {
-        vec![Key::from(name)]
+        // As the store has it: `Key::from` would write `%23` for `#`.
+        vec![Key::parse(name).map_err(|error| refused(format!("{name}: {error}")))?]
     };
     if keys.is_empty() {
         return Err(refused(format!("no object in {url} matches the pattern `{name}`")));
@@ -264,7 +266,7 @@ async fn objects_of(
 }
 
 impl Compression {
-    fn of(name: &str) -> Option<Self> {
+    pub(super) fn of(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         match name.rsplit('.').next() {
             Some("gz") => Some(Self::Gzip),
@@ -280,7 +282,11 @@ impl SourceFile {
         let failed = |source| DataError::Read { path: shown.clone(), source };
         let file = File::open(&path).map_err(failed)?;
         let stamp = stamp(&file).map_err(failed)?;
-        let identity = ContentHash::of_reader(file).map_err(failed)?;
+        let mut identity = ContentHash::of_reader(file).map_err(failed)?;
+        if let Contents::Whole(class) = contents {
+            // The folder says the class, the contents do not.
+            identity = ContentHash::of(format!("{class} {}", identity.as_str()).as_bytes());
+        }
         let compression = Compression::of(&shown);
         let place = Place::Path(path);
         Ok(Self { shown, identity, place, contents, compression, stamp: Some(stamp) })
@@ -301,6 +307,7 @@ impl SourceFile {
         let file = tempfile::tempfile_in(folder).map_err(|source| self.failed(source))?;
         let copy = file.try_clone().map_err(|source| self.failed(source))?;
         store.download(key, copy).await?;
+        moved();
         self.place = Place::Fetched(file);
         Ok(())
     }
@@ -331,13 +338,7 @@ impl SourceFile {
             }
             return Ok(Box::new(Table::new(file, wanted)?));
         }
-        let reader: Box<dyn Read + Send> = match self.compression {
-            None => Box::new(file),
-            Some(Compression::Gzip) => {
-                Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(file)))
-            }
-            Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(file)?),
-        };
+        let reader = decompressed(file, self.compression)?;
         Ok(match &self.contents {
             Contents::Whole(class) => Box::new(std::iter::once(whole(reader, class))),
             Contents::Rows(SourceFormat::JsonLines) => Box::new(Objects::new(reader, wanted)?),
@@ -359,6 +360,20 @@ impl SourceFile {
             Err(source) => Err(self.failed(source)),
         }
     }
+}
+
+/// What is in a file that may be compressed.
+pub(super) fn decompressed(
+    file: File,
+    compression: Option<Compression>,
+) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match compression {
+        None => Box::new(file),
+        Some(Compression::Gzip) => {
+            Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(file)))
+        }
+        Some(Compression::Zstd) => Box::new(zstd::stream::read::Decoder::new(file)?),
+    })
 }
 
 fn stamp(file: &File) -> io::Result<(u64, Option<SystemTime>)> {

@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use hf_hub::repository::{HFRepository, RepoTypeDataset};
 use hf_hub::{HFClient, HFClientBuilder, HFError};
+use muster_common::digest::ContentHash;
 use muster_common::manifest::HubSet;
+use muster_common::whole_file::write_whole;
+use serde_json::json;
 
 use super::Role;
 use crate::data::DataError;
+use crate::data::moves::moved;
 use crate::model::{HubSettings, verify};
 
 /// A download that breaks is begun so many times in all.
@@ -29,6 +33,8 @@ const LIST_DEADLINE: Duration = Duration::from_secs(60);
 const MAIN: &str = "main";
 /// Configuration of files that lie in none.
 const UNNAMED: &str = "default";
+/// Folder of the cache beside the snapshots, for what `huggingface_hub` does not write down.
+const LISTS: &str = "muster";
 /// Deepest folder that is looked at in the cache.
 const DEPTH_MAX: usize = 8;
 
@@ -39,12 +45,10 @@ pub(super) async fn files(
     settings: &HubSettings,
 ) -> Result<Vec<PathBuf>, DataError> {
     let hub = Hub::new(set, role, settings)?;
-    if let Some(commit) = hub.known_commit() {
-        let snapshot = hub.folder().join("snapshots").join(commit);
-        // What is not whole is looked for at the hub.
-        if let Ok(names) = choose(&listed(&snapshot), set.config.as_deref(), hub.split) {
-            return Ok(names.into_iter().map(|name| snapshot.join(name)).collect());
-        }
+    // What is not whole, or may not be, is looked for at the hub.
+    if let Some(found) = hub.known_commit().and_then(|commit| hub.cached(&commit, settings.offline))
+    {
+        return Ok(found);
     }
     if settings.offline {
         let cache = hub.client.cache_dir().display();
@@ -127,6 +131,41 @@ impl<'a> Hub<'a> {
         Some(written.trim().to_owned())
     }
 
+    fn snapshot(&self, commit: &str) -> PathBuf {
+        self.folder().join("snapshots").join(commit)
+    }
+
+    /// Where it is written down which files the split has at `commit`, when all are downloaded.
+    fn list(&self, commit: &str) -> PathBuf {
+        let what = format!("{commit} {:?} {}", self.set.config, self.split);
+        let name = ContentHash::of(what.as_bytes()).short().to_owned();
+        self.folder().join(LISTS).join(format!("{name}.json"))
+    }
+
+    /// The files of the split in the cache, if they are all there. `trusting`: also those that may not be all, as
+    /// nobody can be asked.
+    fn cached(&self, commit: &str, trusting: bool) -> Option<Vec<PathBuf>> {
+        let snapshot = self.snapshot(commit);
+        let written = std::fs::read(self.list(commit)).ok();
+        let written = written.and_then(|list| serde_json::from_slice::<Vec<String>>(&list).ok());
+        let is_there = |name: &String| snapshot.join(name).is_file();
+        let known = written.filter(|names| !names.is_empty() && names.iter().all(is_there));
+        let names = known.or_else(|| {
+            let config = self.set.config.as_deref();
+            let names = choose(&listed(&snapshot), config, self.split).ok()?;
+            let is_whole = names.iter().all(|name| tells_all(name, config));
+            if !is_whole && trusting {
+                tracing::warn!(
+                    "whether all files of split `{}` of `{}` are in the cache is not known there",
+                    self.split,
+                    self.set.name
+                );
+            }
+            (is_whole || trusting).then_some(names)
+        })?;
+        Some(names.into_iter().map(|name| snapshot.join(name)).collect())
+    }
+
     async fn download(&self) -> Result<Vec<PathBuf>, DataError> {
         let (name, endpoint) = (&self.set.name, self.client.endpoint());
         tracing::info!("downloading split `{}` of `{name}` from {endpoint}", self.split);
@@ -157,9 +196,11 @@ impl<'a> Hub<'a> {
             self.refused(format!("`{}` at {}: {why}", self.set.name, self.client.endpoint()))
         })?;
         let mut paths = Vec::with_capacity(names.len());
-        for name in names {
-            paths.push(self.file(&commit, &name).await?);
+        for name in &names {
+            paths.push(self.file(&commit, name).await?);
+            moved();
         }
+        self.note_whole(&commit, &names)?;
         self.remember(&commit)?;
         Ok(paths)
     }
@@ -184,6 +225,14 @@ impl<'a> Hub<'a> {
             return Err(self.failed(format!("{name} came damaged ({reason})")));
         }
         Ok(path)
+    }
+
+    /// Writes down which files the split has.
+    fn note_whole(&self, commit: &str, names: &[String]) -> Result<(), DataError> {
+        let path = self.list(commit);
+        let written = std::fs::create_dir_all(path.parent().unwrap_or(&path))
+            .and_then(|()| write_whole(&path, json!(names).to_string()));
+        written.map_err(|source| DataError::Read { path: path.display().to_string(), source })
     }
 
     /// Writes down which commit the revision is, so that it is found in the cache.
@@ -216,6 +265,16 @@ impl<'a> Hub<'a> {
             error => self.failed(error.to_string()),
         }
     }
+}
+
+/// Whether the name of a file says how many its split has, and belongs to the only configuration there can be: then
+/// what lies in the cache shows that it is all.
+fn tells_all(name: &str, config: Option<&str>) -> bool {
+    let Some((found, _, count)) = read_name(name) else { return false };
+    let is_one_of_many = Path::new(name)
+        .file_stem()
+        .is_some_and(|stem| stem.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()));
+    (config.is_some() || found == UNNAMED) && (count.is_some() || !is_one_of_many)
 }
 
 /// Names of all files below a folder of the cache, relative to it.
@@ -312,10 +371,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::thread;
 
-    use muster_common::digest::ContentHash;
     use muster_common::manifest::HubName;
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 
@@ -494,6 +551,36 @@ mod tests {
         );
         let sent: Vec<usize> = state.lock().unwrap().sent.values().copied().collect();
         assert_eq!(sent, [2, 1], "the first came damaged once");
+    }
+
+    #[tokio::test]
+    async fn what_a_download_that_was_cut_off_has_left_is_not_the_whole_split() {
+        let (settings, _state, cache) = serve(&[
+            ("default/train/0000.parquet", b"first"),
+            ("default/train/0001.parquet", b"second"),
+            ("other/train/0000.parquet", b"third"),
+        ]);
+        let set = HubSet { config: Some("default".to_owned()), ..set("org/set") };
+        let folder = cache.path().join("datasets--org--set");
+        let snapshot = folder.join("snapshots").join(COMMIT);
+        std::fs::create_dir_all(snapshot.join("default/train")).unwrap();
+        std::fs::write(snapshot.join("default/train/0000.parquet"), b"first").unwrap();
+        std::fs::create_dir_all(folder.join("refs")).unwrap();
+        std::fs::write(folder.join("refs/main"), COMMIT).unwrap();
+        assert_eq!(files(&set, Role::Train, &settings).await.unwrap().len(), 2);
+        // From here on the cache knows, and nobody is asked.
+        let nobody =
+            HubSettings { endpoint: Some("http://127.0.0.1:1".to_owned()), ..settings.clone() };
+        assert_eq!(files(&set, Role::Train, &nobody).await.unwrap().len(), 2);
+        std::fs::remove_file(snapshot.join("default/train/0001.parquet")).unwrap();
+        assert!(files(&set, Role::Train, &nobody).await.is_err());
+        // Which of several configurations is meant does not follow from which one is there.
+        let unnamed = HubSet { config: None, ..set };
+        std::fs::create_dir_all(snapshot.join("other/train")).unwrap();
+        std::fs::rename(snapshot.join("default"), cache.path().join("away")).unwrap();
+        std::fs::write(snapshot.join("other/train/0000.parquet"), b"third").unwrap();
+        let error = files(&unnamed, Role::Train, &settings).await.unwrap_err().to_string();
+        assert!(error.contains("several configurations"), "{error}");
     }
 
     #[tokio::test]

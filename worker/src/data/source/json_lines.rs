@@ -44,15 +44,8 @@ impl Iterator for Objects {
 
 fn parse(at: u64, line: &[u8], wanted: &Wanted) -> Result<Row, Mistake> {
     let (line, repaired) = repair(line);
-    let object: Map<String, Value> = serde_json::from_str(&line)
-        .map_err(|error| Mistake::row(at, format!("not a JSON object on one line: {error}")))?;
-    let string = |name: &str| match field(&object, name, at)? {
-        Value::String(text) => Ok(text.clone()),
-        other => {
-            let message = format!("`{name}` is {}, not a string", kind(other));
-            Err(Mistake::row(at, message))
-        }
-    };
+    let object = object_of(at, &line)?;
+    let string = |name: &str| string(&object, name, at);
     let label = |name: &str| match field(&object, name, at)? {
         Value::String(label) => Ok(label.clone()),
         Value::Number(label) => Ok(label.to_string()),
@@ -69,6 +62,37 @@ fn parse(at: u64, line: &[u8], wanted: &Wanted) -> Result<Row, Mistake> {
         label: wanted.label.as_deref().map(label).transpose()?,
         repaired,
     })
+}
+
+/// An object and its line.
+pub(super) type Numbered = (u64, Map<String, Value>);
+
+/// The next object, whole.
+pub(super) fn next_object(lines: &mut Lines) -> Result<Option<Numbered>, Mistake> {
+    loop {
+        let Some((number, line)) = lines.next()? else { return Ok(None) };
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let line = std::str::from_utf8(line).map_err(|_| Mistake::encoding(number))?;
+        return object_of(number, line).map(|object| Some((number, object)));
+    }
+}
+
+fn object_of(at: u64, line: &str) -> Result<Map<String, Value>, Mistake> {
+    serde_json::from_str(line)
+        .map_err(|error| Mistake::row(at, format!("not a JSON object on one line: {error}")))
+}
+
+/// The string under `name` in the object of line `at`.
+pub(super) fn string(object: &Map<String, Value>, name: &str, at: u64) -> Result<String, Mistake> {
+    match field(object, name, at)? {
+        Value::String(text) => Ok(text.clone()),
+        other => {
+            let message = format!("`{name}` is {}, not a string", kind(other));
+            Err(Mistake::row(at, message))
+        }
+    }
 }
 
 fn field<'a>(object: &'a Map<String, Value>, name: &str, at: u64) -> Result<&'a Value, Mistake> {

@@ -13,7 +13,13 @@ pub(super) const BLOCK: usize = 1 << 18;
 /// A reader without the byte-order mark. Text in UTF-16 is refused: every second byte would be wrong.
 pub(super) fn behind_mark<R: Read>(mut reader: R) -> Result<Chain<Cursor<Vec<u8>>, R>, Mistake> {
     let mut first = Vec::with_capacity(3);
-    reader.by_ref().take(3).read_to_end(&mut first)?;
+    // No further than a mark can go: whoever writes a stream may wait for the answer to a first line of two bytes.
+    let may_be_mark = |first: &[u8]| matches!(first.first(), None | Some(0xef | 0xfe | 0xff));
+    while first.len() < 3 && may_be_mark(&first) {
+        if reader.by_ref().take(1).read_to_end(&mut first)? == 0 {
+            break;
+        }
+    }
     if first.starts_with(&[0xff, 0xfe]) || first.starts_with(&[0xfe, 0xff]) {
         let message = "the file is UTF-16: convert it with `iconv -f UTF-16 -t UTF-8`";
         return Err(Mistake::file(message));
@@ -118,6 +124,24 @@ pub(super) fn whole(mut reader: Box<dyn Read + Send>, label: &str) -> Result<Row
     }
     let (text, repaired) = repair(&bytes);
     Ok(Row { at: 1, text, pair: None, label: Some(label.to_owned()), repaired })
+}
+
+/// As [`read_on`], but what is there now is enough: whoever writes a stream may be slow.
+pub(super) fn read_some(
+    reader: &mut dyn Read,
+    buffer: &mut Vec<u8>,
+    count: usize,
+) -> io::Result<bool> {
+    let before = buffer.len();
+    buffer.resize(before + count, 0);
+    let read = loop {
+        match reader.read(buffer.get_mut(before..).unwrap_or_default()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read,
+        }
+    };
+    buffer.truncate(before + read.as_ref().copied().unwrap_or(0));
+    Ok(read? > 0)
 }
 
 /// Reads on, at most `count` bytes, behind what is in `buffer`. `false`: the file has ended.

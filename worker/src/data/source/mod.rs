@@ -7,13 +7,18 @@ mod files;
 mod hub;
 mod json_lines;
 mod lines;
+mod wide;
 
 use std::borrow::Cow;
 use std::io;
 
+use muster_common::manifest::no_column;
+
 use super::DataError;
 
 pub(super) use files::{Role, SourceFile, find};
+pub(crate) use wide::schema_of_names;
+pub use wide::{Rest, TextColumns, WideRow, WideRows};
 
 /// One row of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +77,21 @@ impl Mistake {
         Self::Refused { at: Some(at), message: message.into() }
     }
 
+    fn encoding(at: u64) -> Self {
+        Self::row(
+            at,
+            "bytes that are not UTF-8: convert the file, for example with `iconv -t UTF-8`",
+        )
+    }
+
+    /// The same about the row at `at`, if it is about no other.
+    fn at(self, at: u64) -> Self {
+        match self {
+            Self::Refused { at: None, message } => Self::row(at, message),
+            other => other,
+        }
+    }
+
     /// The error that a user sees: with the file, and the row where there is one.
     pub(super) fn of_file(self, path: &str, has_lines: bool) -> DataError {
         match self {
@@ -98,7 +118,7 @@ impl From<io::Error> for Mistake {
 }
 
 /// `FILE:LINE` or `FILE, row N`.
-pub(super) fn place(path: &str, has_lines: bool, at: u64) -> String {
+pub(crate) fn place(path: &str, has_lines: bool, at: u64) -> String {
     if has_lines { format!("{path}:{at}") } else { format!("{path}, row {at}") }
 }
 
@@ -111,11 +131,8 @@ fn repair(bytes: &[u8]) -> (String, bool) {
 
 /// Position of column `name`, or a message that lists what there is.
 fn find_column(columns: &[String], name: &str) -> Result<usize, Mistake> {
-    columns.iter().position(|column| column == name).ok_or_else(|| {
-        let some: Vec<&str> = columns.iter().take(20).map(String::as_str).collect();
-        let listed = some.join("`, `");
-        Mistake::file(format!("there is no column `{name}`; the columns are `{listed}`"))
-    })
+    let position = columns.iter().position(|column| column == name);
+    position.ok_or_else(|| Mistake::file(no_column(columns, name)))
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ fn csv_follows_rfc_4180() {
     let expected =
         [row(2, "a, \"b\"\nc", "1"), row(5, "5\" disk", "0"), row(6, "", "2"), row(7, "", "3")];
     assert_eq!(rows, expected);
+    // As spreadsheets write it.
+    assert_eq!(csv("label,text,,\r\n1,a,,\r\n").unwrap(), [row(2, "a", "1")]);
 }
 
 #[test]
@@ -143,7 +145,12 @@ fn parquet_columns_are_found_by_name_and_type() {
     let scores = read(&table(vec![("label", floats), ("text", texts.clone())])).unwrap();
     assert_eq!(scores.list[0].2, "1.5");
     let error = read(&table(vec![("label", labels.clone()), ("text", nulls)])).unwrap_err();
-    assert_eq!(error, "a, row 2: `text` is null: remove the row");
+    assert_eq!(error, "a, row 2: `text` is null or NaN: remove the row");
+    for missing in [f32::NAN, -f32::NAN] {
+        let labels: ArrayRef = Arc::new(Float32Array::from(vec![0.0, missing]));
+        let error = read(&table(vec![("label", labels), ("text", texts.clone())])).unwrap_err();
+        assert_eq!(error, "a, row 2: `label` is null or NaN: remove the row");
+    }
     let error = read(&table(vec![("label", labels.clone()), ("text", labels)])).unwrap_err();
     assert!(error.contains("Int64"), "{error}");
     assert!(read(&table(vec![("text", texts)])).unwrap_err().contains("no column `label`"));
@@ -343,6 +350,13 @@ async fn objects_of_a_store_are_found_and_fetched() {
     store.put(&Key::from("part-1.jsonl"), "{}").await.unwrap();
     let changed = objects_for_tests(&store, "part-1.jsonl", &format).await.unwrap();
     assert_ne!(changed[0].identity, identity);
+    for name in ["donn\u{e9}es #1~.jsonl", "50%.jsonl"] {
+        let key = Key::parse(name).unwrap();
+        store.put(&key, "{\"text\": \"odd\", \"label\": 1}\n").await.unwrap();
+        let mut odd = objects_for_tests(&store, name, &format).await.unwrap();
+        odd[0].fetch(&std::env::temp_dir()).await.unwrap();
+        assert_eq!(texts(&odd), ["odd"], "{name}");
+    }
     let none = objects_for_tests(&store, "x-*", &format).await.unwrap_err().to_string();
     assert!(none.contains("no object in memory:///"), "{none}");
     let missing = objects_for_tests(&store, "lost.jsonl", &format).await.unwrap_err();
@@ -358,6 +372,28 @@ async fn objects_of_a_store_are_found_and_fetched() {
     files[0].check_unchanged().unwrap();
     write(&file, "{\"text\": \"longer\", \"label\": 1}\n");
     assert!(matches!(files[0].check_unchanged(), Err(DataError::Changed { .. })));
+}
+
+#[tokio::test]
+async fn a_review_that_changed_its_class_is_other_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("train");
+    for class in ["neg", "pos"] {
+        std::fs::create_dir_all(part.join(class)).unwrap();
+        write(&part.join(class).join("0_1.txt"), class);
+    }
+    write(&part.join("neg/1_1.txt"), "it depends");
+    let paths = vec![folder.path().display().to_string()];
+    let source = Source { paths, hub: None, format: SourceFormat::AclImdb };
+    let identities = async || -> Vec<_> {
+        let files = find(&source, Role::Train, false).await.unwrap();
+        files.iter().map(|file| file.identity.clone()).collect()
+    };
+    let before = identities().await;
+    assert_eq!(identities().await, before);
+    // The last of one class becomes the first of the other: the texts are the same, in the same order.
+    std::fs::rename(part.join("neg/1_1.txt"), part.join("pos/0_0.txt")).unwrap();
+    assert_ne!(identities().await, before);
 }
 
 proptest! {

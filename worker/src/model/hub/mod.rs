@@ -17,6 +17,7 @@ use hf_hub::repository::{HFRepository, RepoTypeModel};
 use hf_hub::{HFClient, HFClientBuilder, HFError};
 use muster_common::digest::ContentHash;
 use muster_common::manifest::HubName;
+use muster_common::telemetry::one_line;
 use tokio::runtime::Handle;
 
 use super::config::CONFIG_FILE;
@@ -46,6 +47,10 @@ const TOKENIZER_FILES: [&str; 7] = [
     "vocab.json",
     "merges.txt",
 ];
+
+/// Those of which one set makes a tokenizer.
+const TOKENIZERS: [&[&str]; 3] =
+    [&["tokenizer.json"], &["vocab.txt"], &["vocab.json", "merges.txt"]];
 
 /// Why a model of the hub is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +96,7 @@ pub enum HubError {
         reason: String,
     },
     /// The connection failed.
-    #[error("`{name}` cannot be downloaded from {endpoint}: {reason}")]
+    #[error("`{name}` is no directory here and cannot be downloaded from {endpoint}: {reason}")]
     Download {
         /// The model.
         name: String,
@@ -200,7 +205,7 @@ impl<'a> Hub<'a> {
         let client = builder.build().map_err(|error| HubError::Download {
             name: name.to_string(),
             endpoint: settings.endpoint.clone().unwrap_or_else(|| "the hub".to_owned()),
-            reason: chain(&error),
+            reason: one_line(&error),
         })?;
         let owner = name.owner.clone().unwrap_or_default();
         let repository = client.model(owner, name.name.clone());
@@ -219,7 +224,8 @@ impl<'a> Hub<'a> {
         self.client.cache_dir().join(format!("models--{repository}"))
     }
 
-    /// The model in the cache, if all of it is there. Weights come last, so they show it.
+    /// The model in the cache, if all of it is there. Weights come last, so they show it; but other programs leave
+    /// models without their tokenizer.
     fn cached(&self) -> Option<PathBuf> {
         let revision = self.revision();
         let is_commit = revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit());
@@ -232,8 +238,10 @@ impl<'a> Hub<'a> {
         };
         let directory = self.folder().join("snapshots").join(commit);
         let weights = weights_files(&directory).ok()?;
-        let is_there = |name: &String| directory.join(name).is_file();
-        (weights.iter().all(is_there) && directory.join(CONFIG_FILE).is_file()).then_some(directory)
+        let is_there = |name: &str| directory.join(name).is_file();
+        let has_weights = weights.iter().all(|name| is_there(name)) && is_there(CONFIG_FILE);
+        let has_tokenizer = TOKENIZERS.iter().any(|set| set.iter().all(|name| is_there(name)));
+        (has_weights && has_tokenizer).then_some(directory)
     }
 
     /// Downloads, unless another process has while this one waited for it.
@@ -386,7 +394,7 @@ impl<'a> Hub<'a> {
                 };
                 HubError::Denied { name, endpoint, mend }
             }
-            error => HubError::Download { name, endpoint, reason: chain(error) },
+            error => HubError::Download { name, endpoint, reason: one_line(error) },
         }
     }
 }
@@ -408,18 +416,4 @@ pub(crate) fn verify(path: &Path, size: u64) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// An error and what caused it, without repetitions.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let own = error.to_string();
-        if !text.contains(&own) {
-            text = format!("{text}: {own}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -271,6 +271,19 @@ fn several_weights_files_are_downloaded_by_their_index() {
 }
 
 #[test]
+fn a_tokenizer_that_another_program_did_not_want_is_fetched() {
+    let (server, bench) = (Server::tiny(), Bench::new());
+    let settings = bench.settings(&server);
+    let directory = bench.fetch("org/tiny", &settings).unwrap();
+    std::fs::remove_file(directory.join("vocab.txt")).unwrap();
+    let offline = HubSettings { offline: true, ..settings.clone() };
+    let error = bench.fetch("org/tiny", &offline).unwrap_err();
+    assert!(matches!(error, HubError::Offline { .. }), "{error}");
+    assert_eq!(bench.fetch("org/tiny", &settings).unwrap(), directory);
+    assert!(directory.join("vocab.txt").is_file());
+}
+
+#[test]
 fn a_download_that_breaks_is_begun_again_and_never_taken_for_whole() {
     for fault in [Fault::Truncated, Fault::Error, Fault::Garbled] {
         let (server, bench) = (Server::tiny(), Bench::new());

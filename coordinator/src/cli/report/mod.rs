@@ -1,5 +1,9 @@
 //! `muster report`: gathers what a report is made of, from the coordinator and from the object store, and writes it.
 
+mod args;
+mod stored;
+mod weighed;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,17 +13,20 @@ use muster_common::evaluation::prediction;
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::manifest::Manifest;
 use muster_common::metric::{MetricName, read_trial};
-use muster_common::storage::{Layout, Store, StoreError};
+use muster_common::storage::{Layout, Store};
 use muster_common::time::Timestamp;
 use muster_common::whole_file::write_whole;
 use tokio::time::timeout;
 
-use super::args::ReportArguments;
+use super::args::StoreArguments;
+use super::checkpoints;
 use super::client::fetch;
 use super::exit::Exit;
 use super::export::store_of;
-use crate::report::{Measured, Predictions, Report, ReportError, Rival, Source, page};
+use crate::report::{Measured, Predictions, Report, ReportError, Rival, Source, Weighed, page};
 use crate::view::ExperimentView;
+
+pub(super) use args::ReportArguments;
 
 /// Longest wait for what the store has of one trial.
 const STORE_DEADLINE: Duration = Duration::from_secs(60);
@@ -27,40 +34,51 @@ const STORE_DEADLINE: Duration = Duration::from_secs(60);
 const READS: usize = 8;
 
 pub(super) async fn report(arguments: ReportArguments) -> anyhow::Result<Exit> {
-    let ReportArguments { subject, output, against, json, client } = arguments;
-    let (id, trial) = match subject.parse::<TrialId>() {
+    let (id, trial) = match arguments.subject.parse::<TrialId>() {
         Ok(trial) => (trial.experiment, Some(trial.number)),
-        Err(_) => (subject.parse::<ExperimentId>()?, None),
+        Err(_) => (arguments.subject.parse::<ExperimentId>()?, None),
     };
-    let (view, text) = fetch(&client, &id).await?;
-    let gathered = Gathered::read(view, text, trial).await?;
-    let other = match against {
+    let mut gathered = if let Some(store) = &arguments.store {
+        Gathered::of_store(&open(store).await?, &id).await?
+    } else {
+        let (view, text) = fetch(&arguments.client, &id).await?;
+        Gathered::read(view, text, trial).await?
+    };
+    let other = match &arguments.against {
         None => None,
-        Some(other) => {
-            let (view, text) = fetch(&client, &other.parse()?).await?;
-            Some(Gathered::of_rival(view, text).await?)
-        }
+        Some(other) => Some(Gathered::of_rival(&arguments, &other.parse()?).await?),
     };
+    if arguments.no_explanations {
+        gathered.weighed = Weighed::absent("--no-explanations was given");
+    } else {
+        gathered.weigh(arguments.worker_binary.as_deref(), trial).await;
+    }
     let report = gathered.report(trial, other.as_ref())?;
-    let output = output.unwrap_or_else(|| {
+    let output = arguments.output.unwrap_or_else(|| {
         let number = trial.map(|number| format!("-t{number}")).unwrap_or_default();
         PathBuf::from(format!("{id}{number}-report.html"))
     });
     write(&report, &output)?;
-    if let Some(json) = json {
+    if let Some(json) = arguments.json {
         put(&json, &(report.to_json()? + "\n"))?;
     }
     println!("{}", output.display());
     Ok(Exit::Done)
 }
 
+async fn open(url: &str) -> anyhow::Result<Store> {
+    checkpoints::open(&StoreArguments { config: None, store: Some(url.to_owned()) }).await
+}
+
 /// The report on an experiment whose view is at hand, for `muster run`.
 pub(super) async fn write_of(
     view: ExperimentView,
     text: String,
+    worker_binary: Option<&Path>,
     path: &Path,
 ) -> anyhow::Result<()> {
-    let gathered = Gathered::read(view, text, None).await?;
+    let mut gathered = Gathered::read(view, text, None).await?;
+    gathered.weigh(worker_binary, None).await;
     write(&gathered.report(None, None)?, path)
 }
 
@@ -83,6 +101,9 @@ struct Gathered {
     text: String,
     measured: Vec<Measured>,
     predictions: Option<Predictions>,
+    weighed: Weighed,
+    /// Nobody was asked but the store.
+    is_stored: bool,
 }
 
 impl Gathered {
@@ -97,15 +118,40 @@ impl Gathered {
         let measured: Vec<Measured> = stream::iter(reads).buffered(READS).try_collect().await?;
         let predictions = predictions(&store, &view).await?;
         let manifest = Manifest::parse(&text).context("the manifest of the experiment")?;
-        Ok(Self { view, manifest, text, measured, predictions })
+        let weighed = Weighed::default();
+        Ok(Self { view, manifest, text, measured, predictions, weighed, is_stored: false })
+    }
+
+    /// What the store has of an experiment.
+    async fn of_store(store: &Store, id: &ExperimentId) -> anyhow::Result<Self> {
+        let (manifest, text) = stored::manifest(store, id).await?;
+        let (mut view, measured) = stored::view(store, id, &manifest).await?;
+        let predictions = predictions(store, &view).await?;
+        stored::name_classes(&mut view, &manifest, predictions.as_ref());
+        let weighed = Weighed::default();
+        Ok(Self { view, manifest, text, measured, predictions, weighed, is_stored: true })
     }
 
     /// Of the other side of a comparison only what it said counts.
-    async fn of_rival(view: ExperimentView, text: String) -> anyhow::Result<Self> {
+    async fn of_rival(arguments: &ReportArguments, id: &ExperimentId) -> anyhow::Result<Self> {
+        if let Some(store) = &arguments.store {
+            return Self::of_store(&open(store).await?, id).await;
+        }
+        let (view, text) = fetch(&arguments.client, id).await?;
         let store = Store::open(store_of(&view)?)?;
         let predictions = predictions(&store, &view).await?;
         let manifest = Manifest::parse(&text).context("the manifest of the other experiment")?;
-        Ok(Self { view, manifest, text, measured: Vec::new(), predictions })
+        let (measured, weighed) = (Vec::new(), Weighed::default());
+        Ok(Self { view, manifest, text, measured, predictions, weighed, is_stored: false })
+    }
+
+    /// Has the chosen model explain its mistakes, if the report will show them.
+    async fn weigh(&mut self, worker_binary: Option<&Path>, trial: Option<u32>) {
+        let (Some(best), Some(predictions)) = (&self.view.best, &self.predictions) else { return };
+        if trial.is_none_or(|number| number == best.trial.number) {
+            let pairs = self.manifest.data.text_pair.is_some();
+            self.weighed = weighed::ask(worker_binary, &best.model, predictions, pairs).await;
+        }
     }
 
     fn report(&self, subject: Option<u32>, other: Option<&Self>) -> Result<Report, ReportError> {
@@ -121,6 +167,8 @@ impl Gathered {
             subject,
             measured: &self.measured,
             predictions: self.predictions.as_ref(),
+            weighed: &self.weighed,
+            is_stored: self.is_stored,
             against: against.transpose()?,
             made_at: Timestamp::now(),
         })
@@ -147,14 +195,9 @@ fn silent(trial: &TrialId) -> anyhow::Error {
 async fn predictions(store: &Store, view: &ExperimentView) -> anyhow::Result<Option<Predictions>> {
     let Some(best) = view.best.as_ref().filter(|best| best.test.is_some()) else { return Ok(None) };
     let key = Layout::predictions(&best.trial);
-    let bytes = timeout(STORE_DEADLINE, store.get(&key)).await;
-    match bytes.map_err(|_| silent(&best.trial))? {
-        // A language model has none, and experiments of old builds have none.
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-        Ok(bytes) => {
-            let found = prediction::decode(bytes);
-            Ok(Some(found.with_context(|| format!("cannot use {}", store.display(&key)))?))
-        }
-    }
+    let bytes = timeout(STORE_DEADLINE, store.find(&key)).await;
+    // A language model has none, and experiments of old builds have none.
+    let Some(bytes) = bytes.map_err(|_| silent(&best.trial))?? else { return Ok(None) };
+    let found = prediction::decode(bytes);
+    Ok(Some(found.with_context(|| format!("cannot use {}", store.display(&key)))?))
 }

@@ -1,33 +1,35 @@
-//! Classifying texts with a model directory, as exported or as other tools write it.
+//! Classifying texts with a model directory, as exported or as other tools write it. A [`request`] is one call from the
+//! command line: [`part`] takes rows in parts, the predictor answers them, and [`table`] writes files.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+mod part;
+mod request;
+mod table;
+
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use muster_common::manifest::HubName;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::{Input, Sequence, TextTokenizer};
 use crate::model::{self, Classifier, HubSettings};
+use part::PART;
+
+pub use request::{Request, TextSource, run};
+pub use table::TableKind;
 
 /// Texts per forward.
 const BATCH: usize = 32;
 
-/// Texts are read, sorted by length and answered in parts of so many, or of so many bytes: however
-/// long the file is, no more of it is in memory.
-const PART: usize = 4096;
-const PART_BYTES: usize = 16 << 20;
-
 /// One text to classify, or a pair that is read as one example.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     /// The text.
     pub text: String,
     /// The second text of a pair.
-    #[serde(default)]
     pub text_pair: Option<String>,
 }
 
@@ -69,7 +71,8 @@ impl Prediction {
         logits: Vec<f32>,
         labels: &[String],
     ) -> anyhow::Result<Self> {
-        let best = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        // Of equal scores the first, as in evaluations: `max_by` gives the last.
+        let best = logits.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (class, score) = best.context("the model has no classes")?;
         if !logits.iter().all(|logit| logit.is_finite()) {
             bail!("the scores are not finite: the weights are damaged");
@@ -87,42 +90,6 @@ impl Prediction {
             token_ids: tokens.ids,
         })
     }
-}
-
-/// The texts of a JSON Lines file: one object per line with `text` and, for pairs, `text_pair`;
-/// other keys are passed over, and so are empty lines.
-pub fn texts_of_file(
-    path: &Path,
-) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Text>> + use<>> {
-    let shown = path.display().to_string();
-    let file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
-    let mut lines = BufReader::new(file).split(b'\n');
-    let mut number = 0u64;
-    Ok(std::iter::from_fn(move || {
-        loop {
-            let line = lines.next()?;
-            number += 1;
-            let place = || format!("{shown}, line {number}");
-            let line = match line {
-                Ok(line) => line,
-                Err(error) => return Some(Err(error).with_context(place)),
-            };
-            // A byte-order mark is no part of the first object.
-            let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line);
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            let text = serde_json::from_slice(line).with_context(|| {
-                format!("{}: not an object with a `text`, and perhaps a `text_pair`", place())
-            });
-            return Some(text);
-        }
-    }))
-}
-
-/// The lines of `input`, one text each.
-pub fn texts_of_lines(input: impl BufRead) -> impl Iterator<Item = anyhow::Result<Text>> {
-    input.lines().map(|line| line.map(Text::from).context("standard input is not readable text"))
 }
 
 /// The directory of `model`: a path, or the name of a model on a hub.
@@ -176,33 +143,20 @@ impl Predictor {
         &self.tokenizer
     }
 
-    /// Classifies all `texts` and hands the results to `sink`, in the order of the texts, until it
-    /// wants no more. Texts longer than the model can take keep their head, of pairs the longer text is cut.
-    pub fn predict(
-        &self,
-        texts: impl IntoIterator<Item = anyhow::Result<Text>>,
-        mut sink: impl FnMut(Prediction) -> anyhow::Result<ControlFlow<()>>,
-    ) -> anyhow::Result<()> {
+    /// Classifies all `texts`. Texts longer than the model can take keep their head, of pairs the longer text is cut.
+    pub fn predict(&self, texts: Vec<Text>) -> anyhow::Result<Vec<Prediction>> {
+        let mut predictions = Vec::with_capacity(texts.len());
         let mut texts = texts.into_iter();
         loop {
-            let (mut part, mut bytes) = (Vec::new(), 0);
-            while part.len() < PART && bytes < PART_BYTES {
-                let Some(text) = texts.next() else { break };
-                let text = text?;
-                bytes += text.text.len() + text.text_pair.as_ref().map_or(0, String::len);
-                part.push(text);
-            }
+            let part: Vec<Text> = texts.by_ref().take(PART).collect();
             if part.is_empty() {
-                return Ok(());
+                return Ok(predictions);
             }
-            for prediction in self.predict_part(part)? {
-                if sink(prediction)?.is_break() {
-                    return Ok(());
-                }
-            }
+            predictions.extend(self.predict_part(part)?);
         }
     }
 
+    /// Classifies `texts`, all of whose tokens are in memory meanwhile.
     fn predict_part(&self, texts: Vec<Text>) -> anyhow::Result<Vec<Prediction>> {
         let inputs: Vec<Input<'_>> = texts
             .iter()
@@ -298,41 +252,14 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_scores_the_first_class_counts_as_in_evaluations() {
+        assert_eq!(prediction(vec![0.25, 0.25]).unwrap().label, "negative");
+    }
+
+    #[test]
     fn scores_that_are_not_finite_are_an_error() {
         assert!(prediction(vec![0.0, f32::NAN]).is_err());
         assert!(prediction(Vec::new()).is_err());
         assert!(prediction(vec![0.0, 1.0, 2.0]).is_err());
-    }
-
-    fn read(contents: &[u8]) -> Vec<anyhow::Result<Text>> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), contents).unwrap();
-        texts_of_file(file.path()).unwrap().collect()
-    }
-
-    #[test]
-    fn files_hold_texts_and_pairs() {
-        let texts = read(
-            b"\xef\xbb\xbf{\"text\": \"a\", \"label\": 1}\r\n\n  \n\
-              {\"text\": \"b\", \"text_pair\": \"c\"}\n{\"text\": \"\", \"text_pair\": null}",
-        );
-        let texts: Vec<Text> = texts.into_iter().map(Result::unwrap).collect();
-        let pair = Text { text: "b".to_owned(), text_pair: Some("c".to_owned()) };
-        assert_eq!(texts, [Text::from("a".to_owned()), pair, Text::from(String::new())]);
-    }
-
-    #[test]
-    fn mistakes_in_files_are_named_with_their_line() {
-        let wrong: [&[u8]; 5] =
-            [b"{\"txt\": 1}", b"{\"text\": 1}", b"text", b"{\"text\": \"\xff", b"[1]"];
-        for wrong in wrong {
-            let contents = [b"{\"text\": \"a\"}\n\n", wrong, b"\n"].concat();
-            let texts = read(&contents);
-            assert!(texts[0].is_ok());
-            let error = format!("{:#}", texts[1].as_ref().unwrap_err());
-            assert!(error.contains(", line 3: ") && error.contains("`text`"), "{error}");
-        }
-        let error = texts_of_file(Path::new("nowhere.jsonl")).err().unwrap();
-        assert!(error.to_string().contains("nowhere.jsonl"));
     }
 }
