@@ -22,8 +22,8 @@ use muster_coordinator::launcher::kubernetes::manifest::{ACCESS_KEY, Start};
 use muster_coordinator::launcher::kubernetes::profile::KubernetesProfile;
 use muster_coordinator::launcher::kubernetes::{Kubernetes as Launcher, RIGHTS};
 use muster_coordinator::launcher::planner::Outcome;
-use muster_tests::cluster::{Parties, conform};
-use muster_tests::gang::Laboratory;
+use muster_tests::cluster::{Launcher as WholeLife, Parties, conform, live_through};
+use muster_tests::gang::{FOUR_TRIALS, Laboratory};
 use muster_tests::kubelet::Kubelet;
 use muster_tests::kubernetes::{ADMIN, Kubernetes, LAUNCHER, verbs_of};
 use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with, program, send_signal};
@@ -424,6 +424,54 @@ fn check_rights(kubernetes: &Kubernetes) {
     granted.remove(&("create".to_owned(), "secrets".to_owned()));
     let used: BTreeSet<(String, String)> = kubernetes.audit().unwrap().into_iter().collect();
     assert_eq!(used, granted);
+}
+
+/// A coordinator that gets its workers from Kubernetes.
+struct Life {
+    site: Site,
+    server: Muster,
+}
+
+impl WholeLife for Life {
+    const OUTLIVES: bool = true;
+    const GROWS: bool = true;
+
+    fn laboratory(&self) -> &Laboratory {
+        &self.site.laboratory
+    }
+
+    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(self.site.ask(arguments))
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let mut pids = self.site.processes("muster-worker supervise", "");
+        pids.retain(|pid| is_alive(*pid));
+        pids.sort_unstable();
+        pids
+    }
+
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.server = self.site.serve("again");
+        Ok(())
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        // What has nothing to do is given back.
+        Ok(())
+    }
+}
+
+#[test]
+fn kubernetes_keeps_what_everything_has_to_that_starts_workers() {
+    let name = "kubernetes_keeps_what_everything_has_to_that_starts_workers";
+    let profile = "max_allocations = 2\nidle_seconds = 6\n";
+    let Some(site) = Site::new(name, FOUR_TRIALS, 600, profile) else { return };
+    let server = site.serve("serve");
+    let mut life = Life { site, server };
+    live_through(&mut life).unwrap();
+    life.site.await_nothing_left();
 }
 
 #[test]
