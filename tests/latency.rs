@@ -47,7 +47,7 @@ type Course = Vec<(&'static str, f64)>;
 type Seen = Arc<Mutex<BTreeMap<&'static str, SystemTime>>>;
 
 fn main() -> anyhow::Result<()> {
-    let tries = std::env::args().nth(1).map_or(Ok(5), |text| text.parse())?;
+    let tries = std::env::args().nth(1).map_or(Ok(5), |text| text.parse::<u32>())?;
     let kubernetes = Kubernetes::shared().map_err(anyhow::Error::msg)?;
     let mut local = Vec::new();
     let mut through = Vec::new();
@@ -65,7 +65,7 @@ fn show(title: &str, courses: &[Course]) {
     println!("{title}, seconds from `muster submit`, median of {} (least to most):", courses.len());
     let mut stages: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (stage, time) in courses.iter().flatten() {
-        stages.entry(stage).or_default().push(*time);
+        stages.entry(*stage).or_default().push(*time);
     }
     let mut lines = Vec::new();
     for (stage, mut times) in stages {
@@ -144,7 +144,7 @@ where
 {
     let mut told = pin!(watcher(api, watcher::Config::default()));
     while let Some(event) = told.next().await {
-        let (Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) = event else {
+        let Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) = event else {
             continue;
         };
         let now = SystemTime::now();
@@ -158,7 +158,7 @@ where
 /// Submits the trial and waits for its end; what was reached when.
 fn submit(laboratory: &Laboratory, url: &str, seen: &Seen) -> anyhow::Result<Course> {
     let directory = laboratory.directory.path();
-    let ask = |arguments: &[&str]| {
+    let ask = |arguments: &[&str]| -> anyhow::Result<String> {
         let arguments = [arguments, &["--coordinator", url]].concat();
         Ok(Muster::start(directory, "client", &arguments)?.succeed()?.0)
     };
