@@ -112,8 +112,8 @@ mod tests {
 
     use super::*;
 
-    /// An API server that has forgotten where the first watch begins. Its n-th list has the pod `pod-n`; the second watch
-    /// tells nothing.
+    /// An API server that has forgotten where the first watch begins. Its n-th list has the pod `pod-n`; the second
+    /// watch tells nothing.
     async fn forgetful_server(listener: TcpListener) {
         let (mut num_lists, mut num_watches) = (0, 0);
         let mut open = Vec::new();
