@@ -11,7 +11,7 @@
 
 {{/* Settings as they are in the end. */}}
 {{- define "muster.settings" -}}
-{{- .Values.settings | default (.Files.Get "base/muster.toml") -}}
+{{- .Values.settings | default (.Files.Get "coordinator/muster.toml") -}}
 {{- end -}}
 
 {{/* Their name changes with them, so that the coordinator is started again. */}}
