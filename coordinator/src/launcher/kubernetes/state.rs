@@ -73,10 +73,15 @@ pub(super) fn end_of(
 
 /// When a pod's container has ended, if it has.
 fn finished_at(pod: &Pod) -> Option<Timestamp> {
-    let containers = pod.status.as_ref()?.container_statuses.iter().flatten();
+    let status = pod.status.as_ref()?;
+    let containers = status.container_statuses.iter().flatten();
     let mut ended =
         containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref());
-    ended.find_map(|ended| ended.finished_at.as_ref()).map(timestamp)
+    let finished = ended.find_map(|ended| ended.finished_at.as_ref()).map(timestamp);
+    // A pod that the kubelet has evicted may tell of no container.
+    let conditions = status.conditions.iter().flatten();
+    let changed = conditions.filter_map(|condition| condition.last_transition_time.as_ref());
+    finished.or_else(|| changed.map(timestamp).max().filter(|_| phase(pod) == "Failed"))
 }
 
 type Condition = k8s_openapi::api::batch::v1::JobCondition;
@@ -362,6 +367,12 @@ mod tests {
         let told = end_of(Some(&open), &[&first, &left], since);
         assert_eq!(told, ("a worker of it has left".to_owned(), false));
         assert!(!end_of(Some(&condition("Complete", "")), &[&left], since).1);
+        let evicted =
+            pod(&json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory",
+            "conditions": [{"type": "Ready", "status": "False",
+                "lastTransitionTime": "2026-01-01T00:00:40Z"}]}));
+        let (said, _) = end_of(Some(&open), &[&first, &evicted], since);
+        assert_eq!(said, "pod p has failed: Evicted: low on memory; its Job makes another");
         let (said, is_failure) = end_of(None, &[], None);
         assert!(said.contains("deleted") && is_failure, "{said}");
     }
