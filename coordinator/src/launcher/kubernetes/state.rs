@@ -58,12 +58,8 @@ pub(super) fn end_of(
     match (ended(job), failed) {
         (Some(text), failed) => {
             let has_failed = conditions(job).any(|(name, _)| name == "Failed");
-            (
-                shortened(
-                    &[Some(text), failed].into_iter().flatten().collect::<Vec<_>>().join("; "),
-                ),
-                has_failed,
-            )
+            let said = failed.map_or_else(|| text.clone(), |failed| format!("{text}; {failed}"));
+            (shortened(&said), has_failed)
         }
         (None, Some(failed)) => (shortened(&format!("{failed}; its Job makes another")), true),
         (None, None) if last.is_some() => ("a worker of it has left".to_owned(), false),
