@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
 # Measures how long it takes from wanting a worker to having its slot, and what a worker that is killed costs: the numbers
 # of "Where workers come from" in deploy/README.md. One line for each of five tries, then the medians, in seconds.
-# usage: deploy/latency.sh local | hand | CLUSTER.toml [TRIES]
+# usage: deploy/latency.sh local | hand | kubernetes | CLUSTER.toml [TRIES]
 #   local   from the start of `muster serve --slots 1` to the free slot; then kill -9 of the worker, to a free slot again
 #   hand    from the start of `muster-worker supervise` to the free slot
+#   kubernetes  from `muster submit` to the first step of training, with a local worker that waits and through the
+#           tests' Kubernetes, stage by stage: a real API server and controller of Jobs, and pods that are local processes
 #   a file  from `muster submit configs/demo.yaml` to the slot that works on it, on the cluster of this file
 # MUSTER_PROGRAMS names the folder of the programs (default target/release).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?usage: deploy/latency.sh local | hand | CLUSTER.toml [TRIES]}
+kind=${1:?usage: deploy/latency.sh local | hand | kubernetes | CLUSTER.toml [TRIES]}
 tries=${2:-5}
+if [ "$kind" = kubernetes ]; then
+    # It uses the programs beside it.
+    exec cargo run --release --locked --quiet --package muster-tests --example latency -- "$tries"
+fi
 programs=$(realpath "${MUSTER_PROGRAMS:-target/release}")
 home=$(mktemp -d)
 # What was started here, by process id.

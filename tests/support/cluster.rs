@@ -1,13 +1,15 @@
 //! What every kind of cluster has to keep, tried on a real one, and what everything has to keep that starts workers.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use muster_coordinator::launcher::cluster::{Cluster, Gone, Job, Order};
 use muster_coordinator::launcher::planner::{Outcome, Stage};
 
-use crate::process::{PATIENCE, send_signal};
-use crate::service::await_words;
+use crate::gang::Laboratory;
+use crate::process::{PATIENCE, descendants, is_alive, send_signal};
+use crate::service::{await_checkpoints, await_words};
 
 /// Three coordinators of one user on one cluster: `own` asks for what never begins, `other` for nothing,
 /// and what `refused` asks for cannot be had.
@@ -91,10 +93,16 @@ async fn until<C: Cluster>(cluster: &C, wanted: &[u64]) -> anyhow::Result<()> {
     }
 }
 
-/// A coordinator, and where its workers come from, as a whole.
+/// A coordinator, and where its workers come from, as a whole: two of them at most.
 pub trait Launcher {
     /// Whether workers go on without their coordinator.
     const OUTLIVES: bool;
+
+    /// Whether there are as many workers as there is work for; else there are always as many as can be.
+    const GROWS: bool;
+
+    /// Where it works: what is tried there are [`FOUR_TRIALS`](crate::gang::FOUR_TRIALS).
+    fn laboratory(&self) -> &Laboratory;
 
     /// What a client prints that ends well.
     fn ask(&self, arguments: &[&str]) -> anyhow::Result<String>;
@@ -109,27 +117,103 @@ pub trait Launcher {
     fn finish(&mut self) -> anyhow::Result<()>;
 }
 
-/// A whole life: workers come for the sweep of `gang.yaml`, as many as are wanted and no more, one of them is killed
-/// from outside, the coordinator is killed, the sweep ends well all the same, and nothing is left. Fails with what is
-/// not so.
-pub fn live_through<L: Launcher>(launcher: &mut L, size: usize) -> anyhow::Result<()> {
-    launcher.ask(&["submit", "gang.yaml"])?;
-    let first = await_workers(launcher, size, |_| true)?;
-    let Some((killed, others)) = first.split_first() else { bail!("no worker is wanted") };
-    await_words("running", || launcher.ask(&["ls"]))?;
-    send_signal("KILL", *killed)?;
-    let second = await_workers(launcher, size, |now| !now.contains(killed))?;
-    ensure!(others.iter().all(|pid| second.contains(pid)), "{others:?} are gone too: {second:?}");
+/// Workers of a [`Launcher`].
+const SIZE: usize = 2;
+/// One trial that does not end by itself, and the sweep that comes to it.
+const LONG: &str = "long.yaml";
+const SWEEP: &str = "sweep.yaml";
+
+/// A whole life. Workers come for what there is to do and no more: one for one trial, another for the sweep that is
+/// submitted beside it. One is told to leave, one is killed from outside, the coordinator is killed: what they did goes
+/// on, and only the kills count. The sweep ends well, who has nothing more to do leaves, and in the end nothing is
+/// left. Fails with what is not so.
+pub fn live_through<L: Launcher>(launcher: &mut L) -> anyhow::Result<()> {
+    let directory = launcher.laboratory().directory.path().to_owned();
+    prepare(launcher.laboratory())?;
+    launcher.ask(&["submit", LONG])?;
+    let first = await_workers(launcher, if L::GROWS { 1 } else { SIZE }, |_| true)?;
+    await_checkpoints(&directory, "long-1", 1)?;
+    launcher.ask(&["submit", SWEEP])?;
+    let grown = await_workers(launcher, SIZE, |now| are_among(&first, now))?;
+    await_checkpoints(&directory, "sweep-1", 1)?;
+
+    let replaced = replace(launcher, &grown, "TERM")?;
+    for trial in ["long-1/t1", "sweep-1/t1"] {
+        let why = launcher.ask(&["why", trial])?;
+        ensure!(!why.contains(" restarts of "), "it counts that a worker was told to leave: {why}");
+    }
+    let replaced = replace(launcher, &replaced, "KILL")?;
+
+    let still = Still::of(&replaced)?;
     launcher.restart()?;
     let is_right = |now: &[u32]| {
-        let num_kept = now.iter().filter(|pid| second.contains(pid)).count();
-        num_kept == if L::OUTLIVES { size } else { 0 }
+        let num_kept = now.iter().filter(|pid| replaced.contains(pid)).count();
+        num_kept == if L::OUTLIVES { SIZE } else { 0 }
     };
-    await_workers(launcher, size, is_right)?;
-    await_words("completed", || launcher.ask(&["ls"]))?;
+    let last = await_workers(launcher, SIZE, is_right)?;
+    drop(still);
+
+    let sweep = || {
+        let ls = launcher.ask(&["ls"])?;
+        let line = ls.lines().find(|line| line.starts_with("sweep-1 "));
+        line.map(ToOwned::to_owned).context("the sweep is not listed")
+    };
+    await_words(" completed ", sweep)?;
+    if L::GROWS {
+        await_workers(launcher, 1, |now| are_among(now, &last))?;
+    }
+    launcher.ask(&["cancel", "long-1"])?;
     launcher.finish()?;
     await_workers(launcher, 0, |_| true)?;
     Ok(())
+}
+
+/// Writes what is submitted.
+fn prepare(laboratory: &Laboratory) -> anyhow::Result<()> {
+    let directory = laboratory.directory.path();
+    let named = |name: &str| laboratory.text.replace("name: gang", &format!("name: {name}"));
+    let long = named("long").replace("max_trials: 4", "max_trials: 1");
+    let sweep = named("sweep").replace("{steps: 1000000}", "{steps: 600}");
+    ensure!(long.contains("max_trials: 1}") && sweep.contains("max_trials: 4}"), "{sweep}");
+    fs::write(directory.join(LONG), long)?;
+    fs::write(directory.join(SWEEP), sweep)?;
+    Ok(())
+}
+
+fn are_among(some: &[u32], all: &[u32]) -> bool {
+    some.iter().all(|pid| all.contains(pid))
+}
+
+/// Sends a signal to the first worker, and waits until another one has come for it; the others stay.
+fn replace(launcher: &impl Launcher, workers: &[u32], signal: &str) -> anyhow::Result<Vec<u32>> {
+    let Some((leaving, others)) = workers.split_first() else { bail!("no worker is wanted") };
+    let still = Still::of(others)?;
+    send_signal(signal, *leaving)?;
+    let is_right = |now: &[u32]| !now.contains(leaving) && are_among(others, now);
+    let now = await_workers(launcher, SIZE, is_right)?;
+    drop(still);
+    Ok(now)
+}
+
+/// Runners that stand still until this is dropped, so that there is work left then, however fast this machine is.
+struct Still(Vec<u32>);
+
+impl Still {
+    /// The runners of these workers.
+    fn of(workers: &[u32]) -> anyhow::Result<Self> {
+        let runners = workers.iter().flat_map(|pid| descendants(*pid, "muster-worker runner"));
+        let still = Self(runners.collect());
+        still.0.iter().try_for_each(|pid| send_signal("STOP", *pid))?;
+        Ok(still)
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        for pid in self.0.iter().filter(|pid| is_alive(**pid)) {
+            let _gone = send_signal("CONT", *pid);
+        }
+    }
 }
 
 /// Waits for so many workers.
@@ -144,7 +228,10 @@ fn await_workers(
         if now.len() == count && is_right(&now) {
             return Ok(now);
         }
-        ensure!(begun.elapsed() < PATIENCE, "{count} workers are wanted: {now:?}");
+        if begun.elapsed() > PATIENCE {
+            let said = launcher.ask(&["ls"]).unwrap_or_else(|error| format!("{error:#}"));
+            bail!("{count} workers are wanted: {now:?}\n{said}");
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -79,6 +79,11 @@ pub fn installed(name: &str) -> Result<(), String> {
     Err(format!("kubernetes: {name} is not installed; run deploy/setup/kubernetes.sh"))
 }
 
+/// kubectl: that of this machine, or else the one that was set up for the tests.
+pub fn kubectl() -> Result<PathBuf, String> {
+    installed("kubectl").map(|()| PathBuf::from("kubectl")).or_else(|_| tool("kubectl"))
+}
+
 impl Kubernetes {
     /// The Kubernetes of this test program, or why there is none.
     pub fn shared() -> Result<&'static Self, String> {

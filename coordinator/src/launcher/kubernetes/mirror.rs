@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher;
 
 use super::state;
-use crate::launcher::cluster::{Identity, Job};
+use crate::launcher::cluster::{End, Gone, Identity, Job};
 
 /// Objects whose end is remembered in case the answer to their making comes after it.
 const GONE_MAX: usize = 64;
@@ -126,8 +126,8 @@ impl Mirror {
         Ok(())
     }
 
-    /// Our allocations.
-    pub(super) fn allocations(&self, identity: &Identity) -> Vec<Job> {
+    /// Pods by the unique id of their Job.
+    fn pods_by_job(&self) -> BTreeMap<&str, Vec<&Pod>> {
         let mut pods: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
         for pod in self.pods.all() {
             // Several versions of the Job controller write the name of the Job into different labels.
@@ -136,6 +136,29 @@ impl Mirror {
                 pods.entry(&owner.uid).or_default().push(pod);
             }
         }
+        pods
+    }
+
+    /// How what is missed has ended; nothing while the picture is not whole.
+    pub(super) fn ends(&self, gone: &[Gone], identity: &Identity) -> Vec<End> {
+        if self.whole().is_err() {
+            return Vec::new();
+        }
+        let pods = self.pods_by_job();
+        let end = |Gone { id, since }: &Gone| {
+            let job = self.jobs.get(id);
+            let job = job.filter(|job| state::number_of(job, identity).is_some());
+            let uid = job.and_then(|job| job.metadata.uid.as_deref()).unwrap_or_default();
+            let pods = pods.get(uid).map_or(&[][..], Vec::as_slice);
+            let (reason, is_failure) = state::end_of(job, pods, *since);
+            End { id: id.clone(), reason, is_failure }
+        };
+        gone.iter().map(end).collect()
+    }
+
+    /// Our allocations.
+    pub(super) fn allocations(&self, identity: &Identity) -> Vec<Job> {
+        let pods = self.pods_by_job();
         let mut events: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
         for event in self.events.all() {
             if let Some(uid) = &event.involved_object.uid {

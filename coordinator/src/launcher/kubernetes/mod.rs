@@ -32,7 +32,7 @@ use kube::{Api, Client, Config};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::cluster::{Cluster, ClusterError, Identity, Job, Order};
+use super::cluster::{Cluster, ClusterError, End, Gone, Identity, Job, Order};
 use super::planner::Outcome;
 use access::{Carrier, MANAGER};
 use failure::{ATTEMPTS, answered, failure, is_gone, is_passing, is_taken, silence};
@@ -259,6 +259,10 @@ impl Cluster for Kubernetes {
 
     async fn cancel(&self, jobs: &[Job]) -> Result<(), ClusterError> {
         join_all(jobs.iter().map(|job| self.delete(job))).await.into_iter().collect()
+    }
+
+    async fn ends(&self, gone: &[Gone]) -> Result<Option<Vec<End>>, ClusterError> {
+        Ok(Some(self.shared.look().ends(gone, &self.identity)))
     }
 
     async fn changed(&self) {

@@ -42,6 +42,44 @@ pub(super) fn ended(job: &JobObject) -> Option<String> {
     Some(shortened(&said.into_iter().flatten().collect::<Vec<_>>().join(": ")))
 }
 
+/// How a Job has ended that is listed no more, or one of its pods where another one took its place: in words, and
+/// whether nobody here wanted it. `since` is when it had begun.
+pub(super) fn end_of(
+    job: Option<&JobObject>,
+    pods: &[&Pod],
+    since: Option<Timestamp>,
+) -> (String, bool) {
+    let Some(job) = job else { return ("it was deleted, and not from here".to_owned(), true) };
+    // Those before it have ended before it began.
+    let later =
+        |pod: &&&Pod| finished_at(pod).is_some_and(|at| since.is_none_or(|since| at >= since));
+    let last = pods.iter().filter(later).max_by_key(|pod| finished_at(pod));
+    let failed = last.and_then(|pod| failure(pod));
+    match (ended(job), failed) {
+        (Some(text), failed) => {
+            let has_failed = conditions(job).any(|(name, _)| name == "Failed");
+            let said = failed.map_or_else(|| text.clone(), |failed| format!("{text}; {failed}"));
+            (shortened(&said), has_failed)
+        }
+        (None, Some(failed)) => (shortened(&format!("{failed}; its Job makes another")), true),
+        (None, None) if last.is_some() => ("a worker of it has left".to_owned(), false),
+        (None, None) => ("a pod of it was taken away; its Job makes another".to_owned(), true),
+    }
+}
+
+/// When a pod's container has ended, if it has.
+fn finished_at(pod: &Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    let containers = status.container_statuses.iter().flatten();
+    let mut ended =
+        containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref());
+    let finished = ended.find_map(|ended| ended.finished_at.as_ref()).map(timestamp);
+    // A pod that the kubelet has evicted may tell of no container.
+    let conditions = status.conditions.iter().flatten();
+    let changed = conditions.filter_map(|condition| condition.last_transition_time.as_ref());
+    finished.or_else(|| changed.map(timestamp).max().filter(|_| phase(pod) == "Failed"))
+}
+
 type Condition = k8s_openapi::api::batch::v1::JobCondition;
 
 /// Those that hold, by their names.
@@ -292,5 +330,46 @@ mod tests {
         ];
         let found = job_of(&job(&json!({})), &[], &[&events[0], &events[1]], &identity()).unwrap();
         assert_eq!(found.reason.unwrap(), "Error creating: exceeded quota: gpus");
+    }
+
+    #[test]
+    fn ends_are_told_of_jobs_and_of_pods_that_are_replaced() {
+        let terminated = |name: &str, code: i32, reason: &str, at: &str| -> Pod {
+            let phase = if code == 0 { "Succeeded" } else { "Failed" };
+            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"containers": []},
+                "status": {"phase": phase, "containerStatuses": [
+                    {"name": "worker", "ready": false, "restartCount": 0, "image": "", "imageID": "", "state":
+                        {"terminated": {"exitCode": code, "reason": reason, "finishedAt": at}}}]}}))
+            .unwrap()
+        };
+        let first = terminated("a", 137, "OOMKilled", "2026-01-01T00:00:10Z");
+        let second = terminated("b", 1, "Error", "2026-01-01T00:00:20Z");
+        let left = terminated("c", 0, "Completed", "2026-01-01T00:00:30Z");
+        let condition = |kind: &str, reason: &str| {
+            let condition = json!([{"type": kind, "status": "True", "reason": reason}]);
+            job(&json!({"status": {"conditions": condition}}))
+        };
+        let failed = condition("Failed", "BackoffLimitExceeded");
+        let told = end_of(Some(&failed), &[&first, &second], None);
+        let said = "BackoffLimitExceeded; pod b has failed: exit code 1, Error".to_owned();
+        assert_eq!(told, (said, true));
+        let open = job(&json!({}));
+        let said = "pod a has failed: exit code 137, OOMKilled; its Job makes another".to_owned();
+        assert_eq!(end_of(Some(&open), &[&first, &running()], None), (said, true));
+        // 2026-01-01T00:00:15Z: what ended before is another story.
+        let since = Some(Timestamp(1_767_225_615_000));
+        let (said, is_failure) = end_of(Some(&open), &[&first], since);
+        assert!(said.contains("taken away") && is_failure, "{said}");
+        let told = end_of(Some(&open), &[&first, &left], since);
+        assert_eq!(told, ("a worker of it has left".to_owned(), false));
+        assert!(!end_of(Some(&condition("Complete", "")), &[&left], since).1);
+        let evicted =
+            pod(&json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory",
+            "conditions": [{"type": "Ready", "status": "False",
+                "lastTransitionTime": "2026-01-01T00:00:40Z"}]}));
+        let (said, _) = end_of(Some(&open), &[&first, &evicted], since);
+        assert_eq!(said, "pod p has failed: Evicted: low on memory; its Job makes another");
+        let (said, is_failure) = end_of(None, &[], None);
+        assert!(said.contains("deleted") && is_failure, "{said}");
     }
 }

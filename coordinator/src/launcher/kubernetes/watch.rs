@@ -100,3 +100,78 @@ fn words(error: &watcher::Error) -> String {
         other => super::state::shortened(&other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::{Client, Config};
+    use serde_json::json;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// An API server that has forgotten where the first watch begins. Its n-th list has the pod `pod-n`; the second
+    /// watch tells nothing.
+    async fn forgetful_server(listener: TcpListener) {
+        let (mut num_lists, mut num_watches) = (0, 0);
+        let mut open = Vec::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(stream.read_line(&mut head).await.unwrap() > 0, "half a request: {head}");
+            }
+            let is_watch = head.lines().next().unwrap_or_default().contains("watch=");
+            let body = if is_watch {
+                num_watches += 1;
+                json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "metadata": {},
+                    "status": "Failure", "message": "too old resource version: 1 (2)",
+                    "reason": "Expired", "code": 410}})
+            } else {
+                num_lists += 1;
+                json!({"kind": "PodList", "apiVersion": "v1",
+                    "metadata": {"resourceVersion": num_lists.to_string()},
+                    "items": [{"metadata": {"name": format!("pod-{num_lists}")}}]})
+            };
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            if num_watches < 2 || !is_watch {
+                stream.write_all(format!("{body}\n").as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            } else {
+                stream.flush().await.unwrap();
+                open.push(stream);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_the_server_has_forgotten_begins_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        let shared = Shared::default();
+        let pods: Api<Pod> = Api::namespaced(client, "n");
+        let mut changes = shared.changes();
+        let config = watcher::Config::default();
+        let work = follow(pods, config, shared.clone(), |mirror| &mut mirror.pods);
+        let told = async {
+            while shared.look().pods.get("pod-2").is_none() {
+                changes.changed().await.unwrap();
+            }
+        };
+        let both = async {
+            tokio::select! {
+                () = forgetful_server(listener) => {}
+                () = work => {}
+                () = told => {}
+            }
+        };
+        timeout(Duration::from_secs(30), both).await.unwrap();
+        assert!(shared.look().pods.get("pod-1").is_none(), "what is gone is forgotten");
+    }
+}

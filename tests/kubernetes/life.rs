@@ -1,0 +1,206 @@
+//! The real programs from their start to their end: sweeps and gangs although pods are evicted and lost, a coordinator
+//! and an API server that are killed and come back, Jobs that cannot begin.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::batch::v1::Job as JobObject;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use muster_common::access::Access;
+use muster_coordinator::launcher::kubernetes::manifest::ACCESS_KEY;
+use muster_tests::cluster::{Launcher, live_through};
+use muster_tests::gang::{FOUR_TRIALS, Laboratory};
+use muster_tests::process::{Muster, PATIENCE, is_alive, send_signal};
+use muster_tests::service::{await_checkpoints, exported_weights, summary, undisturbed_weights};
+
+use crate::forbid;
+use crate::site::Site;
+
+/// One trial of many small steps.
+const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
+checkpoint: {every_steps: 50}
+";
+/// The same on two slots.
+const GANG: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, micro_batch_size: 2, dropout: 0.2}
+checkpoint: {every_steps: 50}
+resources: {slots: 2}
+training: {step_deadline_s: 20}
+";
+const SWEEP: &str = "hyperparameters:
+  learning_rate: {min: 1e-4, max: 1e-2, scale: log}
+  global_batch_size: 9
+searcher:
+  metric: loss
+  max_trials: 4
+  pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 300}}
+checkpoint: {every_steps: 50}
+";
+
+/// A coordinator that gets its workers from Kubernetes.
+struct Life {
+    site: Site,
+    server: Muster,
+}
+
+impl Launcher for Life {
+    const OUTLIVES: bool = true;
+    const GROWS: bool = true;
+
+    fn laboratory(&self) -> &Laboratory {
+        &self.site.laboratory
+    }
+
+    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        Ok(self.site.ask(arguments))
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let mut pids = self.site.processes("muster-worker supervise", "");
+        pids.retain(|pid| is_alive(*pid));
+        pids.sort_unstable();
+        pids
+    }
+
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.server.kill()?;
+        self.server = self.site.serve("again");
+        Ok(())
+    }
+
+    fn finish(&mut self) -> anyhow::Result<()> {
+        // What has nothing to do is given back.
+        Ok(())
+    }
+}
+
+#[test]
+fn kubernetes_keeps_what_everything_has_to_that_starts_workers() {
+    let name = "kubernetes_keeps_what_everything_has_to_that_starts_workers";
+    let profile = "max_allocations = 2\nidle_seconds = 6\n";
+    let Some(site) = Site::new(name, FOUR_TRIALS, 600, profile) else { return };
+    let server = site.serve("serve");
+    let mut life = Life { site, server };
+    live_through(&mut life).unwrap();
+    life.site.await_nothing_left();
+}
+
+#[test]
+fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
+    let name = "a_sweep_ends_well_although_pods_are_evicted_and_lost";
+    let Some(site) = Site::new(name, SWEEP, 1200, "max_allocations = 2\n") else { return };
+    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"]);
+    // It grows to what is allowed.
+    let first = site.await_running("two Jobs", |running| running.len() == 2);
+    await_checkpoints(site.directory(), "gang-1", 1).unwrap();
+    // No secret is where others could see it.
+    let pods = serde_json::to_string(&site.all::<Pod>()).unwrap();
+    assert!(pods.contains("supervise") && !pods.contains("hunter2"), "{pods}");
+    site.evict(&first[0]);
+    let second = site.await_running("another pod for the one that was evicted", |running| {
+        running.len() == 2 && !running.contains(&first[0])
+    });
+    let lost = second.iter().find(|pod| first.contains(pod)).unwrap();
+    let killed = site.processes("muster-worker supervise", lost);
+    assert_eq!(killed.len(), 1, "{lost}");
+    send_signal("KILL", killed[0]).unwrap();
+    site.await_words(&["ls"], &format!("pod {lost} has failed: exit code 137"));
+    run.succeed().unwrap();
+
+    let summary = summary(site.directory()).unwrap();
+    assert_eq!(summary["state"], "completed", "{summary}");
+    let trials = summary["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 4);
+    let restarts: u64 = trials.iter().map(|trial| trial["restarts"].as_u64().unwrap()).sum();
+    assert!(restarts <= 1, "an eviction is nobody's fault: {summary}");
+    assert_eq!(site.record()["next_number"], 3, "the Jobs themselves have replaced their pods");
+    site.await_nothing_left();
+    let left = site.processes("muster-worker", "");
+    let begun = Instant::now();
+    while left.iter().any(|pid| is_alive(*pid)) {
+        assert!(begun.elapsed() < PATIENCE, "workers are left behind");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn coordinator_and_api_server_are_killed_and_find_everything_again() {
+    let name = "coordinator_and_api_server_are_killed_and_find_everything_again";
+    let profile = "max_allocations = 1\nidle_seconds = 3\n";
+    let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
+    let wanted = undisturbed_weights(site.directory(), "1").unwrap();
+    let mut first = site.serve("first");
+    site.ask(&["submit", "gang.yaml"]);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    // It stands still until everybody is back, however fast this machine is.
+    let runners = site.processes("muster-worker runner", "");
+    assert_eq!(runners.len(), 1);
+    send_signal("STOP", runners[0]).unwrap();
+    // The token is where the worker reads it, and nowhere else.
+    let secret = site.all::<Secret>().remove(0);
+    let file = site.directory().join("handed-over.json");
+    muster_common::access::write_private(&file, &secret.data.unwrap()[ACCESS_KEY].0).unwrap();
+    let token = Access::read(&file).unwrap().token.unwrap().reveal();
+    let objects = serde_json::to_string(&(site.all::<Pod>(), site.all::<JobObject>())).unwrap();
+    assert!(!objects.contains(&token));
+
+    first.kill().unwrap();
+    let pods = site.running();
+    site.kubernetes.restart_api_server().unwrap();
+    let again = site.serve("second");
+    // The worker comes back to it, with the run it has.
+    site.await_words(&["ls"], "workers 1, at work 1");
+    // The API server goes while somebody watches.
+    site.kubernetes.restart_api_server().unwrap();
+    site.await_words(&["ls"], "workers 1, at work 1");
+    send_signal("CONT", runners[0]).unwrap();
+    site.await_words(&["ls"], "completed");
+    assert_eq!(site.record()["next_number"], 2, "nothing was asked for twice");
+    assert!(pods.len() == 1, "{pods:?}");
+    assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "the same bits");
+    let why = site.ask(&["why", "gang-1/t1"]);
+    assert!(!why.contains("restarts of"), "it counts as no failure: {why}");
+    // What has nothing to do is given back.
+    site.await_nothing_left();
+    drop(again);
+}
+
+#[test]
+fn what_cannot_begin_says_why_and_leaves_nothing() {
+    let name = "what_cannot_begin_says_why_and_leaves_nothing";
+    let Some(site) = Site::new(name, ONE, 300, "max_allocations = 1\n") else { return };
+    site.kubelet.set_full(true);
+    let mut run = site.start("run", &["run", "gang.yaml"]);
+    run.wait_for("submission", |_| (!site.all::<Pod>().is_empty()).then_some(())).unwrap();
+    site.await_words(&["ls"], "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.");
+    // Interrupted, it leaves nothing behind.
+    send_signal("INT", run.pid()).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    site.await_nothing_left();
+
+    let site = Site::new(name, ONE, 300, "max_allocations = 1\n").unwrap();
+    site.runtime.block_on(forbid(&site.client, &site.namespace, "pods"));
+    let server = site.serve("serve");
+    site.ask(&["submit", "gang.yaml"]);
+    site.await_words(&["ls"], "exceeded quota: none");
+    drop(server);
+}
+
+#[test]
+fn ranks_of_a_gang_are_pods_of_one_job_and_one_may_be_lost() {
+    let name = "ranks_of_a_gang_are_pods_of_one_job_and_one_may_be_lost";
+    let profile = "max_allocations = 1\nworkers_per_job = 2\n";
+    let Some(site) = Site::new(name, GANG, 1500, profile) else { return };
+    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"]);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let both = site.await_running("two pods", |running| running.len() == 2);
+    assert_eq!(site.all::<JobObject>().len(), 1);
+    site.lose(&both[0]);
+    site.await_running("another pod for the one that is lost", |running| {
+        running.len() == 2 && running.contains(&both[1]) && !running.contains(&both[0])
+    });
+    run.succeed().unwrap();
+    let summary = summary(site.directory()).unwrap();
+    assert_eq!(summary["state"], "completed", "{summary}");
+    assert_eq!(summary["trials"][0]["attempts"], 2, "{summary}");
+    assert_eq!(site.record()["next_number"], 2, "the Job itself has replaced its pod");
+    site.await_nothing_left();
+}
