@@ -187,9 +187,9 @@ fn checkpoints_are_listed_fetched_and_deleted() {
     let (code, _, said) = checkpoints(directory, &["get", names[3], "gone"]);
     assert!(code == 1 && said.contains("checkpoints ls"), "{said}");
     let (code, _, said) = checkpoints(directory, &["get", "gang-1", "gone"]);
-    assert!(code == 1 && said.contains("EXPERIMENT/tN/STEP-GENERATION"), "{said}");
+    assert!(code == 2 && said.contains("EXPERIMENT/tN/STEP-GENERATION"), "{said}");
     let (code, _, said) = checkpoints(directory, &["ls", "--store", "nothing-here"]);
-    assert!(code == 1 && said.contains("--store"), "{said}");
+    assert!(code == 2 && said.contains("--store"), "{said}");
     assert!(!directory.join("nothing-here").exists(), "looking makes nothing");
 }
 

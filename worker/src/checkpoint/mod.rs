@@ -20,7 +20,7 @@ use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, St
 use tokio::runtime::Handle;
 
 use crate::deadline::{Beside, Overdue, beside_for, within};
-use crate::model::{ModelError, NamedTensors};
+use crate::model::{ModelError, NamedTensors, duplicate};
 
 /// Everything a trial needs to continue exactly, in memory, or one rank's shard of it.
 #[derive(Debug)]
@@ -40,6 +40,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The tensors of `shard` among weights, optimizer's state, that of the average, and best weights, copied.
+    pub(crate) fn copied(
+        shard: Shard,
+        progress: Progress,
+        state: [NamedTensors; 4],
+    ) -> Result<Self, ModelError> {
+        let copied = |named: NamedTensors| -> Result<NamedTensors, ModelError> {
+            named.into_iter().map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
+        };
+        let [model, optimizer, average, best] = shard.select(state);
+        let (model, optimizer, average) = (copied(model)?, copied(optimizer)?, copied(average)?);
+        // The best weights are replaced as a whole and never written to: they can be shared.
+        Ok(Self { shard, progress, model, optimizer, average, best })
+    }
+
     /// Bytes of its tensors, which all take 32 bits an element in a checkpoint.
     pub fn num_bytes(&self) -> u64 {
         let files = [&self.model, &self.optimizer, &self.average, &self.best];

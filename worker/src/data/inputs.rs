@@ -127,8 +127,12 @@ fn without_places(manifest: &Manifest) -> DataSettings {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DataError> + Send + 'static,
 ) -> Result<T, DataError> {
-    let joined = spawn_blocking(work).await;
-    joined.map_err(|error| DataError::cut_off(&error))?
+    let span = tracing::Span::current();
+    let joined = spawn_blocking(move || {
+        let _run = span.entered();
+        work()
+    });
+    joined.await.map_err(|error| DataError::cut_off(&error))?
 }
 
 /// Where files without names are put: beside the cache of a store on this host, where there must be

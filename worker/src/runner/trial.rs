@@ -17,7 +17,7 @@ use muster_common::telemetry::one_line;
 use super::outbox::Outbox;
 use super::task::{Bench, TaskError};
 use super::{Directives, failure};
-use crate::checkpoint::{self, Colleagues, Origin, SaveError, Writer};
+use crate::checkpoint::{self, Colleagues, Origin, SaveError, Snapshot, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::data::{Data, Dataset};
 use crate::ffi::ReductionTimes;
@@ -106,13 +106,7 @@ fn train_as_rank(
     let resumed = found.as_ref().map(|(key, _)| key.clone());
     let task = &TrainTask { resume_from: resumed, ..task.clone() };
     if let Some((key, snapshot)) = found {
-        if key.trial == task.trial {
-            trainer.restore(snapshot)?;
-        } else if key.trial.experiment == task.trial.experiment {
-            trainer.adopt(snapshot)?;
-        } else {
-            trainer.depart(snapshot)?;
-        }
+        take_over(&mut trainer, task, &key, snapshot)?;
         tracing::info!(step = key.step, attempt = %task.attempt, "resumed from {key}");
     }
     let group = match rendezvous {
@@ -123,8 +117,8 @@ fn train_as_rank(
         },
     };
     let (labels, sha256) = (&data.summary().labels, pretrained.sha256.clone());
-    let ledger = rendezvous.map(|rendezvous| Arc::new(rendezvous.ledger()) as Arc<dyn Colleagues>);
     let mut session = Session::new(bench, task, validation, labels, sha256, group.clone());
+    let ledger = rendezvous.map(|rendezvous| Arc::new(rendezvous.ledger()) as Arc<dyn Colleagues>);
     session.writer = session.writer.with(ledger);
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
     // The trial may have ended with this run, and its metrics are put in order then.
@@ -139,6 +133,22 @@ fn train_as_rank(
         group.close();
     }
     Ok(exit)
+}
+
+/// Continues from the checkpoint at `key`, of this trial or of another one.
+fn take_over(
+    trainer: &mut Trainer<'_>,
+    task: &TrainTask,
+    key: &CheckpointKey,
+    snapshot: Snapshot,
+) -> Result<(), TrainError> {
+    if key.trial == task.trial {
+        trainer.restore(snapshot)
+    } else if key.trial.experiment == task.trial.experiment {
+        trainer.adopt(snapshot)
+    } else {
+        trainer.depart(snapshot)
+    }
 }
 
 /// Training and validation examples of data that is tokenized.

@@ -27,7 +27,7 @@ use crate::collective::{Group, Identity};
 use crate::data::BatchOrder;
 use crate::ffi::ReductionTimes;
 use crate::model::{
-    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, duplicate, rounded,
+    Classifier, LanguageModel, LazyTable, ModelError, NamedTensors, TaskModel, rounded,
 };
 
 /// Everything that decides the numbers of a trial, besides its model and its data.
@@ -406,7 +406,7 @@ impl<'a> Trainer<'a> {
 
     /// Everything needed to continue exactly, copied: training may go on while it is written.
     pub fn snapshot(&self) -> Result<Snapshot, TrainError> {
-        self.copied(Shard::WHOLE, self.state()?)
+        Ok(Snapshot::copied(Shard::WHOLE, self.progress(), self.state()?)?)
     }
 
     /// What `rank` of `num_ranks` writes of it, at least `least` bytes. `None`: the ranks before it write
@@ -421,7 +421,8 @@ impl<'a> Trainer<'a> {
         let sizes = state.iter().flat_map(NamedTensors::values).map(Tensor::numel);
         let num_bytes = 4 * sizes.sum::<usize>() as u64;
         let shard = Shard::of(rank, num_ranks, num_bytes, least);
-        shard.map(|shard| self.copied(shard, state)).transpose()
+        let copied = |shard| Snapshot::copied(shard, self.progress(), state);
+        Ok(shard.map(copied).transpose()?)
     }
 
     /// Weights, the optimizer's state, that of the average, and the best weights.
@@ -430,22 +431,6 @@ impl<'a> Trainer<'a> {
         let model = self.model()?.trained().map(shared).collect();
         let best = self.best.iter().map(|(name, tensor)| shared((name, tensor))).collect();
         Ok([model, self.optimizer.views()?, self.average.named(), best])
-    }
-
-    fn copied(&self, shard: Shard, state: [NamedTensors; 4]) -> Result<Snapshot, TrainError> {
-        let copied = |named: NamedTensors| -> Result<NamedTensors, ModelError> {
-            named.into_iter().map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
-        };
-        let [model, optimizer, average, best] = shard.select(state);
-        Ok(Snapshot {
-            shard,
-            progress: self.progress(),
-            model: copied(model)?,
-            optimizer: copied(optimizer)?,
-            average: copied(average)?,
-            // Replaced as a whole and never written to: it can be shared.
-            best,
-        })
     }
 
     /// Continues from a snapshot of the same trial.
