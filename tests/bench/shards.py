@@ -57,11 +57,14 @@ class Server:
                    f"-s3.localSocket={self.directory / 's3.sock'}", f"-filer.localSocket={self.directory / 'filer.sock'}"]
         with open(self.directory / "log", "w", encoding="utf-8") as log:
             self.child = subprocess.Popen(self.pair.storage_command(*command), cwd=self.directory, stdout=log, stderr=log)
+        # The filer makes a container of a directory; both are asked from where they run.
+        asked = [["-X", "POST", f"http://{hosts.STORAGE}:8888/buckets/runs/"], [f"http://{hosts.STORAGE}:{PORT}/healthz"]]
         begun = time.time()
         while time.time() - begun < 60:
-            # The filer makes a container of a directory; it is asked from where it runs.
-            ask = self.pair.storage_command("curl", "-sf", "-X", "POST", f"http://{hosts.STORAGE}:8888/buckets/runs/")
+            ask = self.pair.storage_command("curl", "-sf", *asked[0])
             if subprocess.run(ask, capture_output=True, check=False).returncode == 0:
+                asked.pop(0)
+            if not asked:
                 return self
             time.sleep(0.2)
         self.__exit__()
@@ -96,7 +99,8 @@ def checkpoint_seconds(root, pair, directory, shard_mib):
             subprocess.run(pair.command("a", *submit), check=True, timeout=60, **say)
             times = created_at(root, pair, directory, variables, address)
         except subprocess.CalledProcessError as error:
-            raise muster.Failed(str(error)) from error
+            said = (directory / "output").read_text(encoding="utf-8")[:800]
+            raise muster.Failed(f"{error}: {said}") from error
         finally:
             for child in reversed(children):
                 child.kill()
@@ -113,7 +117,9 @@ def created_at(root, pair, directory, variables, address):
             pair.command("a", *command), cwd=directory, env=variables, capture_output=True, text=True, timeout=60, check=False,
         )
         listed = json.loads(found.stdout) if found.returncode == 0 and found.stdout.strip() else []
-        if len(listed) >= STEPS:
-            return sorted(checkpoint["created_at_ms"] / 1e3 for checkpoint in listed)
+        # One that is on its way has no index yet.
+        whole = [checkpoint for checkpoint in listed if checkpoint["created_at_ms"]]
+        if len(whole) >= STEPS:
+            return sorted(checkpoint["created_at_ms"] / 1e3 for checkpoint in whole)
         time.sleep(1)
     raise muster.Failed(f"no {STEPS} checkpoints at {address}: {(directory / 'output').read_text(encoding='utf-8')[-800:]}")
