@@ -17,6 +17,7 @@ use std::thread;
 use bytes::Bytes;
 use muster_common::digest::ContentHash;
 use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
+use tch::{Device, Tensor};
 use tokio::runtime::Handle;
 
 use crate::deadline::{Beside, Overdue, beside_for, within};
@@ -47,7 +48,7 @@ impl Snapshot {
         state: [NamedTensors; 4],
     ) -> Result<Self, ModelError> {
         let copied = |named: NamedTensors| -> Result<NamedTensors, ModelError> {
-            named.into_iter().map(|(name, tensor)| Ok((name, duplicate(&tensor)?))).collect()
+            named.into_iter().map(|(name, tensor)| Ok((name, host_copy(&tensor)?))).collect()
         };
         let [model, optimizer, average, best] = shard.select(state);
         let (model, optimizer, average) = (copied(model)?, copied(optimizer)?, copied(average)?);
@@ -61,6 +62,14 @@ impl Snapshot {
         let tensors = files.into_iter().flat_map(NamedTensors::values);
         tensors.map(|tensor| 4 * tensor.numel() as u64).sum()
     }
+}
+
+/// A copy in the host's memory, wherever the tensor lies: a GPU may have no room for a second set of weights.
+fn host_copy(tensor: &Tensor) -> Result<Tensor, ModelError> {
+    if tensor.device() == Device::Cpu {
+        return duplicate(tensor);
+    }
+    Ok(tensor.f_detach()?.f_to_device(Device::Cpu)?)
 }
 
 /// Why a checkpoint could not be written.
