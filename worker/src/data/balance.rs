@@ -1,5 +1,7 @@
 //! How many examples each class has, and what follows for scores: said before anybody trains on it.
 
+use std::collections::BTreeMap;
+
 use super::census::Census;
 use super::source::Role;
 use super::split::{Division, Fate};
@@ -94,12 +96,11 @@ fn table(classes: &[(&str, Counts)]) -> String {
 
 /// Classes whose names differ in case and blanks only are mostly one class, written carelessly.
 fn twins(names: &[String]) -> Option<String> {
-    let plain = |name: &String| name.trim().to_lowercase();
-    let twin = |index: usize, name: &String| {
-        names.iter().take(index).find(|other| plain(other) == plain(name))
-    };
-    let (name, other) =
-        names.iter().enumerate().find_map(|(index, name)| Some((name, twin(index, name)?)))?;
+    let mut seen: BTreeMap<String, &String> = BTreeMap::new();
+    let (other, name) = names.iter().find_map(|name| {
+        let other = seen.insert(name.trim().to_lowercase(), name)?;
+        Some((other, name))
+    })?;
     Some(format!(
         "`{other}` and `{name}` are two classes that differ in case or blanks only: if they are one, mend the file"
     ))
