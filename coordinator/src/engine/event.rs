@@ -113,6 +113,11 @@ pub enum Event {
         /// Which.
         checkpoint: CheckpointKey,
     },
+    /// These were, one after the other.
+    CheckpointsDeleted {
+        /// Which.
+        checkpoints: Vec<CheckpointKey>,
+    },
     /// A build with other rules took over. What was decided before stays decided by the rules of then,
     /// in every replay.
     RulesAdopted {

@@ -94,8 +94,9 @@ pub struct Engine {
 /// goes on go on too. 4: a trial whose time is used up does not begin again, a run that was told to give up is
 /// not asked to save itself, gangs that fit nowhere do not keep others small, a machine is not blamed for a trial
 /// that nobody wants, elastic gangs wait no longer than their grace, and members of a population go on from what is
-/// kept only.
-pub const RULES: u32 = 4;
+/// kept only. 5: a trial that diverges stands last at the rung that it was on its way to, and every trial that ends
+/// with its experiment says why.
+pub const RULES: u32 = 5;
 
 /// Rules by their number, as [`RULES`] counts them.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +121,16 @@ impl Rules {
     /// Whether what is used up, given up, out of reach or deleted is left at that.
     fn are_strict(self) -> bool {
         self.0 >= 4
+    }
+
+    /// Whether a trial that diverges counts at the rung that it was on its way to.
+    fn count_divergence(self) -> bool {
+        self.0 >= 5
+    }
+
+    /// Whether trials that end with their experiment say why.
+    fn have_every_end_explained(self) -> bool {
+        self.0 >= 5
     }
 }
 
@@ -320,6 +331,9 @@ impl Engine {
                 }
             }
             Event::CheckpointDeleted { checkpoint } => self.forget_checkpoint(&checkpoint),
+            Event::CheckpointsDeleted { checkpoints } => {
+                checkpoints.iter().for_each(|checkpoint| self.forget_checkpoint(checkpoint));
+            }
             Event::RulesAdopted { rules } => self.rules = rules,
             Event::TimerFired => {}
         }
