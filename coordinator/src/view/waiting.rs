@@ -91,7 +91,7 @@ pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Tim
 fn concurrent(experiment: &Experiment) -> Option<String> {
     let most = experiment.manifest.searcher.as_ref()?.max_concurrent?;
     let is_full = experiment.trials.count(TrialKind::Running) >= most as usize;
-    is_full.then(|| format!("searcher.max_concurrent lets {most} trials run at the same time"))
+    is_full.then(|| format!("as many trials run as searcher.max_concurrent allows, {most}"))
 }
 
 /// The trial that is tried again next, if that is what is waited for.

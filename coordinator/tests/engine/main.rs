@@ -8,3 +8,4 @@ mod durable;
 mod gangs;
 mod population;
 mod sharing;
+mod why;
