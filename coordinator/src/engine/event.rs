@@ -108,14 +108,14 @@ pub enum Event {
         /// What it said.
         report: RunReport,
     },
-    /// A checkpoint that was to be deleted is gone.
+    /// A checkpoint that was to be deleted is gone, as earlier builds wrote it.
     CheckpointDeleted {
         /// Which.
         checkpoint: CheckpointKey,
     },
-    /// These were, one after the other.
+    /// Checkpoints that were to be deleted are gone.
     CheckpointsDeleted {
-        /// Which.
+        /// Which, of any experiments.
         checkpoints: Vec<CheckpointKey>,
     },
     /// A build with other rules took over. What was decided before stays decided by the rules of then,

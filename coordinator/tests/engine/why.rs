@@ -267,9 +267,9 @@ fn those_that_are_over_say_who_ended_them() {
     let good = targets.current().unwrap();
     score(&mut targets, &good, 900);
     let mut limited = Cluster::new(&[("w1", "a")]);
-    let mut manifest = manifest("e", "1", ONE);
-    manifest.limits = Limits { hours: Some(1.0), ..Limits::default() };
-    limited.submit(manifest);
+    let mut short = manifest("e", "1", ONE);
+    short.limits = Limits { hours: Some(1.0), ..Limits::default() };
+    limited.submit(short);
     limited.wait(3600);
     let canceled = first(ONE, |cluster, _| {
         cluster.apply(Event::TrialCanceled { trial: "e-1/t1".parse().unwrap() });
@@ -278,7 +278,6 @@ fn those_that_are_over_say_who_ended_them() {
         cluster.apply(Event::ExperimentCanceled { experiment: "e-1".parse().unwrap() });
     });
     let by_user = "canceled: a user ended the experiment";
-    let limit = "stopped: limits.hours: 1 h have passed";
     check(vec![
         case(
             first(ONE, |cluster, spec| score(cluster, spec, 900)),
@@ -310,7 +309,11 @@ fn those_that_are_over_say_who_ended_them() {
             "stopped: diverged at step 7",
             "diverged at step 7",
         ),
-        case((limited, 1), limit, limit),
+        case(
+            (limited, 1),
+            "stopped: limits.hours: 1 h have passed",
+            "after 3600.0 s: stopped: limits.hours: 1 h have passed",
+        ),
         case(canceled, "canceled by a user", "s: canceled by a user"),
         case(with_all, by_user, "s: canceled: a user ended the experiment"),
         case(ends(RunExit::Canceled), "canceled: run 2 gave up", "s: canceled: run 2 gave up"),
