@@ -260,17 +260,7 @@ impl Loop {
         let run = self.engine.runs().get(generation)?;
         let (experiment, trial) = (run.experiment.clone(), run.task.trial().cloned());
         let span = RunIds { experiment, trial, run: *generation, rank: *rank }.span();
-        let (what, step) = match report {
-            RunReport::Prepared(_) => ("prepared", None),
-            RunReport::CheckpointCommitted { checkpoint } => {
-                ("checkpoint committed", Some(checkpoint.step))
-            }
-            RunReport::Evaluated { step, .. } => ("evaluated", Some(*step)),
-            RunReport::EarlyStopped { step, .. } => ("early stopped", Some(*step)),
-            RunReport::Finished { .. } => ("finished", None),
-            RunReport::RendezvousOpened { .. } => ("rendezvous opened", None),
-            RunReport::Ended { .. } => ("ended", None),
-        };
+        let (what, step) = report.subject();
         span.in_scope(|| tracing::debug!(step, "report: {what}"));
         Some(span)
     }

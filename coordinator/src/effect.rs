@@ -64,9 +64,10 @@ async fn keep_house(
     gone: mpsc::UnboundedSender<CheckpointKey>,
     metrics: Metrics,
 ) {
-    let stores = Stores::default();
-    let work = |chore| async {
-        do_chore(chore, &stores, &gone).await;
+    let opened = Stores::default();
+    let (stores, gone, metrics) = (&opened, &gone, &metrics);
+    let work = move |chore| async move {
+        do_chore(chore, stores, gone).await;
         metrics.pending("chore", -1);
     };
     UnboundedReceiverStream::new(waiting).for_each_concurrent(CHORES_AT_ONCE, work).await;

@@ -285,6 +285,8 @@ impl Supervisor {
             return Ok(());
         };
         let RunReport::Ended { exit } = &report else {
+            let (what, step) = report.subject();
+            tracing::debug!(step, "report: {what}");
             self.report(generation, report).await;
             return Ok(());
         };
