@@ -13,6 +13,53 @@ fn fails(directory: &Path, arguments: &[&str]) -> (i32, String) {
     (status.code().unwrap_or(-1), run.stderr())
 }
 
+/// Puts a small model of BERT's family, 2 layers and 16 tokens, into `m` below `directory`.
+fn copy_model(directory: &Path) {
+    let (golden, model) =
+        (repository().join("tests/golden/hf/families/bert-classification"), directory.join("m"));
+    std::fs::create_dir(&model).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(golden.join(file), model.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn what_the_model_cannot_do_is_said_before_anything_is_spent() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_model(directory.path());
+    std::fs::remove_file(directory.path().join("m/tokenizer.json")).unwrap();
+    std::fs::write(directory.path().join("d.csv"), "text,label\na,0\nb,1\n").unwrap();
+    let manifest = "version: 1
+name: e
+model:
+  pretrained: m
+  max_length: 64
+  freeze: {layers: 3}
+data:
+  train: {path: d.csv}
+  validation: {examples: 1}
+  text: text
+  label: {column: label}
+budget: {steps: 4}
+";
+    std::fs::write(directory.path().join("e.yaml"), manifest).unwrap();
+    let nobody = ["submit", "e.yaml", "--coordinator", "http://127.0.0.1:9"];
+    for arguments in [&["validate", "e.yaml"][..], &["plan", "e.yaml"], &["run", "e.yaml"], &nobody]
+    {
+        let (code, stderr) = fails(directory.path(), arguments);
+        assert_eq!(code, 2, "{arguments:?}: {stderr}");
+        for part in [
+            "e.yaml:\nline 4: model.pretrained: ",
+            "there is no tokenizer here: expected tokenizer.json, vocab.txt, or vocab.json with merges.txt",
+            "line 5: model.max_length: 64, but the model takes at most 16 tokens; write 16 or less",
+            "line 6: model.freeze.layers: 3, but the model has 2 layers; write 2 or less",
+        ] {
+            assert!(stderr.contains(part), "{part} in:\n{stderr}");
+        }
+    }
+    assert!(!directory.path().join("muster-data").exists(), "a refused manifest leaves nothing");
+}
+
 #[test]
 fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
     let directory = tempfile::tempdir().unwrap();
@@ -39,13 +86,13 @@ fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
 #[test]
 fn a_plan_tells_what_will_be_spent() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("m")).unwrap();
+    copy_model(directory.path());
     let rows: Vec<String> = (0..1000).map(|n| format!("text {n},{}", n % 2)).collect();
     let table = format!("text,label\n{}\n", rows.join("\n"));
     std::fs::write(directory.path().join("d.csv"), table).unwrap();
     let manifest = "version: 1
 name: e
-model: {pretrained: m}
+model: {pretrained: m, max_length: 16}
 data:
   train: {path: d.csv}
   validation: {examples: 200}
@@ -176,11 +223,11 @@ fn unread() -> std::io::PipeWriter {
 #[test]
 fn commands_end_quietly_when_nobody_reads() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("m")).unwrap();
+    copy_model(directory.path());
     std::fs::write(directory.path().join("d.csv"), "text,label\na,0\nb,1\n").unwrap();
     let manifest = "version: 1
 name: e
-model: {pretrained: m}
+model: {pretrained: m, max_length: 16}
 data:
   train: {path: d.csv}
   validation: {examples: 1}

@@ -13,6 +13,7 @@ pub mod id;
 pub mod log_store;
 pub mod manifest;
 pub mod metric;
+pub mod model;
 pub mod objective;
 pub mod run;
 pub mod seed;

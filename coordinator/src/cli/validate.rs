@@ -38,7 +38,7 @@ pub(super) struct Submission {
     pub(super) base: PathBuf,
 }
 
-/// Reads and checks a manifest and the presence of what it names, columns of files included.
+/// Reads and checks a manifest and what it names: files and their columns, and whether the model can do what is asked.
 pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
     let named = path.to_owned();
     let text = std::fs::read_to_string(path)
@@ -52,10 +52,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
             return Err(InputError::Missing { manifest: named, name, input, base }.into());
         }
     }
+    let fits = manifest.check_model(&text);
+    let doubts = fits.map_err(|source| InputError::Refused { path: named.clone(), source })?;
     if let Some((file, message)) = missing_column(&manifest.data) {
         return Err(InputError::Column { manifest: named, file, message }.into());
     }
-    for warning in manifest.warnings(None) {
+    for warning in manifest.warnings(None).into_iter().chain(doubts) {
         eprintln!("warning: {warning}");
     }
     Ok(Submission { manifest, text, base })

@@ -189,8 +189,8 @@ impl Bench<'_> {
         let turn = usize::try_from(part).unwrap_or(0) % lengths.len().max(1);
         // Before the data is read, and not when a trial meets the first text that is too long.
         let pretrained = self.warm.pretrained(&self.spec.manifest.model.pretrained)?;
-        for max_length in &lengths {
-            pretrained.config.check_max_length(*max_length)?;
+        if let Some(misfit) = self.spec.manifest.misfits(&pretrained.config).into_iter().next() {
+            return Err(ModelError::Misfit(misfit).into());
         }
         let first = lengths.first().copied();
         lengths.rotate_left(turn);
