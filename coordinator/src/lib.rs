@@ -31,6 +31,7 @@ pub mod measured;
 pub mod metrics;
 pub mod own_log;
 pub mod plan;
+pub mod plan_bytes;
 pub mod report;
 pub mod request;
 pub mod rpc;

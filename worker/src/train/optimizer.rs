@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use muster_common::manifest::TrialSettings;
+use muster_common::model::{FIRST_MOMENT, SECOND_MOMENT};
 use tch::{Kind, Tensor};
 
 use super::precision::LossScale;
@@ -17,8 +18,6 @@ use crate::model::{
     Depth, LazyTable, ModelError, NameList, NamedTensors, TaskModel, duplicate, is_layer_norm,
 };
 
-const FIRST_MOMENT: &str = "exp_avg";
-const SECOND_MOMENT: &str = "exp_avg_sq";
 const SKIPPED: &str = "skipped";
 
 /// Parameters that are updated alike.
