@@ -72,7 +72,11 @@ impl Family {
 
 /// The modules that a model needs on top for what it learns, each with its parameters. `num_classes` counts only where
 /// classes are learned. A family that has no such head gets none: the worker refuses it.
-pub fn head(config: &ModelConfig, objective: TrainingObjective, num_classes: u64) -> Vec<Shapes> {
+pub(super) fn head(
+    config: &ModelConfig,
+    objective: TrainingObjective,
+    num_classes: u64,
+) -> Vec<Shapes> {
     let names = config.family.heads();
     let (hidden, vocabulary) = (size(config.hidden_size), size(config.vocab_size));
     let linear = |name: &str, input: u64, output: u64| {
