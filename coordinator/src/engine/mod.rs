@@ -332,7 +332,9 @@ impl Engine {
             }
             Event::CheckpointDeleted { checkpoint } => self.forget_checkpoint(&checkpoint),
             Event::CheckpointsDeleted { checkpoints } => {
-                checkpoints.iter().for_each(|checkpoint| self.forget_checkpoint(checkpoint));
+                for checkpoint in &checkpoints {
+                    self.forget_checkpoint(checkpoint);
+                }
             }
             Event::RulesAdopted { rules } => self.rules = rules,
             Event::TimerFired => {}
