@@ -250,10 +250,13 @@ fn those_that_wait_at_a_rung_say_for_what() {
     ]);
 }
 
+/// What a run of the first trial comes to that ends so.
+fn ends(exit: &RunExit) -> (Cluster, u32) {
+    first(ONE, |cluster, spec| cluster.end(spec.generation, 0, exit.clone()))
+}
+
 #[test]
-fn those_that_are_over_say_who_ended_them() {
-    let ends =
-        |exit: RunExit| first(ONE, |cluster, spec| cluster.end(spec.generation, 0, exit.clone()));
+fn those_that_were_stopped_say_by_what() {
     let early = first(ONE, |cluster, spec| {
         cluster.commit("e-1/t1", 60, spec.generation);
         let report = RunReport::EarlyStopped { step: 60, best_step: 40, evaluation: scored(900) };
@@ -271,19 +274,7 @@ fn those_that_are_over_say_who_ended_them() {
     short.limits = Limits { hours: Some(1.0), ..Limits::default() };
     limited.submit(short);
     limited.wait(3600);
-    let canceled = first(ONE, |cluster, _| {
-        cluster.apply(Event::TrialCanceled { trial: "e-1/t1".parse().unwrap() });
-    });
-    let with_all = first(ONE, |cluster, _| {
-        cluster.apply(Event::ExperimentCanceled { experiment: "e-1".parse().unwrap() });
-    });
-    let by_user = "canceled: a user ended the experiment";
     check(vec![
-        case(
-            first(ONE, |cluster, spec| score(cluster, spec, 900)),
-            "completed: it has used its whole budget",
-            "accuracy 0.9000 after 100 steps, rung 1 of 1",
-        ),
         case(
             second(ASHA),
             "stopped: place 2 of 3 at its rung",
@@ -305,20 +296,41 @@ fn those_that_are_over_say_who_ended_them() {
             "t1 reached the target, accuracy 0.9000",
         ),
         case(
-            ends(RunExit::Diverged { step: 7 }),
+            ends(&RunExit::Diverged { step: 7 }),
             "stopped: diverged at step 7",
-            "diverged at step 7",
+            "s: stopped: diverged at step 7",
         ),
         case(
             (limited, 1),
             "stopped: limits.hours: 1 h have passed",
             "after 3600.0 s: stopped: limits.hours: 1 h have passed",
         ),
-        case(canceled, "canceled by a user", "s: canceled by a user"),
-        case(with_all, by_user, "s: canceled: a user ended the experiment"),
-        case(ends(RunExit::Canceled), "canceled: run 2 gave up", "s: canceled: run 2 gave up"),
+    ]);
+}
+
+#[test]
+fn those_that_ended_otherwise_say_who_ended_them() {
+    let canceled = first(ONE, |cluster, _| {
+        cluster.apply(Event::TrialCanceled { trial: "e-1/t1".parse().unwrap() });
+    });
+    let with_all = first(ONE, |cluster, _| {
+        cluster.apply(Event::ExperimentCanceled { experiment: "e-1".parse().unwrap() });
+    });
+    check(vec![
         case(
-            ends(failed(FailureClass::BadData)),
+            first(ONE, |cluster, spec| score(cluster, spec, 900)),
+            "completed: it has used its whole budget",
+            "accuracy 0.9000 after 100 steps, rung 1 of 1",
+        ),
+        case(canceled, "canceled by a user", "s: canceled by a user"),
+        case(
+            with_all,
+            "canceled: a user ended the experiment",
+            "s: canceled: a user ended the experiment",
+        ),
+        case(ends(&RunExit::Canceled), "canceled: run 2 gave up", "s: canceled: run 2 gave up"),
+        case(
+            ends(&failed(FailureClass::BadData)),
             "failed: its last words",
             "its last words; given up",
         ),
