@@ -7,6 +7,7 @@ pub mod access;
 pub mod columnar;
 pub mod compute;
 pub mod digest;
+pub mod elementary;
 pub mod evaluation;
 pub mod goal;
 pub mod id;
