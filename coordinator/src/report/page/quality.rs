@@ -46,7 +46,7 @@ pub(super) fn scores(report: &Report) -> Section {
     let mut text = table("Scores", &titles, &rows);
     text += &note(
         "The validation split chose the model, so its scores flatter; the test split was scored once, at the end. \
-         Intervals: percentile bootstrap over examples.",
+         Intervals: Wilson's for the accuracy, which is a share, a percentile bootstrap over examples for F1.",
     );
     if first.confusion.is_empty() {
         return Some(("scores", "Scores", text));
