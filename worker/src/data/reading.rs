@@ -2,13 +2,16 @@
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 
-use muster_common::manifest::{Holdout, LabelRule, Manifest, NearDuplicates, SourceFormat};
+use muster_common::manifest::{
+    Holdout, LabelRule, Manifest, NearDuplicates, SourceFormat, TrainingObjective,
+};
 use muster_common::run::{DataFlaws, DataSummary};
 use muster_common::storage::Layout;
 
 use super::cache::FINDINGS;
 use super::census::{Census, Survey};
 use super::inputs::Inputs;
+use super::origin::{self, Places};
 use super::parallel::threads_per_slot;
 use super::rows::{Rows, TextSpill};
 use super::source::{Role, Wanted};
@@ -24,6 +27,8 @@ pub(super) struct Read {
     pub(super) rows: Rows,
     /// The list of findings, at its beginning.
     pub(super) findings: std::fs::File,
+    /// Where the examples of the test split stand, where each is a row.
+    pub(super) places: Places,
     /// Without what only tokens can tell, and without the name of their cache entry.
     pub(super) summary: DataSummary,
 }
@@ -49,6 +54,10 @@ pub(super) fn read(manifest: &Manifest, inputs: &Inputs, hash: &str) -> Result<R
     let held_out = HeldOut { validation: &data.validation, test: &data.test };
     let division = divide(&census, held_out, data.hygiene, manifest.seed)?;
     let rows = texts.finish(&census.classes, &division.fates)?;
+    let places = match manifest.objective {
+        TrainingObjective::Classification => origin::places(&rows, &census),
+        _ => Places::default(),
+    };
     let findings = || {
         let mut file = BufWriter::new(tempfile::tempfile_in(&inputs.folder)?);
         problem::list(&census, &census.findings, &mut file)?;
@@ -63,7 +72,7 @@ pub(super) fn read(manifest: &Manifest, inputs: &Inputs, hash: &str) -> Result<R
     for remark in &summary.remarks {
         tracing::info!("data: {remark}");
     }
-    Ok(Read { rows, findings, summary })
+    Ok(Read { rows, findings, places, summary })
 }
 
 fn summarize(

@@ -342,23 +342,32 @@ pub(super) fn mistakes(report: &Report) -> Section {
     text += &behavior.mistakes.iter().map(mistake).collect::<String>();
     text += "</ol>";
     text += &note(if has_texts {
-        "Texts are what the model read: its tokens, decoded. Case, accents and blanks may be gone, long texts are cut."
+        "Texts are what the model read: its tokens, decoded. Case, accents and blanks may be gone, long texts are cut. \
+         Rows of files are counted from 0, without the header."
     } else {
         "The file of predictions is of an older build and has no texts."
     });
     Some(("mistakes", "Mistakes", text))
 }
 
+/// The last part of a path or URL.
+fn base_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}
+
 fn mistake(mistake: &Mistake) -> String {
     let tokens = mistake.num_tokens.map(|num| format!(", {num} tokens")).unwrap_or_default();
+    let place = match (&mistake.file, mistake.file_row) {
+        (Some(file), Some(row)) => format!("{}, row {row}", escape(base_name(file))),
+        _ => format!("row {} of the split", mistake.row),
+    };
     let text = mistake.text.as_deref().map(|text| colored::blockquote(text, &mistake.words));
     format!(
-        "<li><p><strong>{}</strong> taken for <strong>{}</strong>, {} sure <small>row {}{tokens}; \
+        "<li><p><strong>{}</strong> taken for <strong>{}</strong>, {} sure <small>{place}{tokens}; \
          {} for the label</small></p>{}</li>\n",
         escape(&mistake.label),
         escape(&mistake.prediction),
         percent(mistake.confidence),
-        mistake.row,
         percent(mistake.of_label),
         text.unwrap_or_default()
     )
