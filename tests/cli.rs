@@ -170,8 +170,18 @@ fn shells_and_manuals_know_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(ask(&["completions", shell]).contains("MUSTER_COMPLETE"), "{shell}");
     }
-    assert!(ask(&["--help"]).contains("130  interrupted"));
-    assert!(ask(&["man"]).starts_with(".ie"));
+    for asked in [&["--help"][..], &["-h"], &["help"]] {
+        let help = ask(asked);
+        assert!(help.contains("130  interrupted"), "{help}");
+        let groups =
+            ["Start experiments:\n", "Watch them:\n", "Decide:\n", "Use results:\n", "Operate:\n"];
+        let places: Vec<usize> = groups.iter().map(|group| help.find(group).unwrap()).collect();
+        assert!(places.is_sorted() && !help.contains("\u{1b}"), "{help}");
+        assert!(help.contains("\n  watch        Look at experiments"), "{help}");
+    }
+    assert!(ask(&["help", "watch"]).contains("Usage: muster watch"));
+    let page = ask(&["man"]);
+    assert!(page.starts_with(".ie") && page.contains("muster\\-prioritize(1)"), "{page}");
     ask(&["man", "--directory", "pages"]);
     for page in ["muster.1", "muster-watch.1", "muster-checkpoints-gc.1"] {
         assert!(directory.path().join("pages").join(page).is_file(), "{page}");

@@ -13,6 +13,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod export;
+mod groups;
 mod header;
 mod import;
 mod listing;
@@ -35,15 +36,13 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Arguments, Command};
+use args::Command;
 use exit::Exit;
 
 /// Parses the arguments, does what they say, and maps the outcome to an exit code.
 pub fn main() -> ExitCode {
     manual::complete();
-    let arguments = Arguments::parse();
+    let arguments = groups::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
