@@ -109,7 +109,7 @@ budget: {epochs: 4}
     // Brackets of 4, 3 and 3 trials; an epoch is 20 steps and takes a second.
     let expected = [
         "e: 10 trials, 560 steps, 22400 examples",
-        "  rung 1 (1 epochs): 4 trials, 80 steps on the way to it",
+        "  rung 1 (1 epoch): 4 trials, 80 steps on the way to it",
         "  rung 2 (2 epochs): 5 trials, 160 steps on the way to it",
         "  rung 3 (4 epochs): 5 trials, 320 steps on the way to it",
         "done after 0:28",

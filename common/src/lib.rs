@@ -6,6 +6,7 @@
 pub mod access;
 pub mod columnar;
 pub mod compute;
+pub mod count;
 pub mod digest;
 pub mod evaluation;
 pub mod goal;

@@ -211,7 +211,7 @@ async fn wait_for_workers(system: &System, num_slots: u32) -> anyhow::Result<()>
                 return Ok(());
             }
             bail!(
-                "no local worker came up within {} seconds; the reason is in {}",
+                "no local worker came up within {} s; the reason is in {}",
                 JOIN_DEADLINE.as_secs(),
                 system.idle_log().display()
             );

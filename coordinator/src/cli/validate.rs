@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use muster_common::count::counted;
 use muster_common::manifest::{Manifest, ManifestError, PrunerSettings};
 
 use super::args::ValidateArguments;
@@ -88,8 +89,8 @@ fn describe(manifest: &Manifest) -> String {
         None => lines.push(format!("  one trial of {}", manifest.budget)),
         Some(searcher) => {
             lines.push(format!(
-                "  up to {} trials, each of at most {}, for the best {}",
-                searcher.max_trials,
+                "  up to {}, each of at most {}, for the best {}",
+                counted(searcher.max_trials, "trial"),
                 manifest.budget,
                 searcher.goal().names()
             ));
@@ -128,8 +129,8 @@ fn compared(manifest: &Manifest, pruner: &PrunerSettings) -> Option<String> {
             format!("those not among the best of {} so far stop", asha.reduction_factor)
         }
         PrunerSettings::Hyperband(halving) => {
-            let brackets = halving.brackets(manifest.budget).len();
-            format!("one in {} goes on, in {brackets} brackets", halving.reduction_factor)
+            let brackets = counted(halving.brackets(manifest.budget).len(), "bracket");
+            format!("one in {} goes on, in {brackets}", halving.reduction_factor)
         }
         PrunerSettings::Percentile(settings) => {
             format!("those not among the best {} % stop", settings.percentile)

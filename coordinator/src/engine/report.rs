@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_common::count::counted;
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Breach, Goal};
 use muster_common::id::Generation;
@@ -188,7 +189,8 @@ impl Experiment {
         }
         let Some(trial) = self.trials.get(&number) else { return };
         let (rung, words) = (trial.rung(), last_words(trial, &goal));
-        let text = format!("{words} after {step} steps, rung {rung} of {ladder_length}");
+        let text =
+            format!("{words} after {}, rung {rung} of {ladder_length}", counted(step, "step"));
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -210,8 +212,10 @@ impl Experiment {
         let Some(trial) = self.trials.get_mut(&number) else { return };
         trial.early_stop = Some(best_step);
         let words = last_words(trial, &goal);
-        let text =
-            format!("stopped: no improvement until step {step}; {words} after {best_step} steps");
+        let text = format!(
+            "stopped: no improvement until step {step}; {words} after {}",
+            counted(best_step, "step")
+        );
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -333,7 +337,10 @@ impl Experiment {
                     (FailureClass::BadData | FailureClass::Other, 0) => message,
                     (_, 0) => format!("{kind}: {message}"),
                     (_, restarts) => {
-                        format!("{kind}, given up after {restarts} restarts: {message}")
+                        format!(
+                            "{kind}, given up after {}: {message}",
+                            counted(restarts, "restart")
+                        )
                     }
                 };
                 trial.state = TrialState::Failed { message };

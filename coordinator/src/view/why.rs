@@ -1,6 +1,7 @@
 //! Why a trial is where it is: its rung, its standing there, the numbers compared, and what was decided
 //! about it before.
 
+use muster_common::count::{counted, counted_are};
 use muster_common::goal::{Breach, Goal, Merit};
 use muster_common::time::Timestamp;
 
@@ -28,8 +29,11 @@ pub fn why(
     lines.extend(descendants(experiment, trial));
     if trial.restarts + trial.losses > 0 {
         lines.push(format!(
-            "{} runs, {} restarts of {}, {} runs lost with their worker",
-            trial.attempts, trial.restarts, experiment.manifest.max_restarts, trial.losses
+            "{}, {} of {}, {} lost with a worker",
+            counted(trial.attempts, "run"),
+            counted(trial.restarts, "restart"),
+            experiment.manifest.max_restarts,
+            counted(trial.losses, "run")
         ));
     }
     let own = experiment.decisions.iter();
@@ -122,7 +126,8 @@ fn what_it_takes(experiment: &Experiment, trial: &Trial) -> String {
     let num_kept = num_results / factor.max(1) as usize;
     let left = (experiment.max_trials() as usize).saturating_sub(experiment.trials.len());
     format!(
-        "one in {factor} goes on, so the best {num_kept} of {num_results} so far; {left} trials are still to begin"
+        "one in {factor} goes on, so the best {num_kept} of {num_results} so far; {} still to begin",
+        counted_are(left, "trial")
     )
 }
 
@@ -167,7 +172,7 @@ fn wanted(experiment: &Experiment, trial: &Trial) -> Vec<String> {
     lines.extend(own.map(|(_, rung, values)| {
         let place = experiment.rung_text(*rung);
         let words = goal.words(&Merit::new(values.iter().copied(), 0.0));
-        format!("one of {} results on the front: {words} at {place}", front.len())
+        format!("one of {} on the front: {words} at {place}", counted(front.len(), "result"))
     }));
     lines
 }

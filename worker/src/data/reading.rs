@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 
+use muster_common::count::counted_are;
 use muster_common::manifest::{
     Holdout, LabelRule, Manifest, NearDuplicates, SourceFormat, TrainingObjective,
 };
@@ -110,7 +111,8 @@ fn summarize(
     if division.num_near_duplicates > 0 {
         let count = division.num_near_duplicates;
         summary.remarks.push(format!(
-            "{count} training rows are nearly the same as another one and stay on its side"
+            "{} nearly the same as another one and stay on its side",
+            counted_are(count, "training row")
         ));
     }
     if is_unsplit_imdb(manifest, census) {
@@ -123,9 +125,10 @@ fn summarize(
     }
     if !findings.is_empty() {
         let key = Layout::cache(hash).join(FINDINGS);
-        summary
-            .remarks
-            .push(format!("{} findings are listed in {key} of the store", findings.len()));
+        summary.remarks.push(format!(
+            "{} listed in {key} of the store",
+            counted_are(findings.len(), "finding")
+        ));
     }
     summary.remarks.truncate(REMARKS_MAX);
     summary

@@ -205,7 +205,8 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
     ];
     assert_eq!(found, expected);
     assert_eq!(lines[3]["of_row"], 2);
-    let remark = data.summary.remarks.iter().find(|remark| remark.contains("repeat a text"));
+    let remark =
+        data.summary.remarks.iter().find(|remark| remark.contains("a text of the training files"));
     assert!(remark.unwrap().contains("train.csv:52, as "), "{:?}", data.summary.remarks);
 }
 

@@ -46,6 +46,7 @@ pub use packing::{Frame, rounded};
 pub(crate) use parameters::{Scope, duplicate};
 pub(crate) use tensors::{serialize_tensors, texts_of};
 
+use muster_common::count::counted;
 use muster_common::manifest::Misfit;
 use muster_common::model::DirectoryError;
 
@@ -98,7 +99,7 @@ pub enum ModelError {
         found: Vec<i64>,
     },
     /// More layers are named than the model has.
-    #[error("{key} is {wanted}, but the model has {layers} layers")]
+    #[error("{key} is {wanted}, but the model has {}", counted(layers, "layer"))]
     Layers {
         /// The key of the manifest.
         key: &'static str,
@@ -134,7 +135,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A sequence that the model cannot take.
-    #[error("a sequence of {tokens} tokens; the model takes 1 to {max}")]
+    #[error("a sequence of {}; the model takes 1 to {max}", counted(tokens, "token"))]
     Length {
         /// Its length.
         tokens: usize,

@@ -19,6 +19,11 @@ export function score(value) {
     return isPlain ? value.toFixed(4) : number(value);
 }
 
+/** A count and its noun, `1 trial` or `2 trials`. */
+export function counted(count, noun) {
+    return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
 export function whole(value) {
     return value === null || value === undefined ? '-' : value.toLocaleString('en-US');
 }

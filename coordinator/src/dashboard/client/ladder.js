@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { axis, legend, picture, tooltip } from './charts.js';
 import { badge, fill, h, trialLink } from './elements.js';
-import { number, score } from './format.js';
+import { counted, number, score } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
@@ -23,7 +23,7 @@ function draw({ rungs }) {
     const names = rows.map((rung) => `rung ${rung.number}: ${rung.budget}`);
     return {
         words: rows
-            .map((rung) => `Rung ${rung.number}: ${rung.num_results} results, ${rung.num_promoted} went on`)
+            .map((rung) => `Rung ${rung.number}: ${counted(rung.num_results, 'result')}, ${rung.num_promoted} went on`)
             .join('. '),
         table: {
             titles: ['rung', 'results', ...FATES.map(([, name]) => name)],
@@ -103,5 +103,5 @@ export function savings(answer, duration) {
     const { saved_share: share, saved_seconds: seconds, num_stopped: stopped, num_ended: ended } = answer;
     if (share === null) return 'nothing has ended yet';
     if (!stopped) return `of all steps; none of ${ended} ended trials was stopped`;
-    return `of all steps, about ${duration(seconds)} of slots; ${stopped} of ${ended} trials stopped`;
+    return `of all steps, about ${duration(seconds)} of slots; ${stopped} of ${counted(ended, 'trial')} stopped`;
 }

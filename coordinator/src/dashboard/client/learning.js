@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { apart, axis, bounds, labels, mark, picture, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
-import { number, withUnit, words } from './format.js';
+import { counted, number, withUnit, words } from './format.js';
 import { colour } from './theme.js';
 
 /** Trials whose curves are read from the store, where others than those of rungs are wanted. */
@@ -105,7 +105,7 @@ function drawCurves({ metric, total, trials }, state) {
     };
     return {
         words:
-            `${words(metric)} of ${drawn.length} of ${total} trials. The best is t${drawn[0].number}, ` +
+            `${words(metric)} of ${drawn.length} of ${counted(total, 'trial')}. The best is t${drawn[0].number}, ` +
             `${number(drawn[0].values.at(-1))} at step ${drawn[0].steps.at(-1)}.`,
         table: {
             titles: ['trial', 'step', words(metric), 'trial is'],

@@ -2,7 +2,7 @@
 
 import { axis, bounds, labels, mark, picture, ramp, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
-import { number, percent, words } from './format.js';
+import { counted, number, percent, words } from './format.js';
 import { colour } from './theme.js';
 
 function extent(values) {
@@ -74,7 +74,7 @@ export function parallel(id) {
             }));
             return {
                 words:
-                    `${points.numbers.length} of ${points.total} trials over ${names.length} axes. ` +
+                    `${points.numbers.length} of ${counted(points.total, 'trial')} over ${names.length} axes. ` +
                     `The best is t${points.numbers[0]}.`,
                 table: rows(points, metrics),
                 option: {
@@ -147,7 +147,7 @@ export function importance() {
             if (!answer.shares) return { empty: `Importance is not known: ${answer.reason}.` };
             const shares = [...answer.shares].reverse();
             return {
-                words: `${answer.num_results} results of ${answer.rung}: ${answer.shares
+                words: `${counted(answer.num_results, 'result')} of ${answer.rung}: ${answer.shares
                     .map((one) => `${words(one.name)} ${percent(one.share)}`)
                     .join(', ')}`,
                 table: {
@@ -207,7 +207,7 @@ export function history(id) {
             const lastGain = line.find(([, value]) => value === best)[0];
             return {
                 words:
-                    `${words(metric)} of ${trials.length} of ${points.total} trials. ` +
+                    `${words(metric)} of ${trials.length} of ${counted(points.total, 'trial')}. ` +
                     `The best, ${number(best)}, since trial ${lastGain}.`,
                 table: {
                     titles: ['trial', words(metric), 'best so far', 'trial is'],
@@ -371,7 +371,7 @@ function drawPlane(experiment, points, chosen, state) {
     const data = whole.map((index) => [xs[index], ys[index], zs[index]]);
     const label = { axisLabel: labels(number) };
     return {
-        words: `${whole.length} trials, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
+        words: `${counted(whole.length, 'trial')}, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
         table: {
             titles: ['trial', words(chosen.x), words(chosen.y), metrics[0]],
             rows: whole.map((index) => [

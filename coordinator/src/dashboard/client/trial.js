@@ -4,7 +4,7 @@ import { trialActions } from './actions.js';
 import { get, stream } from './api.js';
 import { axis, heat, labels, legend, mark, picture, tooltip, vertical } from './charts.js';
 import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
-import { ago, bytes, duration, number, percent, score, whole, withUnit, words } from './format.js';
+import { ago, bytes, counted, duration, number, percent, score, whole, withUnit, words } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
@@ -154,7 +154,7 @@ function figures(answer) {
             answer.target_step > answer.step ? h('small', null, `to ${number(answer.target_step)}`) : null,
         ]),
         ...parameters,
-        tile('Runs', [number(answer.attempts), h('small', null, `${answer.restarts} restarts`)]),
+        tile('Runs', [number(answer.attempts), h('small', null, counted(answer.restarts, 'restart'))]),
         tile('Slot time', duration(answer.used_seconds)),
         answer.state === 'running'
             ? tile('Speed', [number(answer.examples_per_second), h('small', null, 'examples/s')])

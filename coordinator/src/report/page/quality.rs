@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use muster_common::count::{counted, counted_are};
+
 use super::colored;
 use super::course::Section;
 use super::element::{
@@ -69,7 +71,7 @@ fn confusion(split: &str, score: &Score) -> String {
     );
     let worst = pairs.first().map(|(times, truth, guess)| {
         let (truth, guess, times) = (name(*truth), name(*guess), count(*times));
-        format!(" The most common mistake: {truth} taken for {guess}, {times} times.")
+        format!(" The most common mistake: {truth} taken for {guess}, {}.", counted(times, "time"))
     });
     let says = says + &worst.unwrap_or_default();
     if score.confusion.len() > CLASSES_MAX {
@@ -147,7 +149,7 @@ pub(super) fn curves(report: &Report) -> Section {
     };
     let left_out = match behavior.num_classes_left_out {
         0 => String::new(),
-        more => format!(" {more} classes with fewer examples are not drawn."),
+        more => format!(" {} not drawn: fewer examples.", counted_are(more, "class")),
     };
     let precision = mean(|class| class.average_precision);
     let kind =
@@ -356,7 +358,8 @@ fn base_name(file: &str) -> &str {
 }
 
 fn mistake(mistake: &Mistake) -> String {
-    let tokens = mistake.num_tokens.map(|num| format!(", {num} tokens")).unwrap_or_default();
+    let tokens =
+        mistake.num_tokens.map(|num| format!(", {}", counted(num, "token"))).unwrap_or_default();
     let place = match (&mistake.file, mistake.file_row) {
         (Some(file), Some(row)) => format!("{}, row {row}", escape(base_name(file))),
         _ => format!("row {} of the split", mistake.row),

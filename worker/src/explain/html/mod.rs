@@ -7,6 +7,8 @@ mod heat;
 
 use std::fmt::Write as _;
 
+use muster_common::count::counted;
+
 use super::curve::Faithfulness;
 use super::record::{Importance, LayerRecord, Report, SplitExplanation, TextExplanation};
 use super::words::Word;
@@ -25,12 +27,12 @@ pub(super) fn page(report: &Report) -> String {
     let settings = &report.settings;
     let _ = write!(
         body,
-        "<header><h1>Why {} says what it says</h1><p>{}, {} layers of {} heads, classes {}. Integrals have {} points; \
+        "<header><h1>Why {} says what it says</h1><p>{}, {} of {}, classes {}. Integrals have {} points; \
          an absent word is {}.</p></header>",
         escape(&model.name),
         escape(&model.family),
-        model.num_layers,
-        model.num_heads,
+        counted(model.num_layers, "layer"),
+        counted(model.num_heads, "head"),
         escape(&model.classes.join(", ")),
         settings.steps,
         match settings.baseline {
@@ -235,15 +237,20 @@ fn layer_name(layer: usize) -> String {
 
 fn split_section(split: &SplitExplanation) -> String {
     let mut out = String::new();
-    let _ = write!(out, "<section><h2>{}</h2><p>{} texts", escape(&split.file), split.num_texts);
+    let _ = write!(
+        out,
+        "<section><h2>{}</h2><p>{}",
+        escape(&split.file),
+        counted(split.num_texts, "text")
+    );
     if let (Some(accuracy), Some(majority)) = (split.accuracy, split.majority) {
         let _ = write!(out, ", accuracy {accuracy:.4}; the most frequent class has {majority:.4}");
     }
     let _ = write!(
         out,
-        ".</p><h3>Can importance be believed?</h3><p>Means over {} texts. Median completeness error of integrated \
+        ".</p><h3>Can importance be believed?</h3><p>Means over {}. Median completeness error of integrated \
          gradients: {:.2} %.</p>",
-        split.num_attributed,
+        counted(split.num_attributed, "text"),
         100.0 * split.completeness_error,
     );
     let named = split
@@ -251,7 +258,7 @@ fn split_section(split: &SplitExplanation) -> String {
         .iter()
         .map(|curves| (curves.method.map_or("random", super::Method::title), &curves.faithfulness));
     out.push_str(&curves_of(&named.collect::<Vec<_>>()));
-    let _ = write!(out, "<h3>Layers in {} texts</h3>", split.num_analyzed);
+    let _ = write!(out, "<h3>Layers in {}</h3>", counted(split.num_analyzed, "text"));
     if !split.probes.is_empty() {
         out.push_str(&probes(split));
     }

@@ -1,5 +1,6 @@
 //! The chosen experiment in a few lines.
 
+use muster_common::count::counted;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -108,7 +109,7 @@ fn best<'a>(view: &ExperimentView, palette: Palette) -> Vec<Line<'a>> {
     let first = Line::from(vec![
         Span::styled(format!(" {:<8} ", "best"), palette.faint()),
         Span::styled(format!("t{}  {merit}", best.trial.number), palette.best()),
-        Span::raw(format!(" after {} steps", best.step)),
+        Span::raw(format!(" after {}", counted(best.step, "step"))),
     ]);
     let trial = view.trials.iter().find(|trial| trial.id == best.trial);
     let with = trial.map(|trial| settings(&trial.assignment)).filter(|text| !text.is_empty());
