@@ -40,7 +40,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// There are fewer GPUs.
-    #[error("`{name}` is not there: libtorch sees {}", counted(found, "GPU"))]
+    #[error("`{name}` is not there: libtorch sees {}", counted(.found, "GPU"))]
     Missing {
         /// The device.
         name: String,

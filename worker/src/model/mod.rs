@@ -99,7 +99,7 @@ pub enum ModelError {
         found: Vec<i64>,
     },
     /// More layers are named than the model has.
-    #[error("{key} is {wanted}, but the model has {}", counted(layers, "layer"))]
+    #[error("{key} is {wanted}, but the model has {}", counted(.layers, "layer"))]
     Layers {
         /// The key of the manifest.
         key: &'static str,
@@ -135,7 +135,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A sequence that the model cannot take.
-    #[error("a sequence of {}; the model takes 1 to {max}", counted(tokens, "token"))]
+    #[error("a sequence of {}; the model takes 1 to {max}", counted(.tokens, "token"))]
     Length {
         /// Its length.
         tokens: usize,
