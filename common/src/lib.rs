@@ -8,6 +8,7 @@ pub mod columnar;
 pub mod compute;
 pub mod count;
 pub mod digest;
+pub mod elementary;
 pub mod evaluation;
 pub mod goal;
 pub mod id;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use muster_common::elementary::Elementary;
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId};
@@ -100,6 +101,15 @@ pub struct Experiment {
     /// Since when free slots are kept for its next run, which needs more of them.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
+    /// What its hyperparameters and comparisons are computed with: those of the rules that are in force.
+    #[serde(default)]
+    pub functions: Elementary,
+    /// Runs of preparation and finish in a row that were preempted, and not by the engine.
+    #[serde(default)]
+    pub preempted_in_vain: u32,
+    /// No such run is started again before then.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
 }
 
 /// What comes with a manifest.
@@ -242,6 +252,9 @@ impl Experiment {
             limit_reached: None,
             number: 0,
             waiting_since: None,
+            functions: Elementary::default(),
+            preempted_in_vain: 0,
+            not_before: None,
         }
     }
 
@@ -259,7 +272,8 @@ impl Experiment {
     pub fn goal(&self) -> Goal {
         let metric = self.manifest.objective.natural_metric();
         let plain = || Objective { metric, mode: metric.natural_mode() }.into();
-        self.manifest.searcher.as_ref().map_or_else(plain, SearcherSettings::goal)
+        let goal = self.manifest.searcher.as_ref().map_or_else(plain, SearcherSettings::goal);
+        Goal { functions: self.functions, ..goal }
     }
 
     /// Full id of trial `number`.

@@ -1,5 +1,6 @@
 //! Engine and soft state to view.
 
+use muster_common::elementary::Elementary;
 use muster_common::goal::Goal;
 use muster_common::manifest::Assignment;
 use muster_common::run::RunProgress;
@@ -71,7 +72,8 @@ pub fn head(
         created_at: experiment.created_at,
         ended_at: experiment.ended_at,
         now,
-        goal,
+        // People see it on other machines, and decide nothing that is replayed.
+        goal: Goal { functions: Elementary::Portable, ..goal },
         max_trials: experiment.max_trials(),
         rungs: experiment.ladder.iter().map(ToString::to_string).collect(),
         trials: Vec::new(),

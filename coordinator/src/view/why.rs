@@ -64,7 +64,8 @@ fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timest
             let reason = match trial.not_before.filter(|at| *at > now) {
                 Some(at) => {
                     let seconds = at.since(now).as_secs_f64().ceil();
-                    format!("its last run failed, it is tried again in {seconds} s")
+                    let what = if trial.preempted_in_vain > 1 { "was preempted" } else { "failed" };
+                    format!("its last run {what}, it is tried again in {seconds} s")
                 }
                 None if trial.held => {
                     let id = experiment.trial_id(trial.number);

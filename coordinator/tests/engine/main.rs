@@ -6,5 +6,8 @@ mod continuation;
 mod drain;
 mod durable;
 mod gangs;
+mod leaving;
 mod population;
+mod preempted;
+mod rules;
 mod sharing;

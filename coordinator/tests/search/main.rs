@@ -2,6 +2,7 @@
 //! function of trial and step. What the pruners decide is compared with the papers' arithmetic.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bits;
 mod goals;
 mod quality;
 mod slots;
