@@ -11,7 +11,9 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Part, Phase};
-use super::failure::{Retry, class_of, retry, set_back_text, wait_after_preemptions};
+use super::failure::{
+    Retry, class_of, retry, set_back_text, wait_after, wait_after_preemptions, when,
+};
 use super::run::Ending;
 use super::trial::{RungResult, StopReason, Trial, TrialState};
 use super::{Action, Engine, Rules, Run};
@@ -338,10 +340,7 @@ impl Experiment {
             Retry::After(wait) => {
                 trial.restarts += 1;
                 trial.wait(now, wait);
-                let when = match wait.as_secs() {
-                    0 => "at once".to_owned(),
-                    seconds => format!("in {seconds} s"),
-                };
+                let when = when(wait);
                 format!("{what}; restart {} of {max_restarts} {when}", trial.restarts)
             }
             Retry::Never => {
@@ -421,8 +420,10 @@ impl Experiment {
             RunExit::Lost { .. } if rules.have_classes() && ending.counts => false,
             _ => return,
         };
+        let num_before = self.failures;
         self.failures += 1;
-        let kind = match class_of(&ending.exit).unwrap_or_default() {
+        let class = class_of(&ending.exit).unwrap_or_default();
+        let kind = match class {
             FailureClass::BadData | FailureClass::Other => String::new(),
             class => format!(" ({})", class.name()),
         };
@@ -430,6 +431,10 @@ impl Experiment {
         if permanent || self.failures > self.manifest.max_restarts {
             self.cancel_trials();
             self.end(now, ExperimentEnd::Failed { message });
+        } else if rules.retry_ends() {
+            let wait = wait_after(class, num_before);
+            self.not_before = (!wait.is_zero()).then(|| now.after(wait));
+            self.decide(now, None, format!("{message}; trying again {}", when(wait)));
         } else {
             self.decide(now, None, format!("{message}; trying again"));
         }

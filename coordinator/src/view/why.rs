@@ -24,6 +24,11 @@ pub fn why(
 ) -> Option<Vec<String>> {
     let trial = experiment.trials.get(&number)?;
     let mut lines = vec![headline(engine, experiment, trial, now)];
+    let is_best = experiment.best.as_ref().is_some_and(|best| best.trial == number);
+    if is_best && experiment.lacks_model() {
+        let id = &experiment.id;
+        lines.push(format!("the best, but its model is not written; `muster resume {id}` does it"));
+    }
     lines.extend(standing(experiment, trial));
     lines.extend(wanted(experiment, trial));
     lines.extend(descendants(experiment, trial));
