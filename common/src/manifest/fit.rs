@@ -153,7 +153,7 @@ impl Manifest {
             return None;
         };
         let message = format!(
-            "the model tells the texts of a pair not apart: type_vocab_size is {}",
+            "the model does not tell the texts of a pair apart: type_vocab_size is {}",
             config.type_vocab_size
         );
         Some(Misfit::new(path, message, "take one made for pairs, with 2"))
