@@ -48,7 +48,7 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
     }
     for view in views {
         println!("{}", line(&view));
-        if !view.reason.is_empty() && !view.state.is_ended() {
+        if !view.reason.is_empty() {
             println!("    {}", view.reason);
         }
     }
