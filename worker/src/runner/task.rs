@@ -19,11 +19,11 @@ use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
 use super::predictions::{described, located};
-use super::warm::{DATA_DEADLINE, Warm};
+use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{self, Data, DataError, Origins, Stream, TextTokenizer};
+use crate::data::{Data, DataError, Origins, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
@@ -32,6 +32,9 @@ use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluat
 
 /// Whoever waits for tokens looks so often.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the end of an experiment waits for tokens that only the next one would need.
+const TOKENS_WAIT: Duration = Duration::from_secs(30);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -277,7 +280,7 @@ impl Bench<'_> {
         let model =
             export::export(self.runtime, &self.store, &model, directory, dropout, &provenance)?;
         if let Data::Stream(data) = &*data
-            && !self.await_tokens(data)?
+            && !self.await_tokens(data)
         {
             return Ok(self.told());
         }
@@ -286,23 +289,18 @@ impl Bench<'_> {
         Ok(RunExit::Completed)
     }
 
-    /// Waits until everything is tokenized, for the next experiment on this data: with the last trial
-    /// the process may end. `false`: a directive said to leave.
-    fn await_tokens(&self, stream: &Stream) -> Result<bool, TaskError> {
-        let (mut seen, mut since) = (data::moves(), Instant::now());
-        while !stream.is_settled() {
+    /// Waits a little for everything to be tokenized, for the next experiment on this data: with the
+    /// last trial the process may end. What takes longer is begun again by then; nobody waits minutes
+    /// for a result that is there. `false`: a directive said to leave.
+    fn await_tokens(&self, stream: &Stream) -> bool {
+        let since = Instant::now();
+        while !stream.is_settled() && since.elapsed() < TOKENS_WAIT {
             if self.go_on().is_break() {
-                return Ok(false);
-            }
-            let now = data::moves();
-            if now != seen {
-                (seen, since) = (now, Instant::now());
-            } else if since.elapsed() > DATA_DEADLINE {
-                return Err(TaskError::DataOverdue(DATA_DEADLINE));
+                return false;
             }
             thread::sleep(LOOK);
         }
-        Ok(true)
+        true
     }
 
     /// Writes what the model says about the test split, where it tells classes apart, and gives what
