@@ -36,7 +36,13 @@ function confirm({ title, text, fields = [], verb, danger, act, preview }) {
             go.disabled = false;
         }
     });
-    dialog.addEventListener('close', () => dialog.remove());
+    const before = document.activeElement;
+    dialog.addEventListener('close', () => {
+        dialog.remove();
+        // The button may have been made anew meanwhile.
+        const again = document.querySelector(`[data-action="${before?.dataset?.action}"]`);
+        if (!before?.isConnected) again?.focus();
+    });
     document.body.append(dialog);
     dialog.showModal();
     return { form, said };
