@@ -291,7 +291,7 @@ fn people_log_in_once_and_are_out_when_their_token_is_taken_away() {
     );
     let form = served.get(visit.header("location"), &[PAGE]);
     assert!(form.status == 200 && form.text().contains("value=\"/experiments/demo-1?x=1\""));
-    for name in ["style.css", "colours.css"] {
+    for name in ["style.css", "controls.css", "colours.css"] {
         assert_eq!(
             served.get(&format!("/assets/{name}"), &[]).status,
             200,

@@ -39,6 +39,7 @@ macro_rules! files {
 static FILES: LazyLock<BTreeMap<&'static str, File>> = LazyLock::new(|| {
     let all = files! {
         HTML "client" "index.html";
+        CSS "client" "controls.css";
         CSS "client" "style.css";
         SVG "client" "icon.svg";
         SCRIPT "client" "actions.js";
