@@ -93,6 +93,8 @@ export function setting(parameter, value) {
     return score(value);
 }
 
+/** What was measured, and in what; a name that says so already says it once. */
 export function withUnit(name, unit) {
-    return unit && unit !== '1' ? `${words(name)} (${unit})` : words(name);
+    if (!unit || unit === '1' || name.endsWith('_per_second')) return words(name);
+    return `${words(name.replace(/_bytes$/, ''))} (${unit})`;
 }

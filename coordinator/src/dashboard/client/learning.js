@@ -51,10 +51,7 @@ export function learning(id, state) {
         if (!first) return;
         const answer = await get(`/experiments/${id}/trials/${first.number}/curves?points=2`);
         if (!answer.curves.length) return;
-        state.names = answer.curves.map((curve) => [
-            curve.name,
-            `${withUnit(curve.name, curve.unit)}, best ${BEST} and running`,
-        ]);
+        state.names = answer.curves.map((curve) => [curve.name, withUnit(curve.name, curve.unit)]);
         const options = [['results', `${words(results.metric)} at rungs, all trials`], ...state.names];
         tools.replaceChildren(
             select('Show', options, state.metric, (metric) => {
@@ -104,6 +101,7 @@ function drawCurves({ metric, total, trials }, state) {
         };
     };
     return {
+        note: isOfRungs ? '' : `Drawn are the ${BEST} best and those that run.`,
         words:
             `${words(metric)} of ${drawn.length} of ${total} trials. The best trial is t${drawn[0].number}, ` +
             `which ends at ${number(drawn[0].values.at(-1))} at step ${drawn[0].steps.at(-1)}.`,
