@@ -1,6 +1,7 @@
 //! Those who follow an experiment by lines, while its coordinator is killed, stopped and started again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::path::Path;
 
 use muster_tests::process::Muster;
@@ -32,8 +33,27 @@ fn await_steps(follower: &mut Muster, more: usize) -> usize {
     follower.wait_for("steps", reached).unwrap()
 }
 
-fn went_away(client: &Muster) -> Option<()> {
-    client.stderr().contains("the coordinator went away, trying again").then_some(())
+/// How often a client has said that nobody is there.
+fn num_outages(client: &Muster) -> usize {
+    client.stderr().matches("the coordinator went away, trying again").count()
+}
+
+/// Waits until a client has noticed one more.
+fn await_outage(client: &mut Muster, before: usize) {
+    let noticed = |client: &Muster| (num_outages(client) > before).then_some(());
+    client.wait_for("a word of the outage", noticed).unwrap();
+}
+
+/// A small manifest whose steps take so long that a trial is not over before somebody has looked twice; why there is
+/// none.
+fn write_slow_manifest(directory: &Path) -> Result<(), String> {
+    // Fewer steps than a curve has points: each of them is told of.
+    let path = write_manifest(directory, &Sample { max_trials: 1, min_steps: 60 })?;
+    let text = fs::read_to_string(&path).unwrap();
+    let slow = text.replace("{values: [8, 16]}", "{values: [64, 96]}");
+    assert_ne!(slow, text);
+    fs::write(&path, slow).unwrap();
+    Ok(())
 }
 
 #[test]
@@ -41,8 +61,7 @@ fn followers_go_on_when_the_coordinator_is_back() {
     let name = "followers_go_on_when_the_coordinator_is_back";
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    // Fewer steps than a curve has points: each of them is told of.
-    if let Err(reason) = write_manifest(directory, &Sample { max_trials: 1, min_steps: 110 }) {
+    if let Err(reason) = write_slow_manifest(directory) {
         return skip(name, &reason);
     }
     let mut service = Service::start(directory, HERE).unwrap();
@@ -55,19 +74,27 @@ fn followers_go_on_when_the_coordinator_is_back() {
     let mut watch = service.client(HERE, &["watch", "sample-1", "--plain"]).unwrap();
     let said = |client: &Muster| (!client.stdout().is_empty()).then_some(());
     logs.wait_for("a line", said).unwrap();
-    watch
-        .wait_for("where it is", |client| client.stderr().contains("sample-1  ").then_some(()))
-        .unwrap();
+    let seen = |client: &Muster| client.stderr().contains("sample-1  ").then_some(());
+    watch.wait_for("where it is", seen).unwrap();
 
-    let at_kill = await_steps(&mut curves, 10);
-    let lines_at_kill = logs.stdout().lines().count();
-    service.kill_and_start().unwrap();
+    // In good order, while nothing runs: the end of a stream is not the end of what it is about.
+    let at_stop = await_steps(&mut curves, 5);
+    service.ask(HERE, &["pause", "sample-1"]).unwrap();
+    service.stop_and_start().unwrap();
     for client in [&mut curves, &mut logs, &mut watch] {
-        client.wait_for("a word of it", went_away).unwrap();
+        await_outage(client, 0);
     }
     service.await_coordinator().unwrap();
-    let at_stop = await_steps(&mut curves, 10);
-    service.stop_and_start().unwrap();
+    service.ask(HERE, &["resume", "sample-1"]).unwrap();
+
+    // By force, in the middle of a run, which goes on.
+    let at_kill = await_steps(&mut curves, 5);
+    let lines_at_kill = logs.stdout().lines().count();
+    let before = [&curves, &logs, &watch].map(num_outages);
+    service.kill_and_start().unwrap();
+    for (client, before) in [&mut curves, &mut logs, &mut watch].into_iter().zip(before) {
+        await_outage(client, before);
+    }
     service.await_coordinator().unwrap();
 
     assert!(watch.wait().unwrap().success(), "{}", watch.stderr());
@@ -79,11 +106,8 @@ fn followers_go_on_when_the_coordinator_is_back() {
     let mut printed = steps(&curves.stdout());
     printed.sort_unstable();
     assert_eq!(printed, (1..=printed.len() as u64).collect::<Vec<_>>(), "every step, each once");
-    assert!(
-        at_kill < at_stop && at_stop < printed.len(),
-        "{at_kill}, {at_stop}, {}",
-        printed.len()
-    );
+    let total = printed.len();
+    assert!(at_stop < at_kill && at_kill < total, "{at_stop}, {at_kill}, {total}");
     all_lines_are_there(&service, &logs, lines_at_kill);
     all_decisions_are_there(&service, &watch, directory);
 }
