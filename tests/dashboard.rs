@@ -465,6 +465,19 @@ fn a_browser_logs_in_and_out() {
     assert!(said.contains("in and out"), "{said}");
 }
 
+/// The pages can be used without a mouse, and by those who see little.
+#[test]
+fn a_browser_finds_no_page_that_shuts_people_out() {
+    let name = "a_browser_finds_no_page_that_shuts_people_out";
+    if let Err(reason) = browser() {
+        return skip(name, &reason);
+    }
+    let served = Served::start(tempfile::tempdir().unwrap(), &["--no-workers"], false);
+    let variables = [("MUSTER_URL", served.url.as_str())];
+    let said = browse("accessible.mjs", served.path(), &variables).unwrap();
+    assert!(said.contains("usable without a mouse"), "{said}");
+}
+
 /// The pages look as they did, with what a real sweep once answered.
 #[test]
 fn pages_look_as_approved() {

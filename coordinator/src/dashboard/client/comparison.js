@@ -93,7 +93,7 @@ export function comparison(id, state) {
         };
         return h(
             'div',
-            { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Compared trials' },
+            { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Compared trials' },
             h(
                 'table',
                 null,

@@ -182,7 +182,7 @@ function range(one) {
 
 function setup(id) {
     const list = h('dl', { class: 'facts' });
-    const code = h('pre', { class: 'code', tabindex: '0', 'aria-label': 'Manifest' });
+    const code = h('pre', { class: 'code', tabindex: '0', role: 'group', 'aria-label': 'Manifest' });
     const fold = h('details', { class: 'behind' }, h('summary', null, 'Manifest'), code);
     fold.addEventListener('toggle', async () => {
         if (!fold.open || code.textContent) return;

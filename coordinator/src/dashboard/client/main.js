@@ -55,6 +55,7 @@ function show() {
         else item.removeAttribute('aria-current');
     }
     main.replaceChildren(made.element);
+    if (!made.refresh) main.dataset.ready = 'true';
     look();
 }
 

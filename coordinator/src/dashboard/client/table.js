@@ -33,7 +33,7 @@ export function table(caption, columns, options = {}) {
                       h('td', { colspan: columns.length, class: 'empty' }, phrase(said ?? 'nothing yet')),
                   ),
         );
-    const box = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption }, element);
+    const box = h('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, element);
     return { element: box, update };
 }
 

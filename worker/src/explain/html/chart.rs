@@ -71,7 +71,7 @@ pub(super) fn line_chart(title: &str, x_title: &str, y_title: &str, lines: &[Lin
 /// The points of every line, for those who do not see them.
 fn table(title: &str, [x_title, y_title]: [&str; 2], lines: &[Line]) -> String {
     let mut out = format!(
-        "<details><summary>Show as a table</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" \
+        "<details><summary>Show as a table</summary><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
          aria-label=\"{title}\"><table class=\"plain\"><caption>{title}</caption><thead><tr><th scope=\"col\">line</th>\
          <th scope=\"col\">{}</th><th scope=\"col\">{}</th></tr></thead><tbody>",
         escape(x_title),

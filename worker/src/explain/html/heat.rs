@@ -42,7 +42,7 @@ pub(super) fn table(title: &str, columns: &[String], rows: &[(String, Vec<f64>)]
 /// The beginning of a part that may be wider than the page, and is moved by keys then.
 fn scroll(title: &str) -> String {
     let title = escape(title);
-    format!("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">")
+    format!("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{title}\">")
 }
 
 fn caption(title: &str) -> String {

@@ -80,7 +80,7 @@
     const scroll = document.createElement("div");
     scroll.className = "scroll";
     scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
+    scroll.setAttribute("role", "group");
     const name = `Shares of layer ${layer + 1}, head ${head + 1}; rows look at columns`;
     scroll.setAttribute("aria-label", name);
     const table = document.createElement("table");
@@ -120,7 +120,7 @@
     const scroll = document.createElement("div");
     scroll.className = "scroll across";
     scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
+    scroll.setAttribute("role", "group");
     large.append(said, scroll, behind);
     scroll.append(canvas);
     let chosen = null;
