@@ -68,7 +68,7 @@ function one(host, now) {
         },
         { title: 'Examples/s', number: true, cell: (row) => number(row.examples_per_second) },
         {
-            title: 'For',
+            title: 'Running for',
             number: true,
             cell: (row) => (row.started_at_ms === null ? '-' : duration((now - row.started_at_ms) / 1000)),
         },

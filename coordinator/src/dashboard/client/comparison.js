@@ -72,6 +72,7 @@ export function comparison(id, state) {
         'section',
         { hidden: true, class: 'card compared wide', 'aria-labelledby': title },
         h('div', { class: 'head' }, h('h2', { id: title, tabindex: '-1' }, 'Compared trials'), clear),
+        h('p', { class: 'note' }, 'What differs is in bold type.'),
         tableBox,
         chart.element,
     );

@@ -125,7 +125,7 @@ export function trialTable(id, state, compare) {
             problem.hidden = false;
             throw error;
         }
-        // Cleared below.
+        // What was chosen may have been let go of where it is compared.
         lead.hidden = state.compared.size === 0;
         const isNarrowed = wanted.state || wanted.q || Object.values(bounds).some(Boolean);
         const said = isNarrowed ? 'No trial fits.' : 'No trial has begun yet.';

@@ -89,7 +89,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
     let arranged = arranged(columns(view, &rows), usize::from(area.width.saturating_sub(3)));
     let Arranged { columns, spacing, num_lines, num_hidden } = arranged;
     if num_hidden > 0 {
-        title += &format!(", {} too wide for it", plural(num_hidden as u64, "column"));
+        title += &format!(" without {}", plural(num_hidden as u64, "column"));
     }
     let best = view.best.as_ref().map(|best| &best.trial);
     let style = |trial: &TrialView| {
