@@ -125,7 +125,8 @@ fn classes(split: &str, score: &Score) -> String {
     format!(
         "<figure class=\"card\"><figcaption><h3>Classification report</h3><p>{}</p></figcaption>{}\
          <details><summary>As scikit-learn prints it</summary>\
-         <pre tabindex=\"0\" role=\"group\" aria-label=\"Classification report as scikit-learn prints it\">{}</pre></details></figure>\n",
+         <pre tabindex=\"0\" role=\"group\" aria-label=\"Classification report as scikit-learn prints it\">{}</pre>\
+         </details></figure>\n",
         escape(split),
         table("Scores of each class", &titles, &rows),
         escape(&score.classification_report)

@@ -127,8 +127,9 @@ pub(super) fn attention(tokens: &[String], layers: &[Vec<Vec<Vec<f32>>>], number
         String::new()
     };
     format!(
-        "<p class=\"note\">Rows ask, columns answer; the stronger the colour, the more. Choose a map to see it with its \
-         tokens; arrow keys go from map to map.</p>{note}<script type=\"application/json\" id=\"attention{number}\">{data}</script>\
+        "<p class=\"note\">Rows ask, columns answer; the stronger the colour, the more. Choose a map to see it with \
+         its tokens; arrow keys go from map to map.</p>{note}\
+         <script type=\"application/json\" id=\"attention{number}\">{data}</script>\
          <div class=\"maps\" data-source=\"attention{number}\"><noscript>Attention is drawn by a script, which is off \
          here; its numbers are in the JSON.</noscript></div>"
     )

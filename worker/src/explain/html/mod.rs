@@ -1,6 +1,6 @@
 //! Explanations as one page: no other file, no other host, readable by day and by night, and without a mouse.
-//! Its colours are those of all pages; how it looks and draws is in `page.css` and `page.js`, which are put into the page.
-//! Attention is drawn by the latter, everything else is there without it.
+//! Its colours are those of all pages; how it looks and draws is in `page.css` and `page.js`, which are put into the
+//! page. Attention is drawn by the latter, everything else is there without it.
 
 mod chart;
 mod heat;
@@ -57,9 +57,9 @@ pub(super) fn page(report: &Report) -> String {
     )
 }
 
-const LEGEND: &str = "<p class=\"legend\"><span class=\"word for strong\" style=\"--v:1\">underlined blue</span> speaks for \
-    the class, <span class=\"word against strong\" style=\"--v:1\">dotted orange</span> against it; the stronger, the more. \
-    Methods disagree: believe one as far as its curves are better than those of a random order.</p>";
+const LEGEND: &str = "<p class=\"legend\"><span class=\"word for strong\" style=\"--v:1\">underlined blue</span> speaks \
+    for the class, <span class=\"word against strong\" style=\"--v:1\">dotted orange</span> against it; the stronger, \
+    the more. Methods disagree: believe one as far as its curves are better than those of a random order.</p>";
 
 /// Words are underlined from this share of the strongest on.
 const UNDERLINED_FROM: f64 = 0.5;
@@ -301,8 +301,8 @@ fn probes(split: &SplitExplanation) -> String {
         );
     }
     format!(
-        "{}<details><summary>Show accuracies by layer</summary><table class=\"plain\"><caption>Accuracy of a linear probe by \
-         layer</caption><thead><tr><th scope=\"col\">layer</th><th scope=\"col\">first token</th>\
+        "{}<details><summary>Show accuracies by layer</summary><table class=\"plain\">\
+         <caption>Accuracy of a linear probe by layer</caption><thead><tr><th scope=\"col\">layer</th><th scope=\"col\">first token</th>\
          <th scope=\"col\">mean of tokens</th></tr></thead><tbody>{rows}</tbody></table></details>",
         line_chart(
             "Accuracy of a linear probe, from the embeddings (left) to the last layer (right)",
