@@ -57,9 +57,9 @@ pub(super) fn page(report: &Report) -> String {
     )
 }
 
-const LEGEND: &str = "<p class=\"legend\"><span class=\"word for strong\" style=\"--v:1\">underlined blue</span> speaks \
-    for the class, <span class=\"word against strong\" style=\"--v:1\">dotted orange</span> against it; the stronger, \
-    the more. Methods disagree: believe one as far as its curves are better than those of a random order.</p>";
+const LEGEND: &str = "<p class=\"legend\"><span class=\"word for strong\" style=\"--v:1\">underlined blue</span> \
+    speaks for the class, <span class=\"word against strong\" style=\"--v:1\">dotted orange</span> against it; the \
+    stronger, the more. Methods disagree: believe one as far as its curves are better than those of a random order.</p>";
 
 /// Words are underlined from this share of the strongest on.
 const UNDERLINED_FROM: f64 = 0.5;
@@ -302,7 +302,8 @@ fn probes(split: &SplitExplanation) -> String {
     }
     format!(
         "{}<details><summary>Show accuracies by layer</summary><table class=\"plain\">\
-         <caption>Accuracy of a linear probe by layer</caption><thead><tr><th scope=\"col\">layer</th><th scope=\"col\">first token</th>\
+         <caption>Accuracy of a linear probe by layer</caption><thead><tr><th scope=\"col\">layer</th>\
+         <th scope=\"col\">first token</th>\
          <th scope=\"col\">mean of tokens</th></tr></thead><tbody>{rows}</tbody></table></details>",
         line_chart(
             "Accuracy of a linear probe, from the embeddings (left) to the last layer (right)",
