@@ -59,7 +59,8 @@ pub(super) fn page(report: &Report) -> String {
 
 const LEGEND: &str = "<p class=\"legend\"><span class=\"word for strong\" style=\"--v:1\">underlined blue</span> \
     speaks for the class, <span class=\"word against strong\" style=\"--v:1\">dotted orange</span> against it; the \
-    stronger, the more. Methods disagree: believe one as far as its curves are better than those of a random order.</p>";
+    stronger, the more. Methods disagree: believe one as far as its curves are better than those of a random \
+    order.</p>";
 
 /// Words are underlined from this share of the strongest on.
 const UNDERLINED_FROM: f64 = 0.5;
