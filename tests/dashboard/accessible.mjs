@@ -21,7 +21,8 @@ async function dialog(page) {
     await button.focus();
     await page.keyboard.press('Enter');
     await page.getByRole('dialog').waitFor();
-    await audit(page, 'a dialog');
+    // What lies under it is no neighbour of its buttons.
+    await audit(page, 'a dialog', { within: 'dialog', without: ['target-size'] });
     for (let press = 0; press < 12; press += 1) {
         await page.keyboard.press('Tab');
         const isOutside = await page.evaluate(() => {
