@@ -4,6 +4,7 @@
 //! This crate knows no gRPC and no tensors.
 
 pub mod access;
+pub mod colours;
 pub mod columnar;
 pub mod compute;
 pub mod count;

@@ -21,6 +21,7 @@ mod manual;
 mod model_args;
 mod number;
 mod one_shot;
+mod outage;
 mod plan;
 mod predict;
 mod progress;

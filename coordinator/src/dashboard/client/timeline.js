@@ -89,7 +89,9 @@ export function timeline(title, withExperiment) {
     return picture(title, {
         draw,
         height: 240,
-        note: 'Each bar is a run on a slot. Ctrl and the wheel zoom.',
+        note:
+            'Each bar is a run on a slot; grey ones prepare data or finish. ' +
+            'The strip below zooms, as do Ctrl and the wheel.',
     });
 }
 

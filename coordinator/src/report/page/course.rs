@@ -26,7 +26,7 @@ pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
         ("Trial", card.trial.clone().unwrap_or_default()),
         ("State", card.state.clone()),
         ("Why", card.reason.clone()),
-        ("Wanted", card.goal.iter().map(|goal| words(goal)).collect::<Vec<_>>().join(", ")),
+        ("Objective", card.goal.iter().map(|goal| words(goal)).collect::<Vec<_>>().join(", ")),
         ("Learns", words(&card.training_objective)),
         ("Pretrained model", card.model.clone()),
         ("Longest sequence", format!("{} tokens", card.max_length)),
@@ -228,7 +228,8 @@ pub(super) fn importance(report: &Report) -> Section {
 pub(super) fn manifest(report: &Report) -> Section {
     let text = &report.card.manifest;
     let shown = format!(
-        "<details><summary>Show the manifest, {} lines</summary><pre>{}</pre></details>\n",
+        "<details><summary>Show the manifest, {} lines</summary>\
+         <pre tabindex=\"0\" role=\"group\" aria-label=\"Manifest\">{}</pre></details>\n",
         text.lines().count(),
         escape(text)
     );

@@ -126,7 +126,9 @@ fn classes(split: &str, score: &Score) -> String {
     let titles = ["class", "precision", "recall", "F1", "examples"];
     format!(
         "<figure class=\"card\"><figcaption><h3>Classification report</h3><p>{}</p></figcaption>{}\
-         <details><summary>As scikit-learn prints it</summary><pre>{}</pre></details></figure>\n",
+         <details><summary>As scikit-learn prints it</summary>\
+         <pre tabindex=\"0\" role=\"group\" aria-label=\"Classification report as scikit-learn prints it\">{}</pre>\
+         </details></figure>\n",
         escape(split),
         table("Scores of each class", &titles, &rows),
         escape(&score.classification_report)
