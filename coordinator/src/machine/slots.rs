@@ -65,8 +65,8 @@ pub enum SlotsError {
     NoGpu,
     /// More slots than GPUs have room for.
     #[error(
-        "settings: slots is {slots}, and slots_per_gpu = {slots_per_gpu} makes room for {room} on {}; write slots = {room}, \
-         slots_per_gpu = {mend}, or device = \"cpu\"",
+        "settings: slots is {slots}, and slots_per_gpu = {slots_per_gpu} makes room for {room} on {}; write \
+         slots = {room}, slots_per_gpu = {mend}, or device = \"cpu\"",
         counted(.num_gpus, "visible GPU")
     )]
     TooMany {
