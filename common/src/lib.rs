@@ -4,8 +4,10 @@
 //! This crate knows no gRPC and no tensors.
 
 pub mod access;
+pub mod colours;
 pub mod columnar;
 pub mod compute;
+pub mod count;
 pub mod digest;
 pub mod elementary;
 pub mod evaluation;
@@ -14,6 +16,7 @@ pub mod id;
 pub mod log_store;
 pub mod manifest;
 pub mod metric;
+pub mod model;
 pub mod objective;
 pub mod run;
 pub mod seed;

@@ -92,10 +92,14 @@ impl Evaluation {
         self.confusion.iter().flatten().sum()
     }
 
+    /// Examples on the diagonal.
+    pub fn num_right(&self) -> u64 {
+        self.confusion.iter().enumerate().filter_map(|(i, row)| row.get(i)).sum()
+    }
+
     /// Share of examples on the diagonal.
     pub fn accuracy(&self) -> f64 {
-        let right = self.confusion.iter().enumerate().filter_map(|(i, row)| row.get(i)).sum();
-        share(right, self.num_examples())
+        share(self.num_right(), self.num_examples())
     }
 
     /// Scores of every class, in the order of the classes.

@@ -13,6 +13,7 @@ use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Domain, SearchSpace, grid_points};
 use super::{Budget, ClassWeights, HubName, Manifest, ScheduleShape, Truncation};
+use crate::count::{counted, counted_are};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
@@ -189,7 +190,8 @@ impl Rules<'_> {
         if let Budget::Examples(examples) = manifest.budget
             && (examples as f64) < global_max
         {
-            let message = format!("{examples} examples are less than one step of {global_max}");
+            let message =
+                format!("{} less than one step of {global_max}", counted_are(examples, "example"));
             self.refuse(&["budget"], message, "raise the budget or lower global_batch_size");
         }
     }
@@ -347,7 +349,7 @@ impl Rules<'_> {
             searcher.max_trials = size;
         }
         if searcher.max_trials > size {
-            let message = format!("{what} only {size} points");
+            let message = format!("{what} only {}", counted(size, "point"));
             self.refuse(&["searcher", "max_trials"], message, "remove it to try them all");
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use muster_common::count::counted;
 use muster_common::manifest::{Manifest, ManifestError, PrunerSettings};
 
 use super::args::ValidateArguments;
@@ -38,7 +39,7 @@ pub(super) struct Submission {
     pub(super) base: PathBuf,
 }
 
-/// Reads and checks a manifest and the presence of what it names, columns of files included.
+/// Reads and checks a manifest and what it names: files and their columns, and whether the model can do what is asked.
 pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
     let named = path.to_owned();
     let text = std::fs::read_to_string(path)
@@ -52,10 +53,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
             return Err(InputError::Missing { manifest: named, name, input, base }.into());
         }
     }
+    let fits = manifest.check_model(&text);
+    let doubts = fits.map_err(|source| InputError::Refused { path: named.clone(), source })?;
     if let Some((file, message)) = missing_column(&manifest.data) {
         return Err(InputError::Column { manifest: named, file, message }.into());
     }
-    for warning in manifest.warnings(None) {
+    for warning in manifest.warnings(None).into_iter().chain(doubts) {
         eprintln!("warning: {warning}");
     }
     Ok(Submission { manifest, text, base })
@@ -86,8 +89,8 @@ fn describe(manifest: &Manifest) -> String {
         None => lines.push(format!("  one trial of {}", manifest.budget)),
         Some(searcher) => {
             lines.push(format!(
-                "  up to {} trials, each of at most {}, for the best {}",
-                searcher.max_trials,
+                "  up to {}, each of at most {}, for the best {}",
+                counted(searcher.max_trials, "trial"),
                 manifest.budget,
                 searcher.goal().names()
             ));
@@ -126,8 +129,8 @@ fn compared(manifest: &Manifest, pruner: &PrunerSettings) -> Option<String> {
             format!("those not among the best of {} so far stop", asha.reduction_factor)
         }
         PrunerSettings::Hyperband(halving) => {
-            let brackets = halving.brackets(manifest.budget).len();
-            format!("one in {} goes on, in {brackets} brackets", halving.reduction_factor)
+            let brackets = counted(halving.brackets(manifest.budget).len(), "bracket");
+            format!("one in {} goes on, in {brackets}", halving.reduction_factor)
         }
         PrunerSettings::Percentile(settings) => {
             format!("those not among the best {} % stop", settings.percentile)

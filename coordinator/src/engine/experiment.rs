@@ -3,6 +3,7 @@
 //! ```text
 //! Preparing --parts done--> Searching --nothing left to try--> Finishing --model written--> Ended
 //!     any of them --canceled or failed--> Ended;  `paused` holds back new runs in any phase
+//!     Ended, as the model could not be written --resumed--> Finishing
 //! ```
 
 use std::collections::BTreeSet;
@@ -261,6 +262,20 @@ impl Experiment {
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Whether it failed when all there was left to do was to score and write the chosen trial: that can be done later.
+    pub fn lacks_model(&self) -> bool {
+        let failed = matches!(&self.phase, Phase::Ended { end: ExperimentEnd::Failed { .. } });
+        failed && self.best.as_ref().is_some_and(|best| best.model.is_none())
+    }
+
+    /// Writes the best model after all.
+    pub(super) fn finish_again(&mut self, now: Timestamp) {
+        self.decide(now, None, "resumed: the best model is written after all".to_owned());
+        self.phase = Phase::Finishing { run: None };
+        (self.ended_at, self.not_before) = (None, None);
+        (self.failures, self.paused) = (0, false);
     }
 
     /// Trials it creates at most.

@@ -50,6 +50,24 @@ fn doubled((first, longest): (Duration, Duration), doublings: u32) -> Duration {
     first.saturating_mul(factor).min(longest)
 }
 
+/// How long work waits that has failed so many times before: of a trial, and of the preparation and the end of an
+/// experiment.
+pub(super) fn wait_after(class: FailureClass, num_before: u32) -> Duration {
+    match (class, num_before.checked_sub(1)) {
+        (FailureClass::DiskFull, _) => doubled(DISK_BACKOFF, num_before),
+        (_, None) => Duration::ZERO,
+        (_, Some(doublings)) => doubled(BACKOFF, doublings),
+    }
+}
+
+/// When that is, in words.
+pub(super) fn when(wait: Duration) -> String {
+    match wait.as_secs() {
+        0 => "at once".to_owned(),
+        seconds => format!("in {seconds} s"),
+    }
+}
+
 /// The rule of each class.
 pub(super) fn retry(
     class: FailureClass,
@@ -57,26 +75,18 @@ pub(super) fn retry(
     max_restarts: u32,
     is_elastic: bool,
 ) -> Retry {
-    let again = |backoff: (Duration, Duration), doublings: u32| {
-        if trial.restarts >= max_restarts {
-            return Retry::Never;
-        }
-        Retry::After(doubled(backoff, doublings))
-    };
     match class {
         FailureClass::BadData | FailureClass::Diverged => Retry::Never,
         FailureClass::Preempted => Retry::Free(wait_after_preemptions(trial.preempted_in_vain)),
         // The same step needs the same memory. Once may have been a neighbour's doing; an elastic
         // gang may find itself on other hosts or more of them.
         FailureClass::OutOfMemory if trial.memory_failures > 0 && !is_elastic => Retry::Never,
-        FailureClass::DiskFull => again(DISK_BACKOFF, trial.restarts),
-        FailureClass::OutOfMemory
+        _ if trial.restarts >= max_restarts => Retry::Never,
+        FailureClass::DiskFull
+        | FailureClass::OutOfMemory
         | FailureClass::Lost
         | FailureClass::Hang
-        | FailureClass::Other => match trial.restarts.checked_sub(1) {
-            None => again((Duration::ZERO, Duration::ZERO), 0),
-            Some(doublings) => again(BACKOFF, doublings),
-        },
+        | FailureClass::Other => Retry::After(wait_after(class, trial.restarts)),
     }
 }
 

@@ -96,8 +96,8 @@ pub struct Engine {
 /// not asked to save itself, gangs that fit nowhere do not keep others small, a machine is not blamed for a trial
 /// that nobody wants, elastic gangs wait no longer than their grace, and members of a population go on from what is
 /// kept only. 5: logarithms and the like have the same bits on every machine, a checkpoint's random choices follow
-/// from the run that made it, what is preempted again and again in vain waits, and of the slots on their way out only
-/// those count that somebody can have.
+/// from the run that made it, what is preempted again and again in vain waits, of the slots on their way out only
+/// those count that somebody can have, and the preparation and the end of an experiment wait after a failure.
 pub const RULES: u32 = 5;
 
 /// Rules by their number, as [`RULES`] counts them.
@@ -128,6 +128,12 @@ impl Rules {
     /// Whether checkpoints are told apart by their runs, preemptions in vain are counted, and so are slots that
     /// nobody can have.
     fn are_exact(self) -> bool {
+        self.0 >= 5
+    }
+
+    /// Whether the preparation and the end of an experiment wait after a failure, and an end that failed can be had
+    /// again.
+    fn retry_ends(self) -> bool {
         self.0 >= 5
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_common::count::counted;
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Breach, Goal};
 use muster_common::id::Generation;
@@ -10,7 +11,9 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Part, Phase};
-use super::failure::{Retry, class_of, retry, set_back_text, wait_after_preemptions};
+use super::failure::{
+    Retry, class_of, retry, set_back_text, wait_after, wait_after_preemptions, when,
+};
 use super::run::Ending;
 use super::trial::{RungResult, StopReason, Trial, TrialState};
 use super::{Action, Engine, Rules, Run};
@@ -189,7 +192,8 @@ impl Experiment {
         }
         let Some(trial) = self.trials.get(&number) else { return };
         let (rung, words) = (trial.rung(), last_words(trial, &goal));
-        let text = format!("{words} after {step} steps, rung {rung} of {ladder_length}");
+        let text =
+            format!("{words} after {}, rung {rung} of {ladder_length}", counted(step, "step"));
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -211,8 +215,10 @@ impl Experiment {
         let Some(trial) = self.trials.get_mut(&number) else { return };
         trial.early_stop = Some(best_step);
         let words = last_words(trial, &goal);
-        let text =
-            format!("stopped: no improvement until step {step}; {words} after {best_step} steps");
+        let text = format!(
+            "stopped: no improvement until step {step}; {words} after {}",
+            counted(best_step, "step")
+        );
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -334,10 +340,7 @@ impl Experiment {
             Retry::After(wait) => {
                 trial.restarts += 1;
                 trial.wait(now, wait);
-                let when = match wait.as_secs() {
-                    0 => "at once".to_owned(),
-                    seconds => format!("in {seconds} s"),
-                };
+                let when = when(wait);
                 format!("{what}; restart {} of {max_restarts} {when}", trial.restarts)
             }
             Retry::Never => {
@@ -345,7 +348,10 @@ impl Experiment {
                     (FailureClass::BadData | FailureClass::Other, 0) => message,
                     (_, 0) => format!("{kind}: {message}"),
                     (_, restarts) => {
-                        format!("{kind}, given up after {restarts} restarts: {message}")
+                        format!(
+                            "{kind}, given up after {}: {message}",
+                            counted(restarts, "restart")
+                        )
                     }
                 };
                 trial.state = TrialState::Failed { message };
@@ -414,8 +420,10 @@ impl Experiment {
             RunExit::Lost { .. } if rules.have_classes() && ending.counts => false,
             _ => return,
         };
+        let num_before = self.failures;
         self.failures += 1;
-        let kind = match class_of(&ending.exit).unwrap_or_default() {
+        let class = class_of(&ending.exit).unwrap_or_default();
+        let kind = match class {
             FailureClass::BadData | FailureClass::Other => String::new(),
             class => format!(" ({})", class.name()),
         };
@@ -423,6 +431,10 @@ impl Experiment {
         if permanent || self.failures > self.manifest.max_restarts {
             self.cancel_trials();
             self.end(now, ExperimentEnd::Failed { message });
+        } else if rules.retry_ends() {
+            let wait = wait_after(class, num_before);
+            self.not_before = (!wait.is_zero()).then(|| now.after(wait));
+            self.decide(now, None, format!("{message}; trying again {}", when(wait)));
         } else {
             self.decide(now, None, format!("{message}; trying again"));
         }

@@ -13,6 +13,7 @@
 //! Elastic gangs take what is free between their bounds. They wait for more only while another worker
 //! may come for one that was lost, and grow at a checkpoint when slots are free that nobody wants.
 
+use muster_common::count::counted;
 use muster_common::goal::Breach;
 use muster_common::id::{Attempt, ExperimentId, Generation, WorkerId};
 use muster_common::manifest::{Assignment, Slots};
@@ -217,7 +218,7 @@ impl Engine {
         experiment.waiting_since = None;
         if experiment.slots_of(work).is_elastic() {
             let number = task.trial().map(|trial| trial.number);
-            let text = format!("run {generation} on {} slots", workers.len());
+            let text = format!("run {generation} on {}", counted(workers.len(), "slot"));
             experiment.decide(now, number, text);
         }
         if lent {
@@ -504,13 +505,13 @@ impl Experiment {
         let Some(result) = result.cloned() else { return };
         let value = goal.value(&result.evaluation, goal.objective.metric);
         let mut text = format!(
-            "chosen: best {} on the validation split, {value:.4} after {} steps",
+            "chosen: best {} on the validation split, {value:.4} after {}",
             goal.objective.metric.name(),
-            result.step
+            counted(result.step, "step")
         );
         let num_front = self.front().len();
         if num_front > 0 {
-            text += &format!(", of {num_front} results on the front");
+            text += &format!(", of {} on the front", counted(num_front, "result"));
         }
         let breaches: Vec<String> =
             goal.breaches(&result.evaluation).iter().map(Breach::words).collect();

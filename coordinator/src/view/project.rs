@@ -109,6 +109,14 @@ fn state_of(experiment: &Experiment) -> (ExperimentState, String) {
             (ExperimentState::Completed, String::new())
         }
         Phase::Ended { end: ExperimentEnd::Canceled } => (ExperimentState::Canceled, String::new()),
+        Phase::Ended { end: ExperimentEnd::Failed { message } } if experiment.lacks_model() => {
+            let id = &experiment.id;
+            let mend = format!(
+                "all results are kept, and `muster resume {id}` (after a `muster run`: `muster run --resume {id}`) \
+                 writes the model when that is mended"
+            );
+            (ExperimentState::Failed, format!("{message}; {mend}"))
+        }
         Phase::Ended { end: ExperimentEnd::Failed { message } } => {
             (ExperimentState::Failed, message.clone())
         }

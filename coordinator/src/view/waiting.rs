@@ -89,7 +89,8 @@ pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Tim
 fn backing_off(experiment: &Experiment, now: Timestamp) -> String {
     if let Some(at) = experiment.not_before.filter(|at| *at > now) {
         let seconds = at.since(now).as_secs_f64().ceil();
-        return format!("its last run was preempted, it is tried again in {seconds} s");
+        let fate = if experiment.preempted_in_vain > 0 { "was preempted" } else { "failed" };
+        return format!("its last run {fate}, it is tried again in {seconds} s");
     }
     let pending = || experiment.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
     let backing = pending().filter(|trial| !trial.held);

@@ -5,6 +5,7 @@ mod cluster;
 mod continuation;
 mod drain;
 mod durable;
+mod finishing;
 mod gangs;
 mod leaving;
 mod population;

@@ -18,12 +18,12 @@ use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
-use super::predictions::described;
+use super::predictions::{described, located};
 use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{Data, DataError, Stream, TextTokenizer};
+use crate::data::{Data, DataError, Origins, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
@@ -192,8 +192,8 @@ impl Bench<'_> {
         let turn = usize::try_from(part).unwrap_or(0) % lengths.len().max(1);
         // Before the data is read, and not when a trial meets the first text that is too long.
         let pretrained = self.warm.pretrained(&self.spec.manifest.model.pretrained)?;
-        for max_length in &lengths {
-            pretrained.config.check_max_length(*max_length)?;
+        if let Some(misfit) = self.spec.manifest.misfits(&pretrained.config).into_iter().next() {
+            return Err(ModelError::Misfit(misfit).into());
         }
         let first = lengths.first().copied();
         lengths.rotate_left(turn);
@@ -266,7 +266,7 @@ impl Bench<'_> {
                     None => return Ok(self.told()),
                     Some(tally) => {
                         let tokenizer = TextTokenizer::open(&pretrained.directory, max_length)?;
-                        let read = (examples, &tokenizer);
+                        let read = (examples, &tokenizer, data.origins());
                         Some(self.keep_predictions(trial, labels, read, tally)?)
                     }
                 }
@@ -309,14 +309,20 @@ impl Bench<'_> {
         &self,
         trial: &TrialId,
         labels: &[String],
-        (examples, tokenizer): (Examples<'_>, &TextTokenizer),
+        (examples, tokenizer, origins): (Examples<'_>, &TextTokenizer, Option<&Origins>),
         tally: Tally,
     ) -> Result<Evaluation, TaskError> {
         let evaluation = tally.evaluation(labels.len());
         if labels.is_empty() {
             return Ok(evaluation);
         }
-        let rows = described(tally.into_rows(), examples, tokenizer)?;
+        let mut rows = described(tally.into_rows(), examples, tokenizer)?;
+        if let Some(origins) = origins.cloned() {
+            let (store, num_rows) = (self.store.clone(), examples.len());
+            let read = async move { origins.read(&store, num_rows).await };
+            let found = beside_for(self.runtime, 8 * num_rows as u64, read).wait()??;
+            rows = located(rows, &found.unwrap_or_default());
+        }
         let bytes = prediction::encode(&rows, labels)?;
         let (store, key, num_bytes) =
             (self.store.clone(), Layout::predictions(trial), bytes.len() as u64);

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::io::Read;
 
+use muster_common::count::counted;
 use muster_common::manifest::Delimiter;
 
 use super::lines::{BLOCK, ROW_MAX, behind_mark, read_on, read_some};
@@ -221,8 +222,8 @@ impl Layout {
 
     fn wrong(self, record: &Record<'_>) -> Mistake {
         let message = format!(
-            "{} fields, but there are {} columns: quote the field or remove the row",
-            record.fields.len(),
+            "{}, but there are {} columns: quote the field or remove the row",
+            counted(record.fields.len(), "field"),
             self.width
         );
         Mistake::row(record.line, message)

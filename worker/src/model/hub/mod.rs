@@ -17,11 +17,10 @@ use hf_hub::repository::{HFRepository, RepoTypeModel};
 use hf_hub::{HFClient, HFClientBuilder, HFError};
 use muster_common::digest::ContentHash;
 use muster_common::manifest::HubName;
+use muster_common::model::{CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, weights_files};
 use muster_common::telemetry::one_line;
 use tokio::runtime::Handle;
 
-use super::config::CONFIG_FILE;
-use super::load::{WEIGHTS_FILE, WEIGHTS_INDEX_FILE, weights_files};
 use progress::Watch;
 
 /// A hub that sends nothing for so long has stopped answering.
