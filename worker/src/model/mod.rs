@@ -27,8 +27,8 @@ pub use dropout::Dropout;
 pub use encoder::Hidden;
 pub use family::Family;
 pub use freeze::{Adaptation, Frozen};
-pub(crate) use hub::verify;
 pub use hub::{HubError, HubSettings, fetch};
+pub(crate) use hub::{Left, Watch, attend, lock, lock_path, verify};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
     LossSum,

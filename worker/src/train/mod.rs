@@ -329,6 +329,7 @@ impl Ledger {
             target_step: self.target_step,
             examples_per_second: self.examples_per_second,
             loss: self.loss,
+            activity: None,
         });
     }
 }

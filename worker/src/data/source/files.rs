@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -92,7 +93,12 @@ pub(in crate::data) async fn find(
     let mut files = Vec::new();
     if let Some(set) = &source.hub {
         let settings = HubSettings::from_environment();
-        let paths = Box::pin(hub::files(set, role, &settings)).await?;
+        // Nobody says to stop, but what moves does not hang.
+        let go_on = |_: &str| {
+            moved();
+            ControlFlow::Continue(())
+        };
+        let paths = Box::pin(hub::files(set, role, &settings, go_on)).await?.unwrap_or_default();
         let open = move || {
             let contents = || Contents::Rows(SourceFormat::Parquet);
             paths.into_iter().map(|path| SourceFile::of_path(path, contents())).collect()
@@ -114,6 +120,18 @@ pub(in crate::data) async fn find(
         return Err(DataError::refused(role.place(), "no file is named"));
     }
     Ok(files)
+}
+
+/// Downloads what a source has on a hub, if that is not in the cache. `false`: `go_on`, asked a few times a
+/// second with a line about how far it is, said to stop.
+pub(in crate::data) async fn fetch(
+    source: &Source,
+    role: Role,
+    settings: &HubSettings,
+    go_on: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<bool, DataError> {
+    let Some(set) = &source.hub else { return Ok(true) };
+    Ok(Box::pin(hub::files(set, role, settings, go_on)).await?.is_some())
 }
 
 /// Files of this machine.
