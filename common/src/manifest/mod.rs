@@ -12,6 +12,7 @@ mod hub;
 mod label;
 mod limits;
 mod objective;
+mod pattern;
 mod population;
 mod pruner;
 mod reader;

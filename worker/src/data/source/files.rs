@@ -147,27 +147,18 @@ fn local(
         SourceFormat::AclImdb => return acl_imdb(Path::new(path), role, unlabeled),
         _ => {}
     }
-    // A file may be called like a pattern.
-    if !Source::is_pattern(path) || Path::new(path).exists() {
-        return Ok(vec![SourceFile::of_path(path.into(), Contents::Rows(format.clone()))?]);
+    let one = |path: PathBuf| SourceFile::of_path(path, Contents::Rows(format.clone()));
+    if !Source::is_pattern(path) {
+        return Ok(vec![one(path.into())?]);
     }
-    let refused = |message: String| DataError::refused(path, message);
-    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
-    let found = glob::glob_with(path, options).map_err(|error| refused(error.to_string()))?;
-    let mut files = Vec::new();
-    for found in found {
-        let found = found.map_err(|error| {
-            let path = error.path().display().to_string();
-            DataError::Read { path, source: error.into() }
-        })?;
-        if found.is_file() {
-            files.push(SourceFile::of_path(found, Contents::Rows(format.clone()))?);
-        }
+    let found = Source::files_of_pattern(path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidInput => DataError::refused(path, source.to_string()),
+        _ => DataError::Read { path: path.to_owned(), source },
+    })?;
+    if found.is_empty() {
+        return Err(DataError::refused(path, "no file matches the pattern"));
     }
-    if files.is_empty() {
-        return Err(refused("no file matches the pattern".to_owned()));
-    }
-    Ok(files)
+    found.into_iter().map(one).collect()
 }
 
 /// The folder of a GLUE task. Its test split has no labels, so it can score nothing.
