@@ -54,9 +54,8 @@ impl Manifest {
     }
 
     /// The files and directories of this machine that the manifest names, each with its path in the
-    /// manifest. URLs are looked up where they are read; of patterns [`Manifest::unmatched`]
-    /// knows. A model of a hub is
-    /// none of them; [`Manifest::rebase`] tells it from a directory.
+    /// manifest. URLs are looked up where they are read; of patterns [`Manifest::unmatched`] tells. A
+    /// model of a hub is none of them; [`Manifest::rebase`] tells it from a directory.
     pub fn inputs(&self) -> Vec<(&'static str, &str)> {
         let mut inputs = Vec::new();
         if self.model.hub_name().is_none() {
