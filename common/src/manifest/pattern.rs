@@ -6,11 +6,25 @@ use std::path::{Path, PathBuf};
 use glob::MatchOptions;
 
 use super::{Manifest, Source};
+use crate::storage::StoreOptions;
 
 impl Source {
     /// Whether a path is a pattern that stands for several files.
     pub fn is_pattern(path: &str) -> bool {
         path.contains(['*', '?', '['])
+    }
+
+    /// A path, and the options of the store behind it where it is a URL that has some, with their `?`; else nothing.
+    /// In front of anything else a `?` is part of a pattern.
+    pub fn split_options(path: &str) -> (&str, &str) {
+        let begins = |rest: &str| {
+            StoreOptions::NAMES
+                .iter()
+                .any(|name| rest.strip_prefix(name).is_some_and(|behind| behind.starts_with('=')))
+        };
+        let mut marks = path.match_indices('?').filter(|_| Source::is_url(path));
+        let found = marks.find(|(at, mark)| path.get(at + mark.len()..).is_some_and(begins));
+        path.split_at(found.map_or(path.len(), |(at, _)| at))
     }
 
     /// The files of this machine that a pattern stands for, in the order of their names. One that is called like

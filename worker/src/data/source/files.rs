@@ -219,14 +219,16 @@ async fn objects(
     role: Role,
     files: &mut Vec<SourceFile>,
 ) -> Result<(), DataError> {
-    let literal = url.find(['*', '?', '[']).unwrap_or(url.len());
-    let folder = url.get(..literal).and_then(|url| url.rfind('/')).unwrap_or(0);
-    let (folder, name) = url.split_at(folder);
+    let (plain, options) = Source::split_options(url);
+    let literal = plain.find(['*', '?', '[']).unwrap_or(plain.len());
+    let folder = plain.get(..literal).and_then(|url| url.rfind('/')).unwrap_or(0);
+    let (folder, name) = plain.split_at(folder);
     let name = name.trim_start_matches('/');
     if folder.ends_with(['/', ':']) || name.is_empty() {
         return Err(DataError::refused(url, "write s3://CONTAINER/FOLDER/FILE"));
     }
-    objects_of(&Store::open(folder)?, name, &source.format, role, files).await
+    objects_of(&Store::open(&format!("{folder}{options}"))?, name, &source.format, role, files)
+        .await
 }
 
 /// The objects of `store` that `name`, which may be a pattern, stands for.
