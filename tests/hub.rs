@@ -79,7 +79,7 @@ fn slots_share_what_is_downloaded_once_and_say_how_far_it_is() {
     fs::write(directory.path().join("sweep.yaml"), SWEEP).unwrap();
     let home = directory.path().join("home");
     let home_text = home.display().to_string();
-    let environment = [("HF_ENDPOINT", hub.endpoint.as_str()), ("HF_HOME", &home_text)];
+    let environment = [("HF_ENDPOINT", hub.endpoint.as_str()), ("HF_HOME", home_text.as_str())];
     let size = Size { rows: 36, columns: 130 };
     let arguments = ["run", "sweep.yaml", "--slots", "2"];
     let mut terminal = Terminal::start(directory.path(), &arguments, size, &environment).unwrap();
