@@ -23,8 +23,8 @@ pub use classifier::Classifier;
 pub use depth::Depth;
 pub use encoder::Hidden;
 pub use freeze::{Adaptation, Frozen};
-pub(crate) use hub::verify;
 pub use hub::{HubError, HubSettings, fetch};
+pub(crate) use hub::{Left, Watch, attend, lock, lock_path, verify};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
     LossSum,
