@@ -109,7 +109,7 @@ budget: {epochs: 4}
     // Brackets of 4, 3 and 3 trials; an epoch is 20 steps and takes a second.
     let expected = [
         "e: 10 trials, 560 steps, 22400 examples",
-        "  rung 1 (1 epochs): 4 trials, 80 steps on the way to it",
+        "  rung 1 (1 epoch): 4 trials, 80 steps on the way to it",
         "  rung 2 (2 epochs): 5 trials, 160 steps on the way to it",
         "  rung 3 (4 epochs): 5 trials, 320 steps on the way to it",
         "done after 0:28",
@@ -151,6 +151,45 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn patterns_that_match_nothing_are_named_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let manifest = "version: 1
+name: e
+model: {pretrained: MODEL, max_length: 16}
+data:
+  train: {path: [one.csv, 'parts/part-*.csv']}
+  validation: {path: 'held[0-9].csv'}
+  text: text
+  label: {column: label}
+hyperparameters: {learning_rate: 1e-4, global_batch_size: 8}
+budget: {steps: 1}
+";
+    let manifest = manifest.replace("MODEL", &model.display().to_string());
+    std::fs::write(at("e.yaml"), manifest).unwrap();
+    std::fs::write(at("one.csv"), "text,label\na,1\n").unwrap();
+    std::fs::create_dir(at("parts")).unwrap();
+    std::fs::write(at("parts/other.csv"), "text,label\na,1\n").unwrap();
+    for command in ["validate", "run"] {
+        let (code, stderr) = fails(directory.path(), &[command, "e.yaml"]);
+        assert_eq!(code, 2, "{stderr}");
+        let words = "e.yaml: data.train.path: `";
+        assert!(
+            stderr.contains(words) && stderr.contains("parts/part-*.csv`: no file"),
+            "{stderr}"
+        );
+    }
+    std::fs::write(at("parts/part-1.csv"), "text,label\na,1\n").unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "e.yaml"]);
+    assert!(code == 2 && stderr.contains("data.validation.path: `"), "{code}: {stderr}");
+    // A file may be called like a pattern.
+    std::fs::write(at("held[0-9].csv"), "text,label\nb,1\n").unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "e.yaml"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn nothing_to_resume_and_nobody_to_ask_are_said() {
     let directory = tempfile::tempdir().unwrap();
     let (code, stderr) = fails(directory.path(), &["run", "--resume"]);
@@ -170,8 +209,18 @@ fn shells_and_manuals_know_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(ask(&["completions", shell]).contains("MUSTER_COMPLETE"), "{shell}");
     }
-    assert!(ask(&["--help"]).contains("130  interrupted"));
-    assert!(ask(&["man"]).starts_with(".ie"));
+    for asked in [&["--help"][..], &["-h"], &["help"]] {
+        let help = ask(asked);
+        assert!(help.contains("130  interrupted"), "{help}");
+        let groups =
+            ["Start experiments:\n", "Watch them:\n", "Decide:\n", "Use results:\n", "Operate:\n"];
+        let places: Vec<usize> = groups.iter().map(|group| help.find(group).unwrap()).collect();
+        assert!(places.is_sorted() && !help.contains("\u{1b}"), "{help}");
+        assert!(help.contains("\n  watch        Look at experiments"), "{help}");
+    }
+    assert!(ask(&["help", "watch"]).contains("Usage: muster watch"));
+    let page = ask(&["man"]);
+    assert!(page.starts_with(".ie") && page.contains("muster\\-prioritize(1)"), "{page}");
     ask(&["man", "--directory", "pages"]);
     for page in ["muster.1", "muster-watch.1", "muster-checkpoints-gc.1"] {
         assert!(directory.path().join("pages").join(page).is_file(), "{page}");

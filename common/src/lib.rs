@@ -4,9 +4,12 @@
 //! This crate knows no gRPC and no tensors.
 
 pub mod access;
+pub mod colours;
 pub mod columnar;
 pub mod compute;
+pub mod count;
 pub mod digest;
+pub mod elementary;
 pub mod evaluation;
 pub mod goal;
 pub mod id;

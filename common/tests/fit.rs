@@ -145,7 +145,7 @@ fn pairs_need_segments_and_next_sentences_a_bert() {
     );
     let objective = "objective: next_sentence\n";
     let message = said(directory.path(), "", objective).unwrap_err();
-    assert!(message.contains(": objective: the model tells"), "{message}");
+    assert!(message.contains(": objective: the model does not tell"), "{message}");
     // RoBERTa has one row for both texts of a pair, and it is right.
     let mut roberta = config("roberta");
     roberta["type_vocab_size"] = 1.into();

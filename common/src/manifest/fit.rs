@@ -8,6 +8,7 @@ use super::document;
 use super::reader::{Field, Issues, ManifestError};
 use super::validate::domain_bounds;
 use super::{Budget, Domain, LabelRule, Manifest, TrainingObjective};
+use crate::count::{counted, counted_are};
 use crate::model::{
     CONFIG_FILE, DirectoryError, ModelConfig, TokenTypes, TokenizerKind, weights_files,
 };
@@ -59,7 +60,8 @@ impl ModelConfig {
     fn length_misfit(&self, path: &'static [&'static str], max_length: i64) -> Option<Misfit> {
         let max = self.max_tokens();
         (max_length > max).then(|| {
-            let message = format!("{max_length}, but the model takes at most {max} tokens");
+            let message =
+                format!("{max_length}, but the model takes at most {}", counted(max, "token"));
             Misfit::new(path, message, format!("write {max} or less"))
         })
     }
@@ -123,7 +125,7 @@ impl Manifest {
             .into_iter()
             .filter(|(_, wanted)| *wanted > layers)
             .map(|(path, wanted)| {
-                let message = format!("{wanted}, but the model has {layers} layers");
+                let message = format!("{wanted}, but the model has {}", counted(layers, "layer"));
                 Misfit::new(path, message, format!("write {layers} or less"))
             })
             .collect();
@@ -151,7 +153,7 @@ impl Manifest {
             return None;
         };
         let message = format!(
-            "the model tells the texts of a pair not apart: type_vocab_size is {}",
+            "the model does not tell the texts of a pair apart: type_vocab_size is {}",
             config.type_vocab_size
         );
         Some(Misfit::new(path, message, "take one made for pairs, with 2"))
@@ -213,7 +215,8 @@ impl Manifest {
         (decay < 1.0 && share < RATE_SHARE_MIN).then(|| {
             format!(
                 "layer_decay goes down to {decay}, which leaves {name} {share:.0e} of the learning rate in a model of \
-                 {layers} layers; under {RATE_SHARE_MIN:.0e} is rarely meant"
+                 {}; under {RATE_SHARE_MIN:.0e} is rarely meant",
+                counted(layers, "layer")
             )
         })
     }
@@ -232,16 +235,18 @@ impl Manifest {
         let per_group = unfreezing.layers.max(1);
         if trained > 0 && per_group > trained {
             return Some(format!(
-                "training.unfreeze.layers is {per_group}, but only {trained} layers are trained: all begin at once"
+                "training.unfreeze.layers is {per_group}, but only {} trained: all begin at once",
+                counted_are(trained, "layer")
             ));
         }
         let groups = trained.div_ceil(per_group) + u32::from(!self.model.freeze_embeddings);
         let (begin, end) = (f64::from(groups) * unfreezing.every.amount(), self.budget.amount());
         (comparable && begin >= end).then(|| {
             format!(
-                "training.unfreeze takes {} until the lowest of {groups} groups is trained, and the budget is {}: it \
+                "training.unfreeze takes {} until the lowest of {} is trained, and the budget is {}: it \
                  never is",
                 unfreezing.every.with_amount(begin),
+                counted(groups, "group"),
                 self.budget
             )
         })

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::Context;
+use muster_common::count::counted;
 use muster_common::manifest::{
     Budget, Holdout, LabelRule, Manifest, Source, SourceFormat, TrainingObjective,
 };
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::args::PlanArguments;
 use super::exit::{Exit, Misuse};
-use super::number::{clock, plural};
+use super::number::clock;
 use super::validate::read;
 use crate::plan::{Plan, Premises, RungPlan, plan as rehearse};
 use crate::plan_bytes::{PlannedBytes, planned_bytes};
@@ -89,34 +90,34 @@ fn describe(
     premises: &Premises,
 ) -> String {
     let mut lines = vec![format!(
-        "{}: {}, {}, {} examples",
+        "{}: {}, {}, {}",
         manifest.name,
-        plural(plan.num_trials, "trial"),
-        plural(plan.steps, "step"),
-        plan.examples
+        counted(plan.num_trials, "trial"),
+        counted(plan.steps, "step"),
+        counted(plan.examples, "example")
     )];
     for (number, rung) in (1..).zip(&plan.rungs) {
         lines.push(format!(
             "  rung {number} ({}): {}, {} on the way to it",
             rung.budget,
-            plural(rung.num_trials, "trial"),
-            plural(rung.steps, "step")
+            counted(rung.num_trials, "trial"),
+            counted(rung.steps, "step")
         ));
     }
     let (written, most) = (plan.num_checkpoints, plan.most_checkpoints);
     lines.push(match bytes {
         Some(bytes) => format!(
             "  {} of {} each{}, {} written; at most {most} at once, {}",
-            plural(written, "checkpoint"),
+            counted(written, "checkpoint"),
             size(bytes.largest),
             // An average or best weights may come later.
             if bytes.written < bytes.largest.saturating_mul(written) { " at most" } else { "" },
             size(bytes.written),
             size(bytes.largest.saturating_mul(most))
         ),
-        None => format!("  {}, at most {most} at once", plural(written, "checkpoint")),
+        None => format!("  {}, at most {most} at once", counted(written, "checkpoint")),
     });
-    let slots = plural(premises.num_slots.into(), "slot");
+    let slots = counted(premises.num_slots, "slot");
     lines.push(if premises.examples_per_second.is_some() {
         let hours = plan.slot_seconds / 3600.0;
         let finish = clock(plan.seconds);

@@ -231,19 +231,19 @@ fn those_that_wait_at_a_rung_say_for_what() {
     check(vec![
         case(
             waits(&|_| {}),
-            "paused: one in 2 goes on, so the best 0 of 1 so far; 1 trials are still to begin",
+            "paused: one in 2 goes on, so the best 0 of 1 so far; 1 trial is still to begin",
             "accuracy 0.9000 is place 1 of 1 at rung 1 (20 steps)",
         ),
         case(held, "paused by a user; `muster resume e-1/t1` lets it go on", "paused by a user"),
         case(
             paused,
-            "paused: one in 2 goes on, so the best 0 of 1 so far; 1 trials are still to begin; the \
+            "paused: one in 2 goes on, so the best 0 of 1 so far; 1 trial is still to begin; the \
              experiment is paused",
             "`muster resume e-1` lets it go on",
         ),
         case(
             promotable,
-            "paused: one in 2 goes on, so the best 1 of 2 so far; 1 trials are still to begin; it is \
+            "paused: one in 2 goes on, so the best 1 of 2 so far; 1 trial is still to begin; it is \
              one of them, waiting for a slot: there are 0",
             "behind it t2 with 0.1000",
         ),

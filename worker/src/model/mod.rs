@@ -21,8 +21,8 @@ pub use batch::TokenBatch;
 pub use classifier::Classifier;
 pub use encoder::Hidden;
 pub use freeze::{Adaptation, Frozen};
-pub(crate) use hub::verify;
 pub use hub::{HubError, HubSettings, fetch};
+pub(crate) use hub::{Left, Watch, attend, lock, lock_path, verify};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
     LossSum,
@@ -44,6 +44,7 @@ pub use packing::{Frame, rounded};
 pub(crate) use parameters::{Scope, duplicate};
 pub(crate) use tensors::{serialize_tensors, texts_of};
 
+use muster_common::count::counted;
 use muster_common::manifest::Misfit;
 use muster_common::model::DirectoryError;
 
@@ -96,7 +97,7 @@ pub enum ModelError {
         found: Vec<i64>,
     },
     /// More layers are named than the model has.
-    #[error("{key} is {wanted}, but the model has {layers} layers")]
+    #[error("{key} is {wanted}, but the model has {}", counted(.layers, "layer"))]
     Layers {
         /// The key of the manifest.
         key: &'static str,
@@ -132,7 +133,7 @@ pub enum ModelError {
         reason: String,
     },
     /// A sequence that the model cannot take.
-    #[error("a sequence of {tokens} tokens; the model takes 1 to {max}")]
+    #[error("a sequence of {}; the model takes 1 to {max}", counted(.tokens, "token"))]
     Length {
         /// Its length.
         tokens: usize,
