@@ -26,7 +26,7 @@ pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
     let mut notes = Vec::new();
     let num_train = match arguments.train_examples {
         Some(num_train) => num_train,
-        None => counted(&manifest, &mut notes)?,
+        None => num_train(&manifest, &mut notes)?,
     };
     let premises = Premises {
         num_slots: arguments.slots.unwrap_or_else(|| manifest.resources.slots.max()),
@@ -143,7 +143,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Training examples where nobody said how many: lines of the files, without what is held out.
-fn counted(manifest: &Manifest, notes: &mut Vec<String>) -> anyhow::Result<u64> {
+fn num_train(manifest: &Manifest, notes: &mut Vec<String>) -> anyhow::Result<u64> {
     if matches!(manifest.budget, Budget::Steps(_)) {
         return Ok(0);
     }
@@ -263,7 +263,7 @@ budget: {{epochs: 1}}
         let mut manifest = manifest("{pretrained: m}\ndata:");
         manifest.rebase(folder.path());
         let mut notes = Vec::new();
-        assert_eq!(counted(&manifest, &mut notes).unwrap(), 3);
+        assert_eq!(num_train(&manifest, &mut notes).unwrap(), 3);
         assert_eq!(notes.len(), 1);
     }
 }
