@@ -113,7 +113,7 @@ impl Simulation {
         if num_lost > 0 {
             self.see("events lost");
         }
-        if !self.messages.is_empty() {
+        if !self.messages.is_empty() || !self.chores.is_empty() {
             self.see("actions lost");
         }
         self.messages.clear();
