@@ -6,5 +6,6 @@ mod continuation;
 mod drain;
 mod durable;
 mod gangs;
+mod kept;
 mod population;
 mod sharing;
