@@ -98,7 +98,7 @@ impl Simulation {
         }
         match message {
             Up::Report { generation, sequence, report } => {
-                self.take_report(&id, session, (generation, sequence), report);
+                self.take_report(&id, session, (generation, sequence), *report);
             }
             Up::Draining => {
                 self.see("drained");

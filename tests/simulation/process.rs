@@ -10,7 +10,7 @@ use muster_coordinator::live::ToWorker;
 /// Worker to coordinator.
 #[derive(Debug, Clone)]
 pub(super) enum Up {
-    Report { generation: Generation, sequence: u64, report: RunReport },
+    Report { generation: Generation, sequence: u64, report: Box<RunReport> },
     Draining,
     Goodbye,
 }
@@ -116,7 +116,7 @@ impl Process {
         }
         self.unacknowledged.push_back((generation, sequence, report.clone()));
         if self.line.session.is_some() {
-            let report = report.clone();
+            let report = Box::new(report.clone());
             self.line.up.push_back(Up::Report { generation, sequence, report });
         }
         Some(report)
@@ -125,10 +125,10 @@ impl Process {
     /// A session is open: everything that was not acknowledged is said again. How much that was.
     pub(super) fn open(&mut self, session: u64) -> usize {
         self.line.session = Some(session);
-        let again = self.unacknowledged.iter().cloned();
-        let again =
-            again.map(|(generation, sequence, report)| Up::Report { generation, sequence, report });
-        self.line.up.extend(again);
+        for (generation, sequence, report) in self.unacknowledged.iter().cloned() {
+            let report = Box::new(report);
+            self.line.up.push_back(Up::Report { generation, sequence, report });
+        }
         if self.is_draining {
             self.line.up.push_back(Up::Draining);
         }

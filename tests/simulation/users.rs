@@ -60,7 +60,8 @@ impl Simulation {
     }
 
     fn with_process(&mut self, id: Option<WorkerId>, change: impl Fn(&mut Process)) {
-        if let Some(process) = id.and_then(|id| self.processes.get_mut(&id)) {
+        let Some(id) = id else { return };
+        if let Some(process) = self.processes.get_mut(&id) {
             change(process);
         }
     }
