@@ -6,6 +6,7 @@ mod continuation;
 mod drain;
 mod durable;
 mod gangs;
+mod greeting;
 mod kept;
 mod population;
 mod sharing;
