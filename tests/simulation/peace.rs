@@ -10,7 +10,7 @@ use super::Simulation;
 use super::disk::REMOTE;
 
 /// Messages and reports that must suffice to end everything.
-const PEACE_MAX: usize = 100_000;
+const PEACE_MAX: usize = 200_000;
 
 impl Simulation {
     /// No more faults: everything must come to an end.
