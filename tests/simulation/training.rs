@@ -41,8 +41,10 @@ impl Simulation {
             return VecDeque::from([RunReport::Ended { exit }]);
         }
         self.note_size(spec);
-        // One that is told late of a run that is over may find nothing any more.
-        let is_current = self.live.spec(spec.generation, worker).is_some();
+        // One that is told late of a run that is over, or on its way out, may find nothing any more.
+        let run = self.live.runs().get(&spec.generation);
+        let is_wanted = run.is_some_and(|run| run.directive.is_none());
+        let is_current = is_wanted && self.live.spec(spec.generation, worker).is_some();
         let mut script = match &spec.task {
             Task::Prepare { .. } => VecDeque::from([RunReport::Prepared(data())]),
             Task::Train(task) => match self.resume_step(task, is_current) {
