@@ -97,7 +97,7 @@ impl Simulation {
                 }
             }
         }
-        if self.happens(Chance::Snapshot) {
+        if self.chances.happens(Chance::Snapshot, &mut self.draws) {
             let position = self.disk.num_durable;
             self.disk.snapshots.take(&mut self.live).unwrap();
             self.disk.num_summed_up = position;
