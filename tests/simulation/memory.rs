@@ -169,6 +169,8 @@ impl KnownExperiment {
         }
         match &self.end {
             Some(end) => assert_eq!(experiment.phase, *end, "{id} has ended, and changes"),
+            // The model of one that could not write it may be written after all.
+            None if experiment.lacks_model() => {}
             None => self.end = experiment.is_ended().then(|| experiment.phase.clone()),
         }
     }

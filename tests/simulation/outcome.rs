@@ -48,6 +48,7 @@ pub(super) fn count(
             *ends.entry("nothing kept all").or_default() += u32::from(said("no result keeps all"));
             *ends.entry("front").or_default() += u32::from(experiment.front().len() > 1);
             *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
+            *ends.entry("preempted in vain").or_default() += u32::from(said("and in vain"));
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
                 Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
@@ -88,6 +89,7 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
     let others = [
         "host set aside",
         "limit reached",
+        "preempted in vain",
         "trial paused",
         "checkpoint taken over",
         "promoted",
