@@ -7,6 +7,8 @@ mod drain;
 mod durable;
 mod finishing;
 mod gangs;
+mod greeting;
+mod kept;
 mod leaving;
 mod population;
 mod preempted;
