@@ -9,10 +9,8 @@ mod site;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use muster_coordinator::access::WorkerAccess;
 use muster_coordinator::launcher::cluster::Identity;
@@ -21,16 +19,12 @@ use muster_coordinator::launcher::slurm::Slurm as Cluster;
 use muster_coordinator::launcher::slurm::script::Start;
 use muster_tests::cluster::{Launcher, Parties, conform, live_through};
 use muster_tests::gang::{FOUR_TRIALS, Laboratory};
-use muster_tests::process::{
-    Muster, PATIENCE, descendants, is_alive, processes_with, program, send_signal,
-};
-use muster_tests::sample::repository;
-use muster_tests::service::{
-    await_checkpoints, await_words, exported_weights, served_address, summary, undisturbed_weights,
-};
+use muster_tests::process::{Muster, descendants, processes_with, program, send_signal};
+use muster_tests::service::{await_checkpoints, exported_weights, summary, undisturbed_weights};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
-use serde_json::Value;
+
+use site::Site;
 
 /// One trial of many small steps.
 const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
