@@ -1,7 +1,7 @@
 //! From `muster submit` to the first step of training: with a local worker that waits for work, and through
 //! Kubernetes, stage by stage. `deploy/latency.sh kubernetes` runs it. API server and controller of Jobs are real;
-//! the kubelet is played (`support/kubelet.rs`), so that no image is pulled and no container is made. Then from the death
-//! of the worker to a slot that works again.
+//! the kubelet is played (`support/kubelet.rs`), so that no image is pulled and no container is made. Then from
+//! the death of the worker to a slot that works again.
 //! usage: latency [TRIES]
 
 use std::collections::BTreeMap;
