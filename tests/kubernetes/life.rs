@@ -216,7 +216,7 @@ fn a_coordinator_that_is_gone_for_good_leaves_nothing() {
     await_checkpoints(site.directory(), "gang-1", 2).unwrap();
     let first = site.running();
     let workers = site.processes("muster-worker", "");
-    assert!(first.len() == 1 && workers.len() == 2, "{first:?} {workers:?}");
+    assert!(first.len() == 1 && workers.len() >= 2, "{first:?} {workers:?}");
     run.kill().unwrap();
     site.await_nothing_left();
     let log = site.directory().join(format!("node/{}.log", first[0]));
