@@ -86,7 +86,7 @@ impl Site {
         let mut command = Command::new(program("muster").unwrap());
         // Where there is an access file it names the address.
         let named = ["--coordinator", url.as_str()];
-        let named = if owner.is_file() { &[][..] } else { &named };
+        let named: &[&str] = if owner.is_file() { &[] } else { &named };
         if owner.is_file() {
             command.env("MUSTER_ACCESS", owner);
         }
