@@ -35,11 +35,12 @@ kills: ## Kill worker and coordinator at KILLS=200 random moments of training [S
 fuzz: ## Feed mutated bytes to every parser, SECONDS_EACH=60 for each [TARGET=metrics]
 	@tests/fuzz/run.sh $(or $(SECONDS_EACH),60) $(TARGET)
 
-bless: ## Regenerate the generated code of the wire format, the schema of manifests, imported samples, screens
+bless: ## Regenerate the generated code of the wire format, the schema of manifests, imported samples, screens, bits of proposals
 	@MUSTER_BLESS=1 cargo test --release -p muster-proto --no-default-features --test generated
 	@MUSTER_BLESS=1 cargo test --release --workspace --locked published_copy
 	@MUSTER_BLESS=1 cargo test --release --workspace --locked samples_become
 	@MUSTER_BLESS=1 cargo test --release --workspace --locked screens_are_approved
+	@MUSTER_BLESS=1 cargo test --release --workspace --locked proposals_have_the_same_bits
 
 clean-cache: ## Remove what the set-up scripts installed
 	@rm -rf .cache

@@ -13,6 +13,53 @@ fn fails(directory: &Path, arguments: &[&str]) -> (i32, String) {
     (status.code().unwrap_or(-1), run.stderr())
 }
 
+/// Puts a small model of BERT's family, 2 layers and 16 tokens, into `m` below `directory`.
+fn copy_model(directory: &Path) {
+    let (golden, model) =
+        (repository().join("tests/golden/hf/families/bert-classification"), directory.join("m"));
+    std::fs::create_dir(&model).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(golden.join(file), model.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn what_the_model_cannot_do_is_said_before_anything_is_spent() {
+    let directory = tempfile::tempdir().unwrap();
+    copy_model(directory.path());
+    std::fs::remove_file(directory.path().join("m/tokenizer.json")).unwrap();
+    std::fs::write(directory.path().join("d.csv"), "text,label\na,0\nb,1\n").unwrap();
+    let manifest = "version: 1
+name: e
+model:
+  pretrained: m
+  max_length: 64
+  freeze: {layers: 3}
+data:
+  train: {path: d.csv}
+  validation: {examples: 1}
+  text: text
+  label: {column: label}
+budget: {steps: 4}
+";
+    std::fs::write(directory.path().join("e.yaml"), manifest).unwrap();
+    let nobody = ["submit", "e.yaml", "--coordinator", "http://127.0.0.1:9"];
+    for arguments in [&["validate", "e.yaml"][..], &["plan", "e.yaml"], &["run", "e.yaml"], &nobody]
+    {
+        let (code, stderr) = fails(directory.path(), arguments);
+        assert_eq!(code, 2, "{arguments:?}: {stderr}");
+        for part in [
+            "e.yaml:\nline 4: model.pretrained: ",
+            "there is no tokenizer here: expected tokenizer.json, vocab.txt, or vocab.json with merges.txt",
+            "line 5: model.max_length: 64, but the model takes at most 16 tokens; write 16 or less",
+            "line 6: model.freeze.layers: 3, but the model has 2 layers; write 2 or less",
+        ] {
+            assert!(stderr.contains(part), "{part} in:\n{stderr}");
+        }
+    }
+    assert!(!directory.path().join("muster-data").exists(), "a refused manifest leaves nothing");
+}
+
 #[test]
 fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
     let directory = tempfile::tempdir().unwrap();
@@ -39,13 +86,13 @@ fn mistakes_in_a_manifest_are_all_named_with_line_path_and_mend() {
 #[test]
 fn a_plan_tells_what_will_be_spent() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("m")).unwrap();
+    copy_model(directory.path());
     let rows: Vec<String> = (0..1000).map(|n| format!("text {n},{}", n % 2)).collect();
     let table = format!("text,label\n{}\n", rows.join("\n"));
     std::fs::write(directory.path().join("d.csv"), table).unwrap();
     let manifest = "version: 1
 name: e
-model: {pretrained: m}
+model: {pretrained: m, max_length: 16}
 data:
   train: {path: d.csv}
   validation: {examples: 200}
@@ -62,7 +109,7 @@ budget: {epochs: 4}
     // Brackets of 4, 3 and 3 trials; an epoch is 20 steps and takes a second.
     let expected = [
         "e: 10 trials, 560 steps, 22400 examples",
-        "  rung 1 (1 epochs): 4 trials, 80 steps on the way to it",
+        "  rung 1 (1 epoch): 4 trials, 80 steps on the way to it",
         "  rung 2 (2 epochs): 5 trials, 160 steps on the way to it",
         "  rung 3 (4 epochs): 5 trials, 320 steps on the way to it",
         "done after 0:28",
@@ -104,6 +151,45 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn patterns_that_match_nothing_are_named_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let manifest = "version: 1
+name: e
+model: {pretrained: MODEL, max_length: 16}
+data:
+  train: {path: [one.csv, 'parts/part-*.csv']}
+  validation: {path: 'held[0-9].csv'}
+  text: text
+  label: {column: label}
+hyperparameters: {learning_rate: 1e-4, global_batch_size: 8}
+budget: {steps: 1}
+";
+    let manifest = manifest.replace("MODEL", &model.display().to_string());
+    std::fs::write(at("e.yaml"), manifest).unwrap();
+    std::fs::write(at("one.csv"), "text,label\na,1\n").unwrap();
+    std::fs::create_dir(at("parts")).unwrap();
+    std::fs::write(at("parts/other.csv"), "text,label\na,1\n").unwrap();
+    for command in ["validate", "run"] {
+        let (code, stderr) = fails(directory.path(), &[command, "e.yaml"]);
+        assert_eq!(code, 2, "{stderr}");
+        let words = "e.yaml: data.train.path: `";
+        assert!(
+            stderr.contains(words) && stderr.contains("parts/part-*.csv`: no file"),
+            "{stderr}"
+        );
+    }
+    std::fs::write(at("parts/part-1.csv"), "text,label\na,1\n").unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "e.yaml"]);
+    assert!(code == 2 && stderr.contains("data.validation.path: `"), "{code}: {stderr}");
+    // A file may be called like a pattern.
+    std::fs::write(at("held[0-9].csv"), "text,label\nb,1\n").unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "e.yaml"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn nothing_to_resume_and_nobody_to_ask_are_said() {
     let directory = tempfile::tempdir().unwrap();
     let (code, stderr) = fails(directory.path(), &["run", "--resume"]);
@@ -123,8 +209,18 @@ fn shells_and_manuals_know_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(ask(&["completions", shell]).contains("MUSTER_COMPLETE"), "{shell}");
     }
-    assert!(ask(&["--help"]).contains("130  interrupted"));
-    assert!(ask(&["man"]).starts_with(".ie"));
+    for asked in [&["--help"][..], &["-h"], &["help"]] {
+        let help = ask(asked);
+        assert!(help.contains("130  interrupted"), "{help}");
+        let groups =
+            ["Start experiments:\n", "Watch them:\n", "Decide:\n", "Use results:\n", "Operate:\n"];
+        let places: Vec<usize> = groups.iter().map(|group| help.find(group).unwrap()).collect();
+        assert!(places.is_sorted() && !help.contains("\u{1b}"), "{help}");
+        assert!(help.contains("\n  watch        Look at experiments"), "{help}");
+    }
+    assert!(ask(&["help", "watch"]).contains("Usage: muster watch"));
+    let page = ask(&["man"]);
+    assert!(page.starts_with(".ie") && page.contains("muster\\-prioritize(1)"), "{page}");
     ask(&["man", "--directory", "pages"]);
     for page in ["muster.1", "muster-watch.1", "muster-checkpoints-gc.1"] {
         assert!(directory.path().join("pages").join(page).is_file(), "{page}");
@@ -176,11 +272,11 @@ fn unread() -> std::io::PipeWriter {
 #[test]
 fn commands_end_quietly_when_nobody_reads() {
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("m")).unwrap();
+    copy_model(directory.path());
     std::fs::write(directory.path().join("d.csv"), "text,label\na,0\nb,1\n").unwrap();
     let manifest = "version: 1
 name: e
-model: {pretrained: m}
+model: {pretrained: m, max_length: 16}
 data:
   train: {path: d.csv}
   validation: {examples: 1}

@@ -291,7 +291,7 @@ fn people_log_in_once_and_are_out_when_their_token_is_taken_away() {
     );
     let form = served.get(visit.header("location"), &[PAGE]);
     assert!(form.status == 200 && form.text().contains("value=\"/experiments/demo-1?x=1\""));
-    for name in ["style.css", "colours.css"] {
+    for name in ["style.css", "controls.css", "colours.css"] {
         assert_eq!(
             served.get(&format!("/assets/{name}"), &[]).status,
             200,
@@ -463,6 +463,19 @@ fn a_browser_logs_in_and_out() {
     let variables = [("MUSTER_URL", served.url.as_str()), ("MUSTER_SHOWN", token.as_str())];
     let said = browse("login.mjs", served.path(), &variables).unwrap();
     assert!(said.contains("in and out"), "{said}");
+}
+
+/// The pages can be used without a mouse, and by those who see little.
+#[test]
+fn a_browser_finds_no_page_that_shuts_people_out() {
+    let name = "a_browser_finds_no_page_that_shuts_people_out";
+    if let Err(reason) = browser() {
+        return skip(name, &reason);
+    }
+    let served = Served::start(tempfile::tempdir().unwrap(), &["--no-workers"], false);
+    let variables = [("MUSTER_URL", served.url.as_str())];
+    let said = browse("accessible.mjs", served.path(), &variables).unwrap();
+    assert!(said.contains("usable without a mouse"), "{said}");
 }
 
 /// The pages look as they did, with what a real sweep once answered.

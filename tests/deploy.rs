@@ -1,5 +1,5 @@
 //! What lies in `deploy/docker` and `deploy/systemd`: it agrees with the rest of the repository, and what checks such
-//! files finds nothing wrong. Images are not built here; `deploy/docker/check.sh` tries their steps.
+//! files finds nothing wrong. Images are not built here; `deploy/docker/check.sh` does.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

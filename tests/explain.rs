@@ -5,8 +5,10 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use muster_tests::browser::{browse, browser};
 use muster_tests::process::program;
 use muster_tests::sample::repository;
+use muster_tests::skip;
 use serde_json::Value;
 
 const FAMILIES: [&str; 3] = ["bert", "distilbert", "roberta"];
@@ -130,6 +132,29 @@ fn a_split_shows_curves_probes_and_mistakes() {
     assert!(surest[0] >= surest[1]);
     let page = std::fs::read_to_string(directory.path().join("page.html")).unwrap();
     assert!(page.contains("Most confident mistakes") && page.contains("linear probe"));
+}
+
+/// The page in a real browser: of a text with everything that is said of it, and of a file.
+#[test]
+fn a_browser_shows_explanations_to_everybody() {
+    let name = "a_browser_shows_explanations_to_everybody";
+    if let Err(reason) = browser() {
+        return skip(name, &reason);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let rows = "text,label\na good film,good\na bad film,bad\na film,so-so\n".repeat(4);
+    std::fs::write(directory.path().join("reviews.csv"), rows).unwrap();
+    let model = model("bert");
+    let of_text = ["--text", "a bad film, and so very long that it is not all read"];
+    let of_file = ["--file", "reviews.csv", "--label-column", "label", "--limit", "6"];
+    for subject in [&of_text[..], &of_file[..]] {
+        let arguments = [&[model.as_str()], subject, &["--html", "page.html"]].concat();
+        let output = explain(directory.path(), &arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let page = directory.path().join("page.html").display().to_string();
+        let said = browse("explanation.mjs", directory.path(), &[("MUSTER_PAGE", &page)]).unwrap();
+        assert!(said.contains("explained to everybody"), "{said}");
+    }
 }
 
 #[test]

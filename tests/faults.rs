@@ -165,6 +165,38 @@ fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_model_that_found_the_disk_full_is_written_when_there_is_room() {
+    let name = "a_model_that_found_the_disk_full_is_written_when_there_is_room";
+    let laboratory = prepare("1", 60);
+    let directory = laboratory.directory.path();
+    let text = fs::read_to_string(directory.join("gang.yaml")).unwrap();
+    fs::write(directory.join("gang.yaml"), format!("{text}max_restarts: 1\n")).unwrap();
+    // Only the model goes there: everything before it finds room.
+    let disk = match Disk::mount(&directory.join("muster-data/experiments/gang-1/best"), 16) {
+        Ok(disk) => disk,
+        Err(reason) => return skip(name, &reason),
+    };
+    disk.fill().unwrap();
+    let service = Service::start(directory, Place::Here).unwrap();
+    let _worker = service.worker(Place::Here, "first").unwrap();
+    service.ask(Place::Here, &["submit", "gang.yaml"]).unwrap();
+    println!("{}", service.wait_for(Place::Here, &["ls"], "is tried again in").unwrap());
+    let listed = service.wait_for(Place::Here, &["ls"], "muster resume gang-1").unwrap();
+    assert!(listed.contains("writing the best model (disk full)"), "{listed}");
+    assert!(listed.contains("all results are kept"), "{listed}");
+    let mut watch = service.client(Place::Here, &["watch", "gang-1"]).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(1), "{}", watch.stderr());
+    let (why, _) = service.ask(Place::Here, &["why", "gang-1/t1"]).unwrap();
+    assert!(why.contains("its model is not written; `muster resume gang-1`"), "{why}");
+    disk.clear().unwrap();
+    service.ask(Place::Here, &["resume", "gang-1"]).unwrap();
+    let (result, told) = service.ask(Place::Here, &["watch", "gang-1"]).unwrap();
+    println!("{result}\n{told}");
+    assert!(result.contains("gang-1 completed"), "{result}");
+    assert!(exported_weights(directory, "gang-1").unwrap() == undisturbed(1, 60));
+}
+
+#[test]
 fn a_disk_that_is_full_for_a_while_costs_time_only() {
     let name = "a_disk_that_is_full_for_a_while_costs_time_only";
     let laboratory = prepare("2", 1500);

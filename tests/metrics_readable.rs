@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use muster_common::evaluation::prediction::{self, Prediction};
+use muster_common::evaluation::prediction::{self, Origin, Prediction};
 use muster_common::id::{Attempt, TrialId};
 use muster_common::metric::{
     self, Compaction, EFFECTIVE_SQL, METRIC_FORMAT_KEY, MetricName, MetricPoint,
@@ -209,6 +209,8 @@ fn predictions_are_read_alike_by_everybody() {
             let probabilities = raw.iter().map(|value| value / sum).collect();
             let one = Prediction::new(row, (row % 3) as u32, probabilities);
             let one = Prediction { num_tokens: u32::try_from(row).ok(), ..one };
+            let origin = Origin { file: "/data/größe, 1.csv".into(), row: 3 * row };
+            let one = Prediction { origin: (row % 2 == 0).then_some(origin), ..one };
             if row % 7 == 0 { one.with_text("\"schön\"\n") } else { one }
         })
         .collect();
@@ -225,10 +227,12 @@ fn predictions_are_read_alike_by_everybody() {
         ["prediction", "string"],
         ["probabilities", "list<item: double not null>"],
         ["num_tokens", "uint32"],
-        ["text", "string"]
+        ["text", "string"],
+        ["file", "string"],
+        ["file_row", "uint64"]
     ]);
     assert_eq!(found["columns"], columns);
-    assert_eq!(found["metadata"][prediction::PREDICTION_FORMAT_KEY], "2");
+    assert_eq!(found["metadata"][prediction::PREDICTION_FORMAT_KEY], "3");
     assert_eq!(found["metadata"][prediction::LABELS_KEY], json!(labels).to_string());
     let rows: Vec<Value> = predictions
         .iter()
@@ -236,7 +240,11 @@ fn predictions_are_read_alike_by_everybody() {
             let bits = one.probabilities.iter().map(|value| format!("{:016x}", value.to_bits()));
             let bits: Vec<String> = bits.collect();
             let (label, guess) = (&labels[one.label as usize], &labels[one.class()]);
-            json!([one.row, label, guess, bits, one.num_tokens, one.text])
+            let (file, row) = match &one.origin {
+                Some(origin) => (json!(&*origin.file), json!(origin.row)),
+                None => (Value::Null, Value::Null),
+            };
+            json!([one.row, label, guess, bits, one.num_tokens, one.text, file, row])
         })
         .collect();
     assert_eq!(found["pyarrow"], json!(rows));

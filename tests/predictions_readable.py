@@ -14,9 +14,9 @@ import duckdb
 import pyarrow.parquet as pq
 
 
-def row(number, label, prediction, probabilities, num_tokens, text):
+def row(number, label, prediction, probabilities, *rest):
     bits = [struct.pack(">d", value).hex() for value in probabilities]
-    return [number, label, prediction, bits, num_tokens, text]
+    return [number, label, prediction, bits, *rest]
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
     table = pq.read_table(file)
     metadata = pq.read_metadata(file).metadata
     connection = duckdb.connect()
-    columns = "row, label, prediction, probabilities, num_tokens, text"
+    columns = "row, label, prediction, probabilities, num_tokens, text, file, file_row"
     query = f"SELECT {columns} FROM read_parquet('{file}') ORDER BY row"
     print(
         json.dumps(

@@ -65,7 +65,17 @@ async fn assert_described(root: &Path, trial: &str) {
     let bytes = store.get(&Layout::predictions(&trial)).await.unwrap();
     let (rows, labels) = prediction::decode(bytes).unwrap();
     assert_eq!((rows.len(), labels.len()), (80, 2));
-    let all = std::fs::read_to_string(root.join("sentences.tsv")).unwrap().to_lowercase();
+    let all = std::fs::read_to_string(root.join("sentences.tsv")).unwrap();
+    let lines: Vec<&str> = all.lines().collect();
+    for row in &rows {
+        let origin = row.origin.as_ref().unwrap();
+        assert!(origin.file.ends_with("sentences.tsv"), "{row:?}");
+        let line = lines[usize::try_from(origin.row).unwrap()];
+        let rating: f64 = line.split('\t').nth(1).unwrap().parse().unwrap();
+        let label = if rating < -0.5 { "negative" } else { "positive" };
+        assert_eq!(label, labels[row.label as usize], "{line}");
+    }
+    let all = all.to_lowercase();
     let all: String = all.chars().filter(|c| c.is_alphanumeric()).collect();
     let (mut num_texts, mut num_found) = (0, 0);
     for row in &rows {

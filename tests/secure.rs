@@ -355,7 +355,7 @@ fn a_cable_that_is_pulled_in_the_middle_of_a_sweep_loses_nothing() {
     let runners = descendants(near.pid(), "muster-worker runner");
     hosts.cut(Host::Second).unwrap();
     send_signal("STOP", runners[0]).unwrap();
-    let is_lost = |story: &String| story.contains(" restarts of ");
+    let is_lost = |story: &String| story.contains("lost with a worker");
     let stories = await_stories("loss", &|stories| stories.iter().any(is_lost));
     let lost = stories.iter().position(is_lost).unwrap();
     hosts.heal(Host::Second).unwrap();
@@ -366,7 +366,7 @@ fn a_cable_that_is_pulled_in_the_middle_of_a_sweep_loses_nothing() {
     let (result, told) = service.ask(first, &["watch", "gang-1"]).unwrap();
     assert!(result.contains("gang-1 completed"), "{result}{told}");
     for (index, story) in service.stories(first, "gang-1", 4).iter().enumerate() {
-        let counted = story.contains("2 runs, 1 restarts of");
+        let counted = story.contains("2 runs, 1 restart of");
         assert_eq!(counted, index == lost, "nothing is done twice: {story}");
         assert!(is_lost(story) == (index == lost), "{story}");
     }

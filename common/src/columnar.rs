@@ -15,6 +15,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::reader::ChunkReader;
 
+use crate::count::counted;
+
 /// Why the bytes are not a Parquet file that can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ColumnarError {
@@ -128,7 +130,7 @@ impl Iterator for ParquetRows {
             }
         };
         self.ended = true;
-        let reason = format!("{read} rows instead of {}", self.num_rows);
+        let reason = format!("{} instead of {}", counted(read, "row"), self.num_rows);
         (read != self.num_rows).then_some(Err(ColumnarError::Damaged { reason }))
     }
 }

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use crate::elementary::Elementary;
 use crate::evaluation::Evaluation;
 use crate::objective::{Mode, Objective, ObjectiveMetric};
 
@@ -168,11 +169,14 @@ pub struct Goal {
     pub others: Vec<Objective>,
     /// What results are to keep.
     pub constraints: Vec<Constraint>,
+    /// What values are computed with, and the proposals that follow from them.
+    pub functions: Elementary,
 }
 
 impl From<Objective> for Goal {
     fn from(objective: Objective) -> Self {
-        Self { objective, others: Vec::new(), constraints: Vec::new() }
+        let functions = Elementary::Portable;
+        Self { objective, others: Vec::new(), constraints: Vec::new(), functions }
     }
 }
 
@@ -193,11 +197,16 @@ impl Goal {
         self.objectives().map(|objective| objective.metric).chain(bounded)
     }
 
+    /// The value of a metric; not a number where it is not defined.
+    pub fn value(&self, evaluation: &Evaluation, metric: ObjectiveMetric) -> f64 {
+        evaluation.value_by(metric, self.functions)
+    }
+
     /// How good a result is.
     pub fn merit(&self, evaluation: &Evaluation) -> Merit {
-        let values = self.objectives().map(|objective| evaluation.value(objective.metric));
+        let values = self.objectives().map(|objective| self.value(evaluation, objective.metric));
         let violations = self.constraints.iter().map(|bound| {
-            let value = evaluation.value(bound.metric);
+            let value = self.value(evaluation, bound.metric);
             bound.violation(value)
         });
         Merit::new(values, violations.sum())
@@ -206,7 +215,7 @@ impl Goal {
     /// The constraints that a result does not keep.
     pub fn breaches(&self, evaluation: &Evaluation) -> Vec<Breach> {
         let breach = |constraint: &Constraint| {
-            let value = evaluation.value(constraint.metric);
+            let value = self.value(evaluation, constraint.metric);
             (constraint.violation(value) > 0.0).then_some(Breach { constraint: *constraint, value })
         };
         self.constraints.iter().filter_map(breach).collect()
@@ -291,6 +300,7 @@ fn broken(merit: &Merit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluation::MaskedScore;
     use proptest::prelude::*;
 
     fn goal(num: usize) -> Goal {
@@ -322,6 +332,21 @@ mod tests {
         assert_eq!(goal.standing(&found, &saved), Ordering::Equal);
         assert_eq!(goal.standing(&found, &Merit::from(0.25)), Ordering::Greater);
         assert_eq!(goal.standing(&Merit::from(0.25), &found), Ordering::Less);
+    }
+
+    #[test]
+    fn perplexity_is_computed_with_the_functions_of_the_goal() {
+        let perplexity = ObjectiveMetric::Perplexity;
+        let masked = MaskedScore { loss: 1.0, num_masked: 1, num_right: 0 };
+        let evaluation = Evaluation { masked: Some(masked), ..Evaluation::default() };
+        for functions in [Elementary::Platform, Elementary::Portable] {
+            let objective = Objective { metric: perplexity, mode: Mode::Min };
+            let goal = Goal { functions, ..objective.into() };
+            let bits = functions.exp(1.0).to_bits();
+            assert_eq!(goal.merit(&evaluation).first().to_bits(), bits);
+            assert_eq!(goal.value(&evaluation, perplexity).to_bits(), bits);
+        }
+        assert!(evaluation.value_by(ObjectiveMetric::Loss, Elementary::Platform).abs() < 1e-12);
     }
 
     #[test]

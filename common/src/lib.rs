@@ -4,15 +4,19 @@
 //! This crate knows no gRPC and no tensors.
 
 pub mod access;
+pub mod colours;
 pub mod columnar;
 pub mod compute;
+pub mod count;
 pub mod digest;
+pub mod elementary;
 pub mod evaluation;
 pub mod goal;
 pub mod id;
 pub mod log_store;
 pub mod manifest;
 pub mod metric;
+pub mod model;
 pub mod objective;
 pub mod run;
 pub mod seed;

@@ -292,6 +292,9 @@ pub struct RunProgress {
     pub examples_per_second: f64,
     /// Training loss of a recent step, nats.
     pub loss: Option<f64>,
+    /// What it does before anything else, for people: how far a download is.
+    #[serde(default)]
+    pub activity: Option<String>,
 }
 
 /// Coordinator to runner, while a run goes on.

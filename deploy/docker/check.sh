@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tries the images without a container runtime, in clean Debians made by debootstrap, by the steps of the Dockerfiles.
-# usage: sudo deploy/docker/check.sh [--packages] [--compile] [--programs] [FOLDER]
+# Tries the images without a daemon and without a registry, in clean Debians made by debootstrap, by the Dockerfiles.
+# usage: sudo deploy/docker/check.sh [--packages] [--compile] [--programs] [--images] [FOLDER]
 #   --packages  the steps of the last stages, for real, and whether the packages of the stage that builds can be had;
 #               2 minutes, 400 MB
 #   --compile   the stage that builds, step by step, with this machine's Rust toolchain in the place of that of rust:*;
@@ -8,10 +8,13 @@
 #   --programs  coordinator and worker as compose.yaml starts them, as user 10001 on a root that is read-only, with nothing
 #               but what --packages has installed; they are those of --compile, or else of target/release (MUSTER_PROGRAMS
 #               names another folder) with .cache/libtorch; a minute
+#   --images    the images muster-coordinator and muster-worker:cpu, which buildah makes of the Dockerfiles on a base image of
+#               that clean Debian, and a coordinator and a worker in containers of them; the programs are those of --programs,
+#               as the stage that builds would hand them over; 4 minutes, 2 GB
 # Without options: --packages and --programs. FOLDER is target/image-check unless it is said; its roots are made once and
 # kept.
 #
-# Needs root, debootstrap and a package mirror (MUSTER_MIRROR). The base images themselves are not tried.
+# Needs root, debootstrap, a package mirror (MUSTER_MIRROR), and buildah for --images. The base images of the registry are not tried.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -22,8 +25,8 @@ fail() {
 chosen='' folder=target/image-check
 for word in "$@"; do
     case $word in
-    --packages | --compile | --programs) chosen+=" $word" ;;
-    -*) fail "no option $word; usage: deploy/docker/check.sh [--packages] [--compile] [--programs] [FOLDER]" ;;
+    --packages | --compile | --programs | --images) chosen+=" $word" ;;
+    -*) fail "no option $word; usage: deploy/docker/check.sh [--packages] [--compile] [--programs] [--images] [FOLDER]" ;;
     *) folder=$word ;;
     esac
 done
@@ -60,12 +63,21 @@ release=$(sed -n 's/^FROM debian:\([a-z]*\)-slim.*/\1/p' "$coordinator" "$worker
 [ "$(echo "$release" | wc -w)" = 1 ] || fail "the images name several releases of Debian: $release"
 mkdir -p "$folder"
 [ -f "$folder/resolv.conf" ] || cp /etc/resolv.conf "$folder/resolv.conf"
+clean=$folder/clean
+clean_debian() {
+    [ -f "$folder/.clean" ] && return
+    rm -rf "$clean"
+    echo "a clean $release in $clean"
+    timeout 3000 debootstrap --variant=minbase "$release" "$clean" "$mirror" >"$folder/debootstrap.log" 2>&1 ||
+        fail "debootstrap: $(tail -n 1 "$folder/debootstrap.log")"
+    rm -f "$clean"/var/cache/apt/archives/*.deb
+    touch "$folder/.clean"
+}
 clean_root() {
     if [ ! -f "$1/.ready" ]; then
+        clean_debian
         rm -rf "$1"
-        echo "a clean $release in $1"
-        timeout 3000 debootstrap --variant=minbase "$release" "$1" "$mirror" >"$folder/debootstrap.log" 2>&1 ||
-            fail "debootstrap: $(tail -n 1 "$folder/debootstrap.log")"
+        cp -a "$clean" "$1"
         touch "$1/.ready"
     fi
     cp "$folder/resolv.conf" "$1/etc/resolv.conf"
@@ -99,7 +111,7 @@ check_packages() {
 
 # --- The stage that builds, in a root of its own.
 check_compile() {
-    local step words run toolchain minutes=${MUSTER_COMPILE_MINUTES:-120}
+    local step words run toolchain network minutes=${MUSTER_COMPILE_MINUTES:-120}
     command -v rustc >/dev/null || fail "rustc is missing: its toolchain takes the place of that of rust:*"
     toolchain=$(rustc --print sysroot)
     clean_root "$built"
@@ -120,6 +132,8 @@ check_compile() {
             cp "${words[@]:0:${#words[@]}-1}" "$target"
         fi
     done
+    # Where packages come from here, and by which way.
+    mapfile -t network < <(env | grep -iE '^(PIP_(INDEX_URL|EXTRA_INDEX_URL|FIND_LINKS)|CARGO_REGISTRIES_[A-Z_]*|(HTTPS?|NO)_PROXY)=' || true)
     instructions "$worker" build RUN | sed 's/--mount=[^ ]* *//g' | while IFS= read -r run; do
         echo "    ${run:0:100}"
         (
@@ -129,7 +143,7 @@ check_compile() {
                 mount --bind "$toolchain" "$built/usr/local/rust"
                 mount -t proc proc "$built/proc"
                 shift 2
-                exec timeout "$1" chroot "$built" env -i PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+                exec timeout "$1" chroot "$built" env -i "${@:3}" PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
                     DEBIAN_FRONTEND=noninteractive CARGO_HOME=/usr/local/cargo PIP_DEFAULT_TIMEOUT=180 \
                     PIP_CERT=/etc/ssl/certs/ca-certificates.crt sh -ec "cd /src; $2"
             ' step "$built" "$toolchain" "${minutes}m" "$run"
@@ -139,38 +153,47 @@ check_compile() {
     echo "ok  the stage of $worker that builds"
 }
 
-case $chosen in *--packages*) check_packages ;; esac
-case $chosen in *--compile*) check_compile ;; esac
-case $chosen in *--programs*) ;; *) exit 0 ;; esac
-[ -f "$root/.packages" ] || fail "no packages in $root: --packages first"
+# --- What the stage that builds hands over, in $folder/handed/out: its own, or by its own step.
+hand_over() {
+    local out=$folder/handed/out file collect program
+    rm -rf "$folder/handed"
+    mkdir -p "$out/bin" "$out/torch/lib" "$out/nvidia/cu13/lib"
+    if [ -f "$built/.compiled" ]; then
+        cp -r "$built/out/." "$out/"
+        echo "    programs of $built"
+    else
+        for file in "$programs/muster" "$programs/muster-worker" .cache/libtorch/.ready; do
+            [ -e "$file" ] || fail "$file is not there: deploy/setup/libtorch.sh and deploy/setup/build.sh make it"
+        done
+        collect=$(instructions "$worker" build RUN | grep '^site=' | sed "s#/out#$out#g")
+        bash -ec "$collect" || fail "the step that collects libtorch's libraries"
+        for program in muster muster-worker; do
+            strip --strip-debug -o "$out/bin/$program" "$programs/$program"
+        done
+        echo "    programs of $programs"
+    fi
+    # The coordinator's stage puts its program elsewhere.
+    cp "$out/bin/muster" "$out/muster"
+}
 
-# --- What the build hands over: its own, or by its own step.
-rm -rf "$folder/out" "$root/opt/muster"
-mkdir -p "$root/opt/muster"
-if [ -f "$built/.compiled" ]; then
-    cp -r "$built/out/torch" "$built/out/nvidia" "$root/opt/muster/"
-    cp "$built/out/bin/"* "$root/usr/local/bin/"
-    echo "    programs of $built"
-else
-    for file in "$programs/muster" "$programs/muster-worker" .cache/libtorch/.ready; do
-        [ -e "$file" ] || fail "$file is not there: deploy/setup/libtorch.sh and deploy/setup/build.sh make it"
+# Waits up to a minute for a command to succeed.
+await() {
+    local what=$1 deadline=$((SECONDS + 60))
+    shift
+    until "$@" >"$folder/await.log" 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "$what: $(tail -n 3 "$folder/await.log" "$folder"/*.log)"
+        sleep 0.5
     done
-    mkdir -p "$folder/out/torch/lib" "$folder/out/nvidia/cu13/lib"
-    collect=$(instructions "$worker" build RUN | grep '^site=' | sed "s#/out#$folder/out#g")
-    bash -ec "$collect" || fail "the step that collects libtorch's libraries"
-    mv "$folder/out/torch" "$folder/out/nvidia" "$root/opt/muster/"
-    for program in muster muster-worker; do
-        strip --strip-debug -o "$root/usr/local/bin/$program" "$programs/$program"
-    done
-    echo "    programs of $programs"
-fi
+    echo "ok  $what"
+}
+# Whether a coordinator has a worker: joined ADDRESS TOKEN
+joined() {
+    curl --silent --insecure --max-time 5 --header "Authorization: Bearer $2" "$1/metrics" |
+        grep --fixed-strings 'muster_slots{state="free"} 1'
+}
 
-# --- As compose.yaml starts them.
+# --- As compose.yaml starts them, in a root without a container.
 variables() { instructions "$1" "$2" ENV | tr -s ' ' '\n'; }
-mkdir -p "$folder/state" "$folder/cache" "$folder/access" "$root/sys" "$root/proc"
-rm -rf "${folder:?}"/{state,access}/*
-chown -R 10001:10001 "$folder/state" "$folder/cache" "$folder/access"
-chmod 700 "$folder/state" "$folder/cache" "$folder/access"
 # Becomes a program there; the first words are variables. Its processes are a namespace and end together.
 confine() {
     exec unshare --mount --pid --fork --kill-child bash -ec '
@@ -187,43 +210,6 @@ confine() {
     ' confined "$root" "$folder" PATH=/usr/local/bin:/usr/bin:/bin "$@"
 }
 confined() (confine "$@")
-mapfile -t of_coordinator < <(variables "$coordinator" last)
-mapfile -t of_worker < <(variables "$worker" base)
-for program in muster muster-worker; do
-    lost=$(confined "${of_worker[@]}" /lib64/ld-linux-x86-64.so.2 --list "/usr/local/bin/$program" 2>&1 |
-        grep -E 'not found|cannot open' || true)
-    [ -z "$lost" ] || fail "$program lacks libraries: $lost"
-    version=$(confined "${of_worker[@]}" "$program" --version)
-    echo "ok  $version, all libraries found"
-done
-confined "${of_coordinator[@]}" sh -c 'touch /usr/x 2>/dev/null' && fail "the root can be written to"
-said=$(confined "${of_worker[@]}" muster-worker check-collectives)
-echo "ok  $said"
-
-# The first process of each namespace, without which there are no others; unshare itself waits for it.
-ends=()
-end_all() {
-    local end
-    for end in "${ends[@]}"; do pkill -KILL --parent "$end" || true; done
-}
-trap end_all EXIT
-confine "${of_coordinator[@]}" muster serve --no-workers --listen 127.0.0.1:0 --tls auto >"$folder/coordinator.log" 2>&1 &
-ends+=($!)
-# Waits up to a minute for a command to succeed.
-await() {
-    local what=$1 deadline=$((SECONDS + 60))
-    shift
-    until "$@" >"$folder/await.log" 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || fail "$what: $(tail -n 3 "$folder/await.log" "$folder"/*.log)"
-        sleep 0.5
-    done
-    echo "ok  $what"
-}
-await "the coordinator is healthy (muster ls)" confined "${of_coordinator[@]}" muster ls
-confined "${of_coordinator[@]}" \
-    muster token create --scope worker --name compose --expires never --output /run/muster/worker.json >/dev/null
-confine "${of_worker[@]}" MUSTER_ACCESS=/run/muster/worker.json muster-worker supervise >"$folder/worker.log" 2>&1 &
-ends+=($!)
 # Looks as the image's health check does, inside the namespaces of the worker.
 healthy() {
     local first
@@ -231,12 +217,117 @@ healthy() {
     nsenter --target "$first" --pid --mount chroot "$root" sh -c \
         "grep --text --quiet --no-messages 'muster-worker.[r]unner' /proc/[0-9]*/cmdline"
 }
-await "the worker is healthy (its runner lives)" healthy
-token=$(confined "${of_coordinator[@]}" muster token create --scope read --name check 2>/dev/null)
-address=$(sed -n 's/^serving on //p' "$folder/coordinator.log")
-joined() {
-    curl --silent --insecure --max-time 5 --header "Authorization: Bearer $token" "$address/metrics" |
-        grep --fixed-strings 'muster_slots{state="free"} 1'
+# The first process of each namespace, without which there are no others; unshare itself waits for it.
+ends=()
+end_all() {
+    local end
+    for end in "${ends[@]}"; do pkill -KILL --parent "$end" || true; done
 }
-await "the coordinator has the worker's slot, over TLS, by its token" joined
-echo "the programs are fine with what the images have; images themselves were not built"
+check_programs() {
+    local of_coordinator of_worker program lost version said token address
+    [ -f "$root/.packages" ] || fail "no packages in $root: --packages first"
+    rm -rf "$root/opt/muster"
+    mkdir -p "$root/opt/muster"
+    cp -r "$folder/handed/out/torch" "$folder/handed/out/nvidia" "$root/opt/muster/"
+    cp "$folder/handed/out/bin/"* "$root/usr/local/bin/"
+    mkdir -p "$folder/state" "$folder/cache" "$folder/access" "$root/sys" "$root/proc"
+    rm -rf "${folder:?}"/{state,access}/*
+    chown -R 10001:10001 "$folder/state" "$folder/cache" "$folder/access"
+    chmod 700 "$folder/state" "$folder/cache" "$folder/access"
+    mapfile -t of_coordinator < <(variables "$coordinator" last)
+    mapfile -t of_worker < <(variables "$worker" base)
+    for program in muster muster-worker; do
+        lost=$(confined "${of_worker[@]}" /lib64/ld-linux-x86-64.so.2 --list "/usr/local/bin/$program" 2>&1 |
+            grep -E 'not found|cannot open' || true)
+        [ -z "$lost" ] || fail "$program lacks libraries: $lost"
+        version=$(confined "${of_worker[@]}" "$program" --version)
+        echo "ok  $version, all libraries found"
+    done
+    # A folder in which everybody may write, were the root not read-only.
+    confined "${of_coordinator[@]}" sh -c 'touch /var/tmp/x 2>/dev/null' && fail "the root can be written to"
+    said=$(confined "${of_worker[@]}" muster-worker check-collectives)
+    echo "ok  $said"
+
+    trap end_all EXIT
+    confine "${of_coordinator[@]}" muster serve --no-workers --listen 127.0.0.1:0 --tls auto >"$folder/coordinator.log" 2>&1 &
+    ends+=($!)
+    await "the coordinator is healthy (muster ls)" confined "${of_coordinator[@]}" muster ls
+    confined "${of_coordinator[@]}" \
+        muster token create --scope worker --name compose --expires never --output /run/muster/worker.json >/dev/null
+    confine "${of_worker[@]}" MUSTER_ACCESS=/run/muster/worker.json muster-worker supervise >"$folder/worker.log" 2>&1 &
+    ends+=($!)
+    await "the worker is healthy (its runner lives)" healthy
+    token=$(confined "${of_coordinator[@]}" muster token create --scope read --name check 2>/dev/null)
+    address=$(sed -n 's/^serving on //p' "$folder/coordinator.log")
+    await "the coordinator has the worker's slot, over TLS, by its token" joined "$address" "$token"
+    end_all
+    ends=()
+    trap - EXIT
+    echo "the programs are fine with what the images have"
+}
+
+# --- The images themselves, and containers of them with the fences of compose.yaml.
+base=docker.io/library/debian:$release-slim
+# podman with a store of its own, which no other podman sees, at most `limit` seconds. runc knows older layouts of control
+# groups too.
+pod() {
+    local runtime=()
+    ! command -v runc >/dev/null || runtime=(--runtime runc)
+    CONTAINERS_STORAGE_CONF=$folder/storage.conf timeout "${limit:-60}" podman "${runtime[@]}" --cgroup-manager cgroupfs --events-backend none "$@" \
+        2> >(grep --invert-match --ignore-case 'systemd connection' >&2)
+}
+contain() { # NAME OPTION... IMAGE WORD...
+    pod run --detach --name "$1" --network host --read-only --tmpfs /tmp --cap-drop all --security-opt no-new-privileges \
+        --ulimit nofile=1024:4096 --ulimit nproc=1024:2048 "${@:2}" >>"$folder/images.log" || fail "$1: $(tail -n 3 "$folder/images.log")"
+}
+end_containers() {
+    pod rm --force --time 5 --volumes check-worker check-coordinator >/dev/null 2>&1 || true
+    pod volume rm --force check-access >/dev/null 2>&1 || true
+}
+check_images() {
+    local step name file target token address user
+    command -v podman >/dev/null || fail "podman is missing: apt-get install podman runc"
+    clean_debian
+    printf '[storage]\ndriver = "overlay"\ngraphroot = "%s/images"\nrunroot = "%s/containers"\n' "$folder" "$folder" >"$folder/storage.conf"
+    if ! pod image exists "$base"; then
+        tar --create --directory "$clean" . | limit=600 pod import - "$base" >"$folder/images.log" 2>&1 || fail "the base image: $(tail -n 3 "$folder/images.log")"
+    fi
+    for step in "muster-coordinator $coordinator" "muster-worker:cpu $worker cpu"; do
+        read -r name file target <<<"$step"
+        # The context `build` takes the place of the stage of this name, which needs rust:* from a registry.
+        limit=1200 pod build --isolation chroot --network host --pull-never --format docker \
+            ${target:+--target "$target"} --build-context "build=$folder/handed" --tag "localhost/$name" --file "$file" . \
+            >"$folder/images.log" 2>&1 || fail "$file: $(tail -n 3 "$folder/images.log")"
+        echo "ok  the image $name, $(($(pod image inspect --format '{{.Size}}' "localhost/$name") >> 20)) MiB"
+    done
+
+    trap end_containers EXIT
+    end_containers
+    contain check-coordinator --volume check-access:/run/muster --volume /var/lib/muster \
+        localhost/muster-coordinator serve --no-workers --listen 127.0.0.1:0 --tls auto
+    await "the coordinator is healthy, by its image's own check" pod healthcheck run check-coordinator
+    pod exec check-coordinator muster token create --scope worker --name compose --expires never \
+        --output /run/muster/worker.json >/dev/null
+    contain check-worker --volume check-access:/run/muster --volume /var/cache/muster \
+        --env MUSTER_ACCESS=/run/muster/worker.json localhost/muster-worker:cpu
+    await "the worker is healthy, by its image's own check" pod healthcheck run check-worker
+    for name in check-coordinator check-worker; do
+        user=$(pod exec "$name" id --user)
+        [ "$user" = 10001 ] || fail "$name runs as user $user"
+        pod exec "$name" sh -c 'touch /var/tmp/x 2>/dev/null' && fail "the root of $name can be written to"
+    done
+    token=$(pod exec check-coordinator muster token create --scope read --name check 2>/dev/null)
+    address=$(pod logs check-coordinator 2>&1 | sed -n 's/^serving on //p')
+    await "the coordinator has the worker's slot, over TLS, by its token" joined "$address" "$token"
+    pod stop --time 20 check-worker >/dev/null
+    echo "ok  the worker ends when it is told to, with $(pod inspect --format '{{.State.ExitCode}}' check-worker)"
+    end_containers
+    trap - EXIT
+    echo "the images are fine; their base and the stage that builds were this machine's"
+}
+
+case $chosen in *--packages*) check_packages ;; esac
+case $chosen in *--compile*) check_compile ;; esac
+case $chosen in *--programs* | *--images*) hand_over ;; esac
+case $chosen in *--programs*) check_programs ;; esac
+case $chosen in *--images*) check_images ;; esac

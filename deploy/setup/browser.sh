@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs what tests the dashboard: Chromium, Debian's package, with its own tools (needs root, 300 MB), and into
-# .cache/browser playwright-core, which drives it (14 MB, by npm). Neither is needed by who uses Muster.
+# .cache/browser playwright-core, which drives it, and axe-core, which finds what shuts people out (17 MB, by npm). None
+# of them is needed by who uses Muster.
 #
 # Where they cannot be had, the tests that need them say so and are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-recipe="playwright-core 1.65.1, layout 1"
+recipe="playwright-core 1.65.1, axe-core 4.14.1, layout 1"
 home=.cache/browser
 stamp=$home/.ready
 log=.cache/browser.log
@@ -48,14 +49,14 @@ if ! command -v chromium >/dev/null; then
     fi
 fi
 if ! have_driver; then
-    echo "      installing playwright-core for the tests (14 MB, seconds; details in $log)"
+    echo "      installing playwright-core and axe-core for the tests (17 MB, seconds; details in $log)"
     rm -rf "$home"
     mkdir -p "$home"
     if ! (cd "$home" && echo '{"private": true}' >package.json &&
-        timeout --foreground 300 npm install --no-fund --no-audit --ignore-scripts --save-exact playwright-core@1.65.1) \
-        >>"$log" 2>&1; then
+        timeout --foreground 300 npm install --no-fund --no-audit --ignore-scripts --save-exact \
+            playwright-core@1.65.1 axe-core@4.14.1) >>"$log" 2>&1; then
         tail -n 5 "$log" >&2
-        skipped "playwright-core could not be installed (the whole log is in $log)"
+        skipped "playwright-core and axe-core could not be installed (the whole log is in $log)"
     fi
     echo "$recipe" >"$stamp"
 fi

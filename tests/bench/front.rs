@@ -62,7 +62,7 @@ fn goal(num_objectives: usize) -> anyhow::Result<Goal> {
     let mut objectives = metrics.into_iter().take(num_objectives).map(objective);
     let first = objectives.next().context("no objective")?;
     let bound = Constraint { metric: ObjectiveMetric::Mcc, min: Some(0.0), max: None };
-    Ok(Goal { objective: first, others: objectives.collect(), constraints: vec![bound] })
+    Ok(Goal { others: objectives.collect(), constraints: vec![bound], ..first.into() })
 }
 
 /// Volumes after `--trials` for each of `--seeds`.

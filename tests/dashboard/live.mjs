@@ -185,6 +185,24 @@ async function act(page) {
     await shows('canceled');
 }
 
+/** What is looked at again and again must not throw readers out: the keyboard and folds stay where they are. */
+async function staysPut(page) {
+    await visit(page, `/experiments/${running}`);
+    const fold = page.locator('details', { has: page.getByText('Manifest', { exact: true }) });
+    await fold.locator('summary').click();
+    await fold.getByText('hyperparameters').first().waitFor();
+    await page.locator('.head').first().getByRole('button', { name: 'Pause' }).focus();
+    for (let look = 0; look < 3; look += 1) {
+        const answered = page.waitForResponse((one) => one.url().includes(`/experiments/${running}/timeline`));
+        await page.evaluate(() => document.dispatchEvent(new CustomEvent('look')));
+        await answered;
+    }
+    await ready(page);
+    check(await fold.evaluate((one) => one.open), 'a fold closes when the page looks again');
+    const text = await page.evaluate(() => document.activeElement.textContent);
+    check(text === 'Pause', `the keyboard is at "${text.slice(0, 60)}" when the page has looked again`);
+}
+
 async function actOnTrial(page) {
     await visit(page, `/experiments/${running}/trials/1`);
     const head = page.locator('.head').first();
@@ -253,6 +271,7 @@ await withBrowser(async (browser) => {
     const { page, complaints } = await openWindow(browser, origin);
     await lookAtFinished(page);
     await byKeyboard(page);
+    await staysPut(page);
     quiet(complaints);
     await act(page);
     await actOnTrial(page);

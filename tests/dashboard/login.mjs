@@ -1,5 +1,6 @@
 // Somebody shows a token, looks, and leaves. Variables: MUSTER_URL, MUSTER_SHOWN (the token, of the scope read).
 
+import { audit, walk } from './access.mjs';
 import { check, openWindow, quiet, ready, withBrowser } from './browser.mjs';
 
 const { MUSTER_URL: origin, MUSTER_SHOWN: token, MUSTER_PICTURES: pictures } = process.env;
@@ -9,6 +10,8 @@ await withBrowser(async (browser) => {
     await page.goto(`${origin}/cluster`);
     await page.waitForURL('**/login?next=%2Fcluster');
     if (pictures) await page.screenshot({ path: `${pictures}/login.png` });
+    await audit(page, 'login');
+    await walk(page, 'login');
     await page.getByLabel('Token').fill('muster_00000000_wrong');
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.getByRole('alert').waitFor();
@@ -16,6 +19,8 @@ await withBrowser(async (browser) => {
         (await page.innerText('main')).includes('no token of this coordinator'),
         'no word of what is wrong',
     );
+    await page.emulateMedia({ colorScheme: 'dark' });
+    await audit(page, 'a refused login by night');
     await page.getByLabel('Token').fill(token);
     await page.getByRole('button', { name: 'Log in' }).click();
     await page.waitForURL('**/cluster');

@@ -3,11 +3,11 @@
 // small and with a tolerance, because fonts and browsers differ a little from machine to machine.
 
 import { readFileSync, writeFileSync } from 'node:fs';
-import { check, openWindow, quiet, ready, withBrowser } from './browser.mjs';
+import { check, withBrowser } from './browser.mjs';
+import { best, openRecorded } from './recorded.mjs';
 
 const { MUSTER_URL: origin, MUSTER_BLESS: bless, MUSTER_REPOSITORY: repository } = process.env;
 const folder = `${repository}/tests/dashboard`;
-const { at_ms: at, answers } = JSON.parse(readFileSync(`${folder}/recorded.json`, 'utf8'));
 
 /** Pixels of a window that are one of a compared picture. */
 const SCALE = 3.2;
@@ -36,28 +36,6 @@ const FIRST = {
     width: 960,
     file: `${repository}/coordinator/assets/dashboard.webp`,
 };
-
-/** What was recorded; what was not asked for then is missing. */
-async function replay(page) {
-    // Nothing changes any more, but the page shall not think that it is alone.
-    await page.addInitScript(() => {
-        window.EventSource = class extends EventTarget {
-            constructor() {
-                super();
-                setTimeout(() => this.dispatchEvent(new Event('open')));
-            }
-            close() {}
-        };
-    });
-    await page.route('**/api/v1/**', (route) => {
-        const url = new URL(route.request().url());
-        const path = url.pathname.replace('/api/v1', '');
-        const known = answers[path + url.search];
-        return known === undefined
-            ? route.fulfill({ status: 404, json: { error: `not recorded: ${path}${url.search}` } })
-            : route.fulfill({ json: known });
-    });
-}
 
 /** A picture at the width of comparison, by the browser itself: it knows how to read and to scale pictures. */
 function small(page, png, width, quality = 0.7) {
@@ -115,15 +93,9 @@ function difference(page, one, other) {
 
 await withBrowser(async (browser) => {
     const desk = await (await browser.newContext()).newPage();
-    const best = answers['/experiments/reviews-1'].best.trial;
     const found = [];
     for (const [name, path, options] of PAGES) {
-        const { context, page, complaints } = await openWindow(browser, origin, options);
-        await page.clock.setFixedTime(at);
-        await replay(page);
-        await page.goto(`${origin}${path.replace('BEST', best)}`);
-        await ready(page);
-        quiet(complaints);
+        const { context, page } = await openRecorded(browser, origin, path.replace('BEST', best), options);
         const png = await page.screenshot({ fullPage: true, animations: 'disabled' });
         const fresh = await small(desk, png, Math.round(page.viewportSize().width / SCALE));
         const file = `${folder}/approved/${name}.webp`;

@@ -1,6 +1,7 @@
 // Opens reports from the disk, as people do: in light and dark, on a desk and on a phone, on paper.
 // Variables: MUSTER_PAGES (files, `:` between), MUSTER_PICTURES (a folder for screenshots, if wanted).
 
+import { audit, tabled, unfold, walk } from './access.mjs';
 import { check, openWindow, quiet, withBrowser } from './browser.mjs';
 
 const { MUSTER_PAGES: pages, MUSTER_PICTURES: pictures } = process.env;
@@ -61,6 +62,11 @@ await withBrowser(async (browser) => {
                 if (pictures) await page.pdf({ path: `${pictures}/${place}.pdf`, format: 'A4' });
             }
             quiet(complaints);
+            await audit(page, where);
+            if (way === 'light') await walk(page, where);
+            await unfold(page);
+            await audit(page, `${where}, unfolded`);
+            await tabled(page, where);
             await context.close();
         }
     }

@@ -33,6 +33,7 @@ pub(super) fn count(
             *ends.entry("nothing kept all").or_default() += u32::from(said("no result keeps all"));
             *ends.entry("front").or_default() += u32::from(experiment.front().len() > 1);
             *ends.entry("trial paused").or_default() += u32::from(said("paused by a user"));
+            *ends.entry("preempted in vain").or_default() += u32::from(said("and in vain"));
             let end = match &experiment.phase {
                 Phase::Ended { end: ExperimentEnd::Completed } => "completed",
                 Phase::Ended { end: ExperimentEnd::Canceled } => "canceled",
@@ -71,6 +72,7 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
         "host set aside",
         "late report",
         "limit reached",
+        "preempted in vain",
         "trial paused",
         "checkpoint taken over",
         "promoted",

@@ -13,8 +13,10 @@ const SCRIPT_SECONDS: &str = "300";
 /// Why there is no browser, if there is none.
 pub fn browser() -> Result<(), String> {
     let has = |name: &str| Command::new(name).arg("--version").output().is_ok();
-    let driver = repository().join(".cache/browser/node_modules/playwright-core");
-    if has("node") && has("chromium") && driver.is_dir() {
+    let modules = repository().join(".cache/browser/node_modules");
+    let has_module = |name: &str| modules.join(name).is_dir();
+    let has_modules = has_module("playwright-core") && has_module("axe-core");
+    if has("node") && has("chromium") && has_modules {
         return Ok(());
     }
     Err("browser: there is no Chromium or nothing to drive it; run deploy/setup/browser.sh"

@@ -7,6 +7,7 @@ pub mod gang;
 pub mod gradient;
 pub mod hosts;
 pub mod http;
+pub mod hub;
 pub mod kubelet;
 pub mod kubernetes;
 pub mod limits;

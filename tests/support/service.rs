@@ -77,6 +77,17 @@ impl Service {
     /// Kills the coordinator and starts it again at the same address, where it serves a moment later.
     pub fn kill_and_start(&mut self) -> anyhow::Result<()> {
         self.server.kill()?;
+        self.start_again()
+    }
+
+    /// The same with a coordinator that leaves in good order.
+    pub fn stop_and_start(&mut self) -> anyhow::Result<()> {
+        self.server.terminate()?;
+        self.server.wait()?;
+        self.start_again()
+    }
+
+    fn start_again(&mut self) -> anyhow::Result<()> {
         let listen = self.url.strip_prefix("http://").context("an address over plain HTTP")?;
         let arguments = ["serve", "--listen", listen, "--no-workers"];
         self.server = Muster::start(&self.directory, "serve", &arguments)?;

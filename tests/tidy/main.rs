@@ -48,6 +48,11 @@ fn decisions_are_pure() {
 }
 
 #[test]
+fn decisions_are_the_same_on_every_machine() {
+    none("bits that decide", &source::inexact_decisions(&Tree::read().files));
+}
+
+#[test]
 fn unsafe_stays_in_the_ffi_module() {
     none("unsafe", &source::stray_unsafe(&Tree::read().files));
 }

@@ -32,6 +32,41 @@ const IMPURE: [&str; 11] = [
     "std::process",
 ];
 
+/// Where the last bit of a number decides, besides the pure folders.
+const EXACT_FILES: [&str; 4] = [
+    "common/src/evaluation/mod.rs",
+    "common/src/goal.rs",
+    "common/src/manifest/space.rs",
+    "common/src/seed.rs",
+];
+
+/// Calls of the standard library that end in the C library of the machine, or may. The square root is exact.
+const INEXACT: [&str; 23] = [
+    ".ln()",
+    ".ln_1p()",
+    ".log(",
+    ".log2()",
+    ".log10()",
+    ".exp()",
+    ".exp2()",
+    ".exp_m1()",
+    ".powf(",
+    ".powi(",
+    ".cbrt()",
+    ".hypot(",
+    ".sin()",
+    ".cos()",
+    ".tan()",
+    ".sin_cos()",
+    ".asin()",
+    ".acos()",
+    ".atan()",
+    ".atan2(",
+    ".sinh()",
+    ".cosh()",
+    ".tanh()",
+];
+
 /// Marks of work that was not finished. Split, so that this file is clean itself.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
 const UNFINISHED_MACROS: [&str; 3] = ["todo!", "unimplemented!", "dbg!"];
@@ -87,6 +122,28 @@ pub(crate) fn impure_decisions(files: &[File]) -> Vec<String> {
         return vec![format!("none of {PURE_FOLDERS:?} holds a file: the list is out of date")];
     }
     words_in_code(&files, &IMPURE, "a decision must not depend on it")
+}
+
+/// Decisions that another machine might make otherwise. Tests may compare as they like.
+pub(crate) fn inexact_decisions(files: &[File]) -> Vec<String> {
+    let is_pure = |path: &str| PURE_FOLDERS.iter().any(|folder| path.starts_with(folder));
+    let decides = |file: &&File| {
+        let path = file.path.as_str();
+        (is_pure(path) || EXACT_FILES.contains(&path)) && !path.ends_with("/tests.rs")
+    };
+    let files: Vec<File> = files.iter().filter(decides).cloned().collect();
+    each(&files, |file, report| {
+        let code = code_only(&file.text);
+        let own = code.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+        for (index, line) in own.enumerate() {
+            for call in INEXACT.iter().filter(|call| line.contains(**call)) {
+                report(
+                    index + 1,
+                    format!("`{call}` may differ by machine: see common/src/elementary.rs"),
+                );
+            }
+        }
+    })
 }
 
 pub(crate) fn stray_unsafe(files: &[File]) -> Vec<String> {
@@ -208,6 +265,17 @@ mod tests {
             1,
             "nothing is pure"
         );
+    }
+
+    #[test]
+    fn an_inexact_decision_is_found() {
+        let path = "coordinator/src/sweep/sampler/axis.rs";
+        let samples = ["value.ln()", "let x = position\n    .exp();", "a.powi(2) + b.powf(c)"];
+        assert_eq!(samples.map(|sample| inexact_decisions(&one(path, sample)).len()), [1, 1, 2]);
+        assert_eq!(inexact_decisions(&one("common/src/goal.rs", "loss.exp()")).len(), 1);
+        let good = "functions.ln(x) + libm::exp(x) + x.sqrt()\n#[cfg(test)]\nmod tests { x.sin() }";
+        assert!(inexact_decisions(&one(path, good)).is_empty());
+        assert!(inexact_decisions(&one("common/src/elementary.rs", "x.ln()")).is_empty());
     }
 
     #[test]

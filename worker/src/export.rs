@@ -14,8 +14,8 @@ use tokio::runtime::Handle;
 
 use crate::deadline::{Overdue, beside_for};
 use crate::model::{
-    CONFIG_FILE, Classifier, LanguageModel, ModelConfig, ModelError, TaskModel, WEIGHTS_FILE,
-    serialize_tensors,
+    CONFIG_FILE, Classifier, Described, LanguageModel, ModelConfig, ModelError, TaskModel,
+    WEIGHTS_FILE, serialize_tensors,
 };
 
 /// What of the pretrained directory belongs to its tokenizer; copied where present.

@@ -26,6 +26,7 @@ pub use report::{classification_report, confusion_table};
 
 use serde::{Deserialize, Serialize};
 
+use crate::elementary::Elementary;
 use crate::objective::ObjectiveMetric;
 
 /// Result of scoring one split. Counts are exact, so ranks can be added up.
@@ -64,7 +65,7 @@ impl MaskedScore {
 
     /// Between how many tokens the model wavers, on average.
     pub fn perplexity(&self) -> f64 {
-        self.loss.exp()
+        Elementary::Portable.exp(self.loss)
     }
 }
 
@@ -91,10 +92,14 @@ impl Evaluation {
         self.confusion.iter().flatten().sum()
     }
 
+    /// Examples on the diagonal.
+    pub fn num_right(&self) -> u64 {
+        self.confusion.iter().enumerate().filter_map(|(i, row)| row.get(i)).sum()
+    }
+
     /// Share of examples on the diagonal.
     pub fn accuracy(&self) -> f64 {
-        let right = self.confusion.iter().enumerate().filter_map(|(i, row)| row.get(i)).sum();
-        share(right, self.num_examples())
+        share(self.num_right(), self.num_examples())
     }
 
     /// Scores of every class, in the order of the classes.
@@ -156,6 +161,14 @@ impl Evaluation {
             ObjectiveMetric::MaskedLoss => masked(|score| score.loss),
             ObjectiveMetric::Perplexity => masked(MaskedScore::perplexity),
             ObjectiveMetric::MaskedAccuracy => masked(MaskedScore::accuracy),
+        }
+    }
+
+    /// As [`Self::value`], for decisions that are made again with the functions they were made with.
+    pub fn value_by(&self, metric: ObjectiveMetric, functions: Elementary) -> f64 {
+        match (metric, &self.masked) {
+            (ObjectiveMetric::Perplexity, Some(masked)) => functions.exp(masked.loss),
+            _ => self.value(metric),
         }
     }
 

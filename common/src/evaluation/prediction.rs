@@ -8,13 +8,15 @@
 //! | `probabilities` | list of double | of every class, in the order of the class numbers |
 //! | `num_tokens` | uint32 | tokens the model read, special tokens counted; null where nobody has counted |
 //! | `text` | string | what the model read, decoded from its tokens; null but for mistakes it was sure of |
+//! | `file` | string | the file it stands in, as messages call it; null where nobody knows |
+//! | `file_row` | uint64 | which of the file's rows it is, from 0, see [`Origin`]; null where nobody knows |
 //!
 //! Of the mistakes that the model was surest of, at most [`TEXTS_MAX`] have a text, at most [`TEXT_CHARACTERS_MAX`]
 //! characters of it: enough to see what is wrong, and a small file.
 //!
 //! The other columns are never null, and readers leave out columns that they do not know. Files of format 1 have no
-//! `num_tokens` and no `text`. The file's key-value metadata holds [`PREDICTION_FORMAT_KEY`] and, under
-//! [`LABELS_KEY`], the class names in the order of their numbers as a JSON list.
+//! `num_tokens` and no `text`, those of format 2 neither `file` nor `file_row`. The file's key-value metadata holds
+//! [`PREDICTION_FORMAT_KEY`] and, under [`LABELS_KEY`], the class names in the order of their numbers as a JSON list.
 
 use std::sync::Arc;
 
@@ -32,7 +34,7 @@ use parquet::file::properties::WriterProperties;
 use crate::columnar::read_parquet;
 
 /// Version of the columns this build writes, and the highest it reads.
-pub const PREDICTION_FORMAT: u32 = 2;
+pub const PREDICTION_FORMAT: u32 = 3;
 
 /// Texts in a file, at most.
 pub const TEXTS_MAX: usize = 200;
@@ -71,6 +73,15 @@ pub enum PredictionError {
     },
 }
 
+/// Where an example stands in the files that a manifest names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as messages call it: its path, its URL, or its place in a set of a hub.
+    pub file: Arc<str>,
+    /// Which of its rows, from 0: as readers of tables count them, without header and blank lines.
+    pub row: u64,
+}
+
 /// One example.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
@@ -84,12 +95,14 @@ pub struct Prediction {
     pub num_tokens: Option<u32>,
     /// What the model read; `None` but for some mistakes.
     pub text: Option<String>,
+    /// Where it stands in the files; `None`: nobody knows.
+    pub origin: Option<Origin>,
 }
 
 impl Prediction {
-    /// Without the number of tokens and without text.
+    /// Without what only the examples themselves tell.
     pub fn new(row: u64, label: u32, probabilities: Vec<f64>) -> Self {
-        Self { row, label, probabilities, num_tokens: None, text: None }
+        Self { row, label, probabilities, num_tokens: None, text: None, origin: None }
     }
 
     /// The same with the beginning of a text.
@@ -127,6 +140,8 @@ fn schema() -> Arc<Schema> {
         column("probabilities", DataType::List(item)),
         Field::new("num_tokens", DataType::UInt32, true),
         Field::new("text", DataType::Utf8, true),
+        Field::new("file", DataType::Utf8, true),
+        Field::new("file_row", DataType::UInt64, true),
     ]))
 }
 
@@ -137,6 +152,7 @@ pub fn encode(predictions: &[Prediction], labels: &[String]) -> Result<Bytes, Pr
     let truth = |prediction: &Prediction| name(prediction.label as usize);
     let values = predictions.iter().flat_map(|prediction| prediction.probabilities.iter().copied());
     let lengths = predictions.iter().map(|prediction| prediction.probabilities.len());
+    let origins = || predictions.iter().map(|prediction| prediction.origin.as_ref());
     let item = Arc::new(Field::new("item", DataType::Float64, false));
     let values = Arc::new(Float64Array::from_iter_values(values));
     let lists = ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), values, None)
@@ -148,6 +164,8 @@ pub fn encode(predictions: &[Prediction], labels: &[String]) -> Result<Bytes, Pr
         Arc::new(lists),
         Arc::new(predictions.iter().map(|p| p.num_tokens).collect::<UInt32Array>()),
         Arc::new(predictions.iter().map(|p| p.text.as_deref()).collect::<StringArray>()),
+        Arc::new(origins().map(|origin| Some(&*origin?.file)).collect::<StringArray>()),
+        Arc::new(origins().map(|origin| Some(origin?.row)).collect::<UInt64Array>()),
     ];
     let names = serde_json::to_string(labels).map_err(|error| failed(error.to_string()))?;
     let metadata = vec![
@@ -193,13 +211,24 @@ pub fn decode(bytes: Bytes) -> Result<(Vec<Prediction>, Vec<String>), Prediction
     Ok((predictions, labels))
 }
 
-/// The columns of a batch; the last two are absent in files of format 1.
+/// The columns of a batch; those that may be absent are so in files of older formats.
 struct Columns<'a> {
     rows: &'a UInt64Array,
     truths: &'a StringArray,
     lists: &'a ListArray,
     num_tokens: Option<&'a UInt32Array>,
     texts: Option<&'a StringArray>,
+    files: Option<&'a StringArray>,
+    file_rows: Option<&'a UInt64Array>,
+}
+
+/// A column that older formats do not have; the outer `None`: it has another type.
+#[expect(clippy::option_option, reason = "absent and wrong are two things")]
+fn newer<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Option<Option<&'a T>> {
+    match batch.column_by_name(name) {
+        None => Some(None),
+        Some(column) => column.as_any().downcast_ref::<T>().map(Some),
+    }
 }
 
 impl<'a> Columns<'a> {
@@ -208,16 +237,12 @@ impl<'a> Columns<'a> {
         let truths = batch.column_by_name("label")?.as_any().downcast_ref::<StringArray>()?;
         let lists = batch.column_by_name("probabilities")?;
         let lists = lists.as_any().downcast_ref::<ListArray>()?;
-        let num_tokens = match batch.column_by_name("num_tokens") {
-            None => None,
-            Some(column) => Some(column.as_any().downcast_ref::<UInt32Array>()?),
-        };
-        let texts = match batch.column_by_name("text") {
-            None => None,
-            Some(column) => Some(column.as_any().downcast_ref::<StringArray>()?),
-        };
+        let num_tokens = newer::<UInt32Array>(batch, "num_tokens")?;
+        let texts = newer::<StringArray>(batch, "text")?;
+        let files = newer::<StringArray>(batch, "file")?;
+        let file_rows = newer::<UInt64Array>(batch, "file_row")?;
         let whole = rows.null_count() + truths.null_count() + lists.null_count() == 0;
-        whole.then_some(Self { rows, truths, lists, num_tokens, texts })
+        whole.then_some(Self { rows, truths, lists, num_tokens, texts, files, file_rows })
     }
 
     fn prediction(&self, row: usize, labels: &[String]) -> Result<Prediction, &'static str> {
@@ -233,6 +258,13 @@ impl<'a> Columns<'a> {
             probabilities: list.ok_or("a list holds no numbers")?.values().to_vec(),
             num_tokens: num_tokens.map(|column| column.value(row)),
             text: text.map(|column| column.value(row).to_owned()),
+            origin: self.origin(row),
         })
+    }
+
+    fn origin(&self, row: usize) -> Option<Origin> {
+        let file = self.files.filter(|column| column.is_valid(row))?;
+        let file_row = self.file_rows.filter(|column| column.is_valid(row))?;
+        Some(Origin { file: file.value(row).into(), row: file_row.value(row) })
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::prediction::{
-    PREDICTION_FORMAT_KEY, Prediction, PredictionError, TEXT_CHARACTERS_MAX, decode, encode,
+    Origin, PREDICTION_FORMAT_KEY, Prediction, PredictionError, TEXT_CHARACTERS_MAX, decode, encode,
 };
 use super::*;
 
@@ -14,7 +14,10 @@ fn predictions() -> (Vec<Prediction>, Vec<String>) {
         |row, label, probabilities: &[f64]| Prediction::new(row, label, probabilities.to_vec());
     let rows = vec![
         Prediction { num_tokens: Some(17), ..prediction(0, 2, &[0.1, 0.2, 0.7]) },
-        prediction(1, 0, &[0.4, 0.4, 0.2]),
+        Prediction {
+            origin: Some(Origin { file: "/data/a, b.csv".into(), row: 71 }),
+            ..prediction(1, 0, &[0.4, 0.4, 0.2])
+        },
         prediction(2, 1, &[0.0, 0.0, 1.0]).with_text("nicht \"gut\"\n"),
     ];
     (rows, ["bad", "so-so", "gut, naja"].map(str::to_owned).to_vec())
@@ -41,13 +44,23 @@ fn damaged_and_foreign_files_are_refused() {
     let mut raw = bytes.to_vec();
     let key = PREDICTION_FORMAT_KEY.as_bytes();
     let at = raw.windows(key.len()).rposition(|window| window == key).unwrap() + key.len();
-    let digit = raw[at..].iter().position(|byte| *byte == b'2').unwrap();
+    let digit = raw[at..].iter().position(|byte| *byte == b'3').unwrap();
     raw[at + digit] = b'9';
     assert!(matches!(decode(raw.into()), Err(PredictionError::NewerFormat { format: 9 })));
 }
 
-/// Written by a build of format 1.
+/// Written by builds of formats 1 and 2.
 const OLD: &[u8] = include_bytes!("../../../tests/golden/predictions/format-1.parquet");
+const SECOND: &[u8] = include_bytes!("../../../tests/golden/predictions/format-2.parquet");
+
+#[test]
+fn files_of_format_2_are_read() {
+    let (rows, labels) = decode(Bytes::from_static(SECOND)).unwrap();
+    assert_eq!(labels, ["no", "yes"]);
+    assert_eq!(rows.iter().map(|one| one.row).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(rows.iter().all(|one| one.num_tokens.is_some() && one.origin.is_none()));
+    assert!(rows.iter().all(|one| one.text.is_some() != one.is_right()), "{rows:?}");
+}
 
 #[test]
 fn files_of_format_1_are_read() {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::count::counted;
+
 /// How much training; compared only between values of the same unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,12 +75,12 @@ impl Budget {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Steps(amount) | Self::Examples(amount) => write!(f, "{amount}")?,
+        f.write_str(&match self {
+            Self::Steps(amount) => counted(amount, "step"),
+            Self::Examples(amount) => counted(amount, "example"),
             // 0.1 times 3 is 0.3 for people; a millionth is the smallest budget there is.
-            Self::Epochs(amount) => write!(f, "{}", (amount * 1e6).round() / 1e6)?,
-        }
-        write!(f, " {}", self.unit())
+            Self::Epochs(amount) => counted((amount * 1e6).round() / 1e6, "epoch"),
+        })
     }
 }
 
@@ -88,6 +90,8 @@ mod tests {
 
     #[test]
     fn fractions_of_epochs_are_shown_as_they_were_written() {
+        assert_eq!(Budget::Epochs(1.0).to_string(), "1 epoch");
+        assert_eq!(Budget::Steps(1).to_string(), "1 step");
         assert_eq!(Budget::Epochs(0.1 * 3.0).to_string(), "0.3 epochs");
         assert_eq!(Budget::Epochs(1e-6).to_string(), "0.000001 epochs");
         assert_eq!(Budget::Examples(999_999_999_999).to_string(), "999999999999 examples");

@@ -27,7 +27,8 @@ pub(super) fn read_goal(section: &Section<'_>) -> Option<Goal> {
         optional_or(section.get("constraints"), Vec::new(), |field| read_constraints(&field));
     let mut objectives = objectives?.into_iter();
     let objective = objectives.next()?;
-    Some(Goal { objective, others: objectives.collect(), constraints: constraints? })
+    let (others, constraints) = (objectives.collect(), constraints?);
+    Some(Goal { others, constraints, ..objective.into() })
 }
 
 /// Two or more.

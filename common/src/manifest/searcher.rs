@@ -39,7 +39,7 @@ impl SearcherSettings {
     /// What results are compared by.
     pub fn goal(&self) -> Goal {
         let (others, constraints) = (self.others.clone(), self.constraints.clone());
-        Goal { objective: self.objective, others, constraints }
+        Goal { others, constraints, ..self.objective.into() }
     }
 }
 

@@ -248,7 +248,7 @@ fn read_searcher(field: &Field<'_>) -> Option<SearcherSettings> {
     let warm_start =
         optional_or(section.get("warm_start"), Vec::new(), |field| read_experiments(&field));
     section.finish();
-    let Goal { objective, others, constraints } = goal?;
+    let Goal { objective, others, constraints, .. } = goal?;
     Some(SearcherSettings {
         objective,
         others,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assignment::Assignment;
 use super::settings::written;
+use crate::elementary::Elementary;
 use crate::seed::Draws;
 
 /// One value of one hyperparameter. Whole numbers stay whole, so batch sizes never become 31.99.
@@ -117,7 +118,7 @@ pub enum Domain {
 
 impl Domain {
     /// A value for one draw; constants consume none.
-    pub fn draw(&self, draws: &mut Draws) -> ParameterValue {
+    pub fn draw(&self, draws: &mut Draws, functions: Elementary) -> ParameterValue {
         match self {
             Self::Constant(value) => *value,
             // Exact even where a fraction of 53 bits could not tell all values apart.
@@ -130,8 +131,10 @@ impl Domain {
                 let offset = i64::try_from(draws.below(span)).unwrap_or(0);
                 ParameterValue::Int(min.saturating_add(offset))
             }
-            Self::Float { .. } | Self::Int { .. } | Self::Steps { .. } => self.at(draws.unit()),
-            Self::When { domain, .. } => domain.draw(draws),
+            Self::Float { .. } | Self::Int { .. } | Self::Steps { .. } => {
+                self.at(draws.unit(), functions)
+            }
+            Self::When { domain, .. } => domain.draw(draws, functions),
         }
     }
 
@@ -142,7 +145,7 @@ impl Domain {
         clippy::cast_sign_loss,
         reason = "clamped to the bounds"
     )]
-    pub fn at(&self, fraction: f64) -> ParameterValue {
+    pub fn at(&self, fraction: f64, functions: Elementary) -> ParameterValue {
         match self {
             Self::Constant(value) => *value,
             Self::Values(values) => {
@@ -150,10 +153,12 @@ impl Domain {
                 values[index.min(values.len().saturating_sub(1))]
             }
             Self::Float { min, max, scale } => {
-                ParameterValue::Float(between(*min, *max, *scale, fraction).clamp(*min, *max))
+                let value = between((*min, *max), *scale, fraction, functions);
+                ParameterValue::Float(value.clamp(*min, *max))
             }
             Self::Int { min, max, scale } => {
-                let position = between(*min as f64, *max as f64 + 1.0, *scale, fraction);
+                let bounds = (*min as f64, *max as f64 + 1.0);
+                let position = between(bounds, *scale, fraction, functions);
                 ParameterValue::Int((position.floor() as i64).clamp(*min, *max))
             }
             Self::Steps { min, step, .. } => {
@@ -161,7 +166,7 @@ impl Domain {
                 let index = ((fraction.max(0.0) * count as f64) as u64).min(count - 1);
                 ParameterValue::Float(stepped(*min, *step, index))
             }
-            Self::When { domain, .. } => domain.at(fraction),
+            Self::When { domain, .. } => domain.at(fraction, functions),
         }
     }
 
@@ -264,7 +269,7 @@ pub fn grid_points(space: &SearchSpace) -> impl Iterator<Item = Assignment> + '_
     let axes: Vec<(&String, Vec<ParameterValue>)> = space
         .iter()
         .filter(|(_, domain)| domain.is_searched())
-        .map(|(name, domain)| (name, domain.enumerate().unwrap_or_else(|| vec![domain.at(0.0)])))
+        .map(|(name, domain)| (name, domain.enumerate().unwrap_or_else(|| vec![lowest(domain)])))
         .collect();
     let size = axes.iter().map(|(_, values)| values.len()).fold(1, usize::saturating_mul);
     (0..size).filter_map(move |index| {
@@ -284,10 +289,18 @@ pub fn grid_points(space: &SearchSpace) -> impl Iterator<Item = Assignment> + '_
     })
 }
 
-fn between(min: f64, max: f64, scale: Scale, unit: f64) -> f64 {
+/// The value that stands for a real range in a grid; a manifest with such a grid is refused.
+fn lowest(domain: &Domain) -> ParameterValue {
+    domain.at(0.0, Elementary::Portable)
+}
+
+fn between((min, max): (f64, f64), scale: Scale, unit: f64, functions: Elementary) -> f64 {
     match scale {
         Scale::Linear => min + (max - min) * unit,
-        Scale::Log => (min.ln() + (max.ln() - min.ln()) * unit).exp(),
+        Scale::Log => {
+            let (low, high) = (functions.ln(min), functions.ln(max));
+            functions.exp(low + (high - low) * unit)
+        }
     }
 }
 
@@ -300,12 +313,14 @@ mod tests {
     use crate::seed::Seed;
     use proptest::prelude::*;
 
+    const PORTABLE: Elementary = Elementary::Portable;
+
     proptest! {
         #[test]
         fn draws_stay_within_bounds(seed: u64, min in 1e-6f64..1.0, width in 0.0f64..10.0, log: bool) {
             let scale = if log { Scale::Log } else { Scale::Linear };
             let domain = Domain::Float { min, max: min + width, scale };
-            let value = domain.draw(&mut Seed(seed).draws()).as_f64();
+            let value = domain.draw(&mut Seed(seed).draws(), PORTABLE).as_f64();
             prop_assert!((min..=min + width).contains(&value));
         }
 
@@ -321,7 +336,7 @@ mod tests {
         fn whole_draws_stay_within_bounds(seed: u64, min in 1i64..100, width in 0i64..100, log: bool) {
             let scale = if log { Scale::Log } else { Scale::Linear };
             let domain = Domain::Int { min, max: min + width, scale };
-            let ParameterValue::Int(value) = domain.draw(&mut Seed(seed).draws()) else {
+            let ParameterValue::Int(value) = domain.draw(&mut Seed(seed).draws(), PORTABLE) else {
                 panic!("a whole domain draws whole numbers");
             };
             prop_assert!((min..=min + width).contains(&value));
@@ -334,10 +349,10 @@ mod tests {
         let values: Vec<f64> =
             domain.enumerate().unwrap().into_iter().map(ParameterValue::as_f64).collect();
         assert_eq!(values, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]);
-        assert_eq!(domain.at(0.999), ParameterValue::Float(0.5));
+        assert_eq!(domain.at(0.999, PORTABLE), ParameterValue::Float(0.5));
         assert_eq!(Domain::Steps { min: 0.1, max: 0.5, step: 0.3 }.num_values(), Some(2));
         let mut draws = Seed(2).draws();
-        assert!((0..100).all(|_| values.contains(&domain.draw(&mut draws).as_f64())));
+        assert!((0..100).all(|_| values.contains(&domain.draw(&mut draws, PORTABLE).as_f64())));
     }
 
     #[test]
@@ -369,7 +384,7 @@ mod tests {
     fn log_draws_spread_evenly_over_decades() {
         let domain = Domain::Float { min: 1e-5, max: 1e-1, scale: Scale::Log };
         let mut draws = Seed(1).draws();
-        let low = (0..4000).filter(|_| domain.draw(&mut draws).as_f64() < 1e-3).count();
+        let low = (0..4000).filter(|_| domain.draw(&mut draws, PORTABLE).as_f64() < 1e-3).count();
         assert!((1800..2200).contains(&low), "{low} of 4000 in the lower two of four decades");
     }
 }

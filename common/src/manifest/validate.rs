@@ -13,6 +13,7 @@ use super::settings::{HyperparameterSpec, written};
 use super::source::{Holdout, LabelRule, Source, SourceFormat};
 use super::space::{Domain, SearchSpace, grid_points};
 use super::{Budget, ClassWeights, HubName, Manifest, ScheduleShape, Truncation};
+use crate::count::{counted, counted_are};
 
 /// Largest grid accepted.
 const GRID_MAX: u64 = 1_000_000;
@@ -54,24 +55,29 @@ impl Manifest {
     }
 
     /// The files and directories of this machine that the manifest names, each with its path in the
-    /// manifest. URLs and patterns of files are looked up where they are read. A model of a hub is
-    /// none of them; [`Manifest::rebase`] tells it from a directory.
+    /// manifest. URLs are looked up where they are read; of patterns [`Manifest::unmatched`] tells. A
+    /// model of a hub is none of them; [`Manifest::rebase`] tells it from a directory.
     pub fn inputs(&self) -> Vec<(&'static str, &str)> {
         let mut inputs = Vec::new();
         if self.model.hub_name().is_none() {
             inputs.push(("model.pretrained", self.model.pretrained.as_str()));
         }
+        for (name, source) in self.sources() {
+            let paths = source.paths.iter();
+            let named = paths.filter(|path| !Source::is_url(path) && !Source::is_pattern(path));
+            inputs.extend(named.map(|path| (name, path.as_str())));
+        }
+        inputs
+    }
+
+    /// Where each split's rows come from that has files of its own, with the path in the manifest.
+    pub(super) fn sources(&self) -> Vec<(&'static str, &Source)> {
         let sources = [
             ("data.train.path", Some(&self.data.train)),
             ("data.validation.path", source_of(&self.data.validation)),
             ("data.test.path", source_of(&self.data.test)),
         ];
-        for (name, source) in sources {
-            let paths = source.into_iter().flat_map(|source| &source.paths);
-            let named = paths.filter(|path| !Source::is_url(path) && !Source::is_pattern(path));
-            inputs.extend(named.map(|path| (name, path.as_str())));
-        }
-        inputs
+        sources.into_iter().filter_map(|(name, source)| Some((name, source?))).collect()
     }
 }
 
@@ -189,7 +195,8 @@ impl Rules<'_> {
         if let Budget::Examples(examples) = manifest.budget
             && (examples as f64) < global_max
         {
-            let message = format!("{examples} examples are less than one step of {global_max}");
+            let message =
+                format!("{} less than one step of {global_max}", counted_are(examples, "example"));
             self.refuse(&["budget"], message, "raise the budget or lower global_batch_size");
         }
     }
@@ -347,7 +354,7 @@ impl Rules<'_> {
             searcher.max_trials = size;
         }
         if searcher.max_trials > size {
-            let message = format!("{what} only {size} points");
+            let message = format!("{what} only {}", counted(size, "point"));
             self.refuse(&["searcher", "max_trials"], message, "remove it to try them all");
         }
     }

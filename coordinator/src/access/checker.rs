@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use muster_common::access::Token;
+use muster_common::count::counted;
 use muster_common::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -245,6 +246,6 @@ pub fn span(time: Duration) -> String {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7199 => format!("{} min", seconds / 60),
         seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86_400),
+        seconds => counted(seconds / 86_400, "day"),
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use muster_common::access::{ACCESS_VARIABLE, AccessError, home_file, read_private};
+use muster_common::count::counted;
 use muster_common::time::Timestamp;
 
 use super::chain;
@@ -151,7 +152,7 @@ fn check_files(files: &[PathBuf]) -> Option<Finding> {
         return None;
     }
     if troubles.is_empty() {
-        let detail = format!("{} files, for their owner only", files.len());
+        let detail = format!("{}, for their owner only", counted(files.len(), "file"));
         return Some(Finding::good(check, detail));
     }
     let mend = if open.is_empty() {

@@ -66,7 +66,7 @@ pub(super) enum Command {
     Report(ReportArguments),
     /// Save what runs of an experiment, or one trial, and start no more of it
     Pause(SubjectArguments),
-    /// Let a paused experiment or trial go on
+    /// Let a paused experiment or trial go on, or write a model that could not be written at the end
     Resume(SubjectArguments),
     /// End an experiment, or one trial
     Cancel(SubjectArguments),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use muster_common::count::counted;
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::storage::{
     BegunUpload, CheckpointKey, FoundCheckpoint, Garbage, Layout, Scope, Store, StoreError, garbage,
@@ -187,7 +188,8 @@ async fn get(
     if as_json {
         print_json(&described(&found));
     } else {
-        println!("{} parts, {}, in {place}", index.parts.len(), bytes(found.bytes()));
+        let parts = counted(index.parts.len(), "part");
+        println!("{parts}, {}, in {place}", bytes(found.bytes()));
     }
     Ok(Exit::Done)
 }
@@ -258,10 +260,10 @@ async fn sweep(
             println!("{}  {size}  an upload that was never ended", upload.key);
         }
         println!(
-            "{} of {} checkpoints and {} uploads, {} {done}",
+            "{} of {} and {}, {} {done}",
             swept.len(),
-            found.len(),
-            uploads.len(),
+            counted(found.len(), "checkpoint"),
+            counted(uploads.len(), "upload"),
             bytes(num_bytes)
         );
     }

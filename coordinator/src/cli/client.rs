@@ -18,6 +18,7 @@ use super::args::{
     SubmitArguments, WhyArguments,
 };
 use super::exit::{Exit, Hinted, Misuse, Refused};
+use super::outage::Outage;
 use super::progress::Progress;
 use super::run::exit_of;
 use super::validate::read;
@@ -162,29 +163,49 @@ pub(super) async fn fetch(
     Ok((view, found.into_inner().manifest))
 }
 
-/// Says how an experiment goes until it ends, then its result.
+/// Says how an experiment goes until it ends, then its result, and finds a coordinator again that was started anew.
 pub(super) async fn follow(
     client: &mut Client,
     experiment_id: String,
     mut progress: Progress,
 ) -> anyhow::Result<Exit> {
     let request = v1::WatchExperimentRequest { experiment_id, once: false };
-    let mut stream =
-        client.watch_experiment(request).await.map_err(|status| said(&status))?.into_inner();
-    let mut last = None;
-    while let Some(response) = stream.message().await.map_err(|status| said(&status))? {
-        let wire = response.experiment.context("the coordinator sent nothing")?;
-        let view = experiment_from_wire(wire)?;
-        progress.draw(&view);
-        last = Some(view);
-    }
+    let mut outage = Outage::default();
+    let view = loop {
+        match draw_until_end(client, &request, &mut progress, &mut outage).await {
+            Ok(view) => break view,
+            Err(status) => {
+                // What is said of it must not be drawn over.
+                progress.finish();
+                outage.wait(&status).await?;
+            }
+        }
+    };
     progress.finish();
-    let view = last.context("the coordinator sent nothing")?;
-    if !view.state.is_ended() {
-        return Err(anyhow!("the coordinator stopped; {} goes on when it is back", view.id));
-    }
     print!("{}", table::render(&view));
     Ok(exit_of(view.state))
+}
+
+/// Draws what one stream says; the experiment as it ended.
+async fn draw_until_end(
+    client: &mut Client,
+    request: &v1::WatchExperimentRequest,
+    progress: &mut Progress,
+    outage: &mut Outage,
+) -> Result<ExperimentView, Status> {
+    let mut stream = client.watch_experiment(request.clone()).await?.into_inner();
+    while let Some(response) = stream.message().await? {
+        let wire = response.experiment;
+        let wire = wire.ok_or_else(|| Status::internal("the coordinator sent nothing"))?;
+        let view = experiment_from_wire(wire);
+        let view = view.map_err(|error| Status::internal(error.to_string()))?;
+        outage.end();
+        progress.draw(&view);
+        if view.state.is_ended() {
+            return Ok(view);
+        }
+    }
+    Err(Status::unavailable("it stopped"))
 }
 
 pub(super) async fn why(arguments: WhyArguments) -> anyhow::Result<Exit> {
@@ -216,15 +237,40 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
     let connected = connect(&arguments.client).await;
     let mut client = connected
         .context("logs are in the object store too: `muster logs --store URL` reads them there")?;
-    let request =
-        v1::ReadLogsRequest { experiment_id, trial_id, follow: arguments.follow, tail: false };
-    let mut stream = client.read_logs(request).await.map_err(|status| said(&status))?.into_inner();
-    while let Some(response) = stream.message().await.map_err(|status| said(&status))? {
-        for line in response.lines {
-            println!("{line}");
+    let follow = arguments.follow;
+    let request = v1::ReadLogsRequest { experiment_id, trial_id, follow, tail: false };
+    let (mut num_printed, mut outage) = (0, Outage::default());
+    while let Err(status) = print_lines(&mut client, &request, &mut num_printed, &mut outage).await
+    {
+        if !follow {
+            return Err(said(&status));
         }
+        outage.wait(&status).await?;
     }
     Ok(Exit::Done)
+}
+
+/// Prints the lines of one stream behind those that were printed before: a log only grows, so they are its first ones.
+async fn print_lines(
+    client: &mut Client,
+    request: &v1::ReadLogsRequest,
+    num_printed: &mut usize,
+    outage: &mut Outage,
+) -> Result<(), Status> {
+    let mut stream = client.read_logs(request.clone()).await?.into_inner();
+    let mut num_known = *num_printed;
+    while let Some(response) = stream.message().await? {
+        outage.end();
+        for line in response.lines {
+            if num_known > 0 {
+                num_known -= 1;
+                continue;
+            }
+            println!("{line}");
+            *num_printed += 1;
+        }
+    }
+    Ok(())
 }
 
 /// What a command is about: an experiment, or one trial of it.

@@ -1,20 +1,16 @@
 //! `muster curves`: what a trial has measured, as one line per metric, as steps, or as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use muster_common::id::TrialId;
 use muster_proto::v1;
 use serde_json::json;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::args::CurvesArguments;
 use super::client::{Client, connect, said};
 use super::exit::Exit;
-
-/// How long a coordinator that went away is waited for, and the pause between two tries.
-const PATIENCE: Duration = Duration::from_secs(60);
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+use super::outage::Outage;
 
 /// Columns of the picture of a curve.
 const WIDTH: usize = 40;
@@ -60,31 +56,22 @@ async fn print_once(
 /// Prints steps until the trial ends, and finds a coordinator again that was started anew; whether that was nothing.
 async fn follow(client: &mut Client, request: &v1::ReadCurvesRequest) -> anyhow::Result<bool> {
     let mut printed = Printed::default();
-    let mut lost_at = None;
-    loop {
-        let Err(status) = print_steps(client, request, &mut printed, &mut lost_at).await else {
-            return Ok(printed.0.is_empty());
-        };
-        let is_away = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled);
-        if lost_at.is_none() && is_away {
-            eprintln!("the coordinator went away, trying again: {}", status.message());
-        }
-        if !is_away || lost_at.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return Err(said(&status));
-        }
-        tokio::time::sleep(AGAIN_AFTER).await;
+    let mut outage = Outage::default();
+    while let Err(status) = print_steps(client, request, &mut printed, &mut outage).await {
+        outage.wait(&status).await?;
     }
+    Ok(printed.0.is_empty())
 }
 
 async fn print_steps(
     client: &mut Client,
     request: &v1::ReadCurvesRequest,
     printed: &mut Printed,
-    lost_at: &mut Option<Instant>,
+    outage: &mut Outage,
 ) -> Result<(), Status> {
     let mut stream = client.read_curves(request.clone()).await?.into_inner();
     while let Some(response) = stream.message().await? {
-        *lost_at = None;
+        outage.end();
         for (step, line) in printed.add(&response.curves) {
             println!("step {step:>8}{line}");
         }

@@ -1,6 +1,7 @@
 //! Commands that list: experiments and trials, slots, hyperparameters by what they matter. For people, or as JSON
 //! whose shapes `coordinator/README.md` describes.
 
+use muster_common::count::counted;
 use muster_common::goal::Breach;
 use muster_common::id::ExperimentId;
 use muster_proto::v1;
@@ -47,7 +48,7 @@ pub(super) async fn ls(arguments: LsArguments) -> anyhow::Result<Exit> {
     }
     for view in views {
         println!("{}", line(&view));
-        if !view.reason.is_empty() && !view.state.is_ended() {
+        if !view.reason.is_empty() {
             println!("    {}", view.reason);
         }
     }
@@ -188,16 +189,16 @@ pub(super) async fn importance(arguments: ImportanceArguments) -> anyhow::Result
     }
     if view.shares.is_empty() {
         eprintln!(
-            "nothing can be said yet: {} results at one rung, and at least 8 that differ are needed",
-            view.num_results
+            "nothing can be said yet: {} at one rung, and at least 8 that differ are needed",
+            counted(view.num_results, "result")
         );
         return Ok(Exit::Done);
     }
     print!("{}", bars(&view));
     eprintln!(
-        "of the differences in {}, by {} results at {}; what hyperparameters do together is left out",
+        "of the differences in {}, by {} at {}; what hyperparameters do together is left out",
         view.metric.name(),
-        view.num_results,
+        counted(view.num_results, "result"),
         view.rung
     );
     Ok(Exit::Done)

@@ -13,6 +13,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod export;
+mod groups;
 mod header;
 mod import;
 mod listing;
@@ -20,6 +21,7 @@ mod manual;
 mod model_args;
 mod number;
 mod one_shot;
+mod outage;
 mod plan;
 mod predict;
 mod progress;
@@ -35,15 +37,13 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Arguments, Command};
+use args::Command;
 use exit::Exit;
 
 /// Parses the arguments, does what they say, and maps the outcome to an exit code.
 pub fn main() -> ExitCode {
     manual::complete();
-    let arguments = Arguments::parse();
+    let arguments = groups::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -28,11 +28,6 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{value:.1} TB")
 }
 
-/// `1 trial`, `4 trials`.
-pub(super) fn plural(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
 /// Cuts to `width` characters; what is cut ends with an ellipsis.
 pub(super) fn fit(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -53,7 +48,6 @@ mod tests {
         assert_eq!(clock(-1.0), "0:00");
         assert_eq!(fit("abcdef", 4), "abc…");
         assert_eq!(fit("abcd", 4), "abcd");
-        assert_eq!([0, 1, 2].map(|count| plural(count, "slot")), ["0 slots", "1 slot", "2 slots"]);
         assert_eq!(bytes(999), "999 B");
         assert_eq!(bytes(14_231_000), "14.2 MB");
         assert_eq!(bytes(2_000_000_000_000), "2.0 TB");

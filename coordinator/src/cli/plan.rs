@@ -4,12 +4,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::Context;
+use muster_common::count::counted;
 use muster_common::manifest::{Budget, Holdout, Manifest, Source, SourceFormat};
 use serde_json::{Value, json};
 
 use super::args::PlanArguments;
 use super::exit::{Exit, Misuse};
-use super::number::{clock, plural};
+use super::number::clock;
 use super::validate::read;
 use crate::plan::{Plan, Premises, RungPlan, plan as rehearse};
 
@@ -74,32 +75,32 @@ fn described(manifest: &Manifest, plan: &Plan, premises: &Premises, notes: &[Str
 
 fn describe(manifest: &Manifest, plan: &Plan, premises: &Premises) -> String {
     let mut lines = vec![format!(
-        "{}: {}, {}, {} examples",
+        "{}: {}, {}, {}",
         manifest.name,
-        plural(plan.num_trials, "trial"),
-        plural(plan.steps, "step"),
-        plan.examples
+        counted(plan.num_trials, "trial"),
+        counted(plan.steps, "step"),
+        counted(plan.examples, "example")
     )];
     for (number, rung) in (1..).zip(&plan.rungs) {
         lines.push(format!(
             "  rung {number} ({}): {}, {} on the way to it",
             rung.budget,
-            plural(rung.num_trials, "trial"),
-            plural(rung.steps, "step")
+            counted(rung.num_trials, "trial"),
+            counted(rung.steps, "step")
         ));
     }
     let (written, most) = (plan.num_checkpoints, plan.most_checkpoints);
     lines.push(match checkpoint_bytes(manifest) {
         Some(bytes) => format!(
             "  {} of {} each, {} written; at most {most} at once, {}",
-            plural(written, "checkpoint"),
+            counted(written, "checkpoint"),
             size(bytes),
             size(bytes.saturating_mul(written)),
             size(bytes.saturating_mul(most))
         ),
-        None => format!("  {}, at most {most} at once", plural(written, "checkpoint")),
+        None => format!("  {}, at most {most} at once", counted(written, "checkpoint")),
     });
-    let slots = plural(premises.num_slots.into(), "slot");
+    let slots = counted(premises.num_slots, "slot");
     lines.push(if premises.examples_per_second.is_some() {
         let hours = plan.slot_seconds / 3600.0;
         let finish = clock(plan.seconds);

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use muster_common::count::counted;
 use muster_common::manifest::Assignment;
 
 use super::number::{clock, fit};
@@ -137,11 +138,11 @@ fn block(view: &ExperimentView) -> Vec<String> {
         None => String::new(),
     };
     lines.push(format!(
-        "{}  {}  {}{left}   {} workers, {:.0} examples/s",
+        "{}  {}  {}{left}   {}, {:.0} examples/s",
         view.id,
         state_name(view),
         clock(view.elapsed_seconds()),
-        view.num_workers,
+        counted(view.num_workers, "worker"),
         view.examples_per_second
     ));
     if !view.reason.is_empty() {
@@ -169,10 +170,10 @@ fn block(view: &ExperimentView) -> Vec<String> {
     if let Some(best) = &view.best {
         let trial = view.trials.iter().find(|trial| trial.id == best.trial);
         lines.push(format!(
-            "  best     t{}  {} after {} steps  {}",
+            "  best     t{}  {} after {}  {}",
             best.trial.number,
             view.goal.words(&view.goal.merit(&best.validation)),
-            best.step,
+            counted(best.step, "step"),
             trial.map_or_else(String::new, |trial| settings(&trial.assignment))
         ));
     }

@@ -63,7 +63,7 @@ async fn attend(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let wanted = match &arguments.resume {
-        Some(wanted) => Some(choose(system, wanted.as_deref())?),
+        Some(wanted) => Some(choose(system, wanted.as_deref()).await?),
         None => None,
     };
     for other in system.unfinished.iter().filter(|id| Some(*id) != wanted.as_ref()) {
@@ -179,16 +179,26 @@ pub(super) fn program() -> String {
     std::env::args().next().map_or_else(|| "muster".to_owned(), |program| short_path(&program))
 }
 
-fn choose(system: &System, wanted: Option<&str>) -> anyhow::Result<ExperimentId> {
+/// The experiment to go on with: unfinished, or ended without the model of its best trial.
+async fn choose(system: &System, wanted: Option<&str>) -> anyhow::Result<ExperimentId> {
+    let lacking = |engine: &Engine| -> Vec<ExperimentId> {
+        let lacking = engine.experiments().filter(|experiment| experiment.lacks_model());
+        lacking.map(|experiment| experiment.id.clone()).collect()
+    };
+    let lacking = system.driver.read(lacking).await?;
+    let open = || system.unfinished.iter().chain(&lacking);
     let known = || {
-        let names: Vec<String> = system.unfinished.iter().map(ToString::to_string).collect();
+        let names: Vec<String> = open().map(ToString::to_string).collect();
         if names.is_empty() { "none is unfinished".to_owned() } else { names.join(", ") }
     };
     match wanted {
-        None => system.unfinished.last().cloned().context("no experiment is unfinished here"),
+        None => {
+            let last = system.unfinished.last().or(lacking.last());
+            last.cloned().context("no experiment is unfinished here")
+        }
         Some(text) => {
             let id: ExperimentId = text.parse()?;
-            if !system.unfinished.contains(&id) {
+            if !open().any(|known| *known == id) {
                 bail!("{id} is no unfinished experiment; to resume: {}", known());
             }
             Ok(id)
@@ -211,7 +221,7 @@ async fn wait_for_workers(system: &System, num_slots: u32) -> anyhow::Result<()>
                 return Ok(());
             }
             bail!(
-                "no local worker came up within {} seconds; the reason is in {}",
+                "no local worker came up within {} s; the reason is in {}",
                 JOIN_DEADLINE.as_secs(),
                 system.idle_log().display()
             );

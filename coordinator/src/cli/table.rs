@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use muster_common::count::counted;
 use muster_common::evaluation::{Evaluation, Intervals, classification_report, confusion_table};
 use muster_common::goal::Merit;
 use muster_common::manifest::{Assignment, TrainingObjective};
@@ -62,13 +63,13 @@ fn data(view: &ExperimentView) -> String {
     line(
         &mut text,
         format!(
-            "data     {} rows: {} train, {} validation, {} test, {} left out by label, {} duplicates",
-            data.num_rows,
+            "data     {}: {} train, {} validation, {} test, {} left out by label, {}",
+            counted(data.num_rows, "row"),
             data.num_train,
             data.num_validation,
             data.num_test,
             data.num_left_out,
-            data.num_duplicates
+            counted(data.num_duplicates, "duplicate")
         ),
     );
     for remark in &data.remarks {
@@ -177,8 +178,8 @@ pub(super) fn front(view: &ExperimentView) -> String {
     };
     let mut rows = vec![header];
     rows.extend(view.front.iter().map(row));
-    let num = view.front.len();
-    format!("\nfront    {num} results that no other one beats in every metric\n{}", align(&rows))
+    let results = counted(view.front.len(), "result");
+    format!("\nfront    {results} that no other one beats in every metric\n{}", align(&rows))
 }
 
 fn best(view: &ExperimentView) -> String {
@@ -188,8 +189,9 @@ fn best(view: &ExperimentView) -> String {
     let words = view.goal.words(&view.goal.merit(&best.validation));
     let _infallible = writeln!(
         text,
-        "\nbest     t{} after {} steps: {words} on the validation split",
-        best.trial.number, best.step,
+        "\nbest     t{} after {}: {words} on the validation split",
+        best.trial.number,
+        counted(best.step, "step"),
     );
     if !view.front.is_empty() {
         line(&mut text, format!("         the best {metric} of the front"));
@@ -218,8 +220,8 @@ fn best(view: &ExperimentView) -> String {
     }
     let _infallible = writeln!(
         text,
-        "\nThe best trial on the {name} split ({} examples, accuracy {:.4}, loss {:.4}):\n",
-        evaluation.num_examples(),
+        "\nThe best trial on the {name} split ({}, accuracy {:.4}, loss {:.4}):\n",
+        counted(evaluation.num_examples(), "example"),
         evaluation.accuracy(),
         evaluation.loss
     );

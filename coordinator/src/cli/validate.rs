@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use muster_common::count::counted;
 use muster_common::manifest::{Manifest, ManifestError, PrunerSettings};
 
 use super::args::ValidateArguments;
@@ -26,6 +27,15 @@ pub(super) enum InputError {
     /// A file it names is missing.
     #[error("{}: {name}: `{input}` does not exist; paths start at the working directory, {base}", manifest.display())]
     Missing { manifest: PathBuf, name: &'static str, input: String, base: String },
+    /// A pattern it names stands for no file.
+    #[error("{}: {name}: `{pattern}`: {wrong}; paths start at the working directory, {base}", manifest.display())]
+    Unmatched {
+        manifest: PathBuf,
+        name: &'static str,
+        pattern: String,
+        wrong: String,
+        base: String,
+    },
     /// A file it names has not the columns it names.
     #[error("{}: {file}: {message}", manifest.display())]
     Column { manifest: PathBuf, file: String, message: String },
@@ -38,7 +48,7 @@ pub(super) struct Submission {
     pub(super) base: PathBuf,
 }
 
-/// Reads and checks a manifest and the presence of what it names, columns of files included.
+/// Reads and checks a manifest and what it names: files and their columns, and whether the model can do what is asked.
 pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
     let named = path.to_owned();
     let text = std::fs::read_to_string(path)
@@ -52,10 +62,16 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
             return Err(InputError::Missing { manifest: named, name, input, base }.into());
         }
     }
+    let fits = manifest.check_model(&text);
+    let doubts = fits.map_err(|source| InputError::Refused { path: named.clone(), source })?;
+    if let Some((name, pattern, wrong)) = manifest.unmatched() {
+        let (pattern, base) = (pattern.to_owned(), base.display().to_string());
+        return Err(InputError::Unmatched { manifest: named, name, pattern, wrong, base }.into());
+    }
     if let Some((file, message)) = missing_column(&manifest.data) {
         return Err(InputError::Column { manifest: named, file, message }.into());
     }
-    for warning in manifest.warnings(None) {
+    for warning in manifest.warnings(None).into_iter().chain(doubts) {
         eprintln!("warning: {warning}");
     }
     Ok(Submission { manifest, text, base })
@@ -86,8 +102,8 @@ fn describe(manifest: &Manifest) -> String {
         None => lines.push(format!("  one trial of {}", manifest.budget)),
         Some(searcher) => {
             lines.push(format!(
-                "  up to {} trials, each of at most {}, for the best {}",
-                searcher.max_trials,
+                "  up to {}, each of at most {}, for the best {}",
+                counted(searcher.max_trials, "trial"),
                 manifest.budget,
                 searcher.goal().names()
             ));
@@ -126,8 +142,8 @@ fn compared(manifest: &Manifest, pruner: &PrunerSettings) -> Option<String> {
             format!("those not among the best of {} so far stop", asha.reduction_factor)
         }
         PrunerSettings::Hyperband(halving) => {
-            let brackets = halving.brackets(manifest.budget).len();
-            format!("one in {} goes on, in {brackets} brackets", halving.reduction_factor)
+            let brackets = counted(halving.brackets(manifest.budget).len(), "bracket");
+            format!("one in {} goes on, in {brackets}", halving.reduction_factor)
         }
         PrunerSettings::Percentile(settings) => {
             format!("those not among the best {} % stop", settings.percentile)

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{Path, State};
+use muster_common::count::counted;
 use muster_common::id::ExperimentId;
 
 use super::answer::{ImportanceAnswer, ShareAnswer};
@@ -86,7 +87,7 @@ fn answer(observed: Observed) -> ImportanceAnswer {
     let view = observed.view();
     let num_results = view.num_results as usize;
     if view.shares.is_empty() {
-        let reason = format!("nothing can be told from {num_results} results");
+        let reason = format!("nothing can be told from {}", counted(num_results, "result"));
         return ImportanceAnswer { num_results, rung: view.rung, shares: None, reason };
     }
     let share = |share: Share| ShareAnswer { name: share.name, share: share.share };

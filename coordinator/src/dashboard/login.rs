@@ -17,8 +17,14 @@ pub(crate) const LOGIN: &str = "/login";
 /// Where a session is ended.
 pub(super) const LEAVE: &str = "/logout";
 /// What is seen without a token: this page and what it looks like.
-pub(crate) const OPEN_PATHS: [&str; 5] =
-    [LOGIN, LEAVE, "/assets/colours.css", "/assets/style.css", "/assets/icon.svg"];
+pub(crate) const OPEN_PATHS: [&str; 6] = [
+    LOGIN,
+    LEAVE,
+    "/assets/colours.css",
+    "/assets/controls.css",
+    "/assets/style.css",
+    "/assets/icon.svg",
+];
 /// Longest form.
 const FORM_MAX: usize = 8 << 10;
 

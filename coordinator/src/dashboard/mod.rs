@@ -57,7 +57,7 @@ use problem::Problem;
 use query::Query;
 use timeline::Timeline;
 
-pub(crate) use files::{COLOURS, ECHARTS, ECHARTS_LICENSES};
+pub(crate) use files::{ECHARTS, ECHARTS_LICENSES};
 pub(crate) use login::{LOGIN, OPEN_PATHS, login_of};
 
 /// Longest wait for the engine.

@@ -3,10 +3,12 @@
 //! ```text
 //! Preparing --parts done--> Searching --nothing left to try--> Finishing --model written--> Ended
 //!     any of them --canceled or failed--> Ended;  `paused` holds back new runs in any phase
+//!     Ended, as the model could not be written --resumed--> Finishing
 //! ```
 
 use std::collections::BTreeSet;
 
+use muster_common::elementary::Elementary;
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId};
@@ -100,6 +102,15 @@ pub struct Experiment {
     /// Since when free slots are kept for its next run, which needs more of them.
     #[serde(default)]
     pub waiting_since: Option<Timestamp>,
+    /// What its hyperparameters and comparisons are computed with: those of the rules that are in force.
+    #[serde(default)]
+    pub functions: Elementary,
+    /// Runs of preparation and finish in a row that were preempted, and not by the engine.
+    #[serde(default)]
+    pub preempted_in_vain: u32,
+    /// No such run is started again before then.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
 }
 
 /// What comes with a manifest.
@@ -242,12 +253,29 @@ impl Experiment {
             limit_reached: None,
             number: 0,
             waiting_since: None,
+            functions: Elementary::default(),
+            preempted_in_vain: 0,
+            not_before: None,
         }
     }
 
     /// Whether it is over.
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended { .. })
+    }
+
+    /// Whether it failed when all there was left to do was to score and write the chosen trial: that can be done later.
+    pub fn lacks_model(&self) -> bool {
+        let failed = matches!(&self.phase, Phase::Ended { end: ExperimentEnd::Failed { .. } });
+        failed && self.best.as_ref().is_some_and(|best| best.model.is_none())
+    }
+
+    /// Writes the best model after all.
+    pub(super) fn finish_again(&mut self, now: Timestamp) {
+        self.decide(now, None, "resumed: the best model is written after all".to_owned());
+        self.phase = Phase::Finishing { run: None };
+        (self.ended_at, self.not_before) = (None, None);
+        (self.failures, self.paused) = (0, false);
     }
 
     /// Trials it creates at most.
@@ -259,7 +287,8 @@ impl Experiment {
     pub fn goal(&self) -> Goal {
         let metric = self.manifest.objective.natural_metric();
         let plain = || Objective { metric, mode: metric.natural_mode() }.into();
-        self.manifest.searcher.as_ref().map_or_else(plain, SearcherSettings::goal)
+        let goal = self.manifest.searcher.as_ref().map_or_else(plain, SearcherSettings::goal);
+        Goal { functions: self.functions, ..goal }
     }
 
     /// Full id of trial `number`.

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use muster_common::run::{FailureClass, RunExit};
+use muster_common::time::Timestamp;
 
-use super::trial::Trial;
+use super::Rules;
+use super::run::Ending;
+use super::trial::{Trial, TrialState};
 
 /// Waits before the second restart, doubled for each further one up to the longest. The first restart
 /// is made at once: most failures are somebody else's.
@@ -15,8 +18,8 @@ const DISK_BACKOFF: (Duration, Duration) = (Duration::from_secs(10), Duration::f
 /// What becomes of a trial whose run failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
-    /// It goes on, and it does not count.
-    Free,
+    /// It goes on after a wait, and it does not count.
+    Free(Duration),
     /// It goes on after a wait, as one of `max_restarts`.
     After(Duration),
     /// It is given up.
@@ -34,6 +37,37 @@ pub(crate) fn class_of(exit: &RunExit) -> Option<FailureClass> {
     }
 }
 
+/// How long something waits that was preempted so many times in a row before it had saved anything. It is tried
+/// again for ever, as it is not to blame, and the first time at once; but a place where every run is preempted as
+/// soon as it has begun would else be given one after the other. Ray Train has no limit to preemptions either;
+/// Kueue lets what is evicted again and again wait longer and longer.
+pub(super) fn wait_after_preemptions(num_in_vain: u32) -> Duration {
+    num_in_vain.checked_sub(2).map_or(Duration::ZERO, |doublings| doubled(BACKOFF, doublings))
+}
+
+fn doubled((first, longest): (Duration, Duration), doublings: u32) -> Duration {
+    let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(longest)
+}
+
+/// How long work waits that has failed so many times before: of a trial, and of the preparation and the end of an
+/// experiment.
+pub(super) fn wait_after(class: FailureClass, num_before: u32) -> Duration {
+    match (class, num_before.checked_sub(1)) {
+        (FailureClass::DiskFull, _) => doubled(DISK_BACKOFF, num_before),
+        (_, None) => Duration::ZERO,
+        (_, Some(doublings)) => doubled(BACKOFF, doublings),
+    }
+}
+
+/// When that is, in words.
+pub(super) fn when(wait: Duration) -> String {
+    match wait.as_secs() {
+        0 => "at once".to_owned(),
+        seconds => format!("in {seconds} s"),
+    }
+}
+
 /// The rule of each class.
 pub(super) fn retry(
     class: FailureClass,
@@ -41,28 +75,57 @@ pub(super) fn retry(
     max_restarts: u32,
     is_elastic: bool,
 ) -> Retry {
-    let again = |(first, longest): (Duration, Duration), doublings: u32| {
-        if trial.restarts >= max_restarts {
-            return Retry::Never;
-        }
-        let wait = first.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
-        Retry::After(wait.min(longest))
-    };
     match class {
         FailureClass::BadData | FailureClass::Diverged => Retry::Never,
-        FailureClass::Preempted => Retry::Free,
+        FailureClass::Preempted => Retry::Free(wait_after_preemptions(trial.preempted_in_vain)),
         // The same step needs the same memory. Once may have been a neighbour's doing; an elastic
         // gang may find itself on other hosts or more of them.
         FailureClass::OutOfMemory if trial.memory_failures > 0 && !is_elastic => Retry::Never,
-        FailureClass::DiskFull => again(DISK_BACKOFF, trial.restarts),
-        FailureClass::OutOfMemory
+        _ if trial.restarts >= max_restarts => Retry::Never,
+        FailureClass::DiskFull
+        | FailureClass::OutOfMemory
         | FailureClass::Lost
         | FailureClass::Hang
-        | FailureClass::Other => match trial.restarts.checked_sub(1) {
-            None => again((Duration::ZERO, Duration::ZERO), 0),
-            Some(doublings) => again(BACKOFF, doublings),
-        },
+        | FailureClass::Other => Retry::After(wait_after(class, trial.restarts)),
     }
+}
+
+impl Ending {
+    /// Whether somebody else wanted the slot: not the engine, which would have said so, but whoever the worker obeys.
+    pub(super) fn is_set_back(&self, rules: Rules) -> bool {
+        let is_preempted = match &self.exit {
+            RunExit::Preempted => true,
+            RunExit::Failed { class, .. } => *class == FailureClass::Preempted,
+            _ => false,
+        };
+        rules.are_exact() && is_preempted && !self.was_told
+    }
+}
+
+impl Trial {
+    /// It goes on, after a wait.
+    pub(super) fn wait(&mut self, now: Timestamp, wait: Duration) {
+        self.state = TrialState::Pending;
+        self.not_before = (!wait.is_zero()).then(|| now.after(wait));
+    }
+
+    /// Counts a run that was preempted in vain, and says how often that was and how long it waits, if it does.
+    pub(super) fn set_back(&mut self, now: Timestamp) -> Option<String> {
+        self.preempted_in_vain = self.preempted_in_vain.saturating_add(1);
+        let wait = wait_after_preemptions(self.preempted_in_vain);
+        self.wait(now, wait);
+        set_back_text(self.preempted_in_vain, wait)
+    }
+}
+
+/// How often something was preempted in vain, and for how long it waits, if it does.
+pub(super) fn set_back_text(num_in_vain: u32, wait: Duration) -> Option<String> {
+    let seconds = wait.as_secs();
+    (seconds > 0).then(|| {
+        format!(
+            "{num_in_vain} times in a row and in vain; it goes on in {seconds} s, which costs no restart"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -106,6 +169,13 @@ mod tests {
         }
         assert_eq!(after(FailureClass::DiskFull, 0, false), Retry::After(DISK_BACKOFF.0));
         assert_eq!(after(FailureClass::DiskFull, 9, false), Retry::After(DISK_BACKOFF.1));
-        assert_eq!(after(FailureClass::Preempted, 20, false), Retry::Free);
+        assert_eq!(after(FailureClass::Preempted, 20, false), Retry::Free(Duration::ZERO));
+    }
+
+    #[test]
+    fn preemptions_in_vain_are_waited_for_longer_and_longer_and_for_ever() {
+        let seconds = [0, 1, 2, 3, 4, 7, 8, 9, 40, u32::MAX].map(wait_after_preemptions);
+        let expected = [0, 0, 1, 2, 4, 32, 60, 60, 60, 60].map(Duration::from_secs);
+        assert_eq!(seconds, expected);
     }
 }

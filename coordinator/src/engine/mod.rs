@@ -36,6 +36,7 @@ mod user;
 
 use std::collections::BTreeMap;
 
+use muster_common::elementary::Elementary;
 use muster_common::id::{ExperimentId, ExperimentName, Generation, ProjectName, WorkerId};
 use muster_common::manifest::Manifest;
 use muster_common::run::RunSpec;
@@ -94,8 +95,10 @@ pub struct Engine {
 /// goes on go on too. 4: a trial whose time is used up does not begin again, a run that was told to give up is
 /// not asked to save itself, gangs that fit nowhere do not keep others small, a machine is not blamed for a trial
 /// that nobody wants, elastic gangs wait no longer than their grace, and members of a population go on from what is
-/// kept only.
-pub const RULES: u32 = 4;
+/// kept only. 5: logarithms and the like have the same bits on every machine, a checkpoint's random choices follow
+/// from the run that made it, what is preempted again and again in vain waits, of the slots on their way out only
+/// those count that somebody can have, and the preparation and the end of an experiment wait after a failure.
+pub const RULES: u32 = 5;
 
 /// Rules by their number, as [`RULES`] counts them.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +123,23 @@ impl Rules {
     /// Whether what is used up, given up, out of reach or deleted is left at that.
     fn are_strict(self) -> bool {
         self.0 >= 4
+    }
+
+    /// Whether checkpoints are told apart by their runs, preemptions in vain are counted, and so are slots that
+    /// nobody can have.
+    fn are_exact(self) -> bool {
+        self.0 >= 5
+    }
+
+    /// Whether the preparation and the end of an experiment wait after a failure, and an end that failed can be had
+    /// again.
+    fn retry_ends(self) -> bool {
+        self.0 >= 5
+    }
+
+    /// What decides the last bit of a hyperparameter.
+    fn functions(self) -> Elementary {
+        if self.are_exact() { Elementary::Portable } else { Elementary::Platform }
     }
 }
 
@@ -215,6 +235,11 @@ impl Engine {
     /// Whether what is used up, given up, out of reach or deleted is left at that.
     fn is_strict(&self) -> bool {
         Rules(self.rules).are_strict()
+    }
+
+    /// Whether preemptions in vain are counted, and slots that nobody can have.
+    fn is_exact(&self) -> bool {
+        Rules(self.rules).are_exact()
     }
 
     /// What projects may use.
@@ -320,7 +345,7 @@ impl Engine {
                 }
             }
             Event::CheckpointDeleted { checkpoint } => self.forget_checkpoint(&checkpoint),
-            Event::RulesAdopted { rules } => self.rules = rules,
+            Event::RulesAdopted { rules } => self.adopt(rules),
             Event::TimerFired => {}
         }
         self.end_overdue_gangs(now, &mut actions);
@@ -329,6 +354,16 @@ impl Engine {
         self.schedule(now, &mut actions);
         self.make_room(now, &mut actions);
         actions
+    }
+
+    /// Takes other rules over, for all that has not ended.
+    fn adopt(&mut self, rules: u32) {
+        self.rules = rules;
+        let functions = Rules(rules).functions();
+        let differs = |e: &Experiment| !e.is_ended() && e.functions != functions;
+        for experiment in self.experiments.values_mut_if(differs) {
+            experiment.functions = functions;
+        }
     }
 
     fn submit(
@@ -374,6 +409,7 @@ impl Engine {
         });
         let mut experiment = Experiment::new(id.clone(), now, manifest, submission);
         experiment.number = self.order.len();
+        experiment.functions = Rules(self.rules).functions();
         self.teach(now, &mut experiment);
         if let Some(start) = start {
             self.pin(now, start, &mut experiment);

@@ -26,6 +26,21 @@ pub struct Descent {
     pub before: Assignment,
     /// Number of the trial whose random choices go with the checkpoint.
     pub seed_of: u32,
+    /// The trial's own run that had just ended: what later ones made comes from the other one's checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Generation>,
+}
+
+impl Descent {
+    /// Whether a checkpoint of the trial was made before. Steps do not say it: whoever takes over another batch size
+    /// goes on from another step, which may be one that the trial itself has passed already. Older rules wrote down
+    /// nothing else.
+    fn is_later_than(&self, checkpoint: &CheckpointKey) -> bool {
+        match self.after {
+            Some(after) => checkpoint.generation <= after,
+            None => checkpoint.step <= self.parent.step,
+        }
+    }
 }
 
 impl Trial {
@@ -74,8 +89,7 @@ impl Trial {
 
     /// Number of the trial whose random choices led to one of its checkpoints.
     pub(super) fn seed_of_checkpoint(&self, checkpoint: &CheckpointKey) -> u32 {
-        let is_before = |descent: &&Descent| descent.parent.step < checkpoint.step;
-        let before = self.lineage.iter().rev().find(is_before);
+        let before = self.lineage.iter().rev().find(|descent| !descent.is_later_than(checkpoint));
         before.map_or_else(|| self.first_seed(), |descent| descent.seed_of)
     }
 }
@@ -88,12 +102,12 @@ impl Experiment {
         }
     }
 
-    /// A member waits at a rung, or has `diverged` at a step on its way to the next one: whether it goes
-    /// on as it is or from somebody else's checkpoint.
+    /// A member's run has ended at a rung, or has `diverged` at a step on its way to the next one: whether the member
+    /// goes on as it is or from somebody else's checkpoint.
     pub(super) fn judge_member(
         &mut self,
         now: Timestamp,
-        number: u32,
+        (number, generation): (u32, Generation),
         diverged: Option<u64>,
         rules: Rules,
     ) {
@@ -125,7 +139,8 @@ impl Experiment {
                 return self.decide(now, Some(number), text);
             }
         };
-        self.exploit(now, number, (source, rung), &text, seed);
+        let after = rules.are_exact().then_some(generation);
+        self.exploit(now, (number, after), (source, rung), &text, seed);
     }
 
     /// Whether the checkpoint of a trial's result at a rung is kept. Of several objectives the order of a rung can
@@ -142,11 +157,11 @@ impl Experiment {
         }
     }
 
-    /// Lets a trial go on from what another one had at a rung.
+    /// Lets a trial go on from what another one had at a rung; `after` is its run that has ended.
     fn exploit(
         &mut self,
         now: Timestamp,
-        number: u32,
+        (number, after): (u32, Option<Generation>),
         (source, rung): (u32, usize),
         why: &str,
         seed: muster_common::seed::Seed,
@@ -158,7 +173,7 @@ impl Experiment {
         };
         let (taken, seed_of) = (other.assignment_at(rung).clone(), other.seed_at(rung));
         let space = &self.manifest.hyperparameters;
-        let next = explore(&settings, space, &taken, seed.child("explore", 0));
+        let next = explore(&settings, space, &taken, self.functions, seed.child("explore", 0));
         let text = format!(
             "exploits t{source} {why}; it goes on from step {} of run {} with {}",
             parent.step,
@@ -167,7 +182,7 @@ impl Experiment {
         );
         let Some(trial) = self.trials.get_mut(&number) else { return };
         let before = std::mem::replace(&mut trial.assignment, next);
-        trial.lineage.push(Descent { rung, parent: parent.clone(), before, seed_of });
+        trial.lineage.push(Descent { rung, parent: parent.clone(), before, seed_of, after });
         trial.origin = Some(parent);
         trial.state = TrialState::Pending;
         self.decide(now, Some(number), text);

@@ -6,7 +6,7 @@ use muster_common::id::{ExperimentId, Generation};
 use muster_common::run::{Directive, Task};
 use muster_common::time::Timestamp;
 
-use super::run::RunKind;
+use super::run::{Member, MemberState, RunKind};
 use super::{Action, Engine, Run};
 
 /// A run that could leave.
@@ -20,21 +20,48 @@ struct Victim {
 impl Engine {
     /// Slots that come free without further doing and are promised to nobody.
     fn num_leaving(&self) -> u32 {
-        let leaving = self.runs.of(RunKind::Leaving).map(|(_, run)| run.num_working());
-        let leaving = leaving.sum::<usize>().saturating_sub(self.num_returning());
-        u32::try_from(leaving).unwrap_or(u32::MAX)
+        let leaving = self.runs.of(RunKind::Leaving).map(|(_, run)| run);
+        let stays_away = |run: &&Run| {
+            let returns = run.grows || run.is_broken();
+            !returns || (self.is_exact() && !self.comes_back(run))
+        };
+        let num_working = |run: &Run| u32::try_from(run.num_working()).unwrap_or(u32::MAX);
+        let yielded = |run: &Run| self.num_yielded(run).unwrap_or_else(|| num_working(run));
+        leaving.filter(stays_away).map(yielded).sum()
     }
 
-    /// Slots on their way out that gangs come back to.
-    fn num_returning(&self) -> usize {
-        let returns = |run: &Run| run.grows || run.is_broken();
-        let leaving = self.runs.of(RunKind::Leaving).map(|(_, run)| run);
-        leaving.filter(|run| returns(run)).map(Run::num_working).sum()
+    /// Whether a gang that is on its way out goes on when it has left.
+    pub(super) fn comes_back(&self, run: &Run) -> bool {
+        let experiment = self.experiments.get(&run.experiment);
+        let Some(experiment) = experiment.filter(|e| !e.is_ended() && !e.paused) else {
+            return false;
+        };
+        let trial = run.task.trial().and_then(|id| experiment.trials.get(&id.number));
+        !self.is_exact() || trial.is_some_and(|trial| !trial.held && !trial.is_terminal())
+    }
+
+    /// Slots of a run that others can have when it leaves: not those of workers that leave with it, nor of machines
+    /// that are set aside. `None` under older rules, which took all for that.
+    fn num_yielded(&self, run: &Run) -> Option<u32> {
+        if !self.is_exact() {
+            return None;
+        }
+        let stays = |member: &&Member| {
+            let has_slot = !matches!(member.state, MemberState::Ended { .. });
+            let worker = self.workers.get(&member.worker).filter(|worker| !worker.draining);
+            has_slot && worker.is_some_and(|worker| !self.is_aside(&worker.host))
+        };
+        Some(u32::try_from(run.members.iter().filter(stays).count()).unwrap_or(u32::MAX))
+    }
+
+    /// Slots that others can have when a run that was told nothing yet leaves.
+    fn num_takeable(&self, run: &Run) -> u32 {
+        self.num_yielded(run).unwrap_or_else(|| run.world_size())
     }
 
     /// Slots of runs that were lent theirs and have not been told to leave.
     pub(super) fn num_lent(&self) -> u32 {
-        self.runs.of(RunKind::Lent).map(|(_, run)| run.world_size()).sum()
+        self.runs.of(RunKind::Lent).map(|(_, run)| self.num_takeable(run)).sum()
     }
 
     /// Slots that a run which needs many could have if all that were lent came back.
@@ -98,10 +125,11 @@ impl Engine {
             let Some(owner) = self.experiments.get(&run.experiment) else { continue };
             let is_lower = owner.priority < first.priority && matches!(run.task, Task::Train(_));
             let is_lent = run.lent && owner.priority <= first.priority;
-            if owner.id != first.id && (is_lower || is_lent) {
+            let slots = self.num_takeable(run);
+            if owner.id != first.id && (is_lower || is_lent) && slots > 0 {
                 victims.push(Victim {
                     generation: *generation,
-                    slots: run.world_size(),
+                    slots,
                     is_lent: run.lent,
                     priority: owner.priority,
                 });

@@ -179,9 +179,14 @@ impl Experiment {
     }
 
     /// A trial waits at a rung: pruners that decide at once say what becomes of it.
-    pub(super) fn judge(&mut self, now: Timestamp, number: u32, rules: Rules) {
+    pub(super) fn judge(
+        &mut self,
+        now: Timestamp,
+        (number, generation): (u32, Generation),
+        rules: Rules,
+    ) {
         if self.population().is_some() {
-            return self.judge_member(now, number, None, rules);
+            return self.judge_member(now, (number, generation), None, rules);
         }
         let Some(trial) = self.trials.get(&number) else { return };
         let Some(rung) = trial.rung().checked_sub(1) else { return };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use muster_common::count::counted;
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Breach, Goal};
 use muster_common::id::Generation;
@@ -10,7 +11,9 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Part, Phase};
-use super::failure::{Retry, class_of, retry};
+use super::failure::{
+    Retry, class_of, retry, set_back_text, wait_after, wait_after_preemptions, when,
+};
 use super::run::Ending;
 use super::trial::{RungResult, StopReason, Trial, TrialState};
 use super::{Action, Engine, Rules, Run};
@@ -154,6 +157,7 @@ impl Experiment {
         }
         trial.checkpoints.push(checkpoint);
         trial.origin = None;
+        trial.preempted_in_vain = 0;
         let mut wanted = self.wanted_checkpoints();
         wanted.extend(self.pinned.iter().cloned());
         // Results that come in while it is written, or after, do not make it another one.
@@ -188,7 +192,8 @@ impl Experiment {
         }
         let Some(trial) = self.trials.get(&number) else { return };
         let (rung, words) = (trial.rung(), last_words(trial, &goal));
-        let text = format!("{words} after {step} steps, rung {rung} of {ladder_length}");
+        let text =
+            format!("{words} after {}, rung {rung} of {ladder_length}", counted(step, "step"));
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -210,8 +215,10 @@ impl Experiment {
         let Some(trial) = self.trials.get_mut(&number) else { return };
         trial.early_stop = Some(best_step);
         let words = last_words(trial, &goal);
-        let text =
-            format!("stopped: no improvement until step {step}; {words} after {best_step} steps");
+        let text = format!(
+            "stopped: no improvement until step {step}; {words} after {}",
+            counted(best_step, "step")
+        );
         self.decide(now, Some(number), text);
         self.check_target(now, number);
     }
@@ -244,6 +251,7 @@ impl Experiment {
         let passed = trial.results.last().is_some_and(|result| {
             result.checkpoint.generation == generation && trial.results.len() == trial.rungs_passed
         });
+        let is_set_back = ending.is_set_back(rules);
         let mut note = None;
         trial.state = match ending.exit {
             // The result is in, so the run's work is done however its process ended.
@@ -257,11 +265,11 @@ impl Experiment {
             }
             _ if passed => {
                 trial.state = TrialState::Paused;
-                return self.judge(now, number, rules);
+                return self.judge(now, (number, generation), rules);
             }
             RunExit::Diverged { step } if has_rung_behind => {
                 trial.state = TrialState::Paused;
-                return self.judge_member(now, number, Some(step), rules);
+                return self.judge_member(now, (number, generation), Some(step), rules);
             }
             RunExit::Diverged { step } => {
                 note = Some(format!("stopped: diverged at step {step}"));
@@ -270,7 +278,7 @@ impl Experiment {
             RunExit::Preempted => TrialState::Pending,
             RunExit::Canceled => TrialState::Canceled,
             exit @ (RunExit::Lost { .. } | RunExit::Failed { .. }) => {
-                let ending = Ending { exit, counts: ending.counts };
+                let ending = Ending { exit, ..ending };
                 return self.fail_training(now, number, generation, ending, rules);
             }
             RunExit::Completed => {
@@ -279,6 +287,10 @@ impl Experiment {
                 TrialState::Failed { message }
             }
         };
+        if is_set_back && trial.state == TrialState::Pending {
+            note =
+                trial.set_back(now).map(|times| format!("run {generation} was preempted, {times}"));
+        }
         if let Some(text) = note {
             self.decide(now, Some(number), text);
         }
@@ -296,10 +308,13 @@ impl Experiment {
         let (max_restarts, slots) = (self.manifest.max_restarts, self.manifest.resources.slots);
         let Some(trial) = self.trials.get_mut(&number) else { return };
         let class = class_of(&ending.exit).unwrap_or_default();
+        if class == FailureClass::Preempted && ending.is_set_back(rules) {
+            trial.preempted_in_vain = trial.preempted_in_vain.saturating_add(1);
+        }
         let verdict = match (&ending.exit, rules.have_classes()) {
-            (RunExit::Lost { .. }, _) if !ending.counts => Retry::Free,
+            (RunExit::Lost { .. }, _) if !ending.counts => Retry::Free(Duration::ZERO),
             (RunExit::Lost { .. }, false) if trial.losses >= LOSSES_MAX => Retry::Never,
-            (RunExit::Lost { .. }, false) => Retry::Free,
+            (RunExit::Lost { .. }, false) => Retry::Free(Duration::ZERO),
             (RunExit::Failed { permanent: true, .. }, false) => Retry::Never,
             (_, false) if trial.restarts >= max_restarts => Retry::Never,
             (_, false) => Retry::After(Duration::ZERO),
@@ -311,21 +326,21 @@ impl Experiment {
             FailureClass::Other => format!("run {generation} failed: {message}"),
             _ => format!("run {generation} failed ({kind}): {message}"),
         };
-        trial.losses += u32::from(verdict == Retry::Free && ending.counts);
+        trial.losses += u32::from(matches!(verdict, Retry::Free(_)) && ending.counts);
         trial.memory_failures += u32::from(class == FailureClass::OutOfMemory);
         let text = match verdict {
-            Retry::Free => {
-                trial.state = TrialState::Pending;
-                format!("{what}; it goes on, which costs no restart")
+            Retry::Free(wait) => {
+                trial.wait(now, wait);
+                let when = match wait.as_secs() {
+                    0 => String::new(),
+                    seconds => format!(" in {seconds} s"),
+                };
+                format!("{what}; it goes on{when}, which costs no restart")
             }
             Retry::After(wait) => {
                 trial.restarts += 1;
-                trial.state = TrialState::Pending;
-                trial.not_before = (!wait.is_zero()).then(|| now.after(wait));
-                let when = match wait.as_secs() {
-                    0 => "at once".to_owned(),
-                    seconds => format!("in {seconds} s"),
-                };
+                trial.wait(now, wait);
+                let when = when(wait);
                 format!("{what}; restart {} of {max_restarts} {when}", trial.restarts)
             }
             Retry::Never => {
@@ -333,7 +348,10 @@ impl Experiment {
                     (FailureClass::BadData | FailureClass::Other, 0) => message,
                     (_, 0) => format!("{kind}: {message}"),
                     (_, restarts) => {
-                        format!("{kind}, given up after {restarts} restarts: {message}")
+                        format!(
+                            "{kind}, given up after {}: {message}",
+                            counted(restarts, "restart")
+                        )
                     }
                 };
                 trial.state = TrialState::Failed { message };
@@ -357,6 +375,7 @@ impl Experiment {
             return;
         };
         *part = if ending.exit == RunExit::Completed && self.data.is_some() {
+            self.preempted_in_vain = 0;
             Part::Done
         } else {
             Part::Waiting
@@ -376,8 +395,21 @@ impl Experiment {
         self.note_failure(now, "writing the best model", ending, rules);
     }
 
+    /// Work that is not a trial's was preempted. What its parts have done stays done, so nothing else is in vain.
+    fn set_back(&mut self, now: Timestamp, what: &str) {
+        self.preempted_in_vain = self.preempted_in_vain.saturating_add(1);
+        let wait = wait_after_preemptions(self.preempted_in_vain);
+        self.not_before = (!wait.is_zero()).then(|| now.after(wait));
+        if let Some(times) = set_back_text(self.preempted_in_vain, wait) {
+            self.decide(now, None, format!("{what} was preempted, {times}"));
+        }
+    }
+
     /// Ends the experiment when work that is not a trial's failed for good or too often.
     fn note_failure(&mut self, now: Timestamp, what: &str, ending: Ending, rules: Rules) {
+        if ending.is_set_back(rules) {
+            return self.set_back(now, what);
+        }
         let permanent = match &ending.exit {
             RunExit::Failed { class: FailureClass::Preempted, .. } if rules.have_classes() => {
                 return;
@@ -388,8 +420,10 @@ impl Experiment {
             RunExit::Lost { .. } if rules.have_classes() && ending.counts => false,
             _ => return,
         };
+        let num_before = self.failures;
         self.failures += 1;
-        let kind = match class_of(&ending.exit).unwrap_or_default() {
+        let class = class_of(&ending.exit).unwrap_or_default();
+        let kind = match class {
             FailureClass::BadData | FailureClass::Other => String::new(),
             class => format!(" ({})", class.name()),
         };
@@ -397,6 +431,10 @@ impl Experiment {
         if permanent || self.failures > self.manifest.max_restarts {
             self.cancel_trials();
             self.end(now, ExperimentEnd::Failed { message });
+        } else if rules.retry_ends() {
+            let wait = wait_after(class, num_before);
+            self.not_before = (!wait.is_zero()).then(|| now.after(wait));
+            self.decide(now, None, format!("{message}; trying again {}", when(wait)));
         } else {
             self.decide(now, None, format!("{message}; trying again"));
         }

@@ -106,6 +106,8 @@ pub(super) struct Ending {
     pub(super) exit: RunExit,
     /// Whether a loss counts against the trial.
     pub(super) counts: bool,
+    /// The engine told it to save itself and leave.
+    pub(super) was_told: bool,
 }
 
 /// As [`Run`] is written, and as it was written when a run had one worker.
@@ -261,11 +263,12 @@ impl Run {
                 chosen = Some((rank, member, exit, *counts));
             }
         }
+        let was_told = self.directive == Some(Directive::Preempt);
         let Some((rank, member, exit, counts)) = chosen else {
-            return Ending { exit: RunExit::Canceled, counts: false };
+            return Ending { exit: RunExit::Canceled, counts: false, was_told };
         };
         if self.members.len() == 1 {
-            return Ending { exit: exit.clone(), counts };
+            return Ending { exit: exit.clone(), counts, was_told };
         }
         let place = |rank: usize, member: &Member| format!("rank {rank} on {}", member.host);
         let mut exit = exit.clone();
@@ -281,7 +284,7 @@ impl Run {
                 });
             text.push_str(&vanished.unwrap_or_default());
         }
-        Ending { exit, counts }
+        Ending { exit, counts, was_told }
     }
 }
 

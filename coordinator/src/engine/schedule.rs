@@ -13,6 +13,7 @@
 //! Elastic gangs take what is free between their bounds. They wait for more only while another worker
 //! may come for one that was lost, and grow at a checkpoint when slots are free that nobody wants.
 
+use muster_common::count::counted;
 use muster_common::goal::Breach;
 use muster_common::id::{Attempt, ExperimentId, Generation, WorkerId};
 use muster_common::manifest::{Assignment, Slots};
@@ -121,13 +122,13 @@ impl Engine {
     pub(super) fn num_promised(&self) -> usize {
         let promised = |run: &Run| {
             let experiment = self.experiments.get(&run.experiment)?;
-            let comes_back = !experiment.is_ended() && !experiment.paused;
             let size = match run.grows {
                 true => experiment.manifest.resources.slots.max(),
                 false if run.is_broken() => run.world_size(),
                 false => 0,
             };
-            comes_back.then(|| (size as usize).saturating_sub(run.num_working()))
+            let missing = || (size as usize).saturating_sub(run.num_working());
+            self.comes_back(run).then(missing)
         };
         // Only those that were told to leave break or grow.
         self.runs.of(RunKind::Leaving).filter_map(|(_, run)| promised(run)).sum()
@@ -217,7 +218,7 @@ impl Engine {
         experiment.waiting_since = None;
         if experiment.slots_of(work).is_elastic() {
             let number = task.trial().map(|trial| trial.number);
-            let text = format!("run {generation} on {} slots", workers.len());
+            let text = format!("run {generation} on {}", counted(workers.len(), "slot"));
             experiment.decide(now, number, text);
         }
         if lent {
@@ -296,20 +297,22 @@ impl Experiment {
         if self.paused {
             return None;
         }
+        // Trials that wait have a time of their own.
+        let is_due = self.not_before.is_none_or(|at| at <= now);
         match &self.phase {
-            Phase::Preparing { parts } => {
+            Phase::Preparing { parts } if is_due => {
                 parts.iter().position(|part| *part == Part::Waiting).map(Work::Part)
             }
             Phase::Searching => self.next_trial(now),
-            Phase::Finishing { run: None } => Some(Work::Finish),
-            Phase::Finishing { run: Some(_) } | Phase::Ended { .. } => None,
+            Phase::Finishing { run: None } if is_due => Some(Work::Finish),
+            Phase::Preparing { .. } | Phase::Finishing { .. } | Phase::Ended { .. } => None,
         }
     }
 
     /// Runs that it could begin at once if it had slots for them.
     pub(super) fn num_startable(&self, now: Timestamp) -> u32 {
         let waiting = match &self.phase {
-            Phase::Preparing { parts } => {
+            Phase::Preparing { parts } if self.next_work(now).is_some() => {
                 parts.iter().filter(|part| **part == Part::Waiting).count()
             }
             Phase::Searching if self.next_work(now).is_some() => {
@@ -320,9 +323,10 @@ impl Experiment {
                     self.max_concurrent().saturating_sub(self.trials.count(TrialKind::Running));
                 (due + new).max(1).min(most)
             }
-            Phase::Searching | Phase::Finishing { .. } | Phase::Ended { .. } => {
-                usize::from(self.next_work(now).is_some())
-            }
+            Phase::Preparing { .. }
+            | Phase::Searching
+            | Phase::Finishing { .. }
+            | Phase::Ended { .. } => usize::from(self.next_work(now).is_some()),
         };
         u32::try_from(waiting).unwrap_or(u32::MAX)
     }
@@ -362,6 +366,7 @@ impl Experiment {
 
     /// Marks work as begun and says what the worker has to do.
     fn begin(&mut self, now: Timestamp, work: &Work, generation: Generation) -> Option<Task> {
+        self.not_before = None;
         match work {
             Work::Part(index) => {
                 let Phase::Preparing { parts } = &mut self.phase else { return None };
@@ -405,7 +410,7 @@ impl Experiment {
     /// What the next trial tries.
     fn propose(&self, number: u32) -> Assignment {
         let Some(searcher) = &self.manifest.searcher else { return Assignment::new() };
-        let goal = searcher.goal();
+        let goal = self.goal();
         let proposal = Proposal {
             space: &self.manifest.hyperparameters,
             goal: &goal,
@@ -498,15 +503,15 @@ impl Experiment {
         };
         let result = self.trials.get(&number).and_then(|trial| trial.result_at(rung));
         let Some(result) = result.cloned() else { return };
-        let value = result.evaluation.value(goal.objective.metric);
+        let value = goal.value(&result.evaluation, goal.objective.metric);
         let mut text = format!(
-            "chosen: best {} on the validation split, {value:.4} after {} steps",
+            "chosen: best {} on the validation split, {value:.4} after {}",
             goal.objective.metric.name(),
-            result.step
+            counted(result.step, "step")
         );
         let num_front = self.front().len();
         if num_front > 0 {
-            text += &format!(", of {num_front} results on the front");
+            text += &format!(", of {} on the front", counted(num_front, "result"));
         }
         let breaches: Vec<String> =
             goal.breaches(&result.evaluation).iter().map(Breach::words).collect();

@@ -33,7 +33,9 @@ impl Engine {
             let backoffs = pending.filter_map(|trial| trial.not_before);
             grace.filter(|_| waits).chain(backoffs).collect::<Vec<_>>()
         });
-        let times = rendezvous.chain(hosts).chain(trials).chain(self.next_limit());
+        let set_back = self.experiments.of(()).filter(|(_, e)| !e.paused);
+        let set_back = set_back.filter_map(|(_, experiment)| experiment.not_before);
+        let times = rendezvous.chain(hosts).chain(trials).chain(set_back).chain(self.next_limit());
         times.filter(|at| self.clock.is_none_or(|clock| *at > clock)).min()
     }
 

@@ -64,6 +64,9 @@ pub struct Trial {
     /// Runs for which memory was too small.
     #[serde(default)]
     pub memory_failures: u32,
+    /// Runs in a row that were preempted, and not by the engine, before they had saved anything.
+    #[serde(default)]
+    pub preempted_in_vain: u32,
     /// A user holds it back.
     #[serde(default)]
     pub held: bool,
@@ -192,6 +195,7 @@ impl Trial {
             began_as: None,
             not_before: None,
             memory_failures: 0,
+            preempted_in_vain: 0,
             held: false,
             used_ms: 0,
         }

@@ -6,7 +6,7 @@ use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd};
 use super::trial::TrialState;
-use super::{Action, Engine};
+use super::{Action, Engine, Rules};
 
 impl Engine {
     /// Holds an experiment back: running trials save themselves and leave.
@@ -19,8 +19,13 @@ impl Engine {
         self.direct_runs(now, id, Directive::Preempt, actions);
     }
 
-    /// Lets an experiment go on.
+    /// Lets an experiment go on that is paused, or that has ended without the model of its best trial.
     pub(super) fn resume(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {
+        let retries_ends = Rules(self.rules).retry_ends();
+        let lacking = self.experiments.get(id).is_some_and(Experiment::lacks_model);
+        if let Some(experiment) = self.experiments.get_mut(id).filter(|_| lacking && retries_ends) {
+            return experiment.finish_again(now);
+        }
         let Some(experiment) = self.open_mut(id, actions) else { return };
         if experiment.paused {
             experiment.paused = false;

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use muster_common::count::counted;
+
 use super::Machine;
 use super::cores::{divide, list_of};
 use super::device::LocalDevice;
@@ -63,8 +65,9 @@ pub enum SlotsError {
     NoGpu,
     /// More slots than GPUs have room for.
     #[error(
-        "settings: slots is {slots}, and {num_gpus} visible GPU(s) with slots_per_gpu = {slots_per_gpu} have room for \
-         {room}; write slots = {room}, slots_per_gpu = {mend}, or device = \"cpu\""
+        "settings: slots is {slots}, and slots_per_gpu = {slots_per_gpu} makes room for {room} on {}; write \
+         slots = {room}, slots_per_gpu = {mend}, or device = \"cpu\"",
+        counted(.num_gpus, "visible GPU")
     )]
     TooMany {
         /// As asked for.

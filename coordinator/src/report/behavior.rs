@@ -107,6 +107,10 @@ pub struct LengthRow {
 pub struct Mistake {
     /// Place of the example in the test split.
     pub row: u64,
+    /// The file it stands in; absent in files of older builds, as the next.
+    pub file: Option<String>,
+    /// Which of the file's rows it is, from 0.
+    pub file_row: Option<u64>,
     /// Its class.
     pub label: String,
     /// What the model says.
@@ -181,6 +185,8 @@ impl Mistake {
         let words = row.text.as_deref().map(|text| weighed.words(row.row, text, &prediction));
         Self {
             row: row.row,
+            file: row.origin.as_ref().map(|origin| origin.file.to_string()),
+            file_row: row.origin.as_ref().map(|origin| origin.row),
             label: name(row.label as usize),
             prediction,
             confidence: row.confidence(),

@@ -12,7 +12,7 @@ pub struct Score {
     pub num_examples: u64,
     /// Every metric that is defined.
     pub scores: BTreeMap<&'static str, f64>,
-    /// Ends of 95 % intervals by bootstrap, of the metrics that have one.
+    /// Ends of 95 % intervals, of the metrics that have one: Wilson's of the accuracy, by bootstrap of others.
     pub intervals_95: BTreeMap<&'static str, [f64; 2]>,
     /// Class names in the order of their numbers.
     pub labels: Vec<String>,

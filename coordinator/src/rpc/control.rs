@@ -149,7 +149,11 @@ impl ControlService for Control {
                 tokio::select! {
                     () = tokio::time::sleep(WATCH_EVERY) => {}
                     () = sender.closed() => return,
-                    () = service.shutdown.cancelled() => return,
+                    () = service.shutdown.cancelled() => {
+                        // Nobody must take this for the end of the experiment.
+                        let _gone = sender.try_send(Err(stopping(Stopped)));
+                        return;
+                    }
                 }
                 view = look(&service, &id).await;
             }
@@ -359,7 +363,11 @@ impl ControlService for Control {
                     tokio::select! {
                         () = tokio::time::sleep(FOLLOW_EVERY) => {}
                         () = sender.closed() => return,
-                        () = service.shutdown.cancelled() => return,
+                        () = service.shutdown.cancelled() => {
+                            // Whoever follows it asks the next coordinator.
+                            let _gone = sender.try_send(Err(stopping(Stopped)));
+                            return;
+                        }
                     }
                 }
             }

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::Service;
 use crate::curve::{Curve, CurveSet};
+use crate::driver::Stopped;
 use crate::measured::{MeasuredError, joined, look, read};
 
 /// Shortest time between two answers to one who follows.
@@ -55,7 +56,10 @@ pub(super) async fn answer(
             }
         }
         () = sender.closed() => {}
-        () = service.shutdown.cancelled() => {}
+        () = service.shutdown.cancelled() => {
+            // Nobody must take this for the end of the trial.
+            let _gone = sender.try_send(Err(status(Stopped.into())));
+        }
     }
 }
 

@@ -141,13 +141,13 @@ fn goal_from_wire(wire: &v1::ExperimentView) -> Result<Goal, ConvertError> {
     };
     let others = wire.other_objectives.iter().map(|other| objective(&other.metric, other.maximize));
     Ok(Goal {
-        objective: objective(&wire.metric, wire.maximize)?,
         others: others.collect::<Result<_, ConvertError>>()?,
         constraints: wire
             .constraints
             .iter()
             .map(constraint)
             .collect::<Result<_, ConvertError>>()?,
+        ..objective(&wire.metric, wire.maximize)?.into()
     })
 }
 

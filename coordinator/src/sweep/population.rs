@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 
+use muster_common::elementary::Elementary;
 use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::{
     Assignment, Domain, HyperparameterSpec, ParameterValue, PopulationSettings, SearchSpace,
@@ -108,6 +109,7 @@ pub fn explore(
     settings: &PopulationSettings,
     space: &SearchSpace,
     source: &Assignment,
+    functions: Elementary,
     seed: Seed,
 ) -> Assignment {
     let mut next = source.clone();
@@ -115,7 +117,7 @@ pub fn explore(
         let Some(domain) = space.get(name) else { continue };
         let mut draws = seed.child(name, 0).draws();
         let changed = if draws.unit() < settings.resample_probability {
-            domain.draw(&mut draws)
+            domain.draw(&mut draws, functions)
         } else {
             let pick = draws.below(settings.factors.len().max(1) as u64);
             let pick = usize::try_from(pick).unwrap_or(0);
@@ -132,7 +134,10 @@ pub fn explore(
                 && is_active(space, &next, name)
         });
         let drawn: Vec<(String, ParameterValue)> = absent
-            .map(|(name, domain)| (name.clone(), domain.draw(&mut seed.child(name, 1).draws())))
+            .map(|(name, domain)| {
+                let mut draws = seed.child(name, 1).draws();
+                (name.clone(), domain.draw(&mut draws, functions))
+            })
             .collect();
         if drawn.is_empty() {
             break;
@@ -336,13 +341,18 @@ mod tests {
             let space = space();
             let mut point: Assignment = space
                 .iter()
-                .map(|(name, domain)| (name.clone(), domain.draw(&mut Seed(seed).child(name, 0).draws())))
+                .map(|(name, domain)| {
+                    let mut draws = Seed(seed).child(name, 0).draws();
+                    (name.clone(), domain.draw(&mut draws, Elementary::Portable))
+                })
                 .collect();
             keep_active(&space, &mut point);
             for step in 0..steps {
                 let seed = Seed(seed).child("step", step as u64);
-                let next = explore(&settings(resample), &space, &point, seed);
-                prop_assert_eq!(&next, &explore(&settings(resample), &space, &point, seed));
+                let explored =
+                    || explore(&settings(resample), &space, &point, Elementary::Portable, seed);
+                let next = explored();
+                prop_assert_eq!(&next, &explored());
                 prop_assert_eq!(next["global_batch_size"], point["global_batch_size"]);
                 for (name, domain) in &space {
                     prop_assert_eq!(next.contains_key(name), is_active(&space, &next, name), "{}", name);

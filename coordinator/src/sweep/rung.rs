@@ -1,5 +1,6 @@
 //! The ladder of budgets at which trials are compared.
 
+use muster_common::elementary::power;
 use muster_common::manifest::{Budget, PrunerSettings};
 
 /// Budgets of the rungs, lowest first; the last is the whole budget `R`. With minimum `r` and
@@ -19,9 +20,9 @@ pub fn ladder(full: Budget, pruner: &PrunerSettings) -> Vec<Budget> {
         PrunerSettings::Hyperband(halving) => {
             let factor = f64::from(halving.reduction_factor);
             amounts.extend((1..=halving.num_halvings(full)).rev().map(|k| {
-                let power = i32::try_from(k).unwrap_or(i32::MAX);
+                let exponent = u32::try_from(k).unwrap_or(u32::MAX);
                 // Never below the minimum, whatever the division gave.
-                (full.amount() / factor.powi(power)).max(halving.min_budget.amount())
+                (full.amount() / power(factor, exponent)).max(halving.min_budget.amount())
             }));
         }
         PrunerSettings::Percentile(_)

@@ -1,5 +1,6 @@
 //! Engine and soft state to view.
 
+use muster_common::elementary::Elementary;
 use muster_common::goal::Goal;
 use muster_common::manifest::Assignment;
 use muster_common::run::RunProgress;
@@ -58,7 +59,8 @@ pub fn head(
     let seconds_left = (is_searching && examples_per_second > 0.0)
         .then(|| examples_left(experiment, live) / examples_per_second);
     let reason = if reason.is_empty() && !state.is_ended() {
-        with_allocations(waiting(engine, experiment, now), live)
+        let waiting = with_allocations(waiting(engine, experiment, now), live);
+        if waiting.is_empty() { activity(engine, experiment, live) } else { waiting }
     } else {
         reason
     };
@@ -71,7 +73,8 @@ pub fn head(
         created_at: experiment.created_at,
         ended_at: experiment.ended_at,
         now,
-        goal,
+        // People see it on other machines, and decide nothing that is replayed.
+        goal: Goal { functions: Elementary::Portable, ..goal },
         max_trials: experiment.max_trials(),
         rungs: experiment.ladder.iter().map(ToString::to_string).collect(),
         trials: Vec::new(),
@@ -94,6 +97,13 @@ pub fn head(
     }
 }
 
+/// What one of its runs does before it can begin; empty where none does.
+fn activity(engine: &Engine, experiment: &Experiment, live: &Live) -> String {
+    let mut runs = engine.runs().iter().filter(|(_, run)| run.experiment == experiment.id);
+    let activity = runs.find_map(|(generation, _)| live.progress(*generation)?.activity);
+    activity.unwrap_or_default()
+}
+
 fn small(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
@@ -107,6 +117,14 @@ fn state_of(experiment: &Experiment) -> (ExperimentState, String) {
             (ExperimentState::Completed, String::new())
         }
         Phase::Ended { end: ExperimentEnd::Canceled } => (ExperimentState::Canceled, String::new()),
+        Phase::Ended { end: ExperimentEnd::Failed { message } } if experiment.lacks_model() => {
+            let id = &experiment.id;
+            let mend = format!(
+                "all results are kept, and `muster resume {id}` (after a `muster run`: `muster run --resume {id}`) \
+                 writes the model when that is mended"
+            );
+            (ExperimentState::Failed, format!("{message}; {mend}"))
+        }
         Phase::Ended { end: ExperimentEnd::Failed { message } } => {
             (ExperimentState::Failed, message.clone())
         }

@@ -87,6 +87,11 @@ pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Tim
 
 /// The trial that is tried again next, if that is what is waited for.
 fn backing_off(experiment: &Experiment, now: Timestamp) -> String {
+    if let Some(at) = experiment.not_before.filter(|at| *at > now) {
+        let seconds = at.since(now).as_secs_f64().ceil();
+        let fate = if experiment.preempted_in_vain > 0 { "was preempted" } else { "failed" };
+        return format!("its last run {fate}, it is tried again in {seconds} s");
+    }
     let pending = || experiment.trials.of(TrialKind::Pending).map(|(_, trial)| trial);
     let backing = pending().filter(|trial| !trial.held);
     let next = backing.filter_map(|trial| Some((trial.not_before?, trial.number))).min();

@@ -1,6 +1,7 @@
 //! Why a trial is where it is: its rung, its standing there, the numbers compared, and what was decided
 //! about it before.
 
+use muster_common::count::{counted, counted_are};
 use muster_common::goal::{Breach, Goal, Merit};
 use muster_common::time::Timestamp;
 
@@ -23,13 +24,21 @@ pub fn why(
 ) -> Option<Vec<String>> {
     let trial = experiment.trials.get(&number)?;
     let mut lines = vec![headline(engine, experiment, trial, now)];
+    let is_best = experiment.best.as_ref().is_some_and(|best| best.trial == number);
+    if is_best && experiment.lacks_model() {
+        let id = &experiment.id;
+        lines.push(format!("the best, but its model is not written; `muster resume {id}` does it"));
+    }
     lines.extend(standing(experiment, trial));
     lines.extend(wanted(experiment, trial));
     lines.extend(descendants(experiment, trial));
     if trial.restarts + trial.losses > 0 {
         lines.push(format!(
-            "{} runs, {} restarts of {}, {} runs lost with their worker",
-            trial.attempts, trial.restarts, experiment.manifest.max_restarts, trial.losses
+            "{}, {} of {}, {} lost with a worker",
+            counted(trial.attempts, "run"),
+            counted(trial.restarts, "restart"),
+            experiment.manifest.max_restarts,
+            counted(trial.losses, "run")
         ));
     }
     let own = experiment.decisions.iter();
@@ -60,7 +69,8 @@ fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timest
             let reason = match trial.not_before.filter(|at| *at > now) {
                 Some(at) => {
                     let seconds = at.since(now).as_secs_f64().ceil();
-                    format!("its last run failed, it is tried again in {seconds} s")
+                    let what = if trial.preempted_in_vain > 1 { "was preempted" } else { "failed" };
+                    format!("its last run {what}, it is tried again in {seconds} s")
                 }
                 None if trial.held => {
                     let id = experiment.trial_id(trial.number);
@@ -122,7 +132,8 @@ fn what_it_takes(experiment: &Experiment, trial: &Trial) -> String {
     let num_kept = num_results / factor.max(1) as usize;
     let left = (experiment.max_trials() as usize).saturating_sub(experiment.trials.len());
     format!(
-        "one in {factor} goes on, so the best {num_kept} of {num_results} so far; {left} trials are still to begin"
+        "one in {factor} goes on, so the best {num_kept} of {num_results} so far; {} still to begin",
+        counted_are(left, "trial")
     )
 }
 
@@ -167,7 +178,7 @@ fn wanted(experiment: &Experiment, trial: &Trial) -> Vec<String> {
     lines.extend(own.map(|(_, rung, values)| {
         let place = experiment.rung_text(*rung);
         let words = goal.words(&Merit::new(values.iter().copied(), 0.0));
-        format!("one of {} results on the front: {words} at {place}", front.len())
+        format!("one of {} on the front: {words} at {place}", counted(front.len(), "result"))
     }));
     lines
 }

@@ -47,6 +47,11 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(workers: &[(&str, &str)]) -> Self {
+        Self::under(RULES, workers)
+    }
+
+    /// Under the rules of a certain build.
+    pub(super) fn under(rules: u32, workers: &[(&str, &str)]) -> Self {
         let mut cluster = Self {
             engine: Engine::default(),
             now: 1_000_000,
@@ -54,7 +59,7 @@ impl Cluster {
             events: Vec::new(),
             sequences: std::collections::BTreeMap::new(),
         };
-        cluster.apply(Event::RulesAdopted { rules: RULES });
+        cluster.apply(Event::RulesAdopted { rules });
         for (worker, host) in workers {
             cluster.join(worker, host);
         }

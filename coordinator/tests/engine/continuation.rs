@@ -1,11 +1,14 @@
 //! Experiments that begin at a checkpoint of another.
 
+use muster_common::id::Generation;
 use muster_common::manifest::{Budget, CheckpointChoice, Continuation, Manifest};
-use muster_common::run::{RunExit, Task, TrainTask};
+use muster_common::run::{RunExit, RunReport, Task, TrainTask};
 use muster_common::storage::CheckpointKey;
-use muster_coordinator::engine::Action;
+use muster_coordinator::engine::experiment::Experiment;
+use muster_coordinator::engine::trial::TrialState;
+use muster_coordinator::engine::{Action, RULES};
 
-use super::cluster::{Cluster, ONE, lost, manifest};
+use super::cluster::{Cluster, ONE, lost, manifest, scored};
 
 fn task(cluster: &Cluster) -> TrainTask {
     match cluster.only().task {
@@ -97,4 +100,109 @@ fn what_cannot_begin_is_refused_or_ends_with_the_reason() {
     assert!(said.contains("it begins at step 10, and its first rung is at step"), "{said}");
     let experiment = cluster.engine.experiment(&"f-1".parse().unwrap()).unwrap();
     assert!(experiment.is_ended(), "{said}");
+}
+
+/// Two members of a population under a budget of epochs: one takes 125 steps for an epoch, the other 63.
+fn of_two_batch_sizes(seed: u64) -> Manifest {
+    let text = format!(
+        "version: 1
+name: p
+seed: {seed}
+model: {{pretrained: m}}
+data:
+  train: {{path: d.csv}}
+  validation: {{fraction: 0.1}}
+  text: text
+  label: {{column: label}}
+hyperparameters:
+  learning_rate: {{min: 1e-5, max: 1e-3}}
+  global_batch_size: {{values: [8, 16]}}
+searcher: {{metric: accuracy, max_trials: 2, pruner: {{type: population, every: {{epochs: 1}}}}}}
+budget: {{epochs: 2}}
+checkpoint: {{every_steps: 5, keep_last: 9}}
+"
+    );
+    Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn members(cluster: &Cluster) -> &Experiment {
+    cluster.engine.experiment(&"p-1".parse().unwrap()).unwrap()
+}
+
+/// The run of a member, and the step that it trains to.
+fn run_of(cluster: &Cluster, number: u32) -> (Generation, u64) {
+    let trial = &members(cluster).trials[&number];
+    let TrialState::Running { generation } = trial.state else { panic!("{:?}", trial.state) };
+    (generation, members(cluster).target_step(trial).unwrap())
+}
+
+/// A member's run comes to its rung.
+fn pass(cluster: &mut Cluster, number: u32, right: u64) {
+    let (generation, step) = run_of(cluster, number);
+    cluster.commit(&format!("p-1/t{number}"), step, generation);
+    cluster.report(generation, 0, RunReport::Evaluated { step, evaluation: scored(right) });
+    cluster.end(generation, 0, RunExit::Completed);
+}
+
+/// Two members at work, and the numbers of the one with the smaller batches and of the other.
+fn of_two_sizes(rules: u32) -> (Cluster, u32, u32) {
+    for seed in 1..50 {
+        let mut cluster = Cluster::under(rules, &[("w1", "a"), ("w2", "a")]);
+        cluster.submit(of_two_batch_sizes(seed));
+        let batch = |number: u32| {
+            members(&cluster).trials[&number].assignment["global_batch_size"].as_f64()
+        };
+        let (small, large) = if batch(1) < batch(2) { (1, 2) } else { (2, 1) };
+        if batch(small) < batch(large) {
+            return (cluster, small, large);
+        }
+    }
+    panic!("all members have the same batch size")
+}
+
+/// Number of the trial whose random choices a new experiment begins with, on a worker of its own.
+fn seed_at(cluster: &mut Cluster, worker: &str, trial: &str, step: u64) -> u32 {
+    cluster.join(worker, "a");
+    cluster.submit(from(trial, CheckpointChoice::Step(step), 1000));
+    let begun = task(cluster);
+    assert_eq!(begun.resume_from.unwrap().step, step);
+    begun.seed_of.unwrap_or(begun.trial.number)
+}
+
+/// Older rules looked at the steps: a trial's own checkpoint may be behind the one that it went on from later.
+const RULES_AND_WHETHER_RIGHT: [(u32, bool); 2] = [(4, false), (RULES, true)];
+
+#[test]
+fn the_random_choices_of_a_checkpoint_are_those_of_the_trial_that_led_to_it() {
+    for (rules, is_right) in RULES_AND_WHETHER_RIGHT {
+        let (mut cluster, small, large) = of_two_sizes(rules);
+        pass(&mut cluster, large, 900);
+        pass(&mut cluster, small, 500);
+        let trial = &members(&cluster).trials[&small];
+        let steps = (trial.results[0].step, trial.lineage[0].parent.step);
+        assert_eq!((trial.lineage.len(), steps), (1, (125, 63)), "it went on from fewer steps");
+        let (generation, _) = run_of(&cluster, small);
+        let name = format!("p-1/t{small}");
+        cluster.commit(&name, 70, generation);
+        let own = if is_right { small } else { large };
+        assert_eq!(seed_at(&mut cluster, "w3", &name, 125), own, "rules {rules}");
+        assert_eq!(seed_at(&mut cluster, "w4", &name, 70), large, "rules {rules}");
+    }
+}
+
+#[test]
+fn what_a_run_saved_before_it_diverged_is_its_own() {
+    for (rules, is_right) in RULES_AND_WHETHER_RIGHT {
+        let (mut cluster, small, large) = of_two_sizes(rules);
+        pass(&mut cluster, large, 500);
+        pass(&mut cluster, small, 900);
+        let (generation, _) = run_of(&cluster, small);
+        let name = format!("p-1/t{small}");
+        cluster.commit(&name, 130, generation);
+        cluster.end(generation, 0, RunExit::Diverged { step: 140 });
+        let trial = &members(&cluster).trials[&small];
+        assert_eq!((trial.lineage.len(), trial.lineage[0].parent.step), (1, 63));
+        let own = if is_right { small } else { large };
+        assert_eq!(seed_at(&mut cluster, "w3", &name, 130), own, "rules {rules}");
+    }
 }

@@ -201,7 +201,7 @@ fn each_class_of_failure_has_its_rule() {
     let (restarts, state, _) = again(&twice);
     let TrialState::Failed { message } = state else { panic!("{state:?}") };
     assert_eq!(restarts, 1);
-    assert!(message.starts_with("out of memory, given up after 1 restarts"), "{message}");
+    assert!(message.starts_with("out of memory, given up after 1 restart:"), "{message}");
     let classes = [FailureClass::Lost, FailureClass::Hang, FailureClass::DiskFull];
     for class in classes.into_iter().chain([FailureClass::Other]) {
         let (restarts, state, said) = again(&[failed(class), lost(), failed(class)]);

@@ -2,6 +2,7 @@
 //! function of trial and step. What the pruners decide is compared with the papers' arithmetic.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bits;
 mod goals;
 mod quality;
 mod slots;
@@ -51,8 +52,8 @@ fn what_hyperband_decides_is_said_with_the_numbers_compared() {
     let searcher = "metric: loss, max_trials: 9, pruner: {type: hyperband, min_budget: {steps: 1}}";
     let slots = Slots::run(manifest("{steps: 9}", searcher), 2, 1, by_number);
     let expected = [
-        "loss 0.0020 after 1 steps, rung 1 of 3",
-        "promoted to 3 steps: loss 0.0020 is place 2 of 9 at rung 1 (1 steps)",
+        "loss 0.0020 after 1 step, rung 1 of 3",
+        "promoted to 3 steps: loss 0.0020 is place 2 of 9 at rung 1 (1 step)",
         "loss 0.0020 after 3 steps, rung 2 of 3",
         "stopped: loss 0.0020 is place 2 of 3 at rung 2 (3 steps); 1 of bracket 1 of round 1 go on",
     ];
@@ -68,7 +69,7 @@ fn asha_that_stops_goes_on_at_once_and_never_revises() {
     assert_eq!(slots.trained[..4], [(1, 0, 1), (1, 1, 3), (1, 3, 9), (2, 0, 1)]);
     assert_eq!(slots.num_at(9), 1);
     let rule = "loss 0.0020 is place 2 of 2 so far, the best 1 go on (down to 0.0010)";
-    assert_eq!(slots.said(2)[1], format!("stopped at rung 1 (1 steps): {rule}"));
+    assert_eq!(slots.said(2)[1], format!("stopped at rung 1 (1 step): {rule}"));
     let falling: Landscape = |number, _| 1.0 - f64::from(number) / 1000.0;
     let slots = Slots::run(manifest("{steps: 9}", searcher), 1, 1, falling);
     assert_eq!(slots.num_at(9), 9, "each is the best so far");
@@ -264,7 +265,7 @@ fn every_trial_can_be_asked_why() {
         ask(2).unwrap(),
         [
             "stopped: place 2 of 3 at its rung",
-            "loss 0.0020 is place 2 of 9 at rung 1 (1 steps); before it t1 with 0.0010; behind it t3 with 0.0030",
+            "loss 0.0020 is place 2 of 9 at rung 1 (1 step); before it t1 with 0.0010; behind it t3 with 0.0030",
             "loss 0.0020 is place 2 of 3 at rung 2 (3 steps); before it t1 with 0.0010; behind it t3 with 0.0030",
         ]
     );
@@ -308,7 +309,7 @@ fn those_that_wait_say_for_what() {
             .unwrap();
         let lines = why(&slots.engine, experiment, running.number, Timestamp(slots.now)).unwrap();
         assert!(lines[0].starts_with("running: run "), "{}", lines[0]);
-        assert!(lines[0].ends_with(" on h trains to step 1, rung 1 (1 steps)"), "{}", lines[0]);
+        assert!(lines[0].ends_with(" on h trains to step 1, rung 1 (1 step)"), "{}", lines[0]);
     }
 }
 

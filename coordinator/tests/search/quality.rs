@@ -27,10 +27,11 @@ fn goal(num_objectives: usize, is_bounded: bool) -> Goal {
         [ObjectiveMetric::Loss, ObjectiveMetric::MeanAbsoluteError, ObjectiveMetric::Perplexity];
     let bound = Constraint { metric: ObjectiveMetric::Mcc, min: Some(0.0), max: None };
     let mut objectives = metrics.into_iter().take(num_objectives).map(objective);
+    let first = objectives.next().unwrap();
     Goal {
-        objective: objectives.next().unwrap(),
         others: objectives.collect(),
         constraints: if is_bounded { vec![bound] } else { Vec::new() },
+        ..first.into()
     }
 }
 

@@ -8,7 +8,7 @@ every class listed, `zero_division=0`. The fixed cases are those where rounding 
 wrong; the others are drawn with a fixed seed.
 
 `scores.json` has, for the same counts, the figures of `sklearn.metrics` (`null` where undefined) and
-for some of them percentile bootstrap intervals by numpy; `areas` are labels, probabilities and
+for some of them intervals of accuracy (Wilson) and macro F1 (bootstrap); `areas` are labels, probabilities and
 `roc_auc_score`, with ties; `weights` are `compute_class_weight("balanced")` of class counts.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import sklearn
+from scipy.stats import binomtest
 from sklearn.metrics import (
     accuracy_score,
     classification_report,
@@ -90,7 +91,8 @@ def scores(confusion):
 
 
 def intervals(confusion, resamples=4000):
-    """Percentile bootstrap by numpy's multinomial draws over the cells."""
+    """Of the accuracy, which is a share, Wilson's by scipy; of the macro F1 a percentile bootstrap by numpy's
+    multinomial draws over the cells."""
     cells = np.array(confusion, float)
     draws = np.random.default_rng(7).multinomial(int(cells.sum()), (cells / cells.sum()).ravel(), resamples)
     draws = draws.reshape(resamples, *cells.shape).astype(float)
@@ -98,7 +100,8 @@ def intervals(confusion, resamples=4000):
     both = draws.sum(1) + draws.sum(2)
     f1 = np.divide(2 * right, both, out=np.zeros_like(both), where=both > 0)
     ends = lambda values: np.quantile(values, [0.025, 0.975]).tolist()
-    return {"accuracy": ends(right.sum(1) / cells.sum()), "macro_f1": ends(f1.mean(1))}
+    share = binomtest(int(np.trace(cells)), int(cells.sum())).proportion_ci(method="wilson")
+    return {"accuracy": [share.low, share.high], "macro_f1": ends(f1.mean(1))}
 
 
 def areas():

@@ -272,6 +272,15 @@ impl Census {
         self.files.get(after.checked_sub(1)?)
     }
 
+    /// Number of the file, and of the row in it, both from 0.
+    pub(super) fn position(&self, row: u32) -> (u32, u32) {
+        let after = self.files.partition_point(|file| file.first_row <= row as usize);
+        let file = after.saturating_sub(1);
+        let first = self.files.get(file).map_or(0, |file| file.first_row);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        (number(file), row.saturating_sub(number(first)))
+    }
+
     /// File and line or row number.
     pub(super) fn origin(&self, row: u32) -> (&str, u32) {
         let at = self.at.get(row as usize).copied().unwrap_or(0);

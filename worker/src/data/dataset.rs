@@ -5,6 +5,7 @@ use std::sync::Arc;
 use muster_common::run::DataSummary;
 
 use super::columns::Numbers;
+use super::origin::Origins;
 use super::tokenize::Sequence;
 use crate::ffi::MappedFile;
 
@@ -137,4 +138,6 @@ pub struct Dataset {
     pub test: Option<Split>,
     /// What the data turned out to be.
     pub summary: DataSummary,
+    /// Who knows where the examples of the test split stand in the files.
+    pub origins: Option<Origins>,
 }

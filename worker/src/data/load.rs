@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, oneshot};
 use super::cache::{self, Entry, Found};
 use super::claim::{self, Claim, Turn};
 use super::inputs::{Inputs, blocking};
+use super::origin::{self, Origins, Places};
 use super::parallel::threads_per_slot;
 use super::prepare::Recipe;
 use super::reading::{self, Read};
@@ -49,6 +50,14 @@ impl Data {
             Self::Stream(stream) => &stream.summary,
         }
     }
+
+    /// Who knows where the examples of the test split stand in the files.
+    pub fn origins(&self) -> Option<&Origins> {
+        match self {
+            Self::Whole(data) => data.origins.as_ref(),
+            Self::Stream(stream) => Some(&stream.origins),
+        }
+    }
 }
 
 /// The dataset of a manifest with sequences of at most `model.max_length` tokens; see [`load_at`].
@@ -68,7 +77,7 @@ pub async fn load_at(
     max_length: u32,
 ) -> Result<Dataset, DataError> {
     match Box::pin(begin(store, manifest, max_length)).await? {
-        Begun::Made(entry) => Ok((*entry).into()),
+        Begun::Made(entry, origins) => Ok(whole(*entry, origins)),
         Begun::Rows(making) => Box::pin(making.finish()).await,
     }
 }
@@ -78,7 +87,7 @@ pub async fn load_at(
 /// runtime that this is called in. Examples are the same.
 pub async fn open(store: &Store, manifest: &Manifest, max_length: u32) -> Result<Data, DataError> {
     match Box::pin(begin(store, manifest, max_length)).await? {
-        Begun::Made(entry) => Ok(Data::Whole(Box::new((*entry).into()))),
+        Begun::Made(entry, origins) => Ok(Data::Whole(Box::new(whole(*entry, origins)))),
         // How many examples there are shows only when texts are cut to pieces or paired up.
         Begun::Rows(making) if manifest.objective != TrainingObjective::Classification => {
             Ok(Data::Whole(Box::new(Box::pin(making.finish()).await?)))
@@ -110,7 +119,7 @@ pub(super) async fn open_only(
     manifest: &Manifest,
 ) -> Result<Option<Stream>, DataError> {
     match Box::pin(begin(store, manifest, manifest.model.max_length)).await? {
-        Begun::Made(_) => Ok(None),
+        Begun::Made(..) => Ok(None),
         Begun::Rows(mut making) => {
             making.publish().await?;
             Ok(Some(making.stream()))
@@ -118,17 +127,15 @@ pub(super) async fn open_only(
     }
 }
 
-impl From<Entry> for Dataset {
-    fn from(entry: Entry) -> Self {
-        let Entry { train, validation, test, summary } = entry;
-        Self { train, validation, test, summary }
-    }
+fn whole(entry: Entry, origins: Origins) -> Dataset {
+    let Entry { train, validation, test, summary } = entry;
+    Dataset { train, validation, test, summary, origins: Some(origins) }
 }
 
 /// What the cache had.
 enum Begun {
-    /// Tokens.
-    Made(Box<Entry>),
+    /// Tokens, and who knows where their rows stand.
+    Made(Box<Entry>, Origins),
     /// Rows, or nothing, and they were read from the files.
     Rows(Box<Making>),
 }
@@ -145,6 +152,7 @@ struct Making {
     folder: PathBuf,
     source: Arc<Source>,
     summary: DataSummary,
+    origins: Origins,
     /// Rows that are not in the cache.
     unpublished: Option<Unpublished>,
     /// There are tokens, which are damaged.
@@ -153,6 +161,8 @@ struct Making {
 
 struct Unpublished {
     findings: File,
+    /// Where examples stand.
+    places: Places,
     /// Without the name of the tokens.
     summary: DataSummary,
     /// Absent where there are rows, which are damaged.
@@ -166,7 +176,7 @@ async fn begin(store: &Store, manifest: &Manifest, max_length: u32) -> Result<Be
     let rows = inputs.rows_hash(manifest);
     loop {
         let replace = match cache::find(store, &tokens, &inputs.folder).await? {
-            Found::Entry(entry) => return Ok(Begun::Made(entry)),
+            Found::Entry(entry) => return Ok(Begun::Made(entry, Origins::of(&inputs, &rows))),
             Found::Nothing => false,
             Found::Damaged(reason) => {
                 tracing::warn!(hash = tokens, reason, "cached data is damaged and is made anew");
@@ -216,11 +226,14 @@ async fn read(
         blocking(move || reading::read(&manifest, &inputs, &hash).map(|read| (read, inputs))).await
     };
     match Box::pin(reading).await {
-        Ok((Read { rows: found, findings, summary }, inputs)) => {
+        Ok((Read { rows: found, findings, places, summary }, inputs)) => {
             tracing::info!(rows = summary.num_rows, "rows are read and split");
-            let unpublished = Some(Unpublished { findings, summary: summary.clone(), claim });
-            let making = Making::new(store, manifest, inputs, (tokens, rows), found, summary);
-            Ok(Begun::Rows(Box::new(Making { unpublished, replace, ..making })))
+            let known = Places::clone(&places);
+            let unpublished = Unpublished { findings, places, summary: summary.clone(), claim };
+            let mut making = Making::new(store, manifest, inputs, (tokens, rows), found, summary);
+            making.origins = making.origins.knowing(known);
+            (making.unpublished, making.replace) = (Some(unpublished), replace);
+            Ok(Begun::Rows(Box::new(making)))
         }
         Err(error) => {
             if let Some(claim) = claim {
@@ -240,6 +253,7 @@ impl Making {
         found: Rows,
         summary: DataSummary,
     ) -> Self {
+        let origins = Origins::of(&inputs, &rows);
         let lengths = manifest.max_lengths();
         let siblings = lengths.iter().map(|length| inputs.tokens_hash(manifest, *length)).collect();
         let recipe = Recipe {
@@ -257,21 +271,23 @@ impl Making {
             siblings,
             folder: inputs.folder,
             source: Arc::new(Source::new(found, recipe)),
+            origins,
             unpublished: None,
             replace: false,
         }
     }
 
     fn stream(&self) -> Stream {
-        Stream::new(Arc::clone(&self.source), self.summary.clone())
+        Stream::new(Arc::clone(&self.source), self.summary.clone(), self.origins.clone())
     }
 
     /// Makes the tokens while the caller waits.
     async fn finish(mut self: Box<Self>) -> Result<Dataset, DataError> {
         let unpublished = self.unpublished.take();
         let mut claim = None;
-        if let Some(Unpublished { findings, claim: claimed, .. }) = unpublished {
+        if let Some(Unpublished { findings, places, claim: claimed, .. }) = unpublished {
             cache::put_findings(&self.store, &self.rows, findings).await?;
+            origin::put(&self.store, &self.rows, &places, &self.folder).await?;
             claim = claimed;
         }
         let source = Arc::clone(&self.source);
@@ -283,7 +299,7 @@ impl Making {
             claim.release().await;
         }
         let stopped = || DataError::CutOff { reason: "tokenization was stopped".to_owned() };
-        Ok((*made?.ok_or_else(stopped)?).into())
+        Ok(whole(*made?.ok_or_else(stopped)?, self.origins))
     }
 
     /// Gives the rows to other workers, then makes the tokens, unless somebody else does, in threads
@@ -303,12 +319,13 @@ impl Making {
 
     /// Puts the rows into the cache, if they are not there.
     async fn publish(&mut self) -> Result<(), DataError> {
-        let Some(Unpublished { findings, summary, claim }) = self.unpublished.take() else {
+        let Some(Unpublished { findings, places, summary, claim }) = self.unpublished.take() else {
             return Ok(());
         };
         let (store, hash, folder) = (&self.store, &self.rows, &self.folder);
         let publish = async {
             cache::put_findings(store, hash, findings).await?;
+            origin::put(store, hash, &places, folder).await?;
             let assembly = Assembly::of_columns(self.source.rows.columns());
             cache::put_rows(store, hash, &assembly, &summary, claim.is_none(), folder).await
         };

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use muster_common::count::counted;
 use muster_common::run::DataSummary;
 use serde_json::json;
 
@@ -59,18 +60,21 @@ impl Problem {
     }
 
     /// A remark about so many rows.
-    fn remark(self) -> &'static str {
-        match self {
-            Self::BadUtf8 => "rows were not UTF-8; U+FFFD stands for the bytes",
-            Self::UnknownLabel => "rows have a label that is none of the classes",
-            Self::Empty => "rows have no text",
-            Self::Duplicate => "rows repeat a text of the training files",
-            Self::Contrary => "repeated texts have another label than the first, which counts",
-            Self::HeldOutDuplicate => "rows repeat a text within a held-out file",
-            Self::Leak => "rows have a text that stands in a held-out file",
-            Self::NearLeak => "rows are nearly the same as one of a held-out file",
-            Self::Apart => "held-out rows have a near duplicate that is not held out",
-        }
+    fn remark(self, count: u64) -> String {
+        let (noun, is, are, what) = match self {
+            Self::BadUtf8 => ("row", "was", "were", "not UTF-8; U+FFFD stands for the bytes"),
+            Self::UnknownLabel => ("row", "has", "have", "a label that is none of the classes"),
+            Self::Empty => ("row", "has", "have", "no text"),
+            Self::Duplicate => ("row", "repeats", "repeat", "a text of the training files"),
+            Self::Contrary => {
+                ("repeated text", "has", "have", "another label than the first, which counts")
+            }
+            Self::HeldOutDuplicate => ("row", "repeats", "repeat", "a text within a held-out file"),
+            Self::Leak => ("row", "has", "have", "a text that stands in a held-out file"),
+            Self::NearLeak => ("row", "is", "are", "nearly the same as one of a held-out file"),
+            Self::Apart => ("held-out row", "has", "have", "a near duplicate that is not held out"),
+        };
+        format!("{} {} {what}", counted(count, noun), if count == 1 { is } else { are })
     }
 }
 
@@ -125,10 +129,10 @@ pub(super) fn count(census: &Census, findings: &[Finding], summary: &mut DataSum
         let place = census.place(first.row);
         let like = first.other.map(|row| format!(", as {}", census.place(row)));
         let like = like.unwrap_or_default();
-        let what = problem.remark();
+        let what = problem.remark(count);
         // That a contrary label does not count is part of the remark.
         let fate = if problem == Problem::Contrary { String::new() } else { format!(", {fate}") };
-        summary.remarks.push(format!("{count} {what}{fate} (first: {place}{like})"));
+        summary.remarks.push(format!("{what}{fate} (first: {place}{like})"));
         match problem {
             Problem::BadUtf8 => summary.flaws.num_bad_utf8 += count,
             Problem::UnknownLabel => summary.flaws.num_unknown_labels += count,

@@ -2,13 +2,17 @@
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 
-use muster_common::manifest::{Holdout, LabelRule, Manifest, NearDuplicates, SourceFormat};
+use muster_common::count::counted_are;
+use muster_common::manifest::{
+    Holdout, LabelRule, Manifest, NearDuplicates, SourceFormat, TrainingObjective,
+};
 use muster_common::run::{DataFlaws, DataSummary};
 use muster_common::storage::Layout;
 
 use super::cache::FINDINGS;
 use super::census::{Census, Survey};
 use super::inputs::Inputs;
+use super::origin::{self, Places};
 use super::parallel::threads_per_slot;
 use super::rows::{Rows, TextSpill};
 use super::source::{Role, Wanted};
@@ -24,6 +28,8 @@ pub(super) struct Read {
     pub(super) rows: Rows,
     /// The list of findings, at its beginning.
     pub(super) findings: std::fs::File,
+    /// Where the examples of the test split stand, where each is a row.
+    pub(super) places: Places,
     /// Without what only tokens can tell, and without the name of their cache entry.
     pub(super) summary: DataSummary,
 }
@@ -49,6 +55,10 @@ pub(super) fn read(manifest: &Manifest, inputs: &Inputs, hash: &str) -> Result<R
     let held_out = HeldOut { validation: &data.validation, test: &data.test };
     let division = divide(&census, held_out, data.hygiene, manifest.seed)?;
     let rows = texts.finish(&census.classes, &division.fates)?;
+    let places = match manifest.objective {
+        TrainingObjective::Classification => origin::places(&rows, &census),
+        _ => Places::default(),
+    };
     let findings = || {
         let mut file = BufWriter::new(tempfile::tempfile_in(&inputs.folder)?);
         problem::list(&census, &census.findings, &mut file)?;
@@ -63,7 +73,7 @@ pub(super) fn read(manifest: &Manifest, inputs: &Inputs, hash: &str) -> Result<R
     for remark in &summary.remarks {
         tracing::info!("data: {remark}");
     }
-    Ok(Read { rows, findings, summary })
+    Ok(Read { rows, findings, places, summary })
 }
 
 fn summarize(
@@ -101,7 +111,8 @@ fn summarize(
     if division.num_near_duplicates > 0 {
         let count = division.num_near_duplicates;
         summary.remarks.push(format!(
-            "{count} training rows are nearly the same as another one and stay on its side"
+            "{} nearly the same as another one and stay on its side",
+            counted_are(count, "training row")
         ));
     }
     if is_unsplit_imdb(manifest, census) {
@@ -114,9 +125,10 @@ fn summarize(
     }
     if !findings.is_empty() {
         let key = Layout::cache(hash).join(FINDINGS);
-        summary
-            .remarks
-            .push(format!("{} findings are listed in {key} of the store", findings.len()));
+        summary.remarks.push(format!(
+            "{} listed in {key} of the store",
+            counted_are(findings.len(), "finding")
+        ));
     }
     summary.remarks.truncate(REMARKS_MAX);
     summary

@@ -236,6 +236,11 @@ impl Rows {
         self.part(role).numbers.all().len()
     }
 
+    /// Number of each row of a split among all rows, rising.
+    pub(super) fn numbers(&self, role: Role) -> &[u32] {
+        self.part(role).numbers.all()
+    }
+
     /// Classes of the rows of a split.
     pub(super) fn labels(&self, role: Role) -> &[u32] {
         self.part(role).labels.all()

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use muster_common::run::DataSummary;
 
 use super::cache::Entry;
+use super::origin::Origins;
 use super::prepare::Recipe;
 use super::rows::Rows;
 use super::source::Role;
@@ -82,10 +83,12 @@ pub struct Stream {
     pub test: Option<StreamedSplit>,
     /// What the data turned out to be, without what only all tokens can tell.
     pub summary: DataSummary,
+    /// Who knows where the examples of the test split stand in the files.
+    pub origins: Origins,
 }
 
 impl Stream {
-    pub(super) fn new(source: Arc<Source>, summary: DataSummary) -> Self {
+    pub(super) fn new(source: Arc<Source>, summary: DataSummary, origins: Origins) -> Self {
         let split = |role| StreamedSplit {
             source: Arc::clone(&source),
             role,
@@ -98,6 +101,7 @@ impl Stream {
             test: has_test.then(|| split(Role::Test)),
             source,
             summary,
+            origins,
         }
     }
 

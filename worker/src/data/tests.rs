@@ -205,7 +205,8 @@ async fn what_is_wrong_with_rows_is_listed_and_counted() {
     ];
     assert_eq!(found, expected);
     assert_eq!(lines[3]["of_row"], 2);
-    let remark = data.summary.remarks.iter().find(|remark| remark.contains("repeat a text"));
+    let remark =
+        data.summary.remarks.iter().find(|remark| remark.contains("a text of the training files"));
     assert!(remark.unwrap().contains("train.csv:52, as "), "{:?}", data.summary.remarks);
 }
 
@@ -286,7 +287,8 @@ async fn what_is_streamed_comes_into_the_cache_and_the_rows_go() {
     let all = store.list(&object_store::path::Path::from("cache")).await.unwrap();
     let mut names = names(all);
     names.sort();
-    assert_eq!(names, ["data.index.json", "data.safetensors", "problems.jsonl"]);
+    let left = ["data.index.json", "data.safetensors", "origins.safetensors", "problems.jsonl"];
+    assert_eq!(names, left);
 }
 
 #[tokio::test]
@@ -486,4 +488,50 @@ async fn the_demo_data_is_read_whole_and_batches_hold_little_padding() {
     let fraction = (padded - real) as f64 / padded as f64;
     println!("pad fraction {fraction:.4}; {:?}", data.summary);
     assert!(fraction < 0.03, "{fraction}");
+}
+
+/// Who reads the files knows it, and so does who finds rows or tokens in the cache.
+#[tokio::test]
+async fn examples_of_the_test_split_are_found_again_in_the_files() {
+    let Bench { directory, store } = bench();
+    // A header, a blank line, a record of two lines and one without a class are before some of them.
+    let odd = "text,label\n\n\"a good\nfilm\",1\na film,none\na bad film number 7,0\n";
+    std::fs::write(directory.path().join("odd.csv"), odd).unwrap();
+    let cut = "  validation: {examples: 10}\n  test: {path: [odd.csv, more.csv]}\n  hygiene: {unknown_labels: drop}\n";
+    let more = "text,label\ngood films good,1\nbad films bad number 8,0\n";
+    std::fs::write(directory.path().join("more.csv"), more).unwrap();
+    let texts = [
+        ["a good\nfilm", "a film", "a bad film number 7"],
+        ["good films good", "bad films bad number 8", ""],
+    ];
+    let manifest = manifest(directory.path(), cut);
+    let stream = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    let rows = load::open_only(&store, &manifest).await.unwrap().unwrap();
+    let made = load(&store, &manifest).await.unwrap();
+    let again = load(&store, &manifest).await.unwrap();
+    let split = made.test.as_ref().unwrap();
+    let tokenizer = TextTokenizer::open(&directory.path().join("model"), 8).unwrap();
+    for origins in [&stream.origins, &rows.origins]
+        .into_iter()
+        .chain([made.origins.as_ref(), again.origins.as_ref()].into_iter().flatten())
+    {
+        let found = origins.read(&store, split.len()).await.unwrap().unwrap();
+        let places: Vec<(bool, u64)> =
+            found.iter().map(|one| (one.file.ends_with("/odd.csv"), one.row)).collect();
+        assert_eq!(places, [(true, 0), (true, 2), (false, 0), (false, 1)]);
+        for (index, (odd, row)) in places.into_iter().enumerate() {
+            let text = texts[usize::from(!odd)][usize::try_from(row).unwrap()];
+            let sequence =
+                tokenizer.encode_inputs(&[Input { text, pair: None }], 1).unwrap().remove(0);
+            assert_eq!(sequence.ids, split.tokens(index), "{text}");
+        }
+        assert!(origins.read(&store, split.len() + 1).await.unwrap().is_none(), "of other rows");
+    }
+    // A cache of an older build has no places.
+    for key in store.list(&object_store::path::Path::from("cache")).await.unwrap() {
+        if key.filename() == Some("origins.safetensors") {
+            store.delete(&key).await.unwrap();
+        }
+    }
+    assert_eq!(again.origins.unwrap().read(&store, split.len()).await.unwrap(), None);
 }

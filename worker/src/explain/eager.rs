@@ -9,7 +9,8 @@
 use tch::{Kind, Tensor};
 
 use crate::model::{
-    Activation, Classifier, LayerNorm, Linear, ModelConfig, ModelError, Scope, TokenTypes, extent,
+    Activation, Classifier, Described, LayerNorm, Linear, ModelConfig, ModelError, Scope,
+    TokenTypes, extent,
 };
 
 /// Equally long sequences, laid down for a model.
@@ -101,7 +102,7 @@ impl Eager {
         let embeddings = root.child(family.encoder).child("embeddings");
         let table =
             |name: &str, rows: i64| embeddings.child(name).tensor("weight", &[rows, hidden]);
-        let token_type = match family.token_types {
+        let token_type = match config.family.token_types() {
             TokenTypes::Absent => None,
             TokenTypes::First | TokenTypes::BySegment => {
                 Some(table("token_type_embeddings", config.type_vocab_size)?)
@@ -115,7 +116,7 @@ impl Eager {
             word: table("word_embeddings", config.vocab_size)?,
             position: table("position_embeddings", config.max_position_embeddings)?,
             token_type,
-            by_segment: family.token_types == TokenTypes::BySegment,
+            by_segment: config.family.token_types() == TokenTypes::BySegment,
             norm: LayerNorm::load(&embeddings.child("LayerNorm"), hidden, config.layer_norm_eps)?,
             layers,
             dense: Linear::load(&root.child(head.dense), hidden, hidden)?,

@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
+use muster_common::count::counted;
+
 use super::attention::HeadSummary;
 use super::curve::Faithfulness;
 use super::record::{Importance, LayerRecord, Report, SplitExplanation, TextExplanation};
@@ -211,13 +213,13 @@ fn render_heads(out: &mut String, heads: &[Vec<HeadSummary>]) {
 }
 
 fn render_split(out: &mut String, split: &SplitExplanation, style: Style) {
-    let title = format!("{}: {} texts", split.file, split.num_texts);
+    let title = format!("{}: {}", split.file, counted(split.num_texts, "text"));
     let _ = writeln!(out, "{}", style.bold(&title));
     if let (Some(accuracy), Some(majority)) = (split.accuracy, split.majority) {
         let _ =
             writeln!(out, "  accuracy {accuracy:.4}; the most frequent class has {majority:.4}");
     }
-    let title = format!("importance in {} texts", split.num_attributed);
+    let title = format!("importance in {}", counted(split.num_attributed, "text"));
     let _ = writeln!(out, "\n{}", style.bold(&title));
     let _ = writeln!(
         out,
@@ -231,7 +233,8 @@ fn render_split(out: &mut String, split: &SplitExplanation, style: Style) {
     }
     let median = 100.0 * split.completeness_error;
     let _ = writeln!(out, "  integrated gradients: median completeness error {median:.1} %");
-    let title = format!("layers in {} texts (means over heads and queries)", split.num_analyzed);
+    let title =
+        format!("layers in {} (means over heads and queries)", counted(split.num_analyzed, "text"));
     let _ = writeln!(out, "\n{}", style.bold(&title));
     render_heads(out, &split.heads);
     if !split.probes.is_empty() {

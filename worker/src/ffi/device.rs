@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
+use muster_common::count::counted;
 use tch::{Cuda, Device};
 
 /// Name of libtorch's CUDA part; it lies beside the CPU part.
@@ -39,7 +40,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// There are fewer GPUs.
-    #[error("`{name}` is not there: libtorch sees {found} GPUs")]
+    #[error("`{name}` is not there: libtorch sees {}", counted(.found, "GPU"))]
     Missing {
         /// The device.
         name: String,

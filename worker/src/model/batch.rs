@@ -1,10 +1,9 @@
 //! Token sequences as tensors.
 
+use muster_common::model::{ModelConfig, TokenTypes};
 use tch::{Device, Tensor};
 
 use super::ModelError;
-use super::config::ModelConfig;
-use super::family::TokenTypes;
 use super::packing::Frame;
 
 /// The tokens of a batch, one sequence behind the other: `T` rows, see [`Frame`].
@@ -96,7 +95,7 @@ pub(crate) fn check(
     check_lengths(sequences, config.max_tokens())?;
     check_vocabulary(sequences.iter().copied().flatten(), config)?;
     let type_vocab_size = config.type_vocab_size;
-    let by_segment = config.family.description().token_types == TokenTypes::BySegment;
+    let by_segment = config.family.token_types() == TokenTypes::BySegment;
     let firsts = first_segments.unwrap_or_default();
     if by_segment
         && type_vocab_size < 2

@@ -6,15 +6,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use muster_common::model::{CONFIG_FILE, DirectoryError, Dropout, ModelConfig};
 use muster_common::seed::Seed;
 use tch::{Device, Tensor};
 
 use super::ModelError;
 use super::batch::{TokenBatch, check, extent};
-use super::config::{CONFIG_FILE, ModelConfig};
-use super::dropout::{Dropout, dropout};
+use super::dropout::dropout;
 use super::encoder::{Encoder, Hidden};
-use super::family::{Activation, ClassificationNames};
+use super::family::{Activation, ClassificationNames, Described};
 use super::freeze::{Adaptation, Adapted, Frozen, NewModule};
 use super::layer::{Linear, Wanted};
 use super::lazy_table::LazyTable;
@@ -70,7 +70,7 @@ impl Classifier {
         let Pretrained { config, mut weights, heads, .. } = Pretrained::read(directory)?;
         let refused = |reason| {
             let path = directory.join(CONFIG_FILE).display().to_string();
-            ModelError::Config { path, reason }
+            ModelError::from(DirectoryError::Config { path, reason })
         };
         let output = format!("{}.weight", config.family.description().classification.output);
         let Some(output) = heads.get(&output) else {

@@ -2,13 +2,13 @@
 //!
 //! Shapes: `B` sequences, `T` tokens of all of them, `D` hidden.
 
+use muster_common::model::{Dropout, ModelConfig, TokenTypes};
 use tch::Tensor;
 
 use super::ModelError;
 use super::batch::TokenBatch;
-use super::config::ModelConfig;
-use super::dropout::{Dropout, dropout};
-use super::family::TokenTypes;
+use super::dropout::dropout;
+use super::family::Described;
 use super::freeze::Frozen;
 use super::layer::{Layer, LayerNorm, LayerSizes, Wanted};
 use super::lazy_table::LazyTable;
@@ -146,10 +146,10 @@ impl Encoder {
 
 impl Embeddings {
     fn load(config: &ModelConfig, scope: &Scope<'_>) -> Result<Self, ModelError> {
-        let family = config.family.description();
+        let token_types = config.family.token_types();
         let hidden = config.hidden_size;
         let table = |name: &str, rows: i64| scope.child(name).tensor("weight", &[rows, hidden]);
-        let token_type = match family.token_types {
+        let token_type = match token_types {
             TokenTypes::Absent => None,
             TokenTypes::First | TokenTypes::BySegment => {
                 Some(table("token_type_embeddings", config.type_vocab_size)?)
@@ -161,7 +161,7 @@ impl Embeddings {
             token_type,
             norm: LayerNorm::load(&scope.child("LayerNorm"), hidden, config.layer_norm_eps)?,
             pad_token: config.pad_token_id,
-            by_segment: family.token_types == TokenTypes::BySegment,
+            by_segment: token_types == TokenTypes::BySegment,
             skipped_token: config.skipped_token(),
             lazy_words: None,
         })

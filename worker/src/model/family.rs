@@ -5,16 +5,7 @@
 //! <https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/bert/modeling_bert.py>,
 //! `.../distilbert/modeling_distilbert.py` and `.../roberta/modeling_roberta.py` of the same version.
 
-/// A family of encoders, by `model_type` of `config.json`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// Devlin et al. 2019.
-    Bert,
-    /// Sanh et al. 2019: no token types, no pooler.
-    DistilBert,
-    /// Liu et al. 2019: positions count from behind the padding token's number, no pooler.
-    Roberta,
-}
+use muster_common::model::{Family, TokenTypes};
 
 /// Names of the modules of one encoder layer, below the layer.
 #[derive(Debug)]
@@ -52,17 +43,6 @@ pub(crate) enum Activation {
     Relu,
 }
 
-/// What is added to a token's embedding for the text of a pair that it stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TokenTypes {
-    /// Nothing; there is no table.
-    Absent,
-    /// Always the first row of the table, which is not zero.
-    First,
-    /// The row that the tokenizer's segment id names.
-    BySegment,
-}
-
 /// The classification head: dense, activation, dropout, output.
 #[derive(Debug)]
 pub(crate) struct ClassificationNames {
@@ -91,7 +71,6 @@ pub(crate) struct MaskedNames {
 /// One family.
 #[derive(Debug)]
 pub(crate) struct Description {
-    pub(crate) model_type: &'static str,
     /// In front of `ForSequenceClassification` and the like.
     pub(crate) class: &'static str,
     /// In front of the encoder's parameters.
@@ -99,9 +78,6 @@ pub(crate) struct Description {
     /// Path of the layers below that.
     pub(crate) stack: &'static str,
     pub(crate) layer: LayerNames,
-    pub(crate) token_types: TokenTypes,
-    /// Whether positions count tokens that are not padding, from behind the padding token's number.
-    pub(crate) positions_skip_padding: bool,
     /// Whether the output of attention goes through dropout before the residual sum.
     pub(crate) dropout_after_attention: bool,
     pub(crate) classification: ClassificationNames,
@@ -127,13 +103,10 @@ const BERT_LAYER: LayerNames = LayerNames {
 pub(crate) const NEXT_SENTENCE: &str = "cls.seq_relationship";
 
 const BERT: Description = Description {
-    model_type: "bert",
     class: "Bert",
     encoder: "bert",
     stack: "encoder.layer",
     layer: BERT_LAYER,
-    token_types: TokenTypes::BySegment,
-    positions_skip_padding: false,
     dropout_after_attention: true,
     classification: ClassificationNames {
         dense: "bert.pooler.dense",
@@ -153,7 +126,6 @@ const BERT: Description = Description {
 };
 
 const DISTILBERT: Description = Description {
-    model_type: "distilbert",
     class: "DistilBert",
     encoder: "distilbert",
     stack: "transformer.layer",
@@ -167,8 +139,6 @@ const DISTILBERT: Description = Description {
         output: "ffn.lin2",
         output_norm: "output_layer_norm",
     },
-    token_types: TokenTypes::Absent,
-    positions_skip_padding: false,
     dropout_after_attention: false,
     classification: ClassificationNames {
         dense: "pre_classifier",
@@ -195,13 +165,10 @@ const DISTILBERT: Description = Description {
 };
 
 const ROBERTA: Description = Description {
-    model_type: "roberta",
     class: "Roberta",
     encoder: "roberta",
     stack: "encoder.layer",
     layer: BERT_LAYER,
-    token_types: TokenTypes::First,
-    positions_skip_padding: true,
     dropout_after_attention: true,
     classification: ClassificationNames {
         dense: "classifier.dense",
@@ -221,11 +188,29 @@ const ROBERTA: Description = Description {
     heads: &["classifier.", "lm_head.", "qa_outputs.", "roberta.pooler."],
 };
 
-impl Family {
-    /// Every family.
-    pub const ALL: [Self; 3] = [Self::Bert, Self::DistilBert, Self::Roberta];
+/// What of a family only matters where there are tensors.
+pub(crate) trait Described: Copy {
+    /// Names and places of everything.
+    fn description(self) -> &'static Description;
 
-    pub(crate) fn description(self) -> &'static Description {
+    /// The class of transformers for `task`, such as `SequenceClassification`.
+    fn class_name(self, task: &str) -> String;
+
+    /// Names of the parameters of the embeddings.
+    fn embedding_names(self) -> impl Iterator<Item = String>;
+
+    /// Path of the encoder layer `number`.
+    fn layer_path(self, number: usize) -> String;
+
+    /// Names of the parameters of the encoder layer `number`.
+    fn layer_names(self, number: usize) -> impl Iterator<Item = String>;
+
+    /// Names of the parameters of the pooler; none in families without one.
+    fn pooler_names(self) -> impl Iterator<Item = String>;
+}
+
+impl Described for Family {
+    fn description(self) -> &'static Description {
         match self {
             Self::Bert => &BERT,
             Self::DistilBert => &DISTILBERT,
@@ -233,42 +218,32 @@ impl Family {
         }
     }
 
-    /// Its name in `config.json`.
-    pub fn model_type(self) -> &'static str {
-        self.description().model_type
-    }
-
-    /// The class of transformers for `task`, such as `SequenceClassification`.
-    pub(crate) fn class_name(self, task: &str) -> String {
+    fn class_name(self, task: &str) -> String {
         format!("{}For{task}", self.description().class)
     }
 
-    /// Names of the parameters of the embeddings.
-    pub(crate) fn embedding_names(self) -> impl Iterator<Item = String> {
-        let Description { encoder, token_types, .. } = self.description();
+    fn embedding_names(self) -> impl Iterator<Item = String> {
+        let Description { encoder, .. } = self.description();
         let tables = ["word_embeddings", "position_embeddings", "token_type_embeddings"];
-        let num_tables = if *token_types == TokenTypes::Absent { 2 } else { 3 };
+        let num_tables = if self.token_types() == TokenTypes::Absent { 2 } else { 3 };
         let tables = tables.into_iter().take(num_tables);
         tables
             .map(move |table| format!("{encoder}.embeddings.{table}.weight"))
             .chain(["weight", "bias"].map(|leaf| format!("{encoder}.embeddings.LayerNorm.{leaf}")))
     }
 
-    /// Path of the encoder layer `number`.
-    pub(crate) fn layer_path(self, number: usize) -> String {
+    fn layer_path(self, number: usize) -> String {
         let Description { encoder, stack, .. } = self.description();
         format!("{encoder}.{stack}.{number}")
     }
 
-    /// Names of the parameters of the encoder layer `number`.
-    pub(crate) fn layer_names(self, number: usize) -> impl Iterator<Item = String> {
+    fn layer_names(self, number: usize) -> impl Iterator<Item = String> {
         let path = self.layer_path(number);
         let modules = self.description().layer.all().into_iter();
         modules.flat_map(move |module| leaves(&format!("{path}.{module}")))
     }
 
-    /// Names of the parameters of the pooler; none in families without one.
-    pub(crate) fn pooler_names(self) -> impl Iterator<Item = String> {
+    fn pooler_names(self) -> impl Iterator<Item = String> {
         self.description().pooler.into_iter().flat_map(leaves)
     }
 }

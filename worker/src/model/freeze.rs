@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use muster_common::manifest::ModelSettings;
+use muster_common::model::ModelConfig;
 use muster_common::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
-use super::config::ModelConfig;
 use super::depth::Depth;
-use super::family::{is_layer_norm, leaves};
+use super::family::{Described, is_layer_norm, leaves};
 use super::load::Pretrained;
 use super::parameters::{NamedTensors, ParameterSet, duplicate, normal};
 

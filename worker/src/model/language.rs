@@ -6,15 +6,14 @@
 //! positions of a batch.
 
 use muster_common::manifest::TrainingObjective;
+use muster_common::model::{CONFIG_FILE, DirectoryError, Dropout, ModelConfig};
 use muster_common::seed::Seed;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::ModelError;
 use super::batch::{TokenBatch, check, check_vocabulary, extent};
-use super::config::{CONFIG_FILE, ModelConfig};
-use super::dropout::Dropout;
 use super::encoder::Encoder;
-use super::family::NEXT_SENTENCE;
+use super::family::{Described, NEXT_SENTENCE};
 use super::freeze::{Adaptation, Adapted, Frozen, NewModule};
 use super::layer::{LayerNorm, Linear, Wanted};
 use super::load::Pretrained;
@@ -204,9 +203,9 @@ impl LanguageModel {
         device: Device,
     ) -> Result<Self, ModelError> {
         let config = pretrained.config.clone();
-        let refused = |reason: String| ModelError::Config {
-            path: pretrained.directory.join(CONFIG_FILE).display().to_string(),
-            reason,
+        let refused = |reason: String| {
+            let path = pretrained.directory.join(CONFIG_FILE).display().to_string();
+            ModelError::from(DirectoryError::Config { path, reason })
         };
         if !config.tie_word_embeddings {
             let reason = "tie_word_embeddings is false; here a decoder shares the word embeddings";
@@ -225,7 +224,7 @@ impl LanguageModel {
             let Some(pooler) = description.pooler else {
                 let reason = format!(
                     "a {} never learns the next sentence; take a BERT, or write `objective: masked_lm`",
-                    description.model_type
+                    config.family.model_type()
                 );
                 return Err(refused(reason));
             };

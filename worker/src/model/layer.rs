@@ -4,10 +4,11 @@
 //! feed-forward, `Q` query tokens of all sequences: `T`, or one per sequence where only the first is
 //! read. Of a run: `B` sequences of `L` tokens, of which `P` are queries (`L` or 1).
 
+use muster_common::model::Dropout;
 use tch::{Kind, Tensor};
 
 use super::ModelError;
-use super::dropout::{Dropout, dropout};
+use super::dropout::dropout;
 use super::family::Description;
 use super::packing::{Frame, Run};
 use super::parameters::Scope;

@@ -1,27 +1,17 @@
 //! A pretrained model from a Hugging Face directory: names are brought to one form, and missing and
 //! unexpected ones are errors.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use muster_common::digest::ContentHash;
-use serde::Deserialize;
+use muster_common::model::{CONFIG_FILE, DirectoryError, ModelConfig, weights_files};
 
-use super::config::{CONFIG_FILE, ModelConfig};
-use super::family::is_layer_norm;
+use super::family::{Described, is_layer_norm};
 use super::parameters::NamedTensors;
 use super::tensors::named_tensors;
 use super::{ModelError, NameList};
-
-/// Name of the weights in a model directory.
-pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
-
-/// Name of the file that says which of several weights files holds which tensor.
-pub(crate) const WEIGHTS_INDEX_FILE: &str = "model.safetensors.index.json";
-
-/// Weights in Python's own format, which may run any program when it is read.
-const PICKLE_FILES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// A pretrained encoder as it lies in a Hugging Face directory.
 #[derive(Debug)]
@@ -62,12 +52,6 @@ impl PretrainedStamp {
     }
 }
 
-/// The part of an index that is read.
-#[derive(Debug, Deserialize)]
-struct WeightsIndex {
-    weight_map: BTreeMap<String, String>,
-}
-
 impl Pretrained {
     /// Reads `config.json` and `model.safetensors`, or the files that
     /// `model.safetensors.index.json` names. Files of a bare encoder (names without `bert.` in
@@ -106,45 +90,24 @@ impl Pretrained {
         let sha256 = ContentHash::of(identity.as_bytes());
         Ok(Self { directory: directory.to_path_buf(), config, weights, heads, sha256 })
     }
+
+    /// Refuses sequences of up to `max_length` tokens if the model cannot take them.
+    pub fn check_max_length(&self, max_length: u32) -> Result<(), ModelError> {
+        match self.config.misfit_of_length(max_length) {
+            None => Ok(()),
+            Some(misfit) => Err(ModelError::Misfit(misfit)),
+        }
+    }
 }
 
 fn digest(bytes: &[u8]) -> String {
     ContentHash::of(bytes).as_str().to_owned()
 }
 
-fn read(directory: &Path, file: &str) -> Result<Vec<u8>, ModelError> {
+fn read(directory: &Path, file: &str) -> Result<Vec<u8>, DirectoryError> {
     let path = directory.join(file);
     std::fs::read(&path)
-        .map_err(|source| ModelError::Read { path: path.display().to_string(), source })
-}
-
-/// The files that hold the weights of the model in `directory`, by name, sorted.
-pub(crate) fn weights_files(directory: &Path) -> Result<Vec<String>, ModelError> {
-    let is_there = |name: &str| directory.join(name).exists();
-    if is_there(WEIGHTS_FILE) {
-        return Ok(vec![WEIGHTS_FILE.to_owned()]);
-    }
-    if is_there(WEIGHTS_INDEX_FILE) {
-        let damaged = |reason: String| ModelError::Damaged {
-            path: directory.join(WEIGHTS_INDEX_FILE).display().to_string(),
-            reason,
-        };
-        let bytes = read(directory, WEIGHTS_INDEX_FILE)?;
-        let index: WeightsIndex =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let files: BTreeSet<String> = index.weight_map.into_values().collect();
-        // A name is a place in this directory and nothing else.
-        let strange = |file: &&String| Path::new(file).file_name() != Some(file.as_ref());
-        if let Some(file) = files.iter().find(strange) {
-            return Err(damaged(format!("`{file}` is no name of a file beside it")));
-        }
-        return Ok(files.into_iter().collect());
-    }
-    if let Some(file) = PICKLE_FILES.into_iter().find(|file| is_there(file)) {
-        return Err(ModelError::Pickle { path: directory.join(file).display().to_string() });
-    }
-    // Reading it says what is missing.
-    Ok(vec![WEIGHTS_FILE.to_owned()])
+        .map_err(|source| DirectoryError::Read { path: path.display().to_string(), source })
 }
 
 struct Sorted {
@@ -217,7 +180,10 @@ fn encoder_names(config: &ModelConfig) -> impl Iterator<Item = String> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::model::{Family, read_tensors, serialize_tensors};
+    use muster_common::model::{WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
     use tch::Tensor;
 
     fn tiny() -> PathBuf {
@@ -354,7 +320,7 @@ mod tests {
     fn bare_encoders_and_shared_decoders_of_every_family_are_accepted() {
         for family in Family::ALL {
             let description = family.description();
-            let directory = family_directory(description.model_type, "masked");
+            let directory = family_directory(family.model_type(), "masked");
             let whole = Pretrained::read(&directory).unwrap();
             let masked = &description.masked;
             let mut tensors = read_tensors(&directory.join(WEIGHTS_FILE)).unwrap();

@@ -2,7 +2,6 @@
 
 mod batch;
 mod classifier;
-mod config;
 mod depth;
 mod dropout;
 mod encoder;
@@ -21,33 +20,35 @@ mod tensors;
 
 pub use batch::TokenBatch;
 pub use classifier::Classifier;
-pub use config::ModelConfig;
 pub use depth::Depth;
-pub use dropout::Dropout;
 pub use encoder::Hidden;
-pub use family::Family;
 pub use freeze::{Adaptation, Frozen};
-pub(crate) use hub::verify;
 pub use hub::{HubError, HubSettings, fetch};
+pub(crate) use hub::{Left, Watch, attend, lock, lock_path, verify};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
     LossSum,
 };
 pub use load::Pretrained;
 pub use masking::{MaskedTokens, MaskingVocabulary, mask_tokens};
+pub use muster_common::model::{Dropout, Family, ModelConfig};
 pub use parameters::NamedTensors;
 pub use task::TaskModel;
 pub use tensors::{named_tensors, read_tensors};
 
 pub(crate) use batch::extent;
-pub(crate) use config::CONFIG_FILE;
-pub(crate) use family::{Activation, TokenTypes, is_layer_norm};
+pub(crate) use family::{Activation, Described, is_layer_norm};
 pub(crate) use layer::{LayerNorm, Linear};
 pub(crate) use lazy_table::LazyTable;
-pub(crate) use load::{PretrainedStamp, WEIGHTS_FILE};
+pub(crate) use load::PretrainedStamp;
+pub(crate) use muster_common::model::{CONFIG_FILE, TokenTypes, WEIGHTS_FILE};
 pub use packing::{Frame, rounded};
 pub(crate) use parameters::{Scope, duplicate};
 pub(crate) use tensors::{serialize_tensors, texts_of};
+
+use muster_common::count::counted;
+use muster_common::manifest::Misfit;
+use muster_common::model::DirectoryError;
 
 use crate::data::DataError;
 use crate::ffi::ShimError;
@@ -55,23 +56,12 @@ use crate::ffi::ShimError;
 /// Why a model cannot be read or computed.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A file of the model directory cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: String,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// `config.json` is no model this build can compute.
-    #[error("{path}: {reason}")]
-    Config {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The model directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The manifest asks for what the model cannot do.
+    #[error("{0}")]
+    Misfit(Misfit),
     /// The weights file is not readable as safetensors.
     #[error("{path} is not safetensors: {reason}")]
     Damaged {
@@ -79,16 +69,6 @@ pub enum ModelError {
         path: String,
         /// What the reader says.
         reason: String,
-    },
-    /// Weights in a format that can run programs.
-    #[error(
-        "{path} is in Python's pickle format, which is not read here; convert it once with \
-         transformers: AutoModelForSequenceClassification.from_pretrained(DIRECTORY) and \
-         save_pretrained(DIRECTORY), which writes model.safetensors"
-    )]
-    Pickle {
-        /// The file.
-        path: String,
     },
     /// The names in the weights file are not those of the model in `config.json`.
     #[error(
@@ -119,7 +99,7 @@ pub enum ModelError {
         found: Vec<i64>,
     },
     /// More layers are named than the model has.
-    #[error("{key} is {wanted}, but the model has {layers} layers")]
+    #[error("{key} is {wanted}, but the model has {}", counted(.layers, "layer"))]
     Layers {
         /// The key of the manifest.
         key: &'static str,
@@ -155,20 +135,10 @@ pub enum ModelError {
         reason: String,
     },
     /// A sequence that the model cannot take.
-    #[error("a sequence of {tokens} tokens; the model takes 1 to {max}")]
+    #[error("a sequence of {}; the model takes 1 to {max}", counted(.tokens, "token"))]
     Length {
         /// Its length.
         tokens: usize,
-        /// By `config.json`.
-        max: i64,
-    },
-    /// Longer sequences are asked for than the model can take.
-    #[error(
-        "max_length is {wanted}, but the model takes at most {max} tokens: write {max} or less"
-    )]
-    MaxLength {
-        /// In the manifest.
-        wanted: u32,
         /// By `config.json`.
         max: i64,
     },
@@ -225,7 +195,9 @@ impl ModelError {
         match self {
             Self::Torch(_) => false,
             Self::Data(error) => error.is_permanent(),
-            Self::Read { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Directory(DirectoryError::Read { source, .. }) => {
+                source.kind() == std::io::ErrorKind::NotFound
+            }
             _ => true,
         }
     }

@@ -1,13 +1,13 @@
 //! A model with the heads of what it learns.
 
+use muster_common::model::{Dropout, ModelConfig};
 use tch::{Device, Tensor};
 
+use super::ModelError;
 use super::classifier::Classifier;
-use super::config::ModelConfig;
 use super::freeze::Frozen;
 use super::language::LanguageModel;
 use super::parameters::NamedTensors;
-use super::{Dropout, ModelError};
 
 /// A model that can be trained, whatever it learns.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use muster_common::model::DirectoryError;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tch::{Kind, Tensor};
 
@@ -13,7 +14,8 @@ use super::parameters::NamedTensors;
 /// The tensors of the safetensors file at `path`, floats of any width as 32-bit floats.
 pub fn read_tensors(path: &Path) -> Result<NamedTensors, ModelError> {
     let shown = || path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Read { path: shown(), source })?;
+    let bytes =
+        std::fs::read(path).map_err(|source| DirectoryError::Read { path: shown(), source })?;
     named_tensors(&bytes).map_err(|reason| ModelError::Damaged { path: shown(), reason })
 }
 

@@ -6,7 +6,7 @@
 use super::drawing::{Drawing, Setting, Wire};
 use super::message::{FLOAT, Graph, INT64};
 use crate::model::{
-    Activation, Classifier, ModelConfig, ModelError, NamedTensors, TokenTypes, extent,
+    Activation, Classifier, Described, ModelConfig, ModelError, NamedTensors, TokenTypes, extent,
 };
 
 /// Added to the scores of padding: its shares are zero in 32-bit floats.
@@ -56,7 +56,7 @@ impl Painter<'_> {
         let table = self.weights(&format!("{path}.word_embeddings.weight"))?;
         let mut sum = self.drawing.apply("Gather", &[&table, ids], &[]);
         let types = format!("{path}.token_type_embeddings.weight");
-        let type_row = match family.token_types {
+        let type_row = match self.config.family.token_types() {
             TokenTypes::Absent => None,
             TokenTypes::BySegment => {
                 let table = self.weights(&types)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use arrow::datatypes::SchemaRef;
+use muster_common::count::counted_are;
 use muster_common::manifest::SourceFormat;
 use muster_common::storage::PROVENANCE_FILE;
 use serde::Deserialize;
@@ -93,7 +94,8 @@ pub fn run(
     }
     let num_rows = file.num_rows();
     file.finish().with_context(failed)?;
-    unless_unread(writeln!(stdout, "{num_rows} predictions are in {}", path.display())).map(|_| ())
+    let predictions = counted_are(num_rows, "prediction");
+    unless_unread(writeln!(stdout, "{predictions} in {}", path.display())).map(|_| ())
 }
 
 /// What was opened.

@@ -43,7 +43,7 @@ impl Bench {
             remarks: Vec::new(),
             flaws: DataFlaws::default(),
         };
-        let data = Dataset { train, validation, test: None, summary };
+        let data = Dataset { train, validation, test: None, summary, origins: None };
         let runtime = Runtime::new().unwrap();
         Self { runtime, store, _directory: directory, pretrained, model, data }
     }

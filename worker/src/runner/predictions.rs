@@ -2,7 +2,7 @@
 //! was surely wrong.
 
 use muster_common::evaluation::confident_mistakes;
-use muster_common::evaluation::prediction::{Prediction, TEXTS_MAX};
+use muster_common::evaluation::prediction::{Origin, Prediction, TEXTS_MAX};
 
 use super::task::TaskError;
 use crate::data::TextTokenizer;
@@ -27,6 +27,12 @@ pub(super) fn described(
         *row = row.clone().with_text(&texts?.join("\n"));
     }
     Ok(rows)
+}
+
+/// The same predictions with the places of the examples, which are in the order of the split.
+pub(super) fn located(rows: Vec<Prediction>, origins: &[Origin]) -> Vec<Prediction> {
+    let place = |row: &Prediction| origins.get(usize::try_from(row.row).ok()?).cloned();
+    rows.into_iter().map(|row| Prediction { origin: place(&row), ..row }).collect()
 }
 
 /// Splits have less than 2^32 examples.

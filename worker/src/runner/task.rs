@@ -18,12 +18,12 @@ use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use tokio::runtime::Handle;
 
 use super::outbox::Outbox;
-use super::predictions::described;
-use super::warm::{DATA_DEADLINE, Warm};
+use super::predictions::{described, located};
+use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{self, Data, DataError, Stream, TextTokenizer};
+use crate::data::{Data, DataError, Origins, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
@@ -32,6 +32,12 @@ use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluat
 
 /// Whoever waits for tokens looks so often.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the end of an experiment waits for tokens that only the next one would need.
+const TOKENS_WAIT: Duration = Duration::from_secs(30);
+
+/// Progress before the first step is said so often.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +113,7 @@ pub(super) fn execute(
 ) -> Result<RunExit, TaskError> {
     let store = Store::open(&spec.store)?;
     let manifest = &spec.manifest;
-    let Some(local) = with_local_model(spec, directives, runtime)? else {
+    let Some(local) = with_downloads(spec, outbox, directives, runtime)? else {
         return Ok(ending(directives, spec));
     };
     let spec = &*local;
@@ -121,23 +127,44 @@ pub(super) fn execute(
     }
 }
 
-/// `spec` with the directory of its pretrained model. `None`: there is a directive for the run.
-fn with_local_model<'a>(
+/// `spec` with the directory of its pretrained model, and with what its data has on a hub in the cache.
+/// `None`: there is a directive for the run.
+fn with_downloads<'a>(
     spec: &'a RunSpec,
+    outbox: &Outbox,
     directives: &Directives,
     runtime: &Handle,
-) -> Result<Option<Cow<'a, RunSpec>>, HubError> {
-    let Some(name) = spec.manifest.model.hub_name() else { return Ok(Some(Cow::Borrowed(spec))) };
-    let go_on = || match directives.of(spec.generation) {
-        None => ControlFlow::Continue(()),
-        Some(_) => ControlFlow::Break(()),
+) -> Result<Option<Cow<'a, RunSpec>>, TaskError> {
+    let settings = HubSettings::from_environment();
+    let mut shown = None::<Instant>;
+    let mut go_on = |line: &str| {
+        if shown.is_none_or(|shown| shown.elapsed() >= SHOWN_EVERY) {
+            shown = Some(Instant::now());
+            outbox.progress(activity(Some(line.to_owned())));
+        }
+        match directives.of(spec.generation) {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        }
     };
-    let directory = model::fetch(runtime, &name, &HubSettings::from_environment(), go_on)?;
-    Ok(directory.map(|directory| {
-        let mut local = spec.clone();
-        local.manifest.model.pretrained = directory.display().to_string();
-        Cow::Owned(local)
-    }))
+    let mut local = Cow::Borrowed(spec);
+    if let Some(name) = spec.manifest.model.hub_name() {
+        let directory = model::fetch(runtime, &name, &settings, &mut go_on)?;
+        let Some(directory) = directory else { return Ok(None) };
+        local.to_mut().manifest.model.pretrained = directory.display().to_string();
+    }
+    if !data::fetch(runtime, &spec.manifest, &settings, &mut go_on)? {
+        return Ok(None);
+    }
+    if shown.is_some() {
+        outbox.progress(activity(None));
+    }
+    Ok(Some(local))
+}
+
+/// Progress of a run that does something before its first step, or has just ended that.
+fn activity(activity: Option<String>) -> RunProgress {
+    RunProgress { step: 0, target_step: 0, examples_per_second: 0.0, loss: None, activity }
 }
 
 /// Refuses a metric that would be no number in any trial, each of which would seem to have diverged.
@@ -189,8 +216,8 @@ impl Bench<'_> {
         let turn = usize::try_from(part).unwrap_or(0) % lengths.len().max(1);
         // Before the data is read, and not when a trial meets the first text that is too long.
         let pretrained = self.warm.pretrained(&self.spec.manifest.model.pretrained)?;
-        for max_length in &lengths {
-            pretrained.config.check_max_length(*max_length)?;
+        if let Some(misfit) = self.spec.manifest.misfits(&pretrained.config).into_iter().next() {
+            return Err(ModelError::Misfit(misfit).into());
         }
         let first = lengths.first().copied();
         lengths.rotate_left(turn);
@@ -263,7 +290,7 @@ impl Bench<'_> {
                     None => return Ok(self.told()),
                     Some(tally) => {
                         let tokenizer = TextTokenizer::open(&pretrained.directory, max_length)?;
-                        let read = (examples, &tokenizer);
+                        let read = (examples, &tokenizer, data.origins());
                         Some(self.keep_predictions(trial, labels, read, tally)?)
                     }
                 }
@@ -277,7 +304,7 @@ impl Bench<'_> {
         let model =
             export::export(self.runtime, &self.store, &model, directory, dropout, &provenance)?;
         if let Data::Stream(data) = &*data
-            && !self.await_tokens(data)?
+            && !self.await_tokens(data)
         {
             return Ok(self.told());
         }
@@ -286,23 +313,18 @@ impl Bench<'_> {
         Ok(RunExit::Completed)
     }
 
-    /// Waits until everything is tokenized, for the next experiment on this data: with the last trial
-    /// the process may end. `false`: a directive said to leave.
-    fn await_tokens(&self, stream: &Stream) -> Result<bool, TaskError> {
-        let (mut seen, mut since) = (data::moves(), Instant::now());
-        while !stream.is_settled() {
+    /// Waits a little for everything to be tokenized, for the next experiment on this data: with the
+    /// last trial the process may end. What takes longer is begun again by then; nobody waits minutes
+    /// for a result that is there. `false`: a directive said to leave.
+    fn await_tokens(&self, stream: &Stream) -> bool {
+        let since = Instant::now();
+        while !stream.is_settled() && since.elapsed() < TOKENS_WAIT {
             if self.go_on().is_break() {
-                return Ok(false);
-            }
-            let now = data::moves();
-            if now != seen {
-                (seen, since) = (now, Instant::now());
-            } else if since.elapsed() > DATA_DEADLINE {
-                return Err(TaskError::DataOverdue(DATA_DEADLINE));
+                return false;
             }
             thread::sleep(LOOK);
         }
-        Ok(true)
+        true
     }
 
     /// Writes what the model says about the test split, where it tells classes apart, and gives what
@@ -311,14 +333,20 @@ impl Bench<'_> {
         &self,
         trial: &TrialId,
         labels: &[String],
-        (examples, tokenizer): (Examples<'_>, &TextTokenizer),
+        (examples, tokenizer, origins): (Examples<'_>, &TextTokenizer, Option<&Origins>),
         tally: Tally,
     ) -> Result<Evaluation, TaskError> {
         let evaluation = tally.evaluation(labels.len());
         if labels.is_empty() {
             return Ok(evaluation);
         }
-        let rows = described(tally.into_rows(), examples, tokenizer)?;
+        let mut rows = described(tally.into_rows(), examples, tokenizer)?;
+        if let Some(origins) = origins.cloned() {
+            let (store, num_rows) = (self.store.clone(), examples.len());
+            let read = async move { origins.read(&store, num_rows).await };
+            let found = beside_for(self.runtime, 8 * num_rows as u64, read).wait()??;
+            rows = located(rows, &found.unwrap_or_default());
+        }
         let bytes = prediction::encode(&rows, labels)?;
         let (store, key, num_bytes) =
             (self.store.clone(), Layout::predictions(trial), bytes.len() as u64);
@@ -353,12 +381,11 @@ impl Bench<'_> {
 
     /// Shows progress and asks for directives while activations are computed.
     pub(super) fn watch_prefix(&self) -> impl FnMut(PrefixProgress) -> ControlFlow<()> + use<> {
-        const INTERVAL: Duration = Duration::from_millis(500);
         let (outbox, directives) = (self.outbox.clone(), self.directives.clone());
         let generation = self.spec.generation;
         let (begun, mut shown) = (Instant::now(), None::<Instant>);
         move |progress: PrefixProgress| {
-            if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
+            if shown.is_none_or(|shown| shown.elapsed() >= SHOWN_EVERY) {
                 shown = Some(Instant::now());
                 let seconds = begun.elapsed().as_secs_f64().max(1e-9);
                 outbox.progress(RunProgress {
@@ -366,6 +393,7 @@ impl Bench<'_> {
                     target_step: progress.num_blocks,
                     examples_per_second: progress.examples_done as f64 / seconds,
                     loss: None,
+                    activity: None,
                 });
             }
             match directives.of(generation) {

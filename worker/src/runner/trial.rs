@@ -76,7 +76,7 @@ fn train_as_rank(
     let manifest = &bench.spec.manifest;
     let seed = bench.task_seed(task);
     let max_length = manifest.max_length(&task.assignment);
-    bench.warm.pretrained(&manifest.model.pretrained)?.config.check_max_length(max_length)?;
+    bench.warm.pretrained(&manifest.model.pretrained)?.check_max_length(max_length)?;
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
     let cache = match (&model, &*data) {

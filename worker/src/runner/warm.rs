@@ -23,7 +23,7 @@ use crate::prefix::{Prefix, PrefixCache, PrefixProgress};
 use crate::train::Masking;
 
 /// Reading and tokenizing large files takes hours; where nothing moves for so long, it hangs.
-pub(super) const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
+const DATA_DEADLINE: Duration = Duration::from_secs(60 * 60);
 
 /// Things that many runs need and that no run changes.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod group;
 mod host;
 mod lines;
 mod memory;
+mod missed;
 mod runner;
 mod session;
 mod solitude;
@@ -105,22 +106,22 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<Departure> 
                 supervisor.take_message(message).instrument(span).await
             }
             () = sleep_until(overdue_at) => supervisor.overdue().instrument(span).await,
-            _ = interrupt.recv() => break Ok("interrupted"),
+            _ = interrupt.recv() => break Ok("the worker was interrupted"),
             _ = terminate.recv() => match supervisor.leaving {
                 None => {
                     supervisor.leave("the worker was terminated").await;
                     Ok(())
                 }
                 // Said again: whoever says it is in a hurry.
-                Some(_) => break Ok("terminated"),
+                Some(_) => break Ok("the worker was terminated"),
             },
-            () = &mut parent => break Ok("its parent ended"),
+            () = &mut parent => break Ok("the process that had started the worker ended"),
         };
         if let Err(error) = step {
             break Err(error);
         }
         if supervisor.may_leave() {
-            break Ok("told to leave");
+            break Ok("the worker was told to leave");
         }
         if supervisor.is_deserted() {
             tracing::warn!("no coordinator for too long, and nothing to do: leaving");
@@ -133,7 +134,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<Departure> 
     // Whoever is not let in has nobody to say goodbye to.
     let reason = end?;
     // Whoever started us may be gone already; the lease tells the rest.
-    let goodbye = supervisor.link.goodbye(format!("the worker was {reason}"));
+    let goodbye = supervisor.link.goodbye(reason.to_owned());
     let _late = tokio::time::timeout(GOODBYE, goodbye).await;
     Ok(departure)
 }

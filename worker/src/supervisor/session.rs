@@ -1,5 +1,5 @@
-//! The line to the coordinator: one stream, opened again after every cut. Reports wait here until they
-//! are acknowledged and are repeated after a cut; progress and log lines are dropped when it is down.
+//! The line to the coordinator: one stream, opened again after every cut. Reports wait here until they are acknowledged
+//! and are repeated after a cut; log lines wait for the next line; progress is dropped when there is none.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
+use super::missed::Missed;
 use crate::machine::host_name;
 
 /// Messages that may wait for the connection, in both directions.
@@ -83,6 +84,7 @@ impl Link {
             from_supervisor,
             to_supervisor,
             unacknowledged: VecDeque::new(),
+            missed: Missed::default(),
             held: None,
             draining: None,
             is_leaving: false,
@@ -155,6 +157,8 @@ struct Line {
     from_supervisor: mpsc::Receiver<Outgoing>,
     to_supervisor: mpsc::Sender<FromCoordinator>,
     unacknowledged: VecDeque<v1::Report>,
+    /// What was logged since the last line broke.
+    missed: Missed,
     /// The run that was taken on last, until its end is acknowledged.
     held: Option<Held>,
     /// Why the worker is about to leave, once it is.
@@ -244,7 +248,11 @@ impl Line {
                 () = &mut until => return true,
                 message = self.from_supervisor.recv() => match message {
                     None | Some(Outgoing::Goodbye { .. }) => return false,
-                    Some(message) => drop(self.convert(message)),
+                    Some(message) => {
+                        if let Some(Request::LogLines(lines)) = self.convert(message) {
+                            self.missed.push(lines);
+                        }
+                    }
                 },
             }
         }
@@ -301,6 +309,13 @@ impl Line {
             Err(_) => return Cut::Lost("the coordinator does not answer".to_owned()),
         };
         self.was_in = true;
+        // Not before: nothing is read until the stream is open, and these may be many.
+        for lines in self.missed.take() {
+            let message = Some(Request::LogLines(lines));
+            if sender.send(SessionRequest { message }).await.is_err() {
+                return Cut::Lost("the connection closed".to_owned());
+            }
+        }
         match self.talk(&sender, &mut responses).await {
             Ended::Cut(cut) => cut,
             Ended::Said(status) => cut(&status, access),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::Context;
+use muster_common::count::counted;
 use muster_common::id::ExperimentId;
 use muster_common::manifest::Manifest;
 use muster_common::metric::{MetricPoint, by_time, event_file, read_trial};
@@ -47,7 +48,8 @@ pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<Exit> {
     }
     for directory in [&mlflow, &tensorboard].into_iter().flatten() {
         let (trials, directory) = (view.trials.len(), directory.display());
-        println!("{id}: {trials} trials, {num_values} values in {directory}");
+        let (trials, values) = (counted(trials, "trial"), counted(num_values, "value"));
+        println!("{id}: {trials}, {values} in {directory}");
     }
     Ok(Exit::Done)
 }

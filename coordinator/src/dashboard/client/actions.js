@@ -36,7 +36,13 @@ function confirm({ title, text, fields = [], verb, danger, act, preview }) {
             go.disabled = false;
         }
     });
-    dialog.addEventListener('close', () => dialog.remove());
+    const before = document.activeElement;
+    dialog.addEventListener('close', () => {
+        dialog.remove();
+        // The button may have been made anew meanwhile.
+        const again = document.querySelector(`[data-action="${before?.dataset?.action}"]`);
+        if (!before?.isConnected) again?.focus();
+    });
     document.body.append(dialog);
     dialog.showModal();
     return { form, said };
@@ -89,7 +95,8 @@ function fork(path, name, isTrial) {
         h('span', null, 'Changes of the manifest, one KEY=VALUE a line'),
         h('textarea', { name: 'set', rows: 4, spellcheck: 'false', placeholder: 'budget.epochs=3' }),
     );
-    const text = h('pre', { class: 'code', hidden: true, tabindex: '0', 'aria-label': 'The new manifest' });
+    const shown = { class: 'code', hidden: true, tabindex: '0', role: 'group', 'aria-label': 'The new manifest' };
+    const text = h('pre', shown);
     const preview = h('button', { type: 'button', onclick: look }, 'Show the manifest');
     const { form, said } = confirm({
         title: `Fork ${name}?`,

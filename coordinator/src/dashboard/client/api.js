@@ -1,7 +1,12 @@
 // What the coordinator is asked, and what it says by itself.
 
-/** An answer that is none. */
-export class ApiError extends Error {}
+/** An answer that is none; `status` is that of HTTP, if anybody answered. */
+export class ApiError extends Error {
+    constructor(message, status) {
+        super(message);
+        this.status = status;
+    }
+}
 
 /** Longest wait for an answer. */
 const PATIENCE_MS = 40000;
@@ -26,7 +31,7 @@ async function ask(path, options) {
         } catch {
             // Said in plain text.
         }
-        throw new ApiError(message);
+        throw new ApiError(message, response.status);
     }
     return response;
 }

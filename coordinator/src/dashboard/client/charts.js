@@ -1,6 +1,6 @@
 // Pictures by ECharts, each with a heading, words for those who do not see it, and a table behind it.
 
-import { freshId, h } from './elements.js';
+import { freshId, h, phrase } from './elements.js';
 import { plain } from './table.js';
 import { colour, onTheme } from './theme.js';
 
@@ -32,7 +32,8 @@ export function heat() {
 
 /**
  * A picture. `draw(data)` gives `{ option, words, table: { titles, rows } }`, or `{ empty: 'why' }`; `after(chart,
- * option)`, where it is given, is called whenever the picture has its place or another size.
+ * option)`, where it is given, is called whenever the picture has its place or another size, `note` stands behind the
+ * one of the picture.
  * `onclick` gets what ECharts says of the mark that was clicked.
  */
 export function picture(title, { draw, height = 300, onclick, tools, note, wide = 0, level = 'h2' }) {
@@ -41,14 +42,16 @@ export function picture(title, { draw, height = 300, onclick, tools, note, wide 
     canvas.style.height = `${height}px`;
     canvas.style.minWidth = `${wide}px`;
     const said = h('p', { class: 'empty', hidden: true });
+    const noted = h('p', { class: 'note', hidden: !note }, note ?? '');
     const tableBox = h('div');
     const behind = h('details', { class: 'behind' }, h('summary', null, 'Show as a table'), tableBox);
     const element = h(
         'section',
         { class: 'card picture', 'aria-labelledby': id },
         h('div', { class: 'head' }, h(level, { id }, title), tools ?? null),
-        note ? h('p', { class: 'note' }, note) : null,
-        h('div', { class: 'across' }, canvas),
+        noted,
+        // What is wider than a phone is moved by keys too.
+        h('div', { class: 'across', ...(wide && { tabindex: '0', role: 'group', 'aria-labelledby': id }) }, canvas),
         said,
         behind,
     );
@@ -69,7 +72,9 @@ export function picture(title, { draw, height = 300, onclick, tools, note, wide 
         const drawn = draw(state.last);
         state.drawn = drawn;
         const isEmpty = Boolean(drawn.empty);
-        said.textContent = drawn.empty ?? '';
+        said.replaceChildren(...phrase(drawn.empty ?? ''));
+        noted.textContent = [note, drawn.note].filter(Boolean).join(' ');
+        noted.hidden = !noted.textContent;
         said.hidden = !isEmpty;
         canvas.hidden = isEmpty;
         behind.hidden = isEmpty || !drawn.table;
@@ -146,11 +151,11 @@ export function legend() {
         align: 'left',
         pageTextStyle: { color: colour('faint') },
         pageIconColor: colour('accent'),
-        pageIconInactiveColor: colour('line'),
+        pageIconInactiveColor: colour('edge'),
         itemWidth: 16,
         itemHeight: 8,
         textStyle: { color: colour('faint') },
-        inactiveColor: colour('line'),
+        inactiveColor: colour('edge'),
     };
 }
 

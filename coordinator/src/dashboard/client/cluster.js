@@ -1,7 +1,7 @@
 // Hosts, slots, what they do, and why others wait.
 
 import { get } from './api.js';
-import { badge, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
+import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
 import { duration, moment, number } from './format.js';
 import { table } from './table.js';
 import { timeline } from './timeline.js';
@@ -48,15 +48,7 @@ export function cluster() {
             hosts,
             answer.hosts.length
                 ? answer.hosts.map((host) => one(host, answer.now_ms))
-                : section(
-                      'Hosts',
-                      null,
-                      h(
-                          'p',
-                          { class: 'empty' },
-                          'No worker is connected. `muster-worker supervise` starts one.',
-                      ),
-                  ),
+                : section('Hosts', null, empty('No worker is connected. `muster-worker supervise` starts one.')),
         );
         await spans.update(times);
     }
@@ -76,7 +68,7 @@ function one(host, now) {
         },
         { title: 'Examples/s', number: true, cell: (row) => number(row.examples_per_second) },
         {
-            title: 'For',
+            title: 'Running for',
             number: true,
             cell: (row) => (row.started_at_ms === null ? '-' : duration((now - row.started_at_ms) / 1000)),
         },
@@ -91,7 +83,7 @@ function one(host, now) {
                   { class: 'notice' },
                   `Set aside until ${moment(host.aside_until_ms)}: ${host.num_failures} failures.`,
               );
-    return section(host.name || 'a host without a name', null, aside, made.element);
+    return section(host.name ? `Host ${host.name}` : 'A host without a name', null, aside, made.element);
 }
 
 function work(row) {
@@ -106,10 +98,13 @@ function work(row) {
 
 const WAITING = [
     { title: 'Experiment', head: true, cell: (row) => experimentLink(row.experiment) },
+    {
+        title: 'Waits for',
+        cell: (row) => h('span', { class: 'words' }, row.reason || 'nothing, it has what it wants'),
+    },
     { title: 'Project', cell: (row) => row.project ?? '-' },
     { title: 'Priority', number: true, cell: (row) => number(row.priority) },
     { title: 'Slots', number: true, cell: (row) => number(row.slots) },
     { title: 'Running', number: true, cell: (row) => number(row.num_running) },
     { title: 'Pending', number: true, cell: (row) => number(row.num_pending) },
-    { title: 'Waits for', cell: (row) => row.reason || 'nothing, it has what it wants' },
 ];

@@ -2,9 +2,8 @@
 
 import { get } from './api.js';
 import { apart, axis, bounds, labels, mark, picture, tooltip, vertical } from './charts.js';
-import { fill, h, section, select, trialLink } from './elements.js';
-import { number, score, withUnit, words } from './format.js';
-import { colour } from './theme.js';
+import { fill, freshId, h, select, trialLink } from './elements.js';
+import { number, score, setting, withUnit, words } from './format.js';
 
 /** Of one experiment; the numbers of the trials are in `state.compared`. */
 export function comparison(id, state) {
@@ -68,17 +67,21 @@ export function comparison(id, state) {
         },
         'Clear',
     );
-    const element = section(
-        'Compared trials',
-        { hidden: true, class: 'compared wide' },
-        clear,
+    const title = freshId('compared');
+    const element = h(
+        'section',
+        { hidden: true, class: 'card compared wide', 'aria-labelledby': title },
+        h('div', { class: 'head' }, h('h2', { id: title, tabindex: '-1' }, 'Compared trials'), clear),
+        h('p', { class: 'note' }, 'What differs is in bold type.'),
         tableBox,
         chart.element,
     );
+    const shown = { names: '' };
 
     function sideBySide(trials) {
         const names = Object.keys(trials[0].parameters);
         const metrics = Object.keys(trials[0].validation?.scores ?? {});
+        const parameter = (name) => state.experiment.parameters.find((one) => one.name === name) ?? {};
         const row = (title, cell) => {
             const cells = trials.map(cell);
             const differs = new Set(cells.map(String)).size > 1;
@@ -91,7 +94,7 @@ export function comparison(id, state) {
         };
         return h(
             'div',
-            { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Compared trials' },
+            { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Compared trials' },
             h(
                 'table',
                 null,
@@ -113,7 +116,7 @@ export function comparison(id, state) {
                     null,
                     row('state', (trial) => trial.state),
                     row('step', (trial) => number(trial.step)),
-                    names.map((name) => row(words(name), (trial) => number(trial.parameters[name]))),
+                    names.map((name) => row(words(name), (trial) => setting(parameter(name), trial.parameters[name]))),
                     metrics.map((name) =>
                         row(`validation ${words(name)}`, (trial) => score(trial.validation?.scores[name])),
                     ),
@@ -134,19 +137,30 @@ export function comparison(id, state) {
         fill(tableBox, sideBySide(trials));
         const names = [...new Set(trials.flatMap((trial) => trial.curves.map((curve) => curve.name)))];
         if (!names.includes(chosen.metric) && names.length) [chosen.metric] = names;
-        tools.replaceChildren(
-            select(
-                'show',
-                names.map((name) => [name, words(name)]),
-                chosen.metric,
-                (name) => {
-                    chosen.metric = name;
-                    chart.update({ name, trials });
-                },
-            ),
-        );
+        shown.trials = trials;
+        // A list that somebody has opened stays as long as it says the same.
+        if (shown.names !== names.join()) {
+            shown.names = names.join();
+            tools.replaceChildren(
+                select(
+                    'Show',
+                    names.map((name) => [name, words(name)]),
+                    chosen.metric,
+                    (name) => {
+                        chosen.metric = name;
+                        chart.update({ name, trials: shown.trials });
+                    },
+                ),
+            );
+        }
         await chart.update({ name: chosen.metric, trials });
     }
 
-    return { element, refresh, dispose: chart.dispose };
+    /** Leads there, with the keyboard too: it may be far below what was ticked. */
+    function show() {
+        element.scrollIntoView({ block: 'start' });
+        document.getElementById(title).focus({ preventScroll: true });
+    }
+
+    return { element, refresh, show, dispose: chart.dispose };
 }

@@ -23,12 +23,35 @@ export function put(element, ...children) {
     element.append(...flat(children));
 }
 
+/** What one can get to with the keyboard. */
+const FOCUSABLE = 'a[href], button, input, select, textarea, summary, [tabindex]';
+
+/** What is told apart among what one can get to: its place, and what it is called. */
+const called = (element) => element.ariaLabel || element.textContent.trim();
+
+/** Puts `nodes` in place of what is there; who was in it with the keyboard stays there. */
+export function replace(element, ...nodes) {
+    const focused = element.contains(document.activeElement) ? document.activeElement : null;
+    const all = focused ? [...element.querySelectorAll(FOCUSABLE)] : [];
+    const [place, name] = focused ? [all.indexOf(focused), called(focused)] : [-1, ''];
+    element.replaceChildren(...nodes);
+    if (place < 0 || document.activeElement === focused) return;
+    const fresh = [...element.querySelectorAll(FOCUSABLE)];
+    const same = [fresh[place], ...fresh].find((one) => one && called(one) === name);
+    (same ?? fresh[place])?.focus({ preventScroll: true });
+}
+
 /** Puts children in place of those that are there, unless that would change nothing. */
 export function fill(element, ...children) {
     const fresh = document.createElement(element.tagName);
     put(fresh, ...children);
     if (fresh.innerHTML === element.innerHTML && !fresh.querySelector('input, button, select')) return;
-    element.replaceChildren(...fresh.childNodes);
+    replace(element, ...fresh.childNodes);
+}
+
+/** A sentence in which commands stand between backticks. */
+export function phrase(text) {
+    return text.split('`').map((part, index) => (index % 2 ? h('code', null, part) : part));
 }
 
 /** The word for a state with its colour. */
@@ -37,7 +60,7 @@ export function badge(state) {
 }
 
 export function empty(text) {
-    return h('p', { class: 'empty' }, text);
+    return h('p', { class: 'empty' }, phrase(text));
 }
 
 let count = 0;
@@ -47,9 +70,9 @@ export function freshId(stem) {
     return `${stem}-${count}`;
 }
 
-/** A part of a page with a heading that names it. */
+/** A part of a page with a heading that names it. Made anew it is the same, so `fill` sees when nothing has changed. */
 export function section(title, attributes, ...children) {
-    const id = freshId('part');
+    const id = `part-${title.replaceAll(/\s+/g, '-')}`;
     return h(
         'section',
         { ...attributes, class: `card ${attributes?.class ?? ''}`, 'aria-labelledby': id },

@@ -3,7 +3,7 @@
 import { experimentActions } from './actions.js';
 import { get, text } from './api.js';
 import { comparison } from './comparison.js';
-import { badge, failure, fill, h, section, tile, tiles, trialLink } from './elements.js';
+import { badge, empty, failure, fill, h, section, tile, tiles, trialLink } from './elements.js';
 import { stateOf } from './experiments.js';
 import { duration, moment, number, percent, score, whole, words } from './format.js';
 import { ladder, savings } from './ladder.js';
@@ -16,7 +16,7 @@ export function experiment(id, session) {
     const state = { experiment: null, compared: new Set(), metric: 'results', names: [] };
     const title = h('div', { class: 'head' });
     const facts = h('div');
-    const about = h('div');
+    const about = setup(id);
     const curves = learning(id, state);
     const rungs = ladder(id);
     const spread = parallel(id);
@@ -25,8 +25,8 @@ export function experiment(id, session) {
     const course = history(id);
     const slots = timeline('Timeline of slots', false);
     const compare = comparison(id, state);
-    const trials = trialTable(id, state, () => compare.refresh());
-    const decided = h('div');
+    const trials = trialTable(id, state, compare);
+    const decided = decisions(id);
     const parts = [curves, rungs, spread, matter, two, course, slots, compare];
     const element = h(
         'div',
@@ -45,8 +45,8 @@ export function experiment(id, session) {
             two.element,
             course.element,
             h('div', { class: 'wide' }, slots.element),
-            h('div', null, decided),
-            h('div', null, about),
+            decided.element,
+            about.element,
         ),
     );
 
@@ -65,8 +65,8 @@ export function experiment(id, session) {
             experimentActions(answer, session),
         );
         fill(facts, figures(answer));
-        fill(decided, decisions(id, answer));
-        fill(about, setup(id, answer));
+        decided.update(answer);
+        about.update(answer);
         // Each is drawn as soon as it is there: shares of thousands of results take a moment.
         const points = get(`/experiments/${id}/points?limit=500`);
         const shares = get(`/experiments/${id}/importance`);
@@ -95,10 +95,24 @@ function figures(answer) {
     return tiles(
         tile(
             `Best ${words(metric)} (${mode})`,
-            best ? [score(best.objective), ' ', trialLink(answer.id, best.trial)] : '-',
+            best
+                ? [
+                      score(best.objective),
+                      ' ',
+                      trialLink(answer.id, best.trial),
+                      h('small', null, `validation split, step ${number(best.step)}`),
+                  ]
+                : '-',
         ),
         best && best.test !== null
-            ? tile(`Test ${words(metric)}`, score(best.test), 'Scored once, for the chosen trial')
+            ? tile(
+                  `Test ${words(metric)}`,
+                  [
+                      score(best.test),
+                      answer.data ? h('small', null, `of ${whole(answer.data.num_test)} examples, scored once`) : null,
+                  ],
+                  'Scored once, for the chosen trial',
+              )
             : null,
         tile('Trials', [
             `${whole(answer.num_trials)} of ${whole(answer.max_trials)}`,
@@ -110,7 +124,7 @@ function figures(answer) {
                     .join(', '),
             ),
         ]),
-        tile(answer.ended_at_ms === null ? 'Runs for' : 'Took', [
+        tile(answer.ended_at_ms === null ? 'Running for' : 'Took', [
             duration(took),
             answer.seconds_left === null
                 ? null
@@ -119,7 +133,7 @@ function figures(answer) {
         answer.ended_at_ms === null
             ? tile('Slots', [
                   number(answer.slots),
-                  h('small', null, `${duration(answer.slot_seconds)} of slots used`),
+                  h('small', null, `${duration(answer.slot_seconds)} of slot time used`),
               ])
             : tile('Slot time', duration(answer.slot_seconds)),
         answer.ended_at_ms === null
@@ -132,39 +146,43 @@ function figures(answer) {
     );
 }
 
-function decisions(id, answer) {
-    const list = h(
-        'ol',
-        { class: 'decisions' },
-        answer.decisions.map((one) =>
-            h(
-                'li',
-                null,
-                h('time', null, moment(one.at_ms)),
-                ' ',
-                one.trial === null ? null : [trialLink(id, one.trial), ': '],
-                one.text,
-            ),
-        ),
-    );
-    const more = answer.num_decisions - answer.decisions.length;
-    return section(
-        'What was decided',
-        null,
-        answer.decisions.length ? list : h('p', { class: 'empty' }, 'nothing yet'),
-        more > 0
-            ? h('p', { class: 'note' }, `${more} earlier ones; a trial's page has all of that trial`)
-            : null,
-    );
+function decisions(id) {
+    const list = h('ol', { class: 'decisions', tabindex: '0', 'aria-label': 'Decisions, the newest first' });
+    const none = empty('nothing yet');
+    const note = h('p', { class: 'note' });
+    return {
+        element: section('What was decided', null, list, none, note),
+        update(answer) {
+            fill(
+                list,
+                answer.decisions.map((one) =>
+                    h(
+                        'li',
+                        null,
+                        h('time', null, moment(one.at_ms)),
+                        ' ',
+                        one.trial === null ? null : [trialLink(id, one.trial), ': '],
+                        one.text,
+                    ),
+                ),
+            );
+            const more = answer.num_decisions - answer.decisions.length;
+            list.hidden = !answer.decisions.length;
+            none.hidden = !list.hidden;
+            note.hidden = more <= 0;
+            note.textContent = `${more} earlier ones; a trial's page has all of that trial`;
+        },
+    };
 }
 
 function range(one) {
     if (one.values.length && one.kind === 'values') return one.values.map(number).join(', ');
-    return `${number(one.min)} to ${number(one.max)}${one.log ? ', by factors' : ''}`;
+    return `${number(one.min)} to ${number(one.max)}${one.log ? ', log scale' : ''}`;
 }
 
-function setup(id, answer) {
-    const code = h('pre', { class: 'code', tabindex: '0', 'aria-label': 'Manifest' });
+function setup(id) {
+    const list = h('dl', { class: 'facts' });
+    const code = h('pre', { class: 'code', tabindex: '0', role: 'group', 'aria-label': 'Manifest' });
     const fold = h('details', { class: 'behind' }, h('summary', null, 'Manifest'), code);
     fold.addEventListener('toggle', async () => {
         if (!fold.open || code.textContent) return;
@@ -174,42 +192,42 @@ function setup(id, answer) {
             code.replaceWith(failure(error));
         }
     });
+    return {
+        element: section('Set-up', null, list, fold),
+        update: (answer) => fill(list, facts(answer)),
+    };
+}
+
+function facts(answer) {
     const row = (name, value) => [h('dt', null, name), h('dd', null, value)];
     const data = answer.data;
-    return section(
-        'Set-up',
-        null,
-        h(
-            'dl',
-            { class: 'facts' },
-            row(
-                'Searched',
-                h(
-                    'ul',
-                    null,
-                    answer.parameters.map((one) => h('li', null, `${words(one.name)}: ${range(one)}`)),
-                ),
+    const constants = Object.entries(answer.constants).map(([name, value]) => `${words(name)} ${number(value)}`);
+    return [
+        row(
+            'Searched',
+            h(
+                'ul',
+                null,
+                answer.parameters.map((one) => h('li', null, `${words(one.name)}: ${range(one)}`)),
             ),
-            row('Sampler, pruner', `${answer.sampler}, ${answer.pruner}`),
-            row('Model', answer.model),
-            row('Seed', answer.seed),
-            row('A trial takes', answer.slots_per_trial),
-            answer.constraints.length ? row('Constraints', answer.constraints.join('; ')) : null,
-            data
-                ? row(
-                      'Examples',
-                      [
-                              `${whole(data.num_train)} train, `,
-                              `${whole(data.num_validation)} validation, ${whole(data.num_test)} test`,
-                          ],
-                  )
-                : null,
-            data ? row('Classes', data.labels.join(', ')) : null,
-            row('Project, priority', `${answer.project ?? 'none'}, ${answer.priority}`),
-            row('Files', answer.location),
-            answer.best?.model ? row('Best model', answer.best.model) : null,
-            answer.warnings.length ? row('Warnings', answer.warnings.join('; ')) : null,
         ),
-        fold,
-    );
+        constants.length ? row('Constant', constants.join(', ')) : null,
+        row('Sampler, pruner', `${answer.sampler}, ${answer.pruner}`),
+        row('Model', answer.model),
+        row('Seed', answer.seed),
+        row('A trial takes', answer.slots_per_trial),
+        answer.constraints.length ? row('Constraints', answer.constraints.join('; ')) : null,
+        data
+            ? row('Examples', [
+                  `${whole(data.num_train)} train, `,
+                  `${whole(data.num_validation)} validation, ${whole(data.num_test)} test`,
+              ])
+            : null,
+        data?.labels.length ? row('Classes', data.labels.join(', ')) : null,
+        data?.remarks.length ? row('Remarks on the data', data.remarks.join('; ')) : null,
+        row('Project, priority', `${answer.project ?? 'none'}, ${answer.priority}`),
+        row('Files', answer.location),
+        answer.best?.model ? row('Best model', answer.best.model) : null,
+        answer.warnings.length ? row('Warnings', answer.warnings.join('; ')) : null,
+    ];
 }

@@ -2,7 +2,7 @@
 
 import { get, query } from './api.js';
 import { badge, experimentLink, fill, h, select, trialLink } from './elements.js';
-import { duration, moment, number, score } from './format.js';
+import { duration, moment, number, score, words } from './format.js';
 import { table } from './table.js';
 
 const SIZE = 50;
@@ -13,7 +13,7 @@ export function experiments() {
         type: 'search',
         placeholder: 'name, description, project',
         maxlength: 200,
-        size: 26,
+        size: 30,
         oninput: () => {
             Object.assign(wanted, { q: search.value, page: 1 });
             again();
@@ -65,7 +65,11 @@ export function experiments() {
 
     async function refresh() {
         const answer = await get(`/experiments${query({ ...wanted, size: SIZE })}`);
-        list.update(answer.experiments.map((row) => ({ ...row, now_ms: answer.now_ms })));
+        const isNarrowed = wanted.q !== '' || wanted.state !== 'all';
+        list.update(
+            answer.experiments.map((row) => ({ ...row, now_ms: answer.now_ms })),
+            isNarrowed ? 'No experiment fits.' : undefined,
+        );
         fill(foot, pager(wanted.page, Math.ceil(answer.total / SIZE), turn, answer.total, 'experiments'));
     }
 
@@ -142,13 +146,13 @@ const COLUMNS = [
             ),
     },
     { title: 'Trials', cell: progress },
-    { title: 'Wanted', cell: (row) => row.objectives.map((one) => `${one.mode} ${one.metric}`).join(', ') },
+    { title: 'Objective', cell: (row) => row.objectives.map((one) => `${one.mode} ${words(one.metric)}`).join(', ') },
     { title: 'Best', number: true, cell: best },
     { title: 'Slots', number: true, cell: (row) => number(row.slots) },
     { title: 'Priority', number: true, cell: (row) => number(row.priority) },
     { title: 'Begun', cell: (row) => moment(row.created_at_ms) },
     {
-        title: 'Took',
+        title: 'Time',
         number: true,
         cell: (row) =>
             h(

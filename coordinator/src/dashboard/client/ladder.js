@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { axis, legend, picture, tooltip } from './charts.js';
 import { badge, fill, h, trialLink } from './elements.js';
-import { number, score } from './format.js';
+import { counted, number, score, words } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
@@ -23,7 +23,7 @@ function draw({ rungs }) {
     const names = rows.map((rung) => `rung ${rung.number}: ${rung.budget}`);
     return {
         words: rows
-            .map((rung) => `Rung ${rung.number}: ${rung.num_results} results, ${rung.num_promoted} went on`)
+            .map((rung) => `Rung ${rung.number}: ${counted(rung.num_results, 'result')}, ${rung.num_promoted} went on`)
             .join('. '),
         table: {
             titles: ['rung', 'results', ...FATES.map(([, name]) => name)],
@@ -67,7 +67,7 @@ export function ladder(id) {
         { title: 'Place', number: true, cell: (row) => number(row.place) },
         { title: 'Trial', head: true, cell: (row) => trialLink(id, row.trial) },
         { title: 'Step', number: true, cell: (row) => number(row.step) },
-        { title: 'Objective', number: true, cell: (row) => score(row.objective) },
+        { title: 'Result', number: true, cell: (row) => score(row.objective) },
         { title: 'Then', cell: (row) => badge(row.fate) },
         { title: 'Why', cell: (row) => row.reason },
     ];
@@ -77,7 +77,7 @@ export function ladder(id) {
         made.update(rung.entries);
         const left = rung.num_results - rung.entries.length;
         return [
-            h('h3', null, `Rung ${rung.number}: ${rung.budget}, by ${metric}`),
+            h('h3', null, `Rung ${rung.number}: ${rung.budget}, by ${words(metric)}`),
             made.element,
             left > 0 ? h('p', { class: 'note' }, `${left} more, further behind`) : null,
         ];
@@ -103,5 +103,5 @@ export function savings(answer, duration) {
     const { saved_share: share, saved_seconds: seconds, num_stopped: stopped, num_ended: ended } = answer;
     if (share === null) return 'nothing has ended yet';
     if (!stopped) return `of all steps; none of ${ended} ended trials was stopped`;
-    return `of all steps, about ${duration(seconds)} of slots; ${stopped} of ${ended} trials stopped`;
+    return `of all steps, about ${duration(seconds)} of slot time; ${stopped} of ${counted(ended, 'trial')} stopped`;
 }

@@ -3,7 +3,7 @@
 import { get } from './api.js';
 import { apart, axis, bounds, labels, mark, picture, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
-import { number, withUnit, words } from './format.js';
+import { counted, number, withUnit, words } from './format.js';
 import { colour } from './theme.js';
 
 /** Trials whose curves are read from the store, where others than those of rungs are wanted. */
@@ -51,13 +51,10 @@ export function learning(id, state) {
         if (!first) return;
         const answer = await get(`/experiments/${id}/trials/${first.number}/curves?points=2`);
         if (!answer.curves.length) return;
-        state.names = answer.curves.map((curve) => [
-            curve.name,
-            `${withUnit(curve.name, curve.unit)}, best ${BEST} and running`,
-        ]);
+        state.names = answer.curves.map((curve) => [curve.name, withUnit(curve.name, curve.unit)]);
         const options = [['results', `${words(results.metric)} at rungs, all trials`], ...state.names];
         tools.replaceChildren(
-            select('show', options, state.metric, (metric) => {
+            select('Show', options, state.metric, (metric) => {
                 state.metric = metric;
                 refresh();
             }),
@@ -94,19 +91,20 @@ function drawCurves({ metric, total, trials }, state) {
             sampling: 'lttb',
             z: isFront ? 10 - index : 1,
             emphasis: { focus: 'series', lineStyle: { width: 3, opacity: 1 } },
-            lineStyle: isFront ? { width: 2.2 } : { width: 1, opacity: 0.45, color: colour('faint') },
+            lineStyle: isFront ? { width: 2.2 } : { width: 1, opacity: 0.6, color: colour('faint') },
             itemStyle: {
                 color: isFront ? mark(index) : colour('faint'),
-                opacity: isFront ? 1 : 0.45,
+                opacity: isFront ? 1 : 0.6,
             },
             endLabel: { show: isFront, formatter: '{a}', color: mark(index) },
             data: trial.steps.map((step, place) => [step, trial.values[place]]),
         };
     };
     return {
+        note: isOfRungs ? '' : `Drawn are the ${BEST} best and those that run.`,
         words:
-            `${words(metric)} of ${drawn.length} of ${total} trials. The best is t${drawn[0].number}, ` +
-            `${number(drawn[0].values.at(-1))} at step ${drawn[0].steps.at(-1)}.`,
+            `${words(metric)} of ${drawn.length} of ${counted(total, 'trial')}. The best trial is t${drawn[0].number}, ` +
+            `which ends at ${number(drawn[0].values.at(-1))} at step ${drawn[0].steps.at(-1)}.`,
         table: {
             titles: ['trial', 'step', words(metric), 'trial is'],
             rows: drawn.flatMap((trial) =>

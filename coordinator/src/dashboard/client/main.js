@@ -2,7 +2,7 @@
 
 import { get, stream } from './api.js';
 import { cluster } from './cluster.js';
-import { failure, h } from './elements.js';
+import { failure, h, link } from './elements.js';
 import { experiment } from './experiment.js';
 import { experiments } from './experiments.js';
 import { bindTheme } from './theme.js';
@@ -28,10 +28,18 @@ function page() {
     if (parts[0] === 'experiments' && parts[2] === 'trials' && parts.length === 4) {
         return ['experiments', () => trial(parts[1], parts[3], session)];
     }
-    return [
-        '',
-        () => ({ title: 'Nothing here', element: h('p', { class: 'empty' }, 'There is no such page.') }),
-    ];
+    return ['', () => ({ title: 'Nothing here', element: nothing('There is no such page.') })];
+}
+
+/** In place of a page that is not there. */
+function nothing(text) {
+    return h(
+        'div',
+        { class: 'page' },
+        h('h1', null, 'Nothing here'),
+        h('p', { class: 'notice', role: 'alert' }, text),
+        h('p', null, link('/', 'All experiments'), ', ', link('/cluster', 'the cluster')),
+    );
 }
 
 function show() {
@@ -47,6 +55,7 @@ function show() {
         else item.removeAttribute('aria-current');
     }
     main.replaceChildren(made.element);
+    if (!made.refresh) main.dataset.ready = 'true';
     look();
 }
 
@@ -70,6 +79,12 @@ async function look() {
         main.dataset.ready = 'true';
         main.querySelector(':scope > .notice')?.remove();
     } catch (error) {
+        if (shown.page === made && error.status === 404) {
+            main.replaceChildren(nothing(error.message));
+            main.dataset.ready = 'true';
+            shown.page = { dispose: made.dispose };
+            return;
+        }
         if (shown.page === made) {
             main.querySelector(':scope > .notice')?.remove();
             main.prepend(failure(error));

@@ -2,7 +2,7 @@
 
 import { axis, bounds, labels, mark, picture, ramp, tooltip, vertical } from './charts.js';
 import { h, select } from './elements.js';
-import { number, percent, words } from './format.js';
+import { counted, number, percent, power, words } from './format.js';
 import { colour } from './theme.js';
 
 function extent(values) {
@@ -17,6 +17,23 @@ function scaled(objective, mode) {
     return { min: span[0], max: span[1], calculable: false, show: false, inRange: { color: colours } };
 }
 
+/** The same with its colours shown on the right, and what they stand for. */
+function shownScale(objective, mode) {
+    const [least, most] = extent(objective);
+    return {
+        ...scaled(objective, mode),
+        show: true,
+        right: 0,
+        top: 'middle',
+        itemHeight: 160,
+        itemWidth: 12,
+        precision: 3,
+        text: [number(most), number(least)],
+        textStyle: { color: colour('faint'), fontSize: 11 },
+        formatter: number,
+    };
+}
+
 function isLog(experiment, name) {
     return experiment.parameters.find((one) => one.name === name)?.log ?? false;
 }
@@ -25,13 +42,13 @@ function describe(points, index, metrics) {
     const parameters = points.parameters.map(
         (name, column) => `${words(name)} ${number(points.values[column][index])}`,
     );
-    const results = metrics.map((metric, column) => `${metric} ${number(points.objectives[column][index])}`);
+    const results = metrics.map((metric, column) => `${words(metric)} ${number(points.objectives[column][index])}`);
     return [`t${points.numbers[index]} (${points.states[index]})`, ...results, ...parameters].join('\n');
 }
 
 function rows(points, metrics) {
     return {
-        titles: ['trial', ...metrics, ...points.parameters.map(words)],
+        titles: ['trial', ...metrics.map(words), ...points.parameters.map(words)],
         rows: points.numbers.map((trial, index) => [
             `t${trial}`,
             ...points.objectives.map((column) => number(column[index])),
@@ -53,14 +70,18 @@ function scale(experiment, name, column) {
     if (one?.kind === 'values' && one.values.length)
         return { type: 'category', data: one.values.map(number), axisTick: { show: false } };
     const [least, most] = extent([...column, one?.min, one?.max]);
-    return { type: isLog(experiment, name) ? 'log' : 'value', min: least, max: most };
+    const isLogarithmic = isLog(experiment, name);
+    const axisLabel = isLogarithmic ? { formatter: power } : {};
+    return { type: isLogarithmic ? 'log' : 'value', min: least, max: most, axisLabel };
 }
 
 export function parallel(id) {
     const chart = picture('Parallel coordinates', {
         height: 340,
         wide: 560,
-        note: 'One line for each trial; drag along an axis to single out trials, click an axis to let go.',
+        note:
+            'One line for each trial, coloured by its result. ' +
+            'Drag along an axis to single out trials, click it to let go.',
         draw: ({ experiment, points }) => {
             if (points.numbers.length < 1) return { empty: 'No results yet.' };
             const metrics = metricsOf(experiment);
@@ -74,18 +95,18 @@ export function parallel(id) {
             }));
             return {
                 words:
-                    `${points.numbers.length} of ${points.total} trials over ${names.length} axes. ` +
+                    `${points.numbers.length} of ${counted(points.total, 'trial')} over ${names.length} axes. ` +
                     `The best is t${points.numbers[0]}.`,
                 table: rows(points, metrics),
                 option: {
                     tooltip: tooltip(({ dataIndex }) => describe(points, dataIndex, metrics)),
                     visualMap: {
-                        ...scaled(points.objectives[0], experiment.objectives[0].mode),
+                        ...shownScale(points.objectives[0], experiment.objectives[0].mode),
                         dimension: last,
                     },
                     parallel: {
                         left: 46,
-                        right: 60,
+                        right: 116,
                         top: 40,
                         bottom: 24,
                         parallelAxisDefault: {
@@ -147,7 +168,8 @@ export function importance() {
             if (!answer.shares) return { empty: `Importance is not known: ${answer.reason}.` };
             const shares = [...answer.shares].reverse();
             return {
-                words: `${answer.num_results} results of ${answer.rung}: ${answer.shares
+                note: `Of ${counted(answer.num_results, 'result')} at ${answer.rung}.`,
+                words: `${counted(answer.num_results, 'result')} of ${answer.rung}: ${answer.shares
                     .map((one) => `${words(one.name)} ${percent(one.share)}`)
                     .join(', ')}`,
                 table: {
@@ -207,7 +229,7 @@ export function history(id) {
             const lastGain = line.find(([, value]) => value === best)[0];
             return {
                 words:
-                    `${words(metric)} of ${trials.length} of ${points.total} trials. ` +
+                    `${words(metric)} of ${trials.length} of ${counted(points.total, 'trial')}. ` +
                     `The best, ${number(best)}, since trial ${lastGain}.`,
                 table: {
                     titles: ['trial', words(metric), 'best so far', 'trial is'],
@@ -306,7 +328,7 @@ export function plane(id) {
     const chart = picture('Any two against each other', {
         height: 360,
         tools,
-        note: 'Colour is the objective. The contour is interpolated between trials, near ones weighing most.',
+        note: 'Coloured by the result. The contour is interpolated between trials, near ones weighing most.',
         onclick: ({ dataIndex, seriesName }) => {
             if (seriesName === 'trials') go(id, state.shown?.[dataIndex]);
         },
@@ -369,9 +391,12 @@ function drawPlane(experiment, points, chosen, state) {
     const isContour = chosen.kind === 'contour' && whole.length >= 3;
     const cells = isContour ? surface(pick(xs), pick(ys), pick(zs), logX, logY) : [];
     const data = whole.map((index) => [xs[index], ys[index], zs[index]]);
-    const label = { axisLabel: labels(number) };
+    const along = (isLogarithmic) => ({
+        type: isLogarithmic ? 'log' : 'value',
+        axisLabel: labels(isLogarithmic ? power : number),
+    });
     return {
-        words: `${whole.length} trials, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
+        words: `${counted(whole.length, 'trial')}, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
         table: {
             titles: ['trial', words(chosen.x), words(chosen.y), metrics[0]],
             rows: whole.map((index) => [
@@ -389,21 +414,12 @@ function drawPlane(experiment, points, chosen, state) {
             ),
             grid: { left: 12, right: 70, top: 30, bottom: 34, containLabel: true },
             visualMap: {
-                ...scaled(zs, experiment.objectives[0].mode),
-                show: true,
+                ...shownScale(zs, experiment.objectives[0].mode),
                 dimension: 2,
-                right: 0,
-                top: 'middle',
-                itemHeight: 160,
-                itemWidth: 12,
-                precision: 3,
-                text: [number(extent(zs)[1]), number(extent(zs)[0])],
-                textStyle: { color: colour('faint'), fontSize: 11 },
-                formatter: number,
                 seriesIndex: isContour ? [1] : [0],
             },
-            xAxis: axis(words(chosen.x), { type: logX ? 'log' : 'value', ...label }),
-            yAxis: vertical(words(chosen.y), { type: logY ? 'log' : 'value', ...label }),
+            xAxis: axis(words(chosen.x), along(logX)),
+            yAxis: vertical(words(chosen.y), along(logY)),
             series: [
                 {
                     name: 'trials',

@@ -1,10 +1,11 @@
 // Tables: a heading that sorts, rows that are made anew when something has changed.
 
-import { fill, h } from './elements.js';
+import { fill, h, phrase } from './elements.js';
 
 /**
- * Columns are `{ key, title, number, sort, cell(row) }`; `sort` is the name the server knows, absent where one cannot
- * sort. `order` is `{ column, descending }`, `onsort(column)` asks for another.
+ * Columns are `{ title, number, kind, sort, cell(row) }`; `sort` is the name the server knows, absent where one cannot
+ * sort, `kind` a class of its cells. `order` is `{ column, descending }`, `onsort(column)` asks for another. `update`
+ * takes rows, and what is said where there are none.
  */
 export function table(caption, columns, options = {}) {
     const { order, onsort } = options;
@@ -21,7 +22,7 @@ export function table(caption, columns, options = {}) {
         h('thead', null, head),
         body,
     );
-    const update = (rows) =>
+    const update = (rows, said = options.empty) =>
         fill(
             body,
             rows.length
@@ -29,15 +30,20 @@ export function table(caption, columns, options = {}) {
                 : h(
                       'tr',
                       null,
-                      h('td', { colspan: columns.length, class: 'empty' }, options.empty ?? 'nothing yet'),
+                      h('td', { colspan: columns.length, class: 'empty' }, phrase(said ?? 'nothing yet')),
                   ),
         );
-    const box = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': caption }, element);
+    const box = h('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': caption }, element);
     return { element: box, update };
 }
 
+/** Classes of the cells of a column. */
+function kinds(column) {
+    return [column.number ? 'number' : '', column.kind ?? ''].join(' ').trim() || null;
+}
+
 function heading(column, order, onsort) {
-    const attributes = { scope: 'col', class: column.number ? 'number' : null };
+    const attributes = { scope: 'col', class: kinds(column) };
     if (!column.sort || !onsort) return h('th', attributes, column.title);
     const isThis = order.column === column.sort;
     attributes['aria-sort'] = isThis ? (order.descending ? 'descending' : 'ascending') : null;
@@ -57,11 +63,7 @@ function line(columns, row, mark) {
         { class: mark?.(row) },
         columns.map((column) => {
             const tag = column.head ? 'th' : 'td';
-            return h(
-                tag,
-                { class: column.number ? 'number' : null, scope: column.head ? 'row' : null },
-                column.cell(row),
-            );
+            return h(tag, { class: kinds(column), scope: column.head ? 'row' : null }, column.cell(row));
         }),
     );
 }

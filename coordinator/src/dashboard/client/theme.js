@@ -20,9 +20,7 @@ function chosen() {
 function apply() {
     const theme = chosen();
     const isDark = theme === 'dark' || (theme === 'auto' && system.matches);
-    document.documentElement.dataset.theme = isDark ? 'dark' : 'light';
-    known.clear();
-    listeners.forEach((listener) => listener());
+    shown(isDark ? 'dark' : 'light');
 }
 
 /** Calls `listener` after every change; what it returns takes it back. */
@@ -53,5 +51,15 @@ export function bindTheme(select) {
     });
 }
 
+/** Pictures are drawn in the colours of the moment. */
+function shown(theme) {
+    document.documentElement.dataset.theme = theme;
+    known.clear();
+    listeners.forEach((listener) => listener());
+}
+
 system.addEventListener('change', apply);
+// Paper is white, whatever the screen was.
+addEventListener('beforeprint', () => shown('light'));
+addEventListener('afterprint', apply);
 apply();

@@ -1,7 +1,7 @@
 // Which slot did what when.
 
 import { axis, mark, picture, tooltip } from './charts.js';
-import { duration, moment } from './format.js';
+import { counted, duration, moment } from './format.js';
 import { colour } from './theme.js';
 
 /** The last marks are too much like what is no training. */
@@ -44,7 +44,7 @@ export function timeline(title, withExperiment) {
             return `${full(span)}, run ${span.run}\n${moment(span.from_ms)}, ${took}\n${slot.host} ${slot.worker}`;
         };
         return {
-            words: `${spans.length} runs on ${slots.length} slots. ${since}`,
+            words: `${counted(spans.length, 'run')} on ${counted(slots.length, 'slot')}. ${since}`,
             table: {
                 titles: ['run', 'slot', 'what', 'from', 'took'],
                 rows: spans.map((span) => [
@@ -89,7 +89,9 @@ export function timeline(title, withExperiment) {
     return picture(title, {
         draw,
         height: 240,
-        note: 'Each bar is a run on a slot. Ctrl and the wheel zoom.',
+        note:
+            'Each bar is a run on a slot; grey ones prepare data or finish. ' +
+            'The strip below zooms, as do Ctrl and the wheel.',
     });
 }
 

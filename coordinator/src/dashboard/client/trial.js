@@ -4,7 +4,7 @@ import { trialActions } from './actions.js';
 import { get, stream } from './api.js';
 import { axis, heat, labels, legend, mark, picture, tooltip, vertical } from './charts.js';
 import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
-import { ago, bytes, duration, number, percent, score, whole, withUnit, words } from './format.js';
+import { ago, bytes, counted, duration, number, percent, score, whole, withUnit, words } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
@@ -17,7 +17,8 @@ const GROUPS = [
     ['Gradient norm', (name) => name.startsWith('grad')],
     ['Examples per second', (name) => name === 'examples_per_second'],
     ['Tokens per second', (name) => name === 'tokens_per_second'],
-    ['Shares of processor and padding', (name) => name.endsWith('_share')],
+    ['Processor cores at work', (name) => name === 'cpu_share'],
+    ['Shares of padding and of the GPU', (name) => name.endsWith('_share')],
     ['Memory', (name) => name.endsWith('_bytes')],
     ['Other', () => true],
 ];
@@ -34,8 +35,12 @@ export function trial(id, place, session) {
     const saved = h('div');
     const lines = log(path);
     const pictures = new Map();
-    const grid = h('div', { class: 'grid' });
-    const matrix = picture('Confusion matrix', { height: 300, draw: drawMatrix });
+    const grid = h('div', { class: 'grid pairs' });
+    const matrix = picture('Confusion matrix', {
+        height: 300,
+        note: 'Examples, and their share of the row: of all that are truly of its class.',
+        draw: drawMatrix,
+    });
     const element = h(
         'div',
         { class: 'page' },
@@ -131,7 +136,7 @@ function neighbours(id, answer) {
     return h(
         'p',
         { class: 'note' },
-        'Beside it: ',
+        'Next to it: ',
         places.map((one) => [trialLink(id, one), ' ']),
     );
 }
@@ -145,7 +150,7 @@ function figures(answer) {
             tile(`${words(one.metric)} (${one.mode})`, [
                 score(answer.objectives[index]),
                 index === 0 && answer.rank
-                    ? h('small', null, `place ${answer.rank} of ${answer.num_trials}`)
+                    ? h('small', null, `place ${answer.rank} of ${answer.num_trials}${bestStep(answer)}`)
                     : null,
             ]),
         ),
@@ -154,12 +159,17 @@ function figures(answer) {
             answer.target_step > answer.step ? h('small', null, `to ${number(answer.target_step)}`) : null,
         ]),
         ...parameters,
-        tile('Runs', [number(answer.attempts), h('small', null, `${answer.restarts} restarts`)]),
+        tile('Runs', [number(answer.attempts), h('small', null, counted(answer.restarts, 'restart'))]),
         tile('Slot time', duration(answer.used_seconds)),
         answer.state === 'running'
             ? tile('Speed', [number(answer.examples_per_second), h('small', null, 'examples/s')])
             : null,
     );
+}
+
+/** Where its best result was: a trial may have gone on and become worse. */
+function bestStep({ validation, step }) {
+    return validation && validation.step !== step ? `, at step ${number(validation.step)}` : '';
 }
 
 function reasons(id, answer) {
@@ -215,7 +225,7 @@ function classes(answer) {
         const made = table(`Classification report, ${name}`, [
             { title: 'Class', head: true, cell: (row) => row.label },
             ...['precision', 'recall', 'f1'].map((key) => ({
-                title: key,
+                title: words(key),
                 number: true,
                 cell: (row) => row[key].toFixed(3),
             })),
@@ -257,7 +267,7 @@ function checkpoints(answer, now) {
                 cell: (row) => (row.written_at_ms === null ? '-' : ago(row.written_at_ms, now)),
             },
             { title: 'From', cell: (row) => row.parent ?? 'the beginning' },
-            { title: '', cell: (row) => (row.is_best ? badge('best') : '') },
+            { title: 'Result', cell: (row) => (row.is_best ? badge('best') : '-') },
         ],
         { empty: 'No checkpoints are kept.' },
     );

@@ -1,9 +1,9 @@
 // The table of trials: filtered, sorted and cut into pages by the coordinator.
 
 import { get, query } from './api.js';
-import { badge, fill, h, section, select, trialLink } from './elements.js';
+import { badge, fill, h, section, select, toast, trialLink } from './elements.js';
 import { pager } from './experiments.js';
-import { duration, number, score, words } from './format.js';
+import { duration, number, score, setting, words } from './format.js';
 import { table } from './table.js';
 
 /** Most trials that are compared. */
@@ -11,11 +11,12 @@ const COMPARED_MAX = 8;
 const SIZE = 25;
 const STATES = ['running', 'pending', 'paused', 'completed', 'stopped', 'canceled', 'failed'];
 
-/** Ticked trials are in `state.compared`; `oncompare` hears of every tick. */
-export function trialTable(id, state, oncompare) {
+/** Ticked trials are in `state.compared`; `compare` shows them side by side. */
+export function trialTable(id, state, compare) {
     const wanted = { state: '', q: '', sort: 'rank', descending: '', page: 1 };
     const bounds = {};
     const list = h('div');
+    const shown = { key: '', table: null };
     const foot = h('div', { class: 'pager' });
     const limits = h('div', { class: 'fields' });
     const limitFold = h(
@@ -35,16 +36,18 @@ export function trialTable(id, state, oncompare) {
         placeholder: 't12',
         onchange: () => change({ q: search.value.trim() }),
     });
+    const lead = h('button', { class: 'primary', hidden: true, onclick: () => compare.show() });
     const element = section(
         'Trials',
         null,
         h(
             'div',
             { class: 'fields' },
-            select('state', [['', 'all'], ...STATES.map((one) => [one, one])], '', (value) =>
+            select('State', [['', 'all'], ...STATES.map((one) => [one, one])], '', (value) =>
                 change({ state: value }),
             ),
-            h('label', { class: 'field' }, h('span', null, 'number'), search),
+            h('label', { class: 'field' }, h('span', null, 'Number'), search),
+            lead,
         ),
         limitFold,
         problem,
@@ -73,8 +76,34 @@ export function trialTable(id, state, oncompare) {
         );
     }
 
+    /** What is compared is far below; the button says that it is there. */
+    function oncompare() {
+        const count = state.compared.size;
+        lead.hidden = count === 0;
+        lead.textContent = `Show ${count} compared`;
+        return compare.refresh();
+    }
+
+    /** The table; it is made anew where its headings are others. */
+    function tableFor({ parameters, objectives }) {
+        const order = { column: wanted.sort, descending: Boolean(wanted.descending) };
+        const key = JSON.stringify([order, parameters, objectives]);
+        if (shown.key !== key) {
+            shown.key = key;
+            const place = list.querySelector('.scroll')?.scrollLeft ?? 0;
+            shown.table = table(`Trials of ${id}`, columns(id, parameters, objectives, state, oncompare), {
+                order,
+                onsort,
+                mark: (row) => (row.rank === 1 ? 'best' : null),
+            });
+            list.replaceChildren(shown.table.element);
+            shown.table.element.scrollLeft = place;
+        }
+        return shown.table;
+    }
+
     async function refresh() {
-        const { parameters, objectives } = state.experiment;
+        const { parameters } = state.experiment;
         if (!limits.childElementCount && parameters.length) {
             limits.append(
                 ...parameters.map((one) =>
@@ -96,20 +125,11 @@ export function trialTable(id, state, oncompare) {
             problem.hidden = false;
             throw error;
         }
-        const order = { column: wanted.sort, descending: Boolean(wanted.descending) };
-        const made = table(`Trials of ${id}`, columns(id, parameters, objectives, state, oncompare), {
-            order,
-            onsort,
-            empty: 'No trial fits.',
-            mark: (row) => (row.rank === 1 ? 'best' : null),
-        });
-        made.update(answer.trials);
-        const place = list.querySelector('.scroll')?.scrollLeft ?? 0;
-        const focused = list.contains(document.activeElement) ? document.activeElement.dataset : null;
-        list.replaceChildren(made.element);
-        made.element.scrollLeft = place;
-        if (focused?.sort) list.querySelector(`[data-sort="${focused.sort}"]`)?.focus();
-        if (focused?.trial) list.querySelector(`[data-trial="${focused.trial}"]`)?.focus();
+        // What was chosen may have been let go of where it is compared.
+        lead.hidden = state.compared.size === 0;
+        const isNarrowed = wanted.state || wanted.q || Object.values(bounds).some(Boolean);
+        const said = isNarrowed ? 'No trial fits.' : 'No trial has begun yet.';
+        tableFor(state.experiment).update(answer.trials, said);
         fill(
             foot,
             pager(
@@ -136,24 +156,26 @@ function columns(id, parameters, objectives, state, oncompare) {
             'data-trial': row.number,
             checked: state.compared.has(row.number),
             onchange: (event) => {
-                if (event.target.checked && state.compared.size < COMPARED_MAX)
-                    state.compared.add(row.number);
+                const isFull = event.target.checked && state.compared.size >= COMPARED_MAX;
+                if (isFull) toast(`${COMPARED_MAX} trials are compared at most; take one off first`, 'bad');
+                else if (event.target.checked) state.compared.add(row.number);
                 else state.compared.delete(row.number);
                 event.target.checked = state.compared.has(row.number);
                 oncompare();
             },
         });
     return [
-        { title: 'Compare', cell: pick },
-        { title: 'Rank', sort: 'rank', number: true, cell: (row) => number(row.rank) },
+        { title: 'Compare', kind: 'pick', cell: pick },
+        { title: 'Place', sort: 'rank', number: true, cell: (row) => number(row.rank) },
         { title: 'Trial', sort: 'number', head: true, cell: (row) => trialLink(id, row.number) },
-        { title: 'State', sort: 'state', cell: (row) => badge(row.state) },
+        // The first thing that anybody wants to see: on a phone the rest is further right.
         ...objectives.map((one, index) => ({
             title: words(one.metric),
             sort: index === 0 ? 'objective' : null,
             number: true,
             cell: (row) => score(row.objectives[index]),
         })),
+        { title: 'State', sort: 'state', cell: (row) => badge(row.state) },
         {
             title: 'Step',
             sort: 'step',
@@ -168,7 +190,7 @@ function columns(id, parameters, objectives, state, oncompare) {
             title: words(one.name),
             sort: `p.${one.name}`,
             number: true,
-            cell: (row) => number(row.parameters[one.name]),
+            cell: (row) => setting(one, row.parameters[one.name]),
         })),
         { title: 'Slot time', sort: 'used', number: true, cell: (row) => duration(row.used_seconds) },
         { title: 'Why', cell: (row) => h('span', { class: 'reason', title: row.reason }, row.reason) },

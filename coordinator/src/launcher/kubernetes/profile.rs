@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use muster_common::count::counted;
 use serde::Deserialize;
 
 use super::words;
@@ -297,7 +298,7 @@ impl KubernetesProfile {
             }
         }
         if self.workers_per_job > self.max_workers {
-            let mend = format!("one Job has {} workers already", self.workers_per_job);
+            let mend = format!("one Job has {} already", counted(self.workers_per_job, "worker"));
             return Err(ProfileError::new("max_workers", &self.max_workers, &mend));
         }
         let least = self.memory_mib.unwrap_or(64).max(self.shared_memory_mib);

@@ -1,5 +1,7 @@
 //! The parts of the page about how the experiment went.
 
+use muster_common::count::counted;
+
 use super::element::{
     Cell, count, duration, escape, facts, note, number, number_or_none, paragraph, percent,
     picture, table, words,
@@ -24,7 +26,7 @@ pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
         ("Trial", card.trial.clone().unwrap_or_default()),
         ("State", card.state.clone()),
         ("Why", card.reason.clone()),
-        ("Wanted", card.goal.iter().map(|goal| words(goal)).collect::<Vec<_>>().join(", ")),
+        ("Objective", card.goal.iter().map(|goal| words(goal)).collect::<Vec<_>>().join(", ")),
         ("Learns", words(&card.training_objective)),
         ("Pretrained model", card.model.clone()),
         ("Longest sequence", format!("{} tokens", card.max_length)),
@@ -176,9 +178,9 @@ pub(super) fn ranking(report: &Report) -> Section {
     let goals = ranking.objectives.iter().zip(&ranking.modes);
     let goals: Vec<String> = goals.map(|(name, mode)| format!("{mode} {}", words(name))).collect();
     let mut text = paragraph(&format!(
-        "{} of {} trials, the best first, by their best results on the validation split: {}.",
+        "{} of {}, the best first, by their best results on the validation split: {}.",
         rows.len(),
-        ranking.num_trials,
+        counted(ranking.num_trials, "trial"),
         goals.join(", ")
     ));
     text += &table("Ranking of the trials", &named, &rows);
@@ -203,11 +205,11 @@ pub(super) fn importance(report: &Report) -> Section {
     let found = report.importance.as_ref()?;
     let first = found.shares.first()?;
     let says = format!(
-        "{} explains {} of what single hyperparameters explain of the {}, of {} results at step {}.",
+        "{} explains {} of what single hyperparameters explain of the {}, of {} at step {}.",
         words(&first.parameter),
         percent(first.share),
         words(&found.metric),
-        found.num_results,
+        counted(found.num_results, "result"),
         found.step
     );
     let row = |share: &crate::report::cause::Share| {
@@ -226,7 +228,8 @@ pub(super) fn importance(report: &Report) -> Section {
 pub(super) fn manifest(report: &Report) -> Section {
     let text = &report.card.manifest;
     let shown = format!(
-        "<details><summary>Show the manifest, {} lines</summary><pre>{}</pre></details>\n",
+        "<details><summary>Show the manifest, {} lines</summary>\
+         <pre tabindex=\"0\" role=\"group\" aria-label=\"Manifest\">{}</pre></details>\n",
         text.lines().count(),
         escape(text)
     );

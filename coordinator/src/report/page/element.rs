@@ -73,14 +73,17 @@ pub(super) fn duration(seconds: f64) -> String {
     if seconds < 10.0 {
         return format!("{seconds:.1} s");
     }
-    if seconds < 120.0 {
-        return format!("{seconds:.0} s");
+    // Rounded first: nobody says 1 min 60 s.
+    let whole = seconds.round();
+    if whole < 120.0 {
+        return format!("{whole} s");
     }
-    if seconds < 7200.0 {
-        return format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0);
+    if whole < 7200.0 {
+        return format!("{} min {} s", (whole / 60.0).floor(), whole % 60.0);
     }
+    let minutes = (seconds / 60.0).round();
     if seconds < 172_800.0 {
-        return format!("{:.0} h {:.0} min", (seconds / 3600.0).floor(), seconds % 3600.0 / 60.0);
+        return format!("{} h {} min", (minutes / 60.0).floor(), minutes % 60.0);
     }
     format!("{:.1} days", seconds / 86_400.0)
 }
@@ -124,7 +127,7 @@ impl Cell {
 /// A table that can be wider than the page; the first column heads its rows.
 pub(super) fn table(caption: &str, titles: &[&str], rows: &[Vec<Cell>]) -> String {
     let mut text = format!(
-        "<div class=\"across\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\">\
+        "<div class=\"across\" tabindex=\"0\" role=\"group\" aria-label=\"{0}\">\
          <table><caption>{0}</caption><thead><tr>",
         escape(caption)
     );
@@ -228,6 +231,7 @@ mod tests {
             [3.0, 75.0, 600.0, 9000.0].map(duration),
             ["3.0 s", "75 s", "10 min 0 s", "2 h 30 min"]
         );
+        assert_eq!([119.8, 179.7, 10_799.0].map(duration), ["2 min 0 s", "3 min 0 s", "3 h 0 min"]);
         assert_eq!(percent(0.8764), "87.6 %");
         assert_eq!(words("validation_macro_f1"), "validation macro F1");
     }

@@ -7,10 +7,11 @@ mod course;
 mod element;
 mod quality;
 
+use muster_common::colours::COLOURS;
 use serde_json::json;
 
 use super::{Report, ReportError, Score};
-use crate::dashboard::{COLOURS, ECHARTS, ECHARTS_LICENSES};
+use crate::dashboard::{ECHARTS, ECHARTS_LICENSES};
 use element::{duration, escape, number_or_none, percent, words};
 
 const STYLE: &str = include_str!("../client/report.css");

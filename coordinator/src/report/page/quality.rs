@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use muster_common::count::{counted, counted_are};
+
 use super::colored;
 use super::course::Section;
 use super::element::{
@@ -46,7 +48,7 @@ pub(super) fn scores(report: &Report) -> Section {
     let mut text = table("Scores", &titles, &rows);
     text += &note(
         "The validation split chose the model, so its scores flatter; the test split was scored once, at the end. \
-         Intervals: percentile bootstrap over examples.",
+         Intervals: Wilson's for the accuracy, which is a share, a percentile bootstrap over examples for F1.",
     );
     if first.confusion.is_empty() {
         return Some(("scores", "Scores", text));
@@ -69,7 +71,7 @@ fn confusion(split: &str, score: &Score) -> String {
     );
     let worst = pairs.first().map(|(times, truth, guess)| {
         let (truth, guess, times) = (name(*truth), name(*guess), count(*times));
-        format!(" The most common mistake: {truth} taken for {guess}, {times} times.")
+        format!(" The most common mistake: {truth} taken for {guess}, {}.", counted(times, "time"))
     });
     let says = says + &worst.unwrap_or_default();
     if score.confusion.len() > CLASSES_MAX {
@@ -124,7 +126,9 @@ fn classes(split: &str, score: &Score) -> String {
     let titles = ["class", "precision", "recall", "F1", "examples"];
     format!(
         "<figure class=\"card\"><figcaption><h3>Classification report</h3><p>{}</p></figcaption>{}\
-         <details><summary>As scikit-learn prints it</summary><pre>{}</pre></details></figure>\n",
+         <details><summary>As scikit-learn prints it</summary>\
+         <pre tabindex=\"0\" role=\"group\" aria-label=\"Classification report as scikit-learn prints it\">{}</pre>\
+         </details></figure>\n",
         escape(split),
         table("Scores of each class", &titles, &rows),
         escape(&score.classification_report)
@@ -147,7 +151,7 @@ pub(super) fn curves(report: &Report) -> Section {
     };
     let left_out = match behavior.num_classes_left_out {
         0 => String::new(),
-        more => format!(" {more} classes with fewer examples are not drawn."),
+        more => format!(" {} not drawn: fewer examples.", counted_are(more, "class")),
     };
     let precision = mean(|class| class.average_precision);
     let kind =
@@ -342,23 +346,33 @@ pub(super) fn mistakes(report: &Report) -> Section {
     text += &behavior.mistakes.iter().map(mistake).collect::<String>();
     text += "</ol>";
     text += &note(if has_texts {
-        "Texts are what the model read: its tokens, decoded. Case, accents and blanks may be gone, long texts are cut."
+        "Texts are what the model read: its tokens, decoded. Case, accents and blanks may be gone, long texts are cut. \
+         Rows of files are counted from 0, without the header."
     } else {
         "The file of predictions is of an older build and has no texts."
     });
     Some(("mistakes", "Mistakes", text))
 }
 
+/// The last part of a path or URL.
+fn base_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}
+
 fn mistake(mistake: &Mistake) -> String {
-    let tokens = mistake.num_tokens.map(|num| format!(", {num} tokens")).unwrap_or_default();
+    let tokens =
+        mistake.num_tokens.map(|num| format!(", {}", counted(num, "token"))).unwrap_or_default();
+    let place = match (&mistake.file, mistake.file_row) {
+        (Some(file), Some(row)) => format!("{}, row {row}", escape(base_name(file))),
+        _ => format!("row {} of the split", mistake.row),
+    };
     let text = mistake.text.as_deref().map(|text| colored::blockquote(text, &mistake.words));
     format!(
-        "<li><p><strong>{}</strong> taken for <strong>{}</strong>, {} sure <small>row {}{tokens}; \
+        "<li><p><strong>{}</strong> taken for <strong>{}</strong>, {} sure <small>{place}{tokens}; \
          {} for the label</small></p>{}</li>\n",
         escape(&mistake.label),
         escape(&mistake.prediction),
         percent(mistake.confidence),
-        mistake.row,
         percent(mistake.of_label),
         text.unwrap_or_default()
     )

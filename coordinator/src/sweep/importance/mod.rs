@@ -13,6 +13,7 @@
 mod tree;
 mod variance;
 
+use muster_common::elementary::Elementary;
 use muster_common::manifest::{Assignment, SearchSpace};
 use muster_common::seed::{Draws, Seed};
 
@@ -94,7 +95,7 @@ fn results(
     names: &[&String],
     observations: &[(Assignment, f64)],
 ) -> Vec<Outcome> {
-    let units = Units::new(space);
+    let units = Units::new(space, Elementary::Portable);
     let outcome = |(assignment, value): &(Assignment, f64)| {
         let position = units.position(assignment).filter(|_| value.is_finite())?;
         let has = |(name, place): (&&String, f64)| assignment.contains_key(name).then_some(place);

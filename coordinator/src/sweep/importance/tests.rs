@@ -41,8 +41,10 @@ fn observed(
 ) -> Vec<(Assignment, f64)> {
     let observe = |number: u64| {
         let mut draws = Seed(11).child("point", number).draws();
-        let point: Assignment =
-            space.iter().map(|(name, domain)| (name.clone(), domain.draw(&mut draws))).collect();
+        let point: Assignment = space
+            .iter()
+            .map(|(name, domain)| (name.clone(), domain.draw(&mut draws, Elementary::Portable)))
+            .collect();
         let numbers: Vec<f64> = point.values().map(|value| value.as_f64()).collect();
         (point, function(&numbers))
     };

@@ -40,5 +40,5 @@ fn volume(leaf: &Leaf, without: Option<usize>) -> f64 {
 /// Variance of values with weights that add up to 1.
 fn spread<I: Iterator<Item = (f64, f64)>>(weighted: impl Fn() -> I) -> f64 {
     let mean: f64 = weighted().map(|(weight, value)| weight * value).sum();
-    weighted().map(|(weight, value)| weight * (value - mean).powi(2)).sum()
+    weighted().map(|(weight, value)| weight * ((value - mean) * (value - mean))).sum()
 }

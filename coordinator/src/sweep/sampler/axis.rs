@@ -1,5 +1,6 @@
 //! A hyperparameter's domain as numbers that densities can be laid over.
 
+use muster_common::elementary::Elementary;
 use muster_common::manifest::{Domain, ParameterValue, Scale};
 
 /// One searched hyperparameter.
@@ -7,9 +8,16 @@ use muster_common::manifest::{Domain, ParameterValue, Scale};
 pub(super) enum Axis {
     /// An interval, in the logarithm where the scale is one; whole numbers own half a unit on both
     /// sides, and so do steps.
-    Interval { low: f64, high: f64, scale: Scale, bounds: (f64, f64), lattice: Lattice },
+    Interval { low: f64, high: f64, bending: Bending, bounds: (f64, f64), lattice: Lattice },
     /// So many unordered choices.
     Choice { values: Vec<ParameterValue> },
+}
+
+/// From values to coordinates and back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bending {
+    scale: Scale,
+    functions: Elementary,
 }
 
 /// Which values of an interval can be tried.
@@ -24,10 +32,11 @@ pub(super) enum Lattice {
 }
 
 impl Axis {
-    pub(super) fn of(domain: &Domain) -> Self {
+    pub(super) fn of(domain: &Domain, functions: Elementary) -> Self {
         let interval = |min: f64, max: f64, half: f64, scale: Scale, lattice: Lattice| {
-            let (low, high) = (forward(min - half, scale), forward(max + half, scale));
-            Self::Interval { low, high, scale, bounds: (min, max), lattice }
+            let bending = Bending { scale, functions };
+            let (low, high) = (bending.forward(min - half), bending.forward(max + half));
+            Self::Interval { low, high, bending, bounds: (min, max), lattice }
         };
         match domain {
             Domain::Constant(value) => Self::Choice { values: vec![*value] },
@@ -42,7 +51,7 @@ impl Axis {
                 let lattice = Lattice::Steps { step: *step, values };
                 interval(*min, max, 0.5 * step, Scale::Linear, lattice)
             }
-            Domain::When { domain, .. } => Self::of(domain),
+            Domain::When { domain, .. } => Self::of(domain, functions),
         }
     }
 
@@ -50,8 +59,8 @@ impl Axis {
     /// axis, as in a trial from an earlier space.
     pub(super) fn position(&self, value: ParameterValue) -> Option<f64> {
         match self {
-            Self::Interval { low, high, scale, .. } => {
-                let position = forward(value.as_f64(), *scale);
+            Self::Interval { low, high, bending, .. } => {
+                let position = bending.forward(value.as_f64());
                 (*low..=*high).contains(&position).then_some(position)
             }
             Self::Choice { values } => {
@@ -68,12 +77,8 @@ impl Axis {
     )]
     pub(super) fn value(&self, position: f64) -> ParameterValue {
         match self {
-            Self::Interval { scale, bounds: (min, max), lattice, .. } => {
-                let value = match scale {
-                    Scale::Linear => position,
-                    Scale::Log => position.exp(),
-                };
-                let value = value.clamp(*min, *max);
+            Self::Interval { bending, bounds: (min, max), lattice, .. } => {
+                let value = bending.back(position).clamp(*min, *max);
                 match lattice {
                     Lattice::None => ParameterValue::Float(value),
                     Lattice::Whole => ParameterValue::Int(value.round().clamp(*min, *max) as i64),
@@ -92,10 +97,19 @@ impl Axis {
     }
 }
 
-fn forward(value: f64, scale: Scale) -> f64 {
-    match scale {
-        Scale::Linear => value,
-        Scale::Log => value.ln(),
+impl Bending {
+    fn forward(self, value: f64) -> f64 {
+        match self.scale {
+            Scale::Linear => value,
+            Scale::Log => self.functions.ln(value),
+        }
+    }
+
+    fn back(self, position: f64) -> f64 {
+        match self.scale {
+            Scale::Linear => position,
+            Scale::Log => self.functions.exp(position),
+        }
     }
 }
 
@@ -109,18 +123,18 @@ mod tests {
             Domain::Int { min: 1, max: 64, scale: Scale::Log },
             Domain::Float { min: 1e-5, max: 1e-3, scale: Scale::Log },
         );
-        let axis = Axis::of(&ints);
+        let axis = Axis::of(&ints, Elementary::Portable);
         for value in [1, 2, 31, 64].map(ParameterValue::Int) {
             assert_eq!(axis.value(axis.position(value).unwrap()), value);
         }
-        let axis = Axis::of(&floats);
+        let axis = Axis::of(&floats, Elementary::Portable);
         for value in [1e-5, 3e-4, 1e-3] {
             let back = axis.value(axis.position(ParameterValue::Float(value)).unwrap()).as_f64();
             assert!((back / value - 1.0).abs() < 1e-12);
         }
         assert_eq!(axis.position(ParameterValue::Float(2e-3)), None);
         let choices = Domain::Values([8, 16].map(ParameterValue::Int).to_vec());
-        let axis = Axis::of(&choices);
+        let axis = Axis::of(&choices, Elementary::Portable);
         assert_eq!(axis.position(ParameterValue::Int(16)), Some(1.0));
         assert_eq!(axis.value(1.0), ParameterValue::Int(16));
         assert_eq!(axis.position(ParameterValue::Int(9)), None);

@@ -10,6 +10,7 @@
 //! placed where its hyperparameters lie. So a trial of the next generation may be proposed while this
 //! one is at work, from the distribution of before.
 
+use muster_common::elementary::{Elementary, power};
 use muster_common::goal::Goal;
 use muster_common::manifest::{Assignment, CmaEsSettings};
 use muster_common::seed::Draws;
@@ -28,14 +29,15 @@ const SIGMA: (f64, f64) = (1e-12, 1.0);
 
 pub(super) fn point(settings: &CmaEsSettings, proposal: &Proposal<'_>) -> Assignment {
     let Proposal { space, goal, seed, number, history } = *proposal;
-    let units = Units::new(space);
+    let units = Units::new(space, proposal.functions());
     let num = units.len();
     if num == 0 {
-        return fresh(proposal, |draw| random::point(space, seed, number, draw));
+        return fresh(proposal, |draw| random::point(proposal, draw));
     }
     let constants = Constants::new(num, settings.population);
     let (prior, own): (Vec<_>, Vec<_>) = history.iter().partition(|seen| seen.is_prior);
-    let mut distribution = Distribution::new(settings, num, start(&units, &prior, goal));
+    let start = start(&units, &prior, goal);
+    let mut distribution = Distribution::new(settings, start, proposal.functions());
     for generation in own.chunks(constants.lambda) {
         if generation.len() < constants.lambda || !generation.iter().all(|seen| seen.is_over) {
             break;
@@ -64,7 +66,7 @@ pub(super) fn point(settings: &CmaEsSettings, proposal: &Proposal<'_>) -> Assign
     let mut drawn: Vec<Assignment> = std::iter::repeat_with(drawn).take(REDRAWS_MAX).collect();
     match drawn.iter().position(|found| !is_taken(history, found)) {
         Some(index) => drawn.swap_remove(index),
-        None => fresh(proposal, |draw| random::point(space, seed, number, draw)),
+        None => fresh(proposal, |draw| random::point(proposal, draw)),
     }
 }
 
@@ -113,8 +115,8 @@ impl Constants {
         let (good, bad) = raw.split_at(mu);
         let (mu_eff, mu_eff_bad) = (effective(good), effective(bad));
         let c_c = (4.0 + mu_eff / n) / (n + 4.0 + 2.0 * mu_eff / n);
-        let c_1 = 2.0 / ((n + 1.3).powi(2) + mu_eff);
-        let c_mu = (2.0 * (0.25 + mu_eff + 1.0 / mu_eff - 2.0) / ((n + 2.0).powi(2) + mu_eff))
+        let c_1 = 2.0 / (power(n + 1.3, 2) + mu_eff);
+        let c_mu = (2.0 * (0.25 + mu_eff + 1.0 / mu_eff - 2.0) / (power(n + 2.0, 2) + mu_eff))
             .min(1.0 - c_1);
         let alpha = (1.0 + c_1 / c_mu)
             .min(1.0 + 2.0 * mu_eff_bad / (mu_eff + 2.0))
@@ -142,7 +144,8 @@ impl Constants {
 /// Where the next points are drawn from.
 struct Distribution {
     num: usize,
-    generation: i32,
+    functions: Elementary,
+    generation: u32,
     mean: Vec<f64>,
     sigma: f64,
     covariance: Vec<f64>,
@@ -157,13 +160,15 @@ struct Roots {
 }
 
 impl Distribution {
-    fn new(settings: &CmaEsSettings, num: usize, mean: Vec<f64>) -> Self {
+    fn new(settings: &CmaEsSettings, mean: Vec<f64>, functions: Elementary) -> Self {
+        let num = mean.len();
         let mut covariance = vec![0.0; num * num];
         for row in 0..num {
             covariance[row * num + row] = 1.0;
         }
         Self {
             num,
+            functions,
             generation: 0,
             mean,
             sigma: settings.sigma,
@@ -182,7 +187,8 @@ impl Distribution {
     fn draw(&self, roots: &Roots, draws: &mut Draws) -> Vec<f64> {
         let mut point = Vec::new();
         for _ in 0..MISSES_MAX {
-            let scaled: Vec<f64> = roots.scales.iter().map(|scale| scale * normal(draws)).collect();
+            let drawn = |scale: &f64| scale * normal(draws, self.functions);
+            let scaled: Vec<f64> = roots.scales.iter().map(drawn).collect();
             let step = |row: usize| {
                 self.sigma * dot(&roots.vectors[row * self.num..(row + 1) * self.num], &scaled)
             };
@@ -229,7 +235,7 @@ impl Distribution {
             *path = (1.0 - c_sigma) * *path + push * step;
         }
         let length = dot(&self.path_sigma, &self.path_sigma).sqrt();
-        let warm = (1.0 - (1.0 - c_sigma).powi(2 * self.generation)).sqrt();
+        let warm = (1.0 - power(1.0 - c_sigma, 2 * self.generation)).sqrt();
         let is_steady = length / warm < (1.4 + 2.0 / (n + 1.0)) * constants.chi;
         let push = if is_steady { (c_c * (2.0 - c_c) * mu_eff).sqrt() } else { 0.0 };
         for (path, step) in self.path_c.iter_mut().zip(&step) {
@@ -275,7 +281,7 @@ impl Distribution {
             let Some(num_points) = units.num_points(side) else { continue };
             let least = 0.2 / num_points.max(1) as f64;
             let variance = &mut self.covariance[side * self.num + side];
-            *variance = variance.max((least / self.sigma).powi(2).min(1e10));
+            *variance = variance.max(power(least / self.sigma, 2).min(1e10));
         }
     }
 }
@@ -309,14 +315,14 @@ mod tests {
     fn a_narrow_valley_is_followed() {
         let side = Domain::Float { min: 0.0, max: 1.0, scale: Scale::Linear };
         let space: SearchSpace = (0..3).map(|d| (format!("x{d}"), side.clone())).collect();
-        let units = Units::new(&space);
+        let units = Units::new(&space, Elementary::Portable);
         let value = |x: &[f64]| {
             let (a, b) = (x[0] + x[1] - 0.9, x[0] - x[1] - 0.1);
             a * a + 1000.0 * b * b + 30.0 * (x[2] - 0.6).powi(2)
         };
         let settings = CmaEsSettings { population: None, sigma: 0.2 };
         let constants = Constants::new(3, None);
-        let mut distribution = Distribution::new(&settings, 3, vec![0.5; 3]);
+        let mut distribution = Distribution::new(&settings, vec![0.5; 3], Elementary::Portable);
         let mut draws = Seed(1).draws();
         for _ in 0..120 {
             let roots = distribution.roots();

@@ -15,7 +15,7 @@ use super::climb::{Steps, climb};
 use super::process::{Kernel, Process};
 use super::scalar;
 use super::units::Units;
-use super::{Observation, Proposal, fresh, is_taken, model_rung, random, sobol};
+use super::{Observation, Proposal, is_taken, model_rung, spread};
 
 /// Observations that are learned from at most, half of them the best and half the newest: the work
 /// grows with their third power.
@@ -34,20 +34,14 @@ const CLIMB: Steps = Steps { first: 0.02, longest: 0.2, shortest: 1e-7, evaluati
 pub(super) fn point(settings: GpSettings, proposal: &Proposal<'_>) -> Assignment {
     let Proposal { space, goal, seed, number, history } = *proposal;
     let startup = usize::try_from(settings.startup_trials).unwrap_or(usize::MAX).max(1);
-    let begin = || {
-        fresh(proposal, |draw| match draw {
-            0 => sobol::point(space, seed, number),
-            _ => random::point(space, seed, number, draw),
-        })
-    };
-    let units = Units::new(space);
-    let Some(rung) = model_rung(history, startup) else { return begin() };
+    let units = Units::new(space, proposal.functions());
+    let Some(rung) = model_rung(history, startup) else { return spread(proposal) };
     let seed = seed.child("gp", u64::from(number));
     let known = known(&units, history, rung, (goal, seed));
     let mut draws = seed.draws();
     let search = Search::new(&units, known);
     let found = search.and_then(|search| search.best(history, &mut draws));
-    found.unwrap_or_else(begin)
+    found.unwrap_or_else(|| spread(proposal))
 }
 
 /// Where trials lie and what they gave.

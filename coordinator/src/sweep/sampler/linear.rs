@@ -122,7 +122,7 @@ pub(super) fn eigen(mut matrix: Vec<f64>, num: usize) -> (Vec<f64>, Vec<f64>) {
     for _ in 0..SWEEPS_MAX {
         let off: f64 = (0..num)
             .flat_map(|row| (0..row).map(move |column| (row, column)))
-            .map(|(row, column)| matrix[row * num + column].powi(2))
+            .map(|(row, column)| matrix[row * num + column] * matrix[row * num + column])
             .sum();
         let total: f64 = matrix.iter().map(|value| value * value).sum();
         if off <= 1e-30 * total {

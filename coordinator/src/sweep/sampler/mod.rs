@@ -1,5 +1,6 @@
 //! Which assignment trial `n` gets: a pure function of the settings, the seed, `n` and, for samplers
-//! that learn, of the results so far. So a replay of the journal proposes the same again.
+//! that learn, of the results so far. So a replay of the journal proposes the same again, and does so on every machine:
+//! there are exact operations here, whose order is written down, and the functions of [`Elementary`].
 
 mod axis;
 mod climb;
@@ -16,6 +17,7 @@ mod sobol;
 mod tpe;
 mod units;
 
+use muster_common::elementary::Elementary;
 use muster_common::goal::{Goal, Merit};
 use muster_common::manifest::{Assignment, Domain, SamplerSettings, SearchSpace};
 use muster_common::seed::Seed;
@@ -73,20 +75,24 @@ pub struct Proposal<'a> {
     pub history: &'a [Observation<'a>],
 }
 
+impl Proposal<'_> {
+    /// What it is computed with.
+    fn functions(&self) -> Elementary {
+        self.goal.functions
+    }
+}
+
 /// The assignment of a trial. Constants are not part of an assignment.
 pub fn propose(settings: &SamplerSettings, proposal: &Proposal<'_>) -> Assignment {
-    let Proposal { space, seed, number, .. } = *proposal;
+    let Proposal { space, number, .. } = *proposal;
     match settings {
         SamplerSettings::Grid => grid::point(space, number),
         SamplerSettings::List(points) => {
             let index = usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
             points.get(index).cloned().unwrap_or_default()
         }
-        SamplerSettings::Random => fresh(proposal, |draw| random::point(space, seed, number, draw)),
-        SamplerSettings::Sobol => fresh(proposal, |draw| match draw {
-            0 => sobol::point(space, seed, number),
-            _ => random::point(space, seed, number, draw),
-        }),
+        SamplerSettings::Random => fresh(proposal, |draw| random::point(proposal, draw)),
+        SamplerSettings::Sobol => spread(proposal),
         SamplerSettings::Tpe(settings) | SamplerSettings::Bohb(settings) => {
             tpe::point(settings, proposal)
         }
@@ -110,6 +116,14 @@ pub fn needs_history(settings: &SamplerSettings, space: &SearchSpace) -> bool {
 /// Draws of real numbers never meet; only lists and whole numbers do.
 fn can_repeat(space: &SearchSpace) -> bool {
     searched(space).all(|(_, domain)| domain.enumerate().is_some())
+}
+
+/// A Sobol point, or a random one where that was tried before.
+fn spread(proposal: &Proposal<'_>) -> Assignment {
+    fresh(proposal, |draw| match draw {
+        0 => sobol::point(proposal),
+        _ => random::point(proposal, draw),
+    })
 }
 
 /// The first of a few draws that no earlier trial has. Where all are taken the first draw stays: a

@@ -7,6 +7,7 @@
 
 use std::f64::consts::{PI, SQRT_2};
 
+use muster_common::elementary::Elementary;
 use muster_common::seed::Draws;
 
 use super::axis::Axis;
@@ -25,10 +26,25 @@ const MISSES_MAX: u32 = 200;
 /// One dimension of all kernels.
 #[derive(Debug)]
 enum Kernels {
+    Interval(Intervals),
+    /// `share[k][c]`: of kernel `k`, for choice `c`, and their logarithms.
+    Choice {
+        share: Vec<Vec<f64>>,
+        log_share: Vec<Vec<f64>>,
+    },
+}
+
+/// Normal distributions that are cut to an interval.
+#[derive(Debug)]
+struct Intervals {
+    low: f64,
+    high: f64,
+    mu: Vec<f64>,
+    sigma: Vec<f64>,
+    /// `1 / sigma_k`: a division costs more than all the rest of a kernel.
+    inverse: Vec<f64>,
     /// `log_scale[k]` is `-ln(sigma_k sqrt(2 pi) (Phi(high) - Phi(low)))`.
-    Interval { low: f64, high: f64, mu: Vec<f64>, sigma: Vec<f64>, log_scale: Vec<f64> },
-    /// `share[k][c]`: of kernel `k`, for choice `c`.
-    Choice { share: Vec<Vec<f64>> },
+    log_scale: Vec<f64>,
 }
 
 /// A density over some axes.
@@ -37,18 +53,24 @@ pub(super) struct Parzen {
     log_weight: Vec<f64>,
     cumulated: Vec<f64>,
     dimensions: Vec<Kernels>,
+    functions: Elementary,
 }
 
 impl Parzen {
     /// From the positions of observations on each axis, oldest first; without weights for them the newest
     /// weigh most.
-    pub(super) fn new(axes: &[&Axis], observations: &[Vec<f64>], given: Option<&[f64]>) -> Self {
+    pub(super) fn new(
+        axes: &[&Axis],
+        observations: &[Vec<f64>],
+        given: Option<&[f64]>,
+        functions: Elementary,
+    ) -> Self {
         let weight: Vec<f64> = match given {
             Some(given) => given.iter().copied().chain([PRIOR_WEIGHT]).collect(),
             None => weights(observations.len()),
         };
         let total: f64 = weight.iter().sum();
-        let log_weight = weight.iter().map(|weight| (weight / total).ln()).collect();
+        let log_weight = weight.iter().map(|weight| functions.ln(weight / total)).collect();
         let cumulated = weight
             .iter()
             .scan(0.0, |sum, weight| {
@@ -62,10 +84,10 @@ impl Parzen {
             .map(|(dimension, axis)| {
                 let at = |observation: &Vec<f64>| observation.get(dimension).copied();
                 let positions: Vec<f64> = observations.iter().filter_map(at).collect();
-                Kernels::new(axis, &positions)
+                Kernels::new(axis, &positions, functions)
             })
             .collect();
-        Self { log_weight, cumulated, dimensions }
+        Self { log_weight, cumulated, dimensions, functions }
     }
 
     /// A point of the density: position on each axis.
@@ -73,7 +95,8 @@ impl Parzen {
         let unit = draws.unit();
         let last = self.cumulated.len().saturating_sub(1);
         let kernel = self.cumulated.partition_point(|sum| *sum < unit).min(last);
-        self.dimensions.iter().map(|kernels| kernels.draw(kernel, draws)).collect()
+        let drawn = |kernels: &Kernels| kernels.draw(kernel, draws, self.functions);
+        self.dimensions.iter().map(drawn).collect()
     }
 
     /// Logarithm of the density at a point.
@@ -81,71 +104,55 @@ impl Parzen {
         scratch.clear();
         scratch.extend_from_slice(&self.log_weight);
         for (kernels, position) in self.dimensions.iter().zip(point) {
-            kernels.add_log_density(*position, scratch);
+            kernels.add_log_density(*position, scratch, self.functions);
         }
-        log_sum(scratch)
+        log_sum(scratch, self.functions)
     }
 }
 
 impl Kernels {
-    fn new(axis: &Axis, positions: &[f64]) -> Self {
+    fn new(axis: &Axis, positions: &[f64], functions: Elementary) -> Self {
         match axis {
             Axis::Interval { low, high, .. } => {
-                let range = high - low;
-                // The wide kernel counts among the kernels, not among the neighbors.
-                let narrowest = range / NARROWEST.min(2.0 + positions.len() as f64);
-                let mut sigma = neighbor_distances(positions, *low, *high);
-                for width in &mut sigma {
-                    *width = width.clamp(narrowest, range);
-                }
-                let mut mu = positions.to_vec();
-                mu.push(f64::midpoint(*low, *high));
-                sigma.push(range);
-                let scale = |(mu, sigma): (&f64, &f64)| {
-                    let (left, right) = ((low - mu) / sigma, (high - mu) / sigma);
-                    // Most kernels are narrow and lie well inside: nothing of them is cut off.
-                    let inside = if -left > REACH && right > REACH {
-                        1.0
-                    } else {
-                        normal_below(right) - normal_below(left)
-                    };
-                    -(sigma * (2.0 * PI).sqrt() * inside.max(f64::MIN_POSITIVE)).ln()
-                };
-                let log_scale = mu.iter().zip(&sigma).map(scale).collect();
-                Self::Interval { low: *low, high: *high, mu, sigma, log_scale }
+                Self::Interval(Intervals::new((*low, *high), positions, functions))
             }
             Axis::Choice { values } => {
                 let num_kernels = positions.len() + 1;
                 let base = PRIOR_WEIGHT / num_kernels as f64;
                 let total = 1.0 + base * values.len() as f64;
-                let kernel = |position: &f64| {
-                    (0..values.len())
-                        .map(|choice| {
-                            let hit =
-                                if (choice as f64 - position).abs() < 0.5 { 1.0 } else { 0.0 };
-                            (hit + base) / total
-                        })
-                        .collect()
+                let (hit, miss) = ((1.0 + base) / total, base / total);
+                let even = 1.0 / values.len().max(1) as f64;
+                let shares = |hit: f64, miss: f64, even: f64| -> Vec<Vec<f64>> {
+                    let kernel = |position: &f64| {
+                        let is_hit = |choice: usize| (choice as f64 - position).abs() < 0.5;
+                        let share = |choice| if is_hit(choice) { hit } else { miss };
+                        (0..values.len()).map(share).collect()
+                    };
+                    let wide = vec![even; values.len()];
+                    positions.iter().map(kernel).chain([wide]).collect()
                 };
-                let mut share: Vec<Vec<f64>> = positions.iter().map(kernel).collect();
-                share.push(vec![1.0 / values.len().max(1) as f64; values.len()]);
-                Self::Choice { share }
+                // There are no more than three different ones.
+                let [log_hit, log_miss, log_even] = [hit, miss, even].map(|x| functions.ln(x));
+                Self::Choice {
+                    share: shares(hit, miss, even),
+                    log_share: shares(log_hit, log_miss, log_even),
+                }
             }
         }
     }
 
-    fn draw(&self, kernel: usize, draws: &mut Draws) -> f64 {
+    fn draw(&self, kernel: usize, draws: &mut Draws, functions: Elementary) -> f64 {
         match self {
-            Self::Interval { low, high, mu, sigma, .. } => {
+            Self::Interval(Intervals { low, high, mu, sigma, .. }) => {
                 let (Some(mu), Some(sigma)) = (mu.get(kernel), sigma.get(kernel)) else {
                     return *low;
                 };
                 (0..MISSES_MAX)
-                    .map(|_| mu + sigma * normal(draws))
+                    .map(|_| mu + sigma * normal(draws, functions))
                     .find(|position| (*low..=*high).contains(position))
                     .unwrap_or(*mu)
             }
-            Self::Choice { share } => {
+            Self::Choice { share, .. } => {
                 let mut unit = draws.unit();
                 let shares = share.get(kernel).map_or(&[][..], Vec::as_slice);
                 for (choice, share) in shares.iter().enumerate() {
@@ -160,24 +167,70 @@ impl Kernels {
     }
 
     /// Adds the log density of every kernel at `position` to `sums`.
-    fn add_log_density(&self, position: f64, sums: &mut [f64]) {
+    fn add_log_density(&self, position: f64, sums: &mut [f64], functions: Elementary) {
         match self {
-            Self::Interval { mu, sigma, log_scale, .. } => {
-                let kernels = mu.iter().zip(sigma).zip(log_scale);
-                for (sum, ((mu, sigma), log_scale)) in sums.iter_mut().zip(kernels) {
-                    let distance = (position - mu) / sigma;
-                    *sum += log_scale - 0.5 * distance * distance;
-                }
-            }
-            Self::Choice { share } => {
+            Self::Interval(intervals) => intervals.add_log_density(position, sums, functions),
+            Self::Choice { log_share, .. } => {
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,
                     reason = "the index of a choice"
                 )]
                 let choice = position as usize;
-                for (sum, shares) in sums.iter_mut().zip(share) {
-                    *sum += shares.get(choice).copied().unwrap_or(f64::MIN_POSITIVE).ln();
+                for (sum, logs) in sums.iter_mut().zip(log_share) {
+                    let log = logs.get(choice).copied();
+                    *sum += log.unwrap_or_else(|| functions.ln(f64::MIN_POSITIVE));
+                }
+            }
+        }
+    }
+}
+
+impl Intervals {
+    fn new((low, high): (f64, f64), positions: &[f64], functions: Elementary) -> Self {
+        let range = high - low;
+        // The wide kernel counts among the kernels, not among the neighbors.
+        let narrowest = range / NARROWEST.min(2.0 + positions.len() as f64);
+        let mut sigma = neighbor_distances(positions, (low, high), functions);
+        for width in &mut sigma {
+            *width = width.clamp(narrowest, range);
+        }
+        let mut mu = positions.to_vec();
+        mu.push(f64::midpoint(low, high));
+        sigma.push(range);
+        let log_scale = |sigma: f64, inside: f64| {
+            -functions.ln(sigma * (2.0 * PI).sqrt() * inside.max(f64::MIN_POSITIVE))
+        };
+        let mut whole = (f64::NAN, f64::NAN);
+        let scale = |(mu, sigma): (&f64, &f64)| {
+            let (left, right) = ((low - mu) / sigma, (high - mu) / sigma);
+            if -left > REACH && right > REACH {
+                // Most kernels lie well inside, where nothing of them is cut off, and are as narrow as can be.
+                if whole.0.total_cmp(sigma).is_ne() {
+                    whole = (*sigma, log_scale(*sigma, 1.0));
+                }
+                return whole.1;
+            }
+            log_scale(*sigma, normal_below(right) - normal_below(left))
+        };
+        let log_scale = mu.iter().zip(&sigma).map(scale).collect();
+        let inverse = sigma.iter().map(|sigma| 1.0 / sigma).collect();
+        Self { low, high, mu, sigma, inverse, log_scale }
+    }
+
+    fn add_log_density(&self, position: f64, sums: &mut [f64], functions: Elementary) {
+        let kernels = sums.iter_mut().zip(&self.mu).zip(&self.log_scale);
+        match functions {
+            Elementary::Platform => {
+                for (((sum, mu), log_scale), sigma) in kernels.zip(&self.sigma) {
+                    let distance = (position - mu) / sigma;
+                    *sum += log_scale - 0.5 * distance * distance;
+                }
+            }
+            Elementary::Portable => {
+                for (((sum, mu), log_scale), inverse) in kernels.zip(&self.inverse) {
+                    let distance = (position - mu) * inverse;
+                    *sum += log_scale - 0.5 * distance * distance;
                 }
             }
         }
@@ -195,9 +248,13 @@ fn weights(num: usize) -> Vec<f64> {
 }
 
 /// The larger of the distances to the neighbors on both sides; the outermost know one side only.
-fn neighbor_distances(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
+fn neighbor_distances(mu: &[f64], (low, high): (f64, f64), functions: Elementary) -> Vec<f64> {
     let mut order: Vec<(f64, usize)> = mu.iter().copied().zip(0..).collect();
-    order.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+    match functions {
+        // Which of equals comes first is up to the standard library.
+        Elementary::Platform => order.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b)),
+        Elementary::Portable => order.sort_by(|(a, _), (b, _)| a.total_cmp(b)),
+    }
     let mut widths = vec![high - low; mu.len()];
     let mut before = None;
     for (place, (here, index)) in order.iter().enumerate() {
@@ -214,11 +271,12 @@ fn neighbor_distances(mu: &[f64], low: f64, high: f64) -> Vec<f64> {
 }
 
 /// `ln(sum(exp(x)))` without overflow; terms far below the largest are passed over.
-fn log_sum(logs: &[f64]) -> f64 {
+fn log_sum(logs: &[f64], functions: Elementary) -> f64 {
     let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let least = most - 0.5 * REACH * REACH;
-    let sum: f64 = logs.iter().filter(|log| **log > least).map(|log| (log - most).exp()).sum();
-    most + sum.ln()
+    let near = logs.iter().filter(|log| **log > least);
+    let sum: f64 = near.map(|log| functions.exp(log - most)).sum();
+    most + functions.ln(sum)
 }
 
 /// Share of the standard normal distribution below `x`.
@@ -227,10 +285,10 @@ fn normal_below(x: f64) -> f64 {
 }
 
 /// A draw of the standard normal distribution (Box and Muller 1958).
-pub(super) fn normal(draws: &mut Draws) -> f64 {
+pub(super) fn normal(draws: &mut Draws, functions: Elementary) -> f64 {
     // 1 - unit lies in (0, 1], where the logarithm is finite.
-    let radius = (-2.0 * (1.0 - draws.unit()).ln()).sqrt();
-    radius * (2.0 * PI * draws.unit()).cos()
+    let radius = (-2.0 * functions.ln(1.0 - draws.unit())).sqrt();
+    radius * functions.cos(2.0 * PI * draws.unit())
 }
 
 #[cfg(test)]
@@ -240,8 +298,10 @@ mod tests {
     use muster_common::seed::Seed;
     use proptest::prelude::*;
 
+    const PORTABLE: Elementary = Elementary::Portable;
+
     fn interval() -> Axis {
-        Axis::of(&Domain::Float { min: -1.0, max: 3.0, scale: Scale::Linear })
+        Axis::of(&Domain::Float { min: -1.0, max: 3.0, scale: Scale::Linear }, PORTABLE)
     }
 
     #[test]
@@ -260,7 +320,7 @@ mod tests {
         ) {
             let axis = interval();
             let observations: Vec<Vec<f64>> = positions.iter().map(|x| vec![*x]).collect();
-            let parzen = Parzen::new(&[&axis], &observations, None);
+            let parzen = Parzen::new(&[&axis], &observations, None, PORTABLE);
             let mut scratch = Vec::new();
             let cells = 4000;
             let width = 4.0 / f64::from(cells);
@@ -276,17 +336,17 @@ mod tests {
             seen in prop::collection::vec(0usize..3, 0..30), seed: u64,
         ) {
             let values = [4, 8, 16].map(ParameterValue::Int).to_vec();
-            let (choice, interval) = (Axis::of(&Domain::Values(values)), interval());
+            let (choice, interval) = (Axis::of(&Domain::Values(values), PORTABLE), interval());
             let observations: Vec<Vec<f64>> =
                 seen.iter().map(|index| vec![*index as f64, 0.5]).collect();
-            let parzen = Parzen::new(&[&choice, &interval], &observations, None);
+            let parzen = Parzen::new(&[&choice, &interval], &observations, None, PORTABLE);
             let mut draws = Seed(seed).draws();
             for _ in 0..20 {
                 let point = parzen.draw(&mut draws);
                 prop_assert!([0.0, 1.0, 2.0].contains(&point[0]));
                 prop_assert!((-1.0..=3.0).contains(&point[1]));
             }
-            let alone = Parzen::new(&[&choice], &observations, None);
+            let alone = Parzen::new(&[&choice], &observations, None, PORTABLE);
             let mut scratch = Vec::new();
             let mass: f64 =
                 (0..3).map(|c| alone.log_density(&[f64::from(c)], &mut scratch).exp()).sum();

@@ -80,7 +80,7 @@ mod tests {
         let accuracy = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
         let bound = Constraint { metric: ObjectiveMetric::Mcc, min: Some(0.5), max: None };
         let others = vec![accuracy; num - 1];
-        Goal { objective: loss, others, constraints: vec![bound] }
+        Goal { others, constraints: vec![bound], ..loss.into() }
     }
 
     #[test]

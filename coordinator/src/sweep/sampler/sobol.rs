@@ -4,15 +4,15 @@
 //! Sobol 1967; Owen scrambling by hashing: Burley 2020, "Practical Hash-based Owen Scrambling"
 //! (JCGT 9:4).
 
-use muster_common::manifest::{Assignment, SearchSpace, keep_active};
-use muster_common::seed::Seed;
+use muster_common::manifest::{Assignment, keep_active};
 
-use super::searched;
+use super::{Proposal, searched};
 
 /// The sequence is exact up to here; beyond, points would repeat.
 const NUMBER_MAX: u32 = 1 << 16;
 
-pub(super) fn point(space: &SearchSpace, seed: Seed, number: u32) -> Assignment {
+pub(super) fn point(proposal: &Proposal<'_>) -> Assignment {
+    let Proposal { space, seed, number, .. } = *proposal;
     let index = number.saturating_sub(1);
     // Another scrambling begins behind the end of the sequence.
     let scrambling = seed.child("sobol", u64::from(index / NUMBER_MAX)).0;
@@ -21,7 +21,7 @@ pub(super) fn point(space: &SearchSpace, seed: Seed, number: u32) -> Assignment 
         .zip(searched(space))
         .map(|(dimension, (name, domain))| {
             let unit = sobol_burley::sample(index % NUMBER_MAX, dimension, scrambling);
-            (name.clone(), domain.at(f64::from(unit)))
+            (name.clone(), domain.at(f64::from(unit), proposal.functions()))
         })
         .collect();
     keep_active(space, &mut point);

@@ -6,7 +6,9 @@
 //! is tried. With a pruner this is BOHB's model (Falkner, Klein, Hutter 2018): the highest rung
 //! that has enough results decides.
 
+use muster_common::elementary::Elementary;
 use muster_common::manifest::{Assignment, ParameterValue, TpeSettings, keep_active};
+use muster_common::seed::Seed;
 
 use super::axis::Axis;
 use super::good::{Seen, split};
@@ -15,13 +17,14 @@ use super::{Observation, Proposal, is_taken, model_rung, random, searched};
 
 pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignment {
     let Proposal { space, goal, seed, number, history } = *proposal;
+    let functions = proposal.functions();
     let axes: Vec<(&String, Axis)> =
-        searched(space).map(|(name, domain)| (name, Axis::of(domain))).collect();
+        searched(space).map(|(name, domain)| (name, Axis::of(domain, functions))).collect();
     let startup = match settings.startup_trials {
         0 => axes.len() + 2,
         given => usize::try_from(given).unwrap_or(usize::MAX),
     };
-    let at_random = || super::fresh(proposal, |draw| random::point(space, seed, number, draw));
+    let at_random = || super::fresh(proposal, |draw| random::point(proposal, draw));
     let coin = seed.child("tpe random", u64::from(number)).draws().unit();
     if settings.random_share > 0.0 && coin < settings.random_share {
         return at_random();
@@ -44,14 +47,14 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     // `front` in tests/bench/README.md), so they take turns.
     let is_tree = space.values().any(|domain| domain.condition().is_some());
     let candidates = if is_tree {
-        tree(&axes, (&good, &other), settings, seed)
+        tree(&axes, (&good, &other), settings, (seed, functions))
     } else if settings.multivariate && (goal.is_single() || number % 2 == 0) {
         let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
         let all: Vec<&Axis> = axes.iter().map(|(_, axis)| axis).collect();
-        ranked(&all, (&good, &other), settings, seed.child("all", 0))
+        ranked(&all, (&good, &other), settings, (seed.child("all", 0), functions))
     } else {
         let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
-        univariate(&axes, (&good, &other), settings, seed)
+        univariate(&axes, (&good, &other), settings, (seed, functions))
     };
     let assignment = |position: &Vec<f64>| -> Assignment {
         let named = axes.iter().zip(position);
@@ -94,7 +97,7 @@ fn tree(
     axes: &[(&String, Axis)],
     (good, other): (&Seen<'_>, &Seen<'_>),
     settings: &TpeSettings,
-    seed: muster_common::seed::Seed,
+    (seed, functions): (Seed, Elementary),
 ) -> Vec<Vec<f64>> {
     let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
     for (name, axis) in axes {
@@ -103,7 +106,8 @@ fn tree(
             Some(vec![axis.position(*value)?])
         };
         let (good, other) = (Rows::of(good, place), Rows::of(other, place));
-        let ranked = ranked(&[axis], (&good, &other), settings, seed.child(name, 0));
+        let seed = (seed.child(name, 0), functions);
+        let ranked = ranked(&[axis], (&good, &other), settings, seed);
         for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
             row.push(*position);
         }
@@ -116,12 +120,12 @@ fn univariate(
     axes: &[(&String, Axis)],
     (good, other): (&Rows, &Rows),
     settings: &TpeSettings,
-    seed: muster_common::seed::Seed,
+    (seed, functions): (Seed, Elementary),
 ) -> Vec<Vec<f64>> {
     let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
     for (dimension, (name, axis)) in axes.iter().enumerate() {
         let (good, other) = (good.column(dimension), other.column(dimension));
-        let seed = seed.child(name, 0);
+        let seed = (seed.child(name, 0), functions);
         let ranked = ranked(&[axis], (&good, &other), settings, seed);
         for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
             row.push(*position);
@@ -135,10 +139,10 @@ fn ranked(
     axes: &[&Axis],
     (good, other): (&Rows, &Rows),
     settings: &TpeSettings,
-    seed: muster_common::seed::Seed,
+    (seed, functions): (Seed, Elementary),
 ) -> Vec<Vec<f64>> {
-    let l = Parzen::new(axes, &good.rows, good.weights.as_deref());
-    let g = Parzen::new(axes, &other.rows, other.weights.as_deref());
+    let l = Parzen::new(axes, &good.rows, good.weights.as_deref(), functions);
+    let g = Parzen::new(axes, &other.rows, other.weights.as_deref(), functions);
     let mut draws = seed.draws();
     let mut scratch = Vec::new();
     let mut scored: Vec<(f64, Vec<f64>)> = (0..settings.candidates.max(1))

@@ -1,6 +1,7 @@
 //! A search space as a unit cube, for samplers that measure distances. Lists are numbers and so have an
 //! order: their values, and the whole numbers and steps of ranges, own equal parts of their side.
 
+use muster_common::elementary::Elementary;
 use muster_common::manifest::{Assignment, Domain, ParameterValue, SearchSpace, keep_active};
 
 use super::axis::Axis;
@@ -29,7 +30,7 @@ pub(in crate::sweep) struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    pub(in crate::sweep) fn new(space: &'a SearchSpace) -> Self {
+    pub(in crate::sweep) fn new(space: &'a SearchSpace, functions: Elementary) -> Self {
         let side = |(name, domain): (&String, &Domain)| {
             let domain = domain.plain();
             let sorted = match domain {
@@ -42,7 +43,7 @@ impl<'a> Units<'a> {
             };
             let num_points = sorted.num_values().and_then(|count| usize::try_from(count).ok());
             let num_points = num_points.filter(|count| *count <= POINTS_MAX);
-            Side { name: name.clone(), axis: Axis::of(&sorted), num_points }
+            Side { name: name.clone(), axis: Axis::of(&sorted, functions), num_points }
         };
         Self { space, sides: searched(space).map(side).collect() }
     }
@@ -116,7 +117,7 @@ mod tests {
             ("c".to_owned(), Domain::Int { min: 1, max: 4, scale: Scale::Linear }),
             ("d".to_owned(), steps),
         ]);
-        let units = Units::new(&space);
+        let units = Units::new(&space, Elementary::Portable);
         let mut point = vec![0.1, 0.25, 0.99, 0.5];
         units.snap(&mut point);
         let expected = [1.0 / 6.0, 0.25, 0.875, 0.583];

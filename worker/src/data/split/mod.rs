@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_common::count::counted_are;
 use muster_common::manifest::{Holdout, Hygiene, Policy};
 use muster_common::seed::Seed;
 
@@ -327,8 +328,8 @@ impl<'a> Divider<'a> {
         }
         if let Some((name, _)) = census.names.iter().zip(counts).find(|(_, count)| *count == 0) {
             let message = format!(
-                "class `{name}` has no example to train on: {num_train} examples are left for \
-                 training"
+                "class `{name}` has no example to train on: {} left for training",
+                counted_are(num_train, "example")
             );
             return Err(DataError::refused(census.pool(), message));
         }

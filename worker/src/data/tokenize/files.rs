@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use muster_common::digest::ContentHash;
+use muster_common::model::TokenizerKind;
+pub(super) use muster_common::model::tokenizer_file::{MERGES, PIECES, WHOLE, WORDS};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -17,14 +19,6 @@ use tokenizers::{AddedToken, Model, Tokenizer, decoders};
 
 use super::{DataError, read, refused};
 
-/// The whole tokenizer in one file; the others are read without it.
-pub(super) const WHOLE: &str = "tokenizer.json";
-/// Words of WordPiece, one per line.
-pub(super) const WORDS: &str = "vocab.txt";
-/// Pieces of byte-level BPE and their numbers.
-pub(super) const PIECES: &str = "vocab.json";
-/// Merges of byte-level BPE, the first come first.
-pub(super) const MERGES: &str = "merges.txt";
 /// Settings beside the vocabularies.
 pub(super) const SETTINGS: &str = "tokenizer_config.json";
 /// Names of special tokens beside the vocabularies.
@@ -41,19 +35,12 @@ pub(super) struct Opened {
 
 /// Opens the first kind of tokenizer whose files are there.
 pub(super) fn open(directory: &Path) -> Result<Opened, DataError> {
-    let whole = directory.join(WHOLE);
-    if whole.exists() {
-        return open_whole(whole);
+    match TokenizerKind::find(directory) {
+        Some(TokenizerKind::Whole) => open_whole(directory.join(WHOLE)),
+        Some(TokenizerKind::Words) => open_word_piece(directory),
+        Some(TokenizerKind::BytePairs) => open_byte_pairs(directory),
+        None => Err(refused(directory, TokenizerKind::missing())),
     }
-    if directory.join(WORDS).exists() {
-        return open_word_piece(directory);
-    }
-    if directory.join(PIECES).exists() && directory.join(MERGES).exists() {
-        return open_byte_pairs(directory);
-    }
-    let message =
-        format!("there is no tokenizer here: expected {WHOLE}, {WORDS}, or {PIECES} with {MERGES}");
-    Err(refused(directory, message))
 }
 
 fn open_whole(path: PathBuf) -> Result<Opened, DataError> {

@@ -29,16 +29,69 @@ fn y(value: f64) -> f64 {
     TOP + (1.0 - value) * (HEIGHT - TOP - BOTTOM)
 }
 
-/// A chart with axes from 0 to 1, and its legend below it.
-pub(super) fn line_chart(x_title: &str, y_title: &str, lines: &[Line]) -> String {
-    let mut out = String::new();
+/// A figure with axes from 0 to 1, its legend below it, and the same as a table.
+pub(super) fn line_chart(title: &str, x_title: &str, y_title: &str, lines: &[Line]) -> String {
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
-    let _ = write!(
-        out,
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: {}\">",
+    let mut out = format!(
+        "<figure><figcaption>{title}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+         aria-label=\"{title}. {} over {}: {}\">",
         escape(y_title),
+        escape(x_title),
         escape(&names.join("; ")),
+        title = escape(title),
     );
+    axes(&mut out, x_title);
+    for (number, line) in lines.iter().enumerate() {
+        let points: Vec<String> =
+            line.points.iter().map(|(px, py)| format!("{:.1},{:.1}", x(*px), y(*py))).collect();
+        let _ = write!(
+            out,
+            "<polyline class=\"{}\" points=\"{}\"><title>{}</title></polyline>",
+            class(number, line),
+            points.join(" "),
+            escape(&line.name),
+        );
+    }
+    out.push_str("</svg><ul class=\"key\">");
+    for (number, line) in lines.iter().enumerate() {
+        let _ = write!(
+            out,
+            "<li><svg viewBox=\"0 0 24 8\" aria-hidden=\"true\"><line class=\"{}\" x1=\"0\" x2=\"24\" y1=\"4\" \
+             y2=\"4\"/></svg>{}</li>",
+            class(number, line),
+            escape(&line.name),
+        );
+    }
+    out.push_str("</ul>");
+    out.push_str(&table(title, [x_title, y_title], lines));
+    out.push_str("</figure>");
+    out
+}
+
+/// The points of every line, for those who do not see them.
+fn table(title: &str, [x_title, y_title]: [&str; 2], lines: &[Line]) -> String {
+    let mut out = format!(
+        "<details><summary>Show as a table</summary><div class=\"scroll\" tabindex=\"0\" role=\"group\" \
+         aria-label=\"{title}\"><table class=\"plain\"><caption>{title}</caption><thead><tr><th scope=\"col\">line</th>\
+         <th scope=\"col\">{}</th><th scope=\"col\">{}</th></tr></thead><tbody>",
+        escape(x_title),
+        escape(y_title),
+        title = escape(title),
+    );
+    for line in lines {
+        for (px, py) in &line.points {
+            let name = escape(&line.name);
+            let _ = write!(
+                out,
+                "<tr><th scope=\"row\">{name}</th><td>{px:.2}</td><td>{py:.4}</td></tr>"
+            );
+        }
+    }
+    out.push_str("</tbody></table></div></details>");
+    out
+}
+
+fn axes(out: &mut String, x_title: &str) {
     for tick in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let _ = write!(
             out,
@@ -66,29 +119,6 @@ pub(super) fn line_chart(x_title: &str, y_title: &str, lines: &[Line]) -> String
         HEIGHT - 4.0,
         escape(x_title),
     );
-    for (number, line) in lines.iter().enumerate() {
-        let points: Vec<String> =
-            line.points.iter().map(|(px, py)| format!("{:.1},{:.1}", x(*px), y(*py))).collect();
-        let _ = write!(
-            out,
-            "<polyline class=\"{}\" points=\"{}\"><title>{}</title></polyline>",
-            class(number, line),
-            points.join(" "),
-            escape(&line.name),
-        );
-    }
-    out.push_str("</svg><ul class=\"key\">");
-    for (number, line) in lines.iter().enumerate() {
-        let _ = write!(
-            out,
-            "<li><svg viewBox=\"0 0 24 8\" aria-hidden=\"true\"><line class=\"{}\" x1=\"0\" x2=\"24\" y1=\"4\" \
-             y2=\"4\"/></svg>{}</li>",
-            class(number, line),
-            escape(&line.name),
-        );
-    }
-    out.push_str("</ul>");
-    out
 }
 
 fn class(number: usize, line: &Line) -> String {

@@ -12,11 +12,12 @@ const MAP_TOKENS: usize = 96;
 /// Signs for 64 shades.
 const SHADES: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
 
-/// Named rows over columns; colours go from the strongest value of the table.
-pub(super) fn table(columns: &[String], rows: &[(String, Vec<f64>)]) -> String {
+/// Named rows over columns; colours go from the strongest value of the table, and who does not see them has numbers.
+pub(super) fn table(title: &str, columns: &[String], rows: &[(String, Vec<f64>)]) -> String {
     let strongest = rows.iter().flat_map(|(_, values)| values);
     let strongest = strongest.fold(f64::MIN_POSITIVE, |most, value| most.max(value.abs()));
-    let mut out = "<div class=\"scroll\"><table class=\"heat\"><thead><tr><td></td>".to_owned();
+    let mut out =
+        format!("{}<table class=\"heat\">{}<thead><tr><td></td>", scroll(title), caption(title));
     for column in columns {
         let _ = write!(out, "<th scope=\"col\"><span>{}</span></th>", escape(column));
     }
@@ -27,7 +28,8 @@ pub(super) fn table(columns: &[String], rows: &[(String, Vec<f64>)]) -> String {
             let (class, share) = signed(*value, strongest);
             let _ = write!(
                 out,
-                "<td class=\"{class}\" style=\"--v:{share:.3}\" title=\"{}: {value:+.4}\"></td>",
+                "<td class=\"{class}\" style=\"--v:{share:.3}\" title=\"{}: {value:+.4}\">\
+                 <span class=\"hidden\">{value:+.4}</span></td>",
                 escape(column),
             );
         }
@@ -35,6 +37,16 @@ pub(super) fn table(columns: &[String], rows: &[(String, Vec<f64>)]) -> String {
     }
     out.push_str("</tbody></table></div>");
     out
+}
+
+/// The beginning of a part that may be wider than the page, and is moved by keys then.
+fn scroll(title: &str) -> String {
+    let title = escape(title);
+    format!("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{title}\">")
+}
+
+fn caption(title: &str) -> String {
+    format!("<caption>{}</caption>", escape(title))
 }
 
 /// What one grid shows: its title, and the value of a head.
@@ -53,8 +65,15 @@ pub(super) fn heads(layers: &[Vec<HeadSummary>]) -> String {
         let strongest = layers.iter().flatten().map(measure).fold(f64::MIN_POSITIVE, f64::max);
         let _ = write!(
             out,
-            "<figure><figcaption>{title}</figcaption><table class=\"heat grid\"><tbody>"
+            "<figure><figcaption>{title}</figcaption>{}<table class=\"heat grid\">{}<thead class=\"hidden\"><tr>\
+             <th scope=\"col\">layer</th>",
+            scroll(title),
+            caption(title),
         );
+        for head in 1..=layers.iter().map(Vec::len).max().unwrap_or(0) {
+            let _ = write!(out, "<th scope=\"col\">head {head}</th>");
+        }
+        out.push_str("</tr></thead><tbody>");
         for (number, heads) in layers.iter().enumerate() {
             let _ = write!(out, "<tr><th scope=\"row\">{}</th>", number + 1);
             for (head, summary) in heads.iter().enumerate() {
@@ -70,7 +89,7 @@ pub(super) fn heads(layers: &[Vec<HeadSummary>]) -> String {
             }
             out.push_str("</tr>");
         }
-        out.push_str("</tbody></table></figure>");
+        out.push_str("</tbody></table></div></figure>");
     }
     out.push_str("</div>");
     out
@@ -108,8 +127,9 @@ pub(super) fn attention(tokens: &[String], layers: &[Vec<Vec<Vec<f32>>>], number
         String::new()
     };
     format!(
-        "<p class=\"note\">Rows ask, columns answer; darker is more. Choose a map to see it with its \
-         tokens.</p>{note}<script type=\"application/json\" id=\"attention{number}\">{data}</script>\
+        "<p class=\"note\">Rows ask, columns answer; the stronger the colour, the more. Choose a map to see it with \
+         its tokens; arrow keys go from map to map.</p>{note}\
+         <script type=\"application/json\" id=\"attention{number}\">{data}</script>\
          <div class=\"maps\" data-source=\"attention{number}\"><noscript>Attention is drawn by a script, which is off \
          here; its numbers are in the JSON.</noscript></div>"
     )

@@ -1,11 +1,14 @@
 //! Explanations as one page: no other file, no other host, readable by day and by night, and without a mouse.
-//! Colours and drawing are in `page.css` and `page.js`, which are put into the page; attention is drawn by the
-//! latter, everything else is there without it.
+//! Its colours are those of all pages; how it looks and draws is in `page.css` and `page.js`, which are put into the
+//! page. Attention is drawn by the latter, everything else is there without it.
 
 mod chart;
 mod heat;
 
 use std::fmt::Write as _;
+
+use muster_common::colours::COLOURS;
+use muster_common::count::counted;
 
 use super::curve::Faithfulness;
 use super::record::{Importance, LayerRecord, Report, SplitExplanation, TextExplanation};
@@ -25,12 +28,12 @@ pub(super) fn page(report: &Report) -> String {
     let settings = &report.settings;
     let _ = write!(
         body,
-        "<header><h1>Why {} says what it says</h1><p>{}, {} layers of {} heads, classes {}. Integrals have {} points; \
+        "<header><h1>Why {} says what it says</h1><p>{}, {} of {}, classes {}. Integrals have {} points; \
          an absent word is {}.</p></header>",
         escape(&model.name),
         escape(&model.family),
-        model.num_layers,
-        model.num_heads,
+        counted(model.num_layers, "layer"),
+        counted(model.num_heads, "head"),
         escape(&model.classes.join(", ")),
         settings.steps,
         match settings.baseline {
@@ -49,15 +52,19 @@ pub(super) fn page(report: &Report) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>{}</title><style>{STYLE}</style></head>\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{}</title><style>{COLOURS}{STYLE}</style></head>\
          <body><main>{body}</main><script>{SCRIPT}</script></body></html>\n",
         escape(&format!("{} explained", model.name)),
     )
 }
 
-const LEGEND: &str = "<p class=\"legend\"><span class=\"word for\" style=\"--v:1\">blue</span> speaks for the class, \
-    <span class=\"word against\" style=\"--v:1\">orange</span> against it; the stronger, the more. Methods disagree: \
-    believe one as far as its curves are better than those of a random order.</p>";
+const LEGEND: &str = "<p class=\"legend\"><span class=\"word for strong\" style=\"--v:1\">underlined blue</span> \
+    speaks for the class, <span class=\"word against strong\" style=\"--v:1\">dotted orange</span> against it; the \
+    stronger, the more. Methods disagree: believe one as far as its curves are better than those of a random \
+    order.</p>";
+
+/// Words are underlined from this share of the strongest on.
+const UNDERLINED_FROM: f64 = 0.5;
 
 fn text_section(text: &TextExplanation, number: usize) -> String {
     let mut out = String::new();
@@ -86,10 +93,10 @@ fn verdict(text: &TextExplanation) -> String {
         let chosen = if class.name == text.predicted { " class=\"chosen\"" } else { "" };
         let _ = write!(
             out,
-            "<li{chosen}><span>{}</span><meter min=\"0\" max=\"1\" value=\"{:.4}\"></meter><span>{:.4}</span></li>",
-            escape(&class.name),
-            class.probability,
-            class.probability,
+            "<li{chosen}><span>{name}</span><meter min=\"0\" max=\"1\" value=\"{share:.4}\" \
+             aria-label=\"{name}\"></meter><span>{share:.4}</span></li>",
+            name = escape(&class.name),
+            share = class.probability,
         );
     }
     out.push_str("</ul>");
@@ -144,9 +151,10 @@ fn painted(text: &TextExplanation, values: &[f64]) -> String {
         for (word, value) in text.words.iter().zip(values).filter(of_text) {
             out.push_str(&escape(source.get(end..word.start).unwrap_or(" ")));
             let (class, share) = signed(*value, strongest);
+            let strong = if share >= UNDERLINED_FROM { " strong" } else { "" };
             let _ = write!(
                 out,
-                "<span class=\"word {class}\" style=\"--v:{share:.3}\" title=\"{value:+.4}\">{}</span>",
+                "<span class=\"word {class}{strong}\" style=\"--v:{share:.3}\" title=\"{value:+.4}\">{}</span>",
                 escape(&word.text),
             );
             end = word.end;
@@ -185,19 +193,18 @@ fn curves_of(curves: &[(&str, &Faithfulness)]) -> String {
         curves.iter().map(line).collect()
     };
     let deletion = line_chart(
+        "Deletion: lower is better",
         "share of words taken away, the most important first",
         "probability",
         &lines(|both| &both.deletion),
     );
     let insertion = line_chart(
+        "Insertion: higher is better",
         "share of words given, the most important first",
         "probability",
         &lines(|both| &both.insertion),
     );
-    format!(
-        "<div class=\"pair\"><figure><figcaption>Deletion: lower is better</figcaption>{deletion}</figure>\
-         <figure><figcaption>Insertion: higher is better</figcaption>{insertion}</figure></div>"
-    )
+    format!("<div class=\"pair\">{deletion}{insertion}</div>")
 }
 
 fn layers_part(text: &TextExplanation, layers: &LayerRecord, number: usize) -> String {
@@ -221,8 +228,8 @@ fn layers_part(text: &TextExplanation, layers: &LayerRecord, number: usize) -> S
          <p class=\"note\">In brackets: the size of the completeness error.</p>{}\
          <h4>Attention rollout: what the first token has of each token</h4>{}\
          <h4>Heads</h4>{}<h4>Attention</h4>{}",
-        heat::table(&tokens, &conductance),
-        heat::table(&tokens, &rollout),
+        heat::table("Conductance of each layer's output, by token", &tokens, &conductance),
+        heat::table("Attention rollout, by token", &tokens, &rollout),
         heat::heads(&layers.heads),
         heat::attention(&tokens, &layers.attentions, number),
     )
@@ -235,15 +242,20 @@ fn layer_name(layer: usize) -> String {
 
 fn split_section(split: &SplitExplanation) -> String {
     let mut out = String::new();
-    let _ = write!(out, "<section><h2>{}</h2><p>{} texts", escape(&split.file), split.num_texts);
+    let _ = write!(
+        out,
+        "<section><h2>{}</h2><p>{}",
+        escape(&split.file),
+        counted(split.num_texts, "text")
+    );
     if let (Some(accuracy), Some(majority)) = (split.accuracy, split.majority) {
         let _ = write!(out, ", accuracy {accuracy:.4}; the most frequent class has {majority:.4}");
     }
     let _ = write!(
         out,
-        ".</p><h3>Can importance be believed?</h3><p>Means over {} texts. Median completeness error of integrated \
+        ".</p><h3>Can importance be believed?</h3><p>Means over {}. Median completeness error of integrated \
          gradients: {:.2} %.</p>",
-        split.num_attributed,
+        counted(split.num_attributed, "text"),
         100.0 * split.completeness_error,
     );
     let named = split
@@ -251,7 +263,7 @@ fn split_section(split: &SplitExplanation) -> String {
         .iter()
         .map(|curves| (curves.method.map_or("random", super::Method::title), &curves.faithfulness));
     out.push_str(&curves_of(&named.collect::<Vec<_>>()));
-    let _ = write!(out, "<h3>Layers in {} texts</h3>", split.num_analyzed);
+    let _ = write!(out, "<h3>Layers in {}</h3>", counted(split.num_analyzed, "text"));
     if !split.probes.is_empty() {
         out.push_str(&probes(split));
     }
@@ -296,10 +308,16 @@ fn probes(split: &SplitExplanation) -> String {
         );
     }
     format!(
-        "<figure><figcaption>Accuracy of a linear probe, from the embeddings (left) to the last layer \
-         (right)</figcaption>{}</figure><details><summary>Numbers</summary><table><thead><tr><th>layer</th>\
-         <th>first token</th><th>mean of tokens</th></tr></thead><tbody>{rows}</tbody></table></details>",
-        line_chart("depth", "accuracy", &lines),
+        "{}<details><summary>Show accuracies by layer</summary><table class=\"plain\">\
+         <caption>Accuracy of a linear probe by layer</caption><thead><tr><th scope=\"col\">layer</th>\
+         <th scope=\"col\">first token</th>\
+         <th scope=\"col\">mean of tokens</th></tr></thead><tbody>{rows}</tbody></table></details>",
+        line_chart(
+            "Accuracy of a linear probe, from the embeddings (left) to the last layer (right)",
+            "depth",
+            "accuracy",
+            &lines,
+        ),
     )
 }
 
@@ -388,7 +406,27 @@ mod tests {
         assert!(!page.contains(TEXT) && !page.contains("<b>&'"));
         // One script, one list of attention, and what was not read is marked.
         assert_eq!(page.matches("</script>").count(), 2);
-        assert!(page.contains("class=\"unread\"") && page.contains("class=\"word against\""));
+        assert!(
+            page.contains("class=\"unread\"") && page.contains("class=\"word against strong\"")
+        );
+    }
+
+    #[test]
+    fn colours_have_one_place() {
+        let names = |text: &'static str, start: &'static str| {
+            let is_end = |sign: char| !sign.is_ascii_alphanumeric() && sign != '-';
+            let rests = text.split(start).skip(1);
+            rests.filter_map(move |rest| rest.split(is_end).next()).collect::<Vec<_>>()
+        };
+        let defined = names(COLOURS, "\n  --");
+        let used = names(STYLE, "var(--").into_iter().filter(|name| *name != "v");
+        for name in used.chain(names(SCRIPT, "color(\"")) {
+            assert!(defined.contains(&name), "--{name} is no colour");
+        }
+        let is_digit = |sign: char| sign.is_ascii_hexdigit();
+        for part in STYLE.split('#').chain(SCRIPT.split('#')).skip(1) {
+            assert!(!part.starts_with(is_digit), "a colour of its own: #{part:.6}");
+        }
     }
 
     #[test]

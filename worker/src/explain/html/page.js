@@ -3,10 +3,18 @@
 (() => {
   const SHADES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
   const rank = new Map([...SHADES].map((sign, index) => [sign, index]));
-  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const root = document.documentElement;
   const redraws = [];
 
-  const parts = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  // An element that nobody sees, which says what a colour of the style sheet is by day or by night.
+  const probe = document.createElement("span");
+  probe.hidden = true;
+  document.body.append(probe);
+  const color = (name) => {
+    probe.style.color = `var(--${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const parts = (text) => text.match(/[\d.]+/g).slice(0, 3).map(Number);
 
   // Shares of one head, by their root, 0 to 1.
   const sharesOf = (data, layer, head) => {
@@ -19,7 +27,7 @@
     canvas.width = canvas.height = side;
     const context = canvas.getContext("2d");
     const image = context.createImageData(side, side);
-    const [ink, paper] = [parts(color("--line0")), parts(color("--paper"))];
+    const [ink, paper] = [parts(color("mark-0")), parts(color("card"))];
     shares.forEach((share, at) => {
       for (let i = 0; i < 3; i += 1) image.data[4 * at + i] = paper[i] + (ink[i] - paper[i]) * share;
       image.data[4 * at + 3] = 255;
@@ -39,13 +47,13 @@
     const context = canvas.getContext("2d");
     context.scale(scale, scale);
     context.font = `${Math.min(12, cell)}px system-ui, sans-serif`;
-    const [ink, paper] = [parts(color("--line0")), parts(color("--paper"))];
+    const [ink, paper] = [parts(color("mark-0")), parts(color("card"))];
     shares.forEach((share, at) => {
       const mixed = paper.map((value, i) => Math.round(value + (ink[i] - value) * share));
       context.fillStyle = `rgb(${mixed.join(",")})`;
       context.fillRect(margin + (at % side) * cell, margin + Math.floor(at / side) * cell, cell, cell);
     });
-    context.fillStyle = color("--ink");
+    context.fillStyle = color("text");
     context.textBaseline = "middle";
     data.tokens.forEach((token, at) => {
       context.textAlign = "right";
@@ -60,6 +68,43 @@
     return { cell, margin, side };
   };
 
+  // Where most of a head's attention goes, for those who do not see it.
+  const strongest = (data, { shares }) => {
+    const side = data.tokens.length;
+    const best = shares.reduce((top, share, at) => (share > shares[top] ? at : top), 0);
+    return `${data.tokens[Math.floor(best / side)]} looks at ${data.tokens[best % side]}`;
+  };
+
+  const tableOf = (data, { layer, head, shares }) => {
+    const side = data.tokens.length;
+    const scroll = document.createElement("div");
+    scroll.className = "scroll";
+    scroll.tabIndex = 0;
+    scroll.setAttribute("role", "group");
+    const name = `Shares of layer ${layer + 1}, head ${head + 1}; rows look at columns`;
+    scroll.setAttribute("aria-label", name);
+    const table = document.createElement("table");
+    table.className = "plain";
+    table.createCaption().textContent = name;
+    const cell = (row, tag, text, scope) => {
+      const made = document.createElement(tag);
+      made.textContent = text;
+      if (scope) made.scope = scope;
+      row.append(made);
+    };
+    const top = table.createTHead().insertRow();
+    cell(top, "td", "");
+    data.tokens.forEach((token) => cell(top, "th", token, "col"));
+    const body = table.createTBody();
+    data.tokens.forEach((token, row) => {
+      const line = body.insertRow();
+      cell(line, "th", token, "row");
+      for (let at = row * side; at < (row + 1) * side; at += 1) cell(line, "td", (shares[at] ** 2).toFixed(2));
+    });
+    scroll.append(table);
+    return scroll;
+  };
+
   const show = (place) => {
     const data = JSON.parse(document.getElementById(place.dataset.source).textContent);
     const side = data.tokens.length;
@@ -68,17 +113,49 @@
     const canvas = document.createElement("canvas");
     const said = document.createElement("p");
     said.setAttribute("aria-live", "polite");
-    large.append(said, canvas);
+    const behind = document.createElement("details");
+    const summary = document.createElement("summary");
+    summary.textContent = "Show as a table";
+    behind.append(summary);
+    const scroll = document.createElement("div");
+    scroll.className = "scroll across";
+    scroll.tabIndex = 0;
+    scroll.setAttribute("role", "group");
+    large.append(said, scroll, behind);
+    scroll.append(canvas);
     let chosen = null;
     let layout = null;
+    const fillTable = () => {
+      if (behind.open && chosen) behind.replaceChildren(summary, tableOf(data, chosen));
+    };
+    behind.addEventListener("toggle", fillTable);
     const choose = (layer, head, button) => {
-      for (const other of place.querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
+      for (const other of place.querySelectorAll("button")) {
+        other.setAttribute("aria-pressed", String(other === button));
+        // One of them is reached by the tabulator, the others by arrows.
+        other.tabIndex = other === button ? 0 : -1;
+      }
       chosen = { layer, head, shares: sharesOf(data, layer, head) };
       layout = drawLarge(canvas, data, chosen.shares);
+      const name = `Attention of layer ${layer + 1}, head ${head + 1}`;
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `attention of layer ${layer + 1}, head ${head + 1}`);
+      canvas.setAttribute("aria-label", `${name}. Strongest: ${strongest(data, chosen)}`);
+      scroll.setAttribute("aria-label", name);
       said.textContent = `Layer ${layer + 1}, head ${head + 1}`;
+      fillTable();
     };
+    place.setAttribute("role", "group");
+    place.setAttribute("aria-label", "Attention of every layer and head");
+    place.addEventListener("keydown", (event) => {
+      const buttons = [...place.querySelectorAll("button")];
+      const at = buttons.indexOf(event.target);
+      const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -data.heads, ArrowDown: data.heads };
+      const next = buttons[at + steps[event.key]];
+      if (at < 0 || !next) return;
+      event.preventDefault();
+      next.focus();
+      next.click();
+    });
     canvas.addEventListener("mousemove", (event) => {
       if (!chosen) return;
       const box = canvas.getBoundingClientRect();
@@ -119,5 +196,15 @@
   };
 
   document.querySelectorAll(".maps").forEach(show);
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraws.forEach((draw) => draw()));
+  const redraw = () => redraws.forEach((draw) => draw());
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  // Paper is white, whatever the screen was.
+  window.addEventListener("beforeprint", () => {
+    root.dataset.print = "";
+    redraw();
+  });
+  window.addEventListener("afterprint", () => {
+    delete root.dataset.print;
+    redraw();
+  });
 })();

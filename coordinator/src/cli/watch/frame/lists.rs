@@ -1,5 +1,6 @@
 //! Experiments, slots and log lines.
 
+use muster_common::count::counted;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::text::{Line, Span, Text};
@@ -146,7 +147,7 @@ pub(super) fn log(frame: &mut Frame, area: Rect, state: &State, palette: Palette
         (None, None) => "Log".to_owned(),
     };
     if state.scrolled_back > 0 {
-        title += &format!(", {} lines up", state.scrolled_back);
+        title += &format!(", {} up", counted(state.scrolled_back, "line"));
     }
     let block = block(state, Pane::Log, &title, palette);
     let height = usize::from(area.height.saturating_sub(2));

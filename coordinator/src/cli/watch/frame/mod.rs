@@ -18,6 +18,8 @@ use crate::view::SlotStateName;
 
 /// Screens of at least this size show all panes.
 const GRID: (u16, u16) = (100, 28);
+/// Rows of all panes together from which there are some to spare.
+const TALL: u16 = 34;
 /// On smaller ones nothing can be read.
 const LEAST: (u16, u16) = (40, 8);
 
@@ -45,7 +47,9 @@ pub(super) fn draw(frame: &mut Frame, state: &State, palette: Palette) {
 }
 
 fn grid(frame: &mut Frame, area: Rect, state: &State, palette: Palette) {
-    let rows = [Constraint::Length(9), Constraint::Fill(3), Constraint::Fill(2)];
+    // Long lines of the overview take two where there are rows to spare.
+    let top = if area.height >= TALL { 11 } else { 9 };
+    let rows = [Constraint::Length(top), Constraint::Fill(3), Constraint::Fill(2)];
     let [top, middle, bottom] = area.layout(&Layout::vertical(rows));
     let [list, overview] =
         top.layout(&Layout::horizontal([Constraint::Percentage(34), Constraint::Fill(1)]));

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::ModelError;
+use super::DirectoryError;
 use super::dropout::Dropout;
 use super::family::{Family, TokenTypes};
 
 /// Name of the configuration file in a model directory.
-pub(crate) const CONFIG_FILE: &str = "config.json";
+pub const CONFIG_FILE: &str = "config.json";
 
 /// Epsilon of every LayerNorm of DistilBERT, which its `config.json` does not name.
 const DISTILBERT_EPSILON: f64 = 1e-12;
@@ -53,12 +53,14 @@ pub struct ModelConfig {
 
 impl ModelConfig {
     /// Reads `config.json` of a model directory.
-    pub fn read(directory: &Path) -> Result<Self, ModelError> {
-        let path = directory.join(CONFIG_FILE);
-        let bytes = std::fs::read(&path)
-            .map_err(|source| ModelError::Read { path: path.display().to_string(), source })?;
-        Self::parse(&bytes)
-            .map_err(|reason| ModelError::Config { path: path.display().to_string(), reason })
+    pub fn read(directory: &Path) -> Result<Self, DirectoryError> {
+        let path = directory.join(CONFIG_FILE).display().to_string();
+        match std::fs::read(&path) {
+            Err(source) => Err(DirectoryError::Read { path, source }),
+            Ok(bytes) => {
+                Self::parse(&bytes).map_err(|reason| DirectoryError::Config { path, reason })
+            }
+        }
     }
 
     /// Parses and checks; the error is a sentence for people.
@@ -144,16 +146,9 @@ impl ModelConfig {
         self.max_position_embeddings - self.skipped_token().map_or(0, |token| token + 1)
     }
 
-    /// Refuses sequences of up to `max_length` tokens if the model cannot take them.
-    pub fn check_max_length(&self, max_length: u32) -> Result<(), ModelError> {
-        let max = self.max_tokens();
-        let fits = i64::from(max_length) <= max;
-        if fits { Ok(()) } else { Err(ModelError::MaxLength { wanted: max_length, max }) }
-    }
-
     /// The token that positions are counted past, where the family does that.
-    pub(crate) fn skipped_token(&self) -> Option<i64> {
-        self.family.description().positions_skip_padding.then_some(self.pad_token_id)
+    pub fn skipped_token(&self) -> Option<i64> {
+        self.family.positions_skip_padding().then_some(self.pad_token_id)
     }
 
     /// Class names in the order of their numbers; empty when the file names none.
@@ -172,7 +167,7 @@ impl ModelConfig {
     }
 
     /// The names under which `config.json` holds the three dropout probabilities.
-    pub(crate) fn dropout_fields(&self) -> [&'static str; 3] {
+    pub fn dropout_fields(&self) -> [&'static str; 3] {
         match self.family {
             Family::Bert | Family::Roberta => {
                 ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
@@ -197,7 +192,7 @@ impl ModelConfig {
                 self.max_position_embeddings, self.pad_token_id
             ));
         }
-        let has_token_types = self.family.description().token_types != TokenTypes::Absent;
+        let has_token_types = self.family.token_types() != TokenTypes::Absent;
         if has_token_types && !(1..=1 << 28).contains(&self.type_vocab_size) {
             return Err(format!("type_vocab_size is {}", self.type_vocab_size));
         }
@@ -354,9 +349,6 @@ mod tests {
 
         let config = with(bert(), "model_type", "roberta".into()).unwrap();
         assert_eq!((config.max_tokens(), config.pad_token_id), (62, 1));
-        assert!(config.check_max_length(62).is_ok());
-        let error = config.check_max_length(63).unwrap_err();
-        assert!(error.is_permanent() && error.to_string().contains("write 62 or less"), "{error}");
     }
 
     #[test]
