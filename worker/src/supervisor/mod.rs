@@ -126,7 +126,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<Departure> 
         if supervisor.is_deserted() {
             tracing::warn!("no coordinator for too long, and nothing to do: leaving");
             departure = Departure::Deserted;
-            break Ok("left alone");
+            break Ok("the worker was left alone");
         }
     };
     supervisor.runner.kill().await;
