@@ -23,7 +23,7 @@ use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{Data, DataError, Origins, Stream, TextTokenizer};
+use crate::data::{self, Data, DataError, Origins, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
