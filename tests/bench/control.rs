@@ -18,7 +18,7 @@ use muster_proto::v1::worker_service_client::WorkerServiceClient;
 use muster_proto::v1::{self, SessionRequest};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -63,6 +63,8 @@ struct Conduct {
 /// What a worker remembers from one session to the next, as a supervisor does.
 #[derive(Debug, Default)]
 struct Book {
+    /// The trial that it trains, and when it will be through: cuts do not stop that.
+    training: Option<(Box<RunSpec>, Instant)>,
     /// By generation the number of the last report of each run whose end is not acknowledged yet.
     runs: BTreeMap<u64, (u64, Task)>,
     unacknowledged: VecDeque<v1::Report>,
@@ -71,6 +73,12 @@ struct Book {
 }
 
 impl Book {
+    /// The run that it has, or whose end is not acknowledged yet.
+    fn held(&self) -> Option<u64> {
+        let training = self.training.as_ref().map(|(spec, _)| spec.generation.0);
+        training.or_else(|| self.runs.last_key_value().map(|(generation, _)| *generation))
+    }
+
     /// Enters all reports of a run before any is sent: whatever is cut, they are said again.
     fn enter(&mut self, spec: &RunSpec, reports: &[RunReport]) -> Vec<v1::Report> {
         let generation = spec.generation.0;
@@ -93,6 +101,13 @@ impl Book {
             return None;
         }
         self.runs.remove(&generation).map(|(_, task)| task)
+    }
+
+    /// Forgets a run that the coordinator does not know any more; its task, if its end has been reported: then that is
+    /// durable, and the acknowledgement was lost.
+    fn abandon(&mut self, generation: u64) -> Option<Task> {
+        let _lost = self.training.take_if(|(spec, _)| spec.generation.0 == generation);
+        self.acknowledge(generation, u64::MAX)
     }
 }
 
@@ -227,7 +242,7 @@ async fn session(
         worker_id: name.to_owned(),
         protocol_version: PROTOCOL_VERSION,
         host: "simulated".to_owned(),
-        held_generation: book.runs.last_key_value().map(|(generation, _)| *generation),
+        held_generation: book.held(),
     };
     say(&sender, Request::Hello(hello)).await?;
     let mut client = WorkerServiceClient::new(channel.clone());
@@ -237,9 +252,16 @@ async fn session(
     }
     let mut heartbeat = interval(HEARTBEAT);
     loop {
+        let through_at = book.training.as_ref().map(|(_, at)| *at);
         let response = tokio::select! {
             _ = heartbeat.tick() => {
                 say(&sender, Request::Heartbeat(v1::Heartbeat {})).await?;
+                continue;
+            }
+            () = wait(through_at) => {
+                if let Some((spec, _)) = book.training.take() {
+                    end(&sender, &spec, conduct, book).await?;
+                }
                 continue;
             }
             response = responses.message() => response?,
@@ -262,13 +284,16 @@ async fn session(
                 if let Some(at) = book.ended_at.take().filter(|_| is_trial) {
                     add(&tally.gaps_ms, at);
                 }
-                run(&sender, &spec, conduct, book).await?;
-                book.ended_at = is_trial.then(Instant::now);
+                if is_trial && !conduct.duration.is_zero() {
+                    let through_at = Instant::now() + conduct.duration;
+                    book.training = Some((Box::new(spec), through_at));
+                } else {
+                    end(&sender, &spec, conduct, book).await?;
+                }
                 None
             }
             Some(Response::Acknowledge(wire)) => book.acknowledge(wire.generation, wire.sequence),
-            // Its end is durable, and the acknowledgement of that was lost.
-            Some(Response::Abandon(wire)) => book.acknowledge(wire.generation, u64::MAX),
+            Some(Response::Abandon(wire)) => book.abandon(wire.generation),
             Some(Response::Direct(_)) => bail!("an unexpected directive"),
         };
         match ended {
@@ -285,8 +310,16 @@ async fn say(sender: &mpsc::Sender<SessionRequest>, message: Request) -> anyhow:
     Ok(sender.send(SessionRequest { message: Some(message) }).await?)
 }
 
-/// Does a run.
-async fn run(
+/// Until then; for ever where there is nothing to wait for.
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says what a run has to say, up to its end.
+async fn end(
     sender: &mpsc::Sender<SessionRequest>,
     spec: &RunSpec,
     conduct: Conduct,
@@ -300,16 +333,15 @@ async fn run(
         }
     };
     reports.push(RunReport::Ended { exit: RunExit::Completed });
-    if matches!(spec.task, Task::Train(_)) && !conduct.duration.is_zero() {
-        sleep(conduct.duration).await;
-    }
     let wires = book.enter(spec, &reports);
-    if matches!(spec.task, Task::Train(_)) {
+    let is_trial = matches!(spec.task, Task::Train(_));
+    if is_trial {
         measure_points(sender, spec, conduct.num_points).await?;
     }
     for wire in wires {
         say(sender, Request::Report(wire)).await?;
     }
+    book.ended_at = is_trial.then(Instant::now);
     Ok(())
 }
 

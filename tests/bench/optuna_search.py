@@ -169,8 +169,9 @@ def on_table(seed):
     length = listed["steps"] // listed["every_steps"]
     scores = [trial["accuracy"][-1] if len(trial["accuracy"]) == length else 0.0 for trial in listed["trials"]]
     floats = optuna.distributions.FloatDistribution
-    space = {"learning_rate": floats(1e-6, 1e-2, log=True), "dropout": floats(0, 0.5), "weight_decay": floats(1e-4, 0.3, log=True),
-             "warmup_ratio": floats(0, 0.3), "global_batch_size": optuna.distributions.CategoricalDistribution([8, 16, 32])}
+    space = {"learning_rate": floats(1e-6, 1e-2, log=True), "dropout": floats(0, 0.5),
+             "weight_decay": floats(1e-4, 0.3, log=True), "warmup_ratio": floats(0, 0.3),
+             "global_batch_size": optuna.distributions.CategoricalDistribution([8, 16, 32])}
 
     def side(name, a, b):
         if name == "global_batch_size":
@@ -182,8 +183,11 @@ def on_table(seed):
     tried, trace = [], []
     for _ in range(arguments.trials):
         proposal = study.ask(space)
-        left = [index for index in range(len(points)) if index not in tried]
-        nearest = min(left, key=lambda index: sum(side(name, proposal.params[name], points[index][name]) ** 2 for name in space))
+
+        def far(index):
+            return sum(side(name, proposal.params[name], points[index][name]) ** 2 for name in space)
+
+        nearest = min((index for index in range(len(points)) if index not in tried), key=far)
         tried.append(nearest)
         # What is learned from is the point that was tried, not the proposal.
         study.tell(proposal, state=TrialState.FAIL)

@@ -16,7 +16,7 @@ PAIRS = (("random", "random", "random_vs_optuna_random"), ("sobol", "sobol", "so
          ("tpe", "tpe", "tpe_vs_optuna_tpe"), ("tpe_univariate", "tpe", "tpe_univariate_vs_optuna_tpe"),
          ("tpe", "tpe_multivariate", "tpe_vs_optuna_tpe_multivariate"), ("gp", "gp", "gp_vs_optuna_gp"),
          ("cmaes", "cmaes", "cmaes_vs_optuna_cmaes"))
-TRIALS, SEEDS, FINISHED = sizes.size(100, 12), sizes.size(30, 3), sizes.size(1000, 20)
+TRIALS, SEEDS, FINISHED = sizes.size(100, 10), sizes.size(30, 3), sizes.size(1000, 20)
 # Trials after which the regret is told; the last one of a row decides.
 AFTER = (10, 20, 50, 100)
 # Of several objectives; the last one has constraints too.
@@ -26,11 +26,11 @@ FIDELITIES = ("branin", "hartmann6")
 BUDGETS, BUDGET_SEEDS = sizes.size(50, 10), sizes.size(20, 3)
 # On the table of recorded curves, and how many trials and seeds there are beside Optuna; it has 48 points.
 TABLE_TRIALS, TABLE_SEEDS, TABLE_BELOW = sizes.size(12, 3), sizes.size(200, 3), 0.02
-TABLE_PAIRS = {"random": sizes.size((40, 100), (11, 2)), "tpe": sizes.size((40, 100), (11, 2)),
-               "gp": sizes.size((40, 20), (11, 2))}
+TABLE_PAIRS = {"random": sizes.size((40, 100), (10, 2)), "tpe": sizes.size((40, 100), (10, 2)),
+               "gp": sizes.size((40, 20), (20, 2))}
 TABLE_AFTER = (10, 20, 30, 40)
 # Optuna's process takes a quarter of a second for a trial, and is good after fewer of them.
-SIZES = {"gp": sizes.size((50, 20), (11, 2))}
+SIZES = {"gp": sizes.size((50, 20), (20, 2))}
 
 
 def rows(root, wanted, pairs):
@@ -58,8 +58,9 @@ def measures(root):
             name = f"tpe_vs_optuna_{theirs}_front_{function}"
             found[name] = functools.partial(on_front, root, function=function, theirs=theirs)
     for function in FIDELITIES:
-        found[f"bohb_vs_optuna_tpe_hyperband_{function}"] = functools.partial(on_fidelity, root, function=function, theirs="tpe")
-        found[f"bohb_vs_random_hyperband_{function}"] = functools.partial(on_fidelity, root, function=function, theirs=None)
+        for peer, theirs in (("optuna_tpe", "tpe"), ("random", None)):
+            name = f"bohb_vs_{peer}_hyperband_{function}"
+            found[name] = functools.partial(on_fidelity, root, function=function, theirs=theirs)
     for sampler in ("sobol", "tpe", "gp", "cmaes"):
         found[f"table_{sampler}_vs_random"] = functools.partial(on_table, root, sampler=sampler)
     for sampler in TABLE_PAIRS:
@@ -133,9 +134,9 @@ def told(regrets):
                      for row in regrets)
 
 
-def beside(name, mine, other, peer, what, after=AFTER):
+def beside(name, mine, other, peer, what):
     """A row of median regrets; the ones after the last trial that is told decide."""
-    regrets = by_trials(mine, other, after, statistics.median)
+    regrets = by_trials(mine, other, AFTER, statistics.median)
     last = regrets[-1]
     if last["ours"] is None or not last["theirs"]:
         raise muster.Failed(f"no regret of {peer} to compare with after {last['after']} trials")
@@ -163,7 +164,7 @@ def on_fidelity(root, name, function, theirs):
         other, peer = measure(root, "fidelity", "--sampler", "random", *size)["traces"], "muster random, hyperband"
     else:
         other, peer = theirs_on(root, theirs, *size[1:])["traces"], f"optuna {theirs}, hyperband"
-    return beside(name, mine, other, peer, f"after the steps of {BUDGETS} whole trials, for both by fidelity in brackets")
+    return beside(name, mine, other, peer, f"after the steps of {BUDGETS} whole trials, in brackets on both sides")
 
 
 def on_front(root, name, function, theirs):

@@ -185,7 +185,7 @@ def asha(root, name, peer, script, frozen, pairs):
         for side, found in ((ours, mine), (theirs, other)):
             side.append(sum(trial["steps"] * trial["batch"] for trial in found["trials"]) / found["wall_s"])
         bests.append((best(mine), best(other)))
-        notes.append(f"{num_steps(mine)} steps in {mine['wall_s']:.0f} s against {num_steps(other)} in {other['wall_s']:.0f} s")
+        notes.append(" against ".join(f"{num_steps(found)} steps in {found['wall_s']:.0f} s" for found in (mine, other)))
         print(f"  {name}, seed {seed}: {notes[-1]}, best {bests[-1][0]:.4f} and {bests[-1][1]:.4f}", flush=True)
     means = [statistics.mean(side) for side in zip(*bests)]
     # Of one difference of two shares of the 872 sentences; the mean over seeds, on the same ones, varies less.
