@@ -48,7 +48,8 @@ def run(root, script, *arguments, limit=1800, uses=()):
         command = [python(root), path, *map(str, arguments), "--out", out]
         more = os.environ.get("PYTHONPATH")  # libraries that are not installed beside the peers
         paths = os.pathsep.join([str(path.parent), *map(str, uses), *([more] if more else [])])
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths}
+        # Ray's workers step back behind every other process; measured beside any, they would only look slow.
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": paths, "RAY_worker_niceness": "0"}
         # numpy picks its own kernels: a wish for old ones would slow the peers down.
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
             environment.pop(name, None)
