@@ -39,7 +39,7 @@ fn hartmann(unit: &[f64], fidelity: f64) -> f64 {
 
 /// The assignment of a trial as a point in the unit cube.
 fn unit(task: &TrainTask, num_dimensions: usize) -> Option<Vec<f64>> {
-    let value = |name: &&str| Some(task.assignment.get(*name)?.as_f64() / SIDE);
+    let value = |name: &&str| Some(task.assignment.get(name)?.as_f64() / SIDE);
     NAMES[..num_dimensions].iter().map(value).collect()
 }
 
