@@ -86,10 +86,13 @@ def measure(root, *arguments):
     return json.loads(done.stdout)
 
 
+# Several rows look at the same searches, which depend on their seeds alone.
+@functools.cache
 def ours_on(root, sampler, function, *more):
     return measure(root, "search", "--sampler", sampler, "--function", function, *more)
 
 
+@functools.cache
 def theirs_on(root, sampler, function, *more):
     script = root / "tests/bench/optuna_search.py"
     return peers.run(root, script, "--sampler", sampler, "--function", function, *more, limit=3600)
