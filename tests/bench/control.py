@@ -205,32 +205,39 @@ def ingest(root, work, pairs):
 
 
 def many_trials(root, work, pairs):
-    """100,000 trials and 10,000 workers besides, then `kill -9` and new starts, in the end with workers at work."""
+    """100,000 trials, then `kill -9` and new starts, with workers at work and with 10,000 of them."""
     directory = work / "many"
     with Coordinator(root, directory) as coordinator:
         found = coordinator.simulate(workers=16, trials=MANY_TRIALS, reports=REPORTS)
-        yield {"name": "durable_reports_per_s", "unit": "1/s", "better": "higher",
-               "samples": [MANY_TRIALS * (REPORTS + 1) / found["seconds"]],
-               "note": f"reports journaled and acknowledged, {MANY_TRIALS} trials of {REPORTS} reports and an end"}
-        yield many_workers(coordinator, "rss_10k_workers_mib", "which all ended in this process's time")
+    yield {"name": "durable_reports_per_s", "unit": "1/s", "better": "higher",
+           "samples": [MANY_TRIALS * (REPORTS + 1) / found["seconds"]],
+           "note": f"reports journaled and acknowledged, {MANY_TRIALS} trials of {REPORTS} reports and an end"}
     samples = []
     for _ in range(3):
         with Coordinator(root, directory) as coordinator:
             samples.append(coordinator.seconds_to_serve)
     yield {"name": "restart_100k_trials_s", "unit": "s", "better": "lower", "samples": samples,
            "note": f"start to serving with {MANY_TRIALS} finished trials in the journal, after kill -9"}
+    yield restart_with_workers(root, directory, pairs)
+    # The last on this journal: who has been cut off counts as a free slot until its lease is over.
     with Coordinator(root, directory) as coordinator:
         yield many_workers(coordinator, "rss_10k_workers_restarted_mib", "which a process just started has read")
-    yield restart_with_workers(root, directory, pairs)
+    with Coordinator(root, work / "lived") as coordinator:
+        coordinator.simulate(workers=16, trials=MANY_TRIALS, reports=REPORTS)
+        yield many_workers(coordinator, "rss_10k_workers_mib", "which all ended in this process's time")
 
 
 def many_workers(coordinator, name, whose):
-    """Memory of the coordinator with 10,000 connected workers."""
-    alone = coordinator.rss_mib()
-    coordinator.begin(workers=MANY_WORKERS, trials=0, idle_seconds=10).result()
-    return {"name": name, "unit": "MiB", "better": "lower", "samples": [coordinator.rss_mib()],
-            "note": f"{MANY_WORKERS} workers that have been connected for 10 s and {MANY_TRIALS} finished trials {whose}; "
-                    f"{alone:.0f} before the workers came"}
+    """The most memory of the coordinator while 10,000 workers are connected."""
+    alone, samples = coordinator.rss_mib(), []
+    simulation = coordinator.begin(workers=MANY_WORKERS, trials=0, idle_seconds=10)
+    while simulation.child.poll() is None:
+        samples.append(coordinator.rss_mib())
+        time.sleep(0.2)
+    simulation.result()
+    return {"name": name, "unit": "MiB", "better": "lower", "value": max(samples),
+            "note": f"the most while {MANY_WORKERS} workers come and stay connected for 10 s, with {MANY_TRIALS} finished "
+                    f"trials {whose}; {alone:.0f} before they came"}
 
 
 def restart_with_workers(root, directory, pairs):
