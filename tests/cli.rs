@@ -215,7 +215,7 @@ fn shells_and_manuals_know_the_commands() {
         let groups =
             ["Start experiments:\n", "Watch them:\n", "Decide:\n", "Use results:\n", "Operate:\n"];
         let places: Vec<usize> = groups.iter().map(|group| help.find(group).unwrap()).collect();
-        assert!(places.is_sorted() && !help.contains("\u{1b}"), "{help}");
+        assert!(places.is_sorted() && !help.contains('\u{1b}'), "{help}");
         assert!(help.contains("\n  watch        Look at experiments"), "{help}");
     }
     assert!(ask(&["help", "watch"]).contains("Usage: muster watch"));
