@@ -106,10 +106,10 @@ fn onnx_runtime_gives_the_same_logits_with_real_vocabularies() {
         Err(reason) => return skip(name, reason),
     };
     let at = directory.path();
-    let file = |path: &str| repository().join(path).display().to_string();
-    let arguments =
-        [&file("tests/onnx_models.py"), &file(".cache/demo/minilm"), &file(REVIEWS), "models"];
-    let made = run(PYTHON, at, &arguments);
+    let inputs = ["tests/onnx_models.py", ".cache/demo/minilm", REVIEWS];
+    let inputs = inputs.map(|path| repository().join(path).display().to_string());
+    let [script, minilm, sentences] = inputs.each_ref().map(String::as_str);
+    let made = run(PYTHON, at, &[script, minilm, sentences, "models"]);
     assert!(made.status.success(), "{}", text(&made.stderr));
     for (family, pad) in FAMILIES {
         let scores = compared(at, &at.join("models").join(family), pad);
