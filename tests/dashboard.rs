@@ -428,6 +428,43 @@ fn what_people_ask_for_is_done() {
     );
 }
 
+/// With `layer_decay` the curves say at which rate each group of parameters learns: the head, the pooler and the one
+/// layer that is not frozen.
+#[test]
+fn groups_of_parameters_have_learning_rates() {
+    let name = "groups_of_parameters_have_learning_rates";
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = match write_manifest(directory.path(), &Sample { max_trials: 1, min_steps: 3 }) {
+        Ok(manifest) => manifest,
+        Err(reason) => return skip(name, &reason),
+    };
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let decayed = text.replace("hyperparameters:\n", "hyperparameters:\n  layer_decay: 0.5\n");
+    std::fs::write(&manifest, decayed).unwrap();
+    let served = Served::start(directory, &["--slots", "1", "--threads-per-slot", "1"], false);
+    served.ask(&["submit", "sample.yaml"]);
+    served.ask(&["watch", "sample-1"]);
+    let answer = served.json("/experiments/sample-1/trials/1/curves");
+    let curve = |name: &str| -> Vec<(u64, f64)> {
+        let all = list(&answer, "curves").iter();
+        let mut named = all.filter(|curve| curve["name"] == name);
+        let found = named.next().unwrap_or_else(|| panic!("no {name} in {answer}"));
+        let steps = list(found, "steps").iter().map(|step| step.as_u64().unwrap());
+        steps.zip(list(found, "values").iter().map(|value| value.as_f64().unwrap())).collect()
+    };
+    let whole = curve("learning_rate");
+    for (group, share) in [1.0, 0.5, 0.25].into_iter().enumerate() {
+        let rates = curve(&format!("learning_rate_group_{group}"));
+        assert!(!rates.is_empty(), "{answer}");
+        for (step, rate) in rates {
+            let (_, of_head) = whole.iter().find(|(at, _)| *at == step).unwrap();
+            assert!((rate - of_head * share).abs() <= 1e-6 * of_head, "{group} {step}: {answer}");
+        }
+    }
+    let names = list(&answer, "curves").iter().filter_map(|curve| curve["name"].as_str());
+    assert_eq!(names.filter(|name| name.starts_with("learning_rate_group_")).count(), 3);
+}
+
 /// A log is sent line by line as it is written, from the place that is asked for, or where the reader was before.
 #[test]
 fn a_log_comes_as_events() {
