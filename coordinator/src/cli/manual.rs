@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::builder::StyledStr;
 use clap::{Command, CommandFactory, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::CompletionCandidate;
@@ -74,12 +73,12 @@ fn program() -> String {
 /// Prints the manual's page, or writes one for each command into a directory.
 pub(super) fn man(directory: Option<&Path>) -> anyhow::Result<Exit> {
     // The exit codes have a section of their own here.
-    let mut command = Arguments::command().after_help(None::<StyledStr>);
+    let command = Arguments::command().after_help(None::<&str>);
     let Some(directory) = directory else {
         say_bytes(&page(&clap_mangen::Man::new(command))?);
         return Ok(Exit::Done);
     };
-    command = command.disable_help_subcommand(true);
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     std::fs::create_dir_all(directory)
         .and_then(|()| write_pages(&command, directory))
