@@ -149,6 +149,19 @@ fn a_run_goes_on_from_the_checkpoint_before_one_that_has_come_to_harm() {
     }
 }
 
+/// The checkpoints that `verify` finds whole; its exit code says whether all are.
+fn verdicts(directory: &Path) -> Vec<String> {
+    let (code, said, _) = checkpoints(directory, &["verify", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let (whole, harmed): (Vec<&Value>, Vec<&Value>) =
+        said.as_array().unwrap().iter().partition(|verdict| verdict["ok"] == true);
+    let wrong = |verdict: &&Value| verdict["wrong"].as_array().unwrap().len();
+    assert!(whole.iter().all(|verdict| wrong(verdict) == 0), "{said}");
+    assert!(harmed.iter().all(|verdict| wrong(verdict) > 0), "{said}");
+    assert_eq!(code, i32::from(!harmed.is_empty()), "{said}");
+    whole.iter().map(|verdict| verdict["checkpoint"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn checkpoints_are_listed_fetched_and_deleted() {
     let laboratory = prepare(60);
@@ -166,8 +179,11 @@ fn checkpoints_are_listed_fetched_and_deleted() {
     let (_, text, _) = checkpoints(directory, &["ls"]);
     assert!(names.iter().all(|name| text.contains(name)), "{text}");
 
-    let (code, said, _) = checkpoints(directory, &["get", names[2], "fetched"]);
-    assert_eq!(code, 0, "{said}");
+    assert_eq!(verdicts(directory), names);
+
+    let (code, said, _) = checkpoints(directory, &["get", names[2], "fetched", "--json"]);
+    let fetched: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &fetched), (0, &listed[2]));
     let original = &newest_first(directory)[1];
     for entry in fs::read_dir(original).unwrap().flatten() {
         let fetched = fs::read(directory.join("fetched").join(entry.file_name())).unwrap();
@@ -178,11 +194,14 @@ fn checkpoints_are_listed_fetched_and_deleted() {
     flip(original, original);
     let (code, _, said) = checkpoints(directory, &["get", names[2], "again"]);
     assert!(code == 1 && said.contains("part `model`"), "{said}");
+    assert_eq!(verdicts(directory), [names[0], names[1], names[3]], "one has come to harm");
 
     let (code, _, said) = checkpoints(directory, &["rm", names[3]]);
     assert!(code == 1 && said.contains("--force"), "{said}");
     assert_eq!(checkpoints(directory, &["rm", names[2]]).0, 0);
-    assert_eq!(checkpoints(directory, &["rm", names[3], "--force"]).0, 0);
+    let (code, said, _) = checkpoints(directory, &["rm", names[3], "--force", "--json"]);
+    let deleted: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &deleted[0]["checkpoint"]), (0, &listed[3]["checkpoint"]), "{said}");
     assert_eq!(newest_first(directory).len(), 2);
     let (code, _, said) = checkpoints(directory, &["get", names[3], "gone"]);
     assert!(code == 1 && said.contains("checkpoints ls"), "{said}");

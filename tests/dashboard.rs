@@ -428,6 +428,86 @@ fn what_people_ask_for_is_done() {
     );
 }
 
+/// With `layer_decay` the curves say at which rate each group of parameters learns: the head, the pooler and the one
+/// layer that is not frozen.
+#[test]
+fn groups_of_parameters_have_learning_rates() {
+    let name = "groups_of_parameters_have_learning_rates";
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = match write_manifest(directory.path(), &Sample { max_trials: 1, min_steps: 3 }) {
+        Ok(manifest) => manifest,
+        Err(reason) => return skip(name, &reason),
+    };
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let decayed = text.replace("hyperparameters:\n", "hyperparameters:\n  layer_decay: 0.5\n");
+    std::fs::write(&manifest, decayed).unwrap();
+    let served = Served::start(directory, &["--slots", "1", "--threads-per-slot", "1"], false);
+    served.ask(&["submit", "sample.yaml"]);
+    served.ask(&["watch", "sample-1"]);
+    let answer = served.json("/experiments/sample-1/trials/1/curves");
+    let curve = |name: &str| -> Vec<(u64, f64)> {
+        let all = list(&answer, "curves").iter();
+        let mut named = all.filter(|curve| curve["name"] == name);
+        let found = named.next().unwrap_or_else(|| panic!("no {name} in {answer}"));
+        let steps = list(found, "steps").iter().map(|step| step.as_u64().unwrap());
+        steps.zip(list(found, "values").iter().map(|value| value.as_f64().unwrap())).collect()
+    };
+    let whole = curve("learning_rate");
+    for (group, share) in [1.0, 0.5, 0.25].into_iter().enumerate() {
+        let rates = curve(&format!("learning_rate_group_{group}"));
+        assert!(!rates.is_empty(), "{answer}");
+        for (step, rate) in rates {
+            let (_, of_head) = whole.iter().find(|(at, _)| *at == step).unwrap();
+            assert!((rate - of_head * share).abs() <= 1e-6 * of_head, "{group} {step}: {answer}");
+        }
+    }
+    let names = list(&answer, "curves").iter().filter_map(|curve| curve["name"].as_str());
+    assert_eq!(names.filter(|name| name.starts_with("learning_rate_group_")).count(), 3);
+}
+
+/// A log is sent line by line as it is written, from the place that is asked for, or where the reader was before.
+#[test]
+fn a_log_comes_as_events() {
+    let sample = Sample { max_trials: 1, min_steps: 4 };
+    let Some(served) = with_a_sweep("a_log_comes_as_events", &sample, "1") else { return };
+    let path = "/experiments/sample-1/trials/1/logs";
+    let log = served.json(path);
+    let lines: Vec<&str> = list(&log, "lines").iter().map(|line| line.as_str().unwrap()).collect();
+    assert!(lines.len() > 1, "{log}");
+    let (place, first) = next_lines(&served, &format!("{path}/live?from=0"), "");
+    // What the trial says at its very end may come in between.
+    assert!(
+        first.len() >= lines.len() && first.iter().zip(&lines).all(|(a, b)| a == b),
+        "{first:?}"
+    );
+    assert!(place.parse::<u64>().unwrap() >= log["next"].as_u64().unwrap(), "{place} {log}");
+    // A browser that was cut off says where it was, whatever the address says.
+    let file = served.path().join("muster-data/coordinator/logs/sample-1.log");
+    let mut file = std::fs::File::options().append(true).open(file).unwrap();
+    file.write_all(b"t1\tsomebody\tone more line\nt2\tsomebody\tof another\n").unwrap();
+    let known = format!("last-event-id: {place}\r\n");
+    let (_, more) = next_lines(&served, &format!("{path}/live?from=0"), &known);
+    assert!(more.contains(&"t1  somebody  one more line".to_owned()), "{more:?}");
+    assert!(!more.iter().any(|line| line.starts_with("t2") || *line == first[0]), "{more:?}");
+}
+
+/// The place and the lines of the first event of a log.
+fn next_lines(served: &Served, path: &str, headers: &str) -> (String, Vec<String>) {
+    let address = served.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("GET /api/v1{path} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let mut after = |begin: &str| {
+        let found = lines.find_map(|line| line.strip_prefix(begin).map(ToOwned::to_owned));
+        found.unwrap_or_else(|| panic!("the stream ends without `{begin}`"))
+    };
+    let place = after("id: ");
+    assert_eq!(after("event: "), "lines");
+    (place, serde_json::from_str(&after("data: ")).unwrap())
+}
+
 /// Every page, live, in a real browser, and what people may do there.
 #[test]
 fn a_browser_sees_every_page_and_acts() {

@@ -18,6 +18,7 @@ use muster_tests::service::served_address;
 use muster_tests::skip;
 use serde_json::Value;
 
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/python/bin/python");
 /// Bytes of a page at most.
 const PAGE_MAX: u64 = 2_000_000;
 
@@ -139,6 +140,63 @@ fn assert_stored(root: &Path, best: &Value) {
     let mut absent = ask("absent", &["sample-7"]);
     assert_eq!(absent.wait().unwrap().code(), Some(1));
     assert!(absent.stderr().contains("there is no experiment sample-7"), "{}", absent.stderr());
+}
+
+/// What SciPy says of the test of McNemar: `b` and `c` examples that only one of the two is right about.
+fn by_scipy(b: u64, c: u64) -> f64 {
+    let script = "import sys; from scipy.stats import binomtest; b, c = map(int, sys.argv[1:]); \
+                  print(binomtest(b, b + c).pvalue if b + c else 1.0)";
+    let output = std::process::Command::new(PYTHON)
+        .args(["-c", script, &b.to_string(), &c.to_string()])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+}
+
+/// Two experiments with other models are compared by the examples that both have scored.
+#[tokio::test]
+async fn two_runs_are_compared_as_scipy_does() {
+    let name = "two_runs_are_compared_as_scipy_does";
+    if !Path::new(PYTHON).exists() {
+        return skip(name, "parity: run deploy/setup/python_readers.sh");
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let root = temporary.path();
+    for min_steps in [1, 12] {
+        if let Err(reason) = write_manifest(root, &Sample { max_trials: 1, min_steps }) {
+            return skip(name, &reason);
+        }
+        let arguments = ["run", "sample.yaml", "--slots", "1", "--threads-per-slot", "1"];
+        Muster::start(root, "run", &arguments).unwrap().succeed().unwrap();
+    }
+    let store = Store::open(root.join("muster-data").to_str().unwrap()).unwrap();
+    let mut right = Vec::new();
+    for trial in ["sample-1/t1", "sample-2/t1"] {
+        let key = Layout::predictions(&trial.parse::<TrialId>().unwrap());
+        let (rows, _) = prediction::decode(store.get(&key).await.unwrap()).unwrap();
+        right.push(rows.iter().map(|row| (row.row, row.is_right())).collect::<Vec<_>>());
+    }
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--no-workers"];
+    let mut server = Muster::start(root, "serve", &serve).unwrap();
+    let url = served_address(&mut server).unwrap();
+    let report = ["report", "sample-2", "--against", "sample-1", "--json", "two.json"];
+    let arguments = [&report[..], &["--output", "two.html", "--coordinator", &url]].concat();
+    Muster::start(root, "report", &arguments).unwrap().succeed().unwrap();
+    let found = &json(&root.join("two.json"))["comparison"];
+    let pairs = || right[1].iter().zip(&right[0]);
+    assert!(pairs().all(|(this, other)| this.0 == other.0) && right[0].len() == 80);
+    let count = |both: (bool, bool)| {
+        pairs().filter(|(this, other)| (this.1, other.1) == both).count() as u64
+    };
+    let (b, c) = (count((true, false)), count((false, true)));
+    assert!(b + c > 0, "the two models say the same of all");
+    assert_eq!((found["only_this"].as_u64(), found["only_other"].as_u64()), (Some(b), Some(c)));
+    assert_eq!(found["both_right"].as_u64(), Some(count((true, true))));
+    assert_eq!(found["neither"].as_u64(), Some(count((false, false))));
+    let p_value = found["p_value"].as_f64().unwrap();
+    assert!((p_value - by_scipy(b, c)).abs() < 1e-9, "{found}");
+    let difference = (b as f64 - c as f64) / 80.0;
+    assert!((found["difference"].as_f64().unwrap() - difference).abs() < 1e-12, "{found}");
 }
 
 #[tokio::test]

@@ -257,6 +257,15 @@ fn a_token_that_does_not_fit_is_refused_with_its_reason() {
         assert!(list.contains(words), "{words} in: {list}");
     }
     assert!(!list.contains(token("gpu.json").rsplit('_').next().unwrap()), "{list}");
+    let list = served.ask(&[], &["token", "ls", "--json"]);
+    assert!(!list.contains(token("gpu.json").rsplit('_').next().unwrap()), "{list}");
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let named =
+        |name: &str| list.as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
+    assert!(named("short")["expires_at_ms"].is_u64() && named("short")["valid"] == false, "{list}");
+    assert!(named("anna")["revoked_at_ms"].is_u64() && named("anna")["valid"] == false, "{list}");
+    assert!(named("gpu")["scope"] == "worker" && named("gpu")["valid"] == true, "{list}");
+    assert!(named("gpu")["revoked_at_ms"].is_null(), "{list}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal
 use muster_tests::sample::{Sample, write_manifest};
 use muster_tests::service::{exported_weights, served_address};
 use muster_tests::skip;
+use serde_json::Value;
 
 struct Served {
     directory: tempfile::TempDir,
@@ -64,6 +65,13 @@ fn an_experiment_is_submitted_watched_and_listed() {
     assert!(why.starts_with("sample-1/t1 ") && why.contains(" is place "), "{why}");
     let logs = served.ask(&["logs", "sample-1/t1"]);
     assert!(logs.lines().count() > 0 && logs.lines().all(|line| line.starts_with("t1")), "{logs}");
+    let objects = served.ask(&["logs", "sample-1/t1", "--json"]);
+    let as_text = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let column = |name: &str| line[name].as_str().unwrap().to_owned();
+        format!("{}  {}  {}\n", column("trial"), column("worker"), column("text"))
+    };
+    assert_eq!(objects.lines().map(as_text).collect::<String>(), logs);
 
     let mut missing = served.client("missing", &["watch", "sample-9"]);
     assert!(!missing.wait().unwrap().success());

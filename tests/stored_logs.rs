@@ -29,6 +29,18 @@ fn process_of(line: &str) -> &str {
     line.split("  ").nth(1).unwrap_or_default()
 }
 
+/// The objects of `--json` have what the lines `text` of the trial have.
+fn assert_same_as_json(directory: &Path, text: &str) {
+    let objects = ["logs", "sample-1/t1", "--store", "muster-data", "--json"];
+    let (objects, _) = Muster::start(directory, "objects", &objects).unwrap().succeed().unwrap();
+    let as_text = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let column = |name: &str| line[name].as_str().unwrap().to_owned();
+        format!("{}  {}  {}\n", column("time"), column("process"), column("text"))
+    };
+    assert_eq!(objects.lines().map(as_text).collect::<String>(), text);
+}
+
 #[test]
 fn a_trial_is_told_of_when_every_process_was_killed() {
     let name = "a_trial_is_told_of_when_every_process_was_killed";
@@ -75,6 +87,7 @@ fn a_trial_is_told_of_when_every_process_was_killed() {
             .unwrap();
     assert!(!absent.wait().unwrap().success());
     assert!(absent.stderr().contains("no logs of sample-9 in file://"), "{}", absent.stderr());
+    assert_same_as_json(directory, &text);
     // Without a coordinator the other way is named.
     let nobody = ["logs", "sample-1", "--coordinator", "http://127.0.0.1:9"];
     let mut client = Muster::start(directory, "nobody", &nobody).unwrap();

@@ -124,6 +124,9 @@ async function lookAtFinished(page) {
         'Loss',
         'Learning rate',
         'Gradient norm',
+        'Examples per second',
+        'Processor cores at work',
+        'Memory',
         'Confusion matrix',
         'Classification report',
         'Test split',
@@ -185,6 +188,49 @@ async function act(page) {
     await shows('canceled');
 }
 
+/** Asks for something as a script does, past the page: only events can tell the page of it. */
+async function outside(path) {
+    const response = await fetch(`${origin}/api/v1/experiments/${running}/${path}`, {
+        method: 'POST',
+        headers: { 'x-muster-request': '1' },
+        signal: AbortSignal.timeout(30000),
+    });
+    check(response.ok, `${path}: ${response.status} ${await response.text()}`);
+}
+
+async function untilNothingRuns() {
+    const deadline = Date.now() + 60000;
+    for (;;) {
+        const response = await fetch(`${origin}/api/v1/experiments/${running}`);
+        const { trials } = await response.json();
+        if (!trials.running) return;
+        check(Date.now() < deadline, `a paused experiment goes on: ${JSON.stringify(trials)}`);
+        await new Promise((done) => setTimeout(done, 200));
+    }
+}
+
+/** Pages follow what happens elsewhere, and logs grow, without anybody's doing anything in the browser. */
+async function happensElsewhere(page) {
+    await visit(page, `/experiments/${running}`);
+    const head = page.locator('.head').first();
+    await outside('pause');
+    await head.locator('.badge', { hasText: 'paused' }).waitFor();
+    await outside('resume');
+    await head.locator('.badge', { hasText: 'searching' }).waitFor();
+    await visit(page, `/experiments/${running}/trials/1`);
+    // Read once, then followed: what is said of the next pause can only come by the stream.
+    await page.waitForFunction(() => document.querySelector('.log').textContent.length > 40);
+    const log = page.locator('.log');
+    const before = await log.textContent();
+    await outside('pause');
+    await untilNothingRuns();
+    await outside('resume');
+    // The run that goes on says so.
+    const grows = (known) => document.querySelector('.log').textContent.length > known;
+    await page.waitForFunction(grows, before.length);
+    check((await log.textContent()).startsWith(before.slice(0, 40)), 'the log begins anew');
+}
+
 /** What is looked at again and again must not throw readers out: the keyboard and folds stay where they are. */
 async function staysPut(page) {
     await visit(page, `/experiments/${running}`);
@@ -201,6 +247,25 @@ async function staysPut(page) {
     check(await fold.evaluate((one) => one.open), 'a fold closes when the page looks again');
     const text = await page.evaluate(() => document.activeElement.textContent);
     check(text === 'Pause', `the keyboard is at "${text.slice(0, 60)}" when the page has looked again`);
+}
+
+/** What a dialog asks is answered with the keyboard alone. */
+async function answersByKeyboard(page) {
+    await visit(page, `/experiments/${running}`);
+    const head = page.locator('.head').first();
+    await head.getByRole('button', { name: 'Pause' }).focus();
+    await page.keyboard.press('Enter');
+    const dialog = page.getByRole('dialog');
+    await dialog.waitFor();
+    const yes = dialog.getByRole('button', { name: 'Pause', exact: true });
+    const isThere = () => yes.evaluate((one) => one === document.activeElement);
+    for (let stop = 0; stop < 10 && !(await isThere()); stop += 1) await page.keyboard.press('Tab');
+    check(await isThere(), 'Tab does not reach the answer');
+    await page.keyboard.press('Enter');
+    await dialog.waitFor({ state: 'detached' });
+    await head.locator('.badge', { hasText: 'paused' }).waitFor();
+    await outside('resume');
+    await head.locator('.badge', { hasText: 'searching' }).waitFor();
 }
 
 async function actOnTrial(page) {
@@ -272,6 +337,8 @@ await withBrowser(async (browser) => {
     await lookAtFinished(page);
     await byKeyboard(page);
     await staysPut(page);
+    await happensElsewhere(page);
+    await answersByKeyboard(page);
     quiet(complaints);
     await act(page);
     await actOnTrial(page);

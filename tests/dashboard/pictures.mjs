@@ -3,7 +3,7 @@
 // small and with a tolerance, because fonts and browsers differ a little from machine to machine.
 
 import { readFileSync, writeFileSync } from 'node:fs';
-import { check, withBrowser } from './browser.mjs';
+import { check, ready, withBrowser } from './browser.mjs';
 import { best, openRecorded } from './recorded.mjs';
 
 const { MUSTER_URL: origin, MUSTER_BLESS: bless, MUSTER_REPOSITORY: repository } = process.env;
@@ -27,7 +27,17 @@ const PAGES = [
     ['trial', '/experiments/reviews-1/trials/BEST', {}],
     ['cluster', '/cluster', {}],
     ['phone', '/experiments/reviews-1', { viewport: { width: 390, height: 844 } }],
+    ['contour', '/experiments/reviews-1', {}, contour],
 ];
+
+/** The part of the page with two hyperparameters against each other, as a surface. */
+async function contour(page) {
+    await page.getByLabel('as', { exact: true }).selectOption('contour');
+    await ready(page);
+    return page.locator('section', {
+        has: page.getByRole('heading', { name: 'Any two against each other', exact: true }),
+    });
+}
 
 /** What the README shows: the first part of a page. */
 const FIRST = {
@@ -94,16 +104,17 @@ function difference(page, one, other) {
 await withBrowser(async (browser) => {
     const desk = await (await browser.newContext()).newPage();
     const found = [];
-    for (const [name, path, options] of PAGES) {
+    for (const [name, path, options, part] of PAGES) {
         const { context, page } = await openRecorded(browser, origin, path.replace('BEST', best), options);
-        const png = await page.screenshot({ fullPage: true, animations: 'disabled' });
+        const pictured = part ? await part(page) : page;
+        const png = await pictured.screenshot({ ...(part ? {} : { fullPage: true }), animations: 'disabled' });
         const fresh = await small(desk, png, Math.round(page.viewportSize().width / SCALE));
         const file = `${folder}/approved/${name}.webp`;
         if (bless) {
             write(file, fresh);
             if (name === FIRST.name) {
-                const part = await page.screenshot({ clip: FIRST.clip });
-                write(FIRST.file, await small(desk, part, FIRST.width, 0.8));
+                const first = await page.screenshot({ clip: FIRST.clip });
+                write(FIRST.file, await small(desk, first, FIRST.width, 0.8));
             }
         } else {
             const approved = `data:image/webp;base64,${readFileSync(file).toString('base64')}`;

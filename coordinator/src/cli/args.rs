@@ -507,6 +507,9 @@ pub(super) struct LogsArguments {
     /// Read them from this object store, where they stay when the coordinator is gone
     #[arg(long, value_name = "URL")]
     pub(super) store: Option<String>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) client: ClientArguments,
 }

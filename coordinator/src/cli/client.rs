@@ -10,7 +10,7 @@ use muster_common::manifest::{Change, Manifest, edited};
 use muster_proto::dial::{DialError, Line, dial};
 use muster_proto::v1;
 use muster_proto::v1::control_service_client::ControlServiceClient;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::{Code, Status};
 
 use super::args::{
@@ -228,7 +228,8 @@ pub(super) async fn why(arguments: WhyArguments) -> anyhow::Result<Exit> {
 
 pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
     if let Some(store) = &arguments.store {
-        return stored_logs::print(store, &arguments.subject, arguments.follow).await;
+        let LogsArguments { subject, follow, json, .. } = &arguments;
+        return stored_logs::print(store, subject, *follow, *json).await;
     }
     let (experiment_id, trial_id) = match arguments.subject.parse::<TrialId>() {
         Ok(trial) => (trial.experiment.to_string(), Some(trial.to_string())),
@@ -239,9 +240,8 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
         .context("logs are in the object store too: `muster logs --store URL` reads them there")?;
     let follow = arguments.follow;
     let request = v1::ReadLogsRequest { experiment_id, trial_id, follow, tail: false };
-    let (mut num_printed, mut outage) = (0, Outage::default());
-    while let Err(status) = print_lines(&mut client, &request, &mut num_printed, &mut outage).await
-    {
+    let (mut printed, mut outage) = (Printed::new(arguments.json), Outage::default());
+    while let Err(status) = print_lines(&mut client, &request, &mut printed, &mut outage).await {
         if !follow {
             return Err(said(&status));
         }
@@ -250,15 +250,44 @@ pub(super) async fn logs(arguments: LogsArguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What was printed of a log.
+struct Printed {
+    num_lines: usize,
+    as_json: bool,
+}
+
+impl Printed {
+    fn new(as_json: bool) -> Self {
+        Self { num_lines: 0, as_json }
+    }
+
+    fn print(&mut self, line: &str) {
+        self.num_lines += 1;
+        if self.as_json {
+            println!("{}", described_line(line));
+        } else {
+            println!("{line}");
+        }
+    }
+}
+
+/// A log line as an object: of which trial (of none before there is one), from which worker, what it says.
+fn described_line(line: &str) -> Value {
+    let mut columns = line.splitn(3, "  ");
+    let mut next = || columns.next().unwrap_or_default();
+    let (trial, worker, text) = (next(), next(), next());
+    json!({ "trial": (trial != "-").then_some(trial), "worker": worker, "text": text })
+}
+
 /// Prints the lines of one stream behind those that were printed before: a log only grows, so they are its first ones.
 async fn print_lines(
     client: &mut Client,
     request: &v1::ReadLogsRequest,
-    num_printed: &mut usize,
+    printed: &mut Printed,
     outage: &mut Outage,
 ) -> Result<(), Status> {
     let mut stream = client.read_logs(request.clone()).await?.into_inner();
-    let mut num_known = *num_printed;
+    let mut num_known = printed.num_lines;
     while let Some(response) = stream.message().await? {
         outage.end();
         for line in response.lines {
@@ -266,8 +295,7 @@ async fn print_lines(
                 num_known -= 1;
                 continue;
             }
-            println!("{line}");
-            *num_printed += 1;
+            printed.print(&line);
         }
     }
     Ok(())

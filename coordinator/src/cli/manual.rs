@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{CommandFactory, ValueEnum};
+use clap::{Command, CommandFactory, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
@@ -13,7 +13,7 @@ use muster_proto::v1;
 
 use super::args::{Arguments, ClientArguments};
 use super::client::connect;
-use super::exit::Exit;
+use super::exit::{CODES, Exit};
 use super::output::say_bytes;
 
 /// Set by the completion scripts: this is no run, but the question what could come next.
@@ -72,18 +72,46 @@ fn program() -> String {
 
 /// Prints the manual's page, or writes one for each command into a directory.
 pub(super) fn man(directory: Option<&Path>) -> anyhow::Result<Exit> {
-    let command = Arguments::command();
+    // The exit codes have a section of their own here.
+    let command = Arguments::command().after_help(None::<&str>);
     let Some(directory) = directory else {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(command).render(&mut page)?;
-        say_bytes(&page);
+        say_bytes(&page(&clap_mangen::Man::new(command))?);
         return Ok(Exit::Done);
     };
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
     std::fs::create_dir_all(directory)
-        .and_then(|()| clap_mangen::generate_to(command, directory))
+        .and_then(|()| write_pages(&command, directory))
         .with_context(|| format!("cannot write into {}", directory.display()))?;
     eprintln!("written; `man -l {}` shows the first", directory.join("muster.1").display());
     Ok(Exit::Done)
+}
+
+/// A page of the command and of each below it.
+fn write_pages(command: &Command, directory: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_pages(below, directory)?;
+    }
+    let man = clap_mangen::Man::new(command.clone());
+    std::fs::write(directory.join(man.get_filename()), page(&man)?)
+}
+
+/// What clap knows, and behind it what the command ends with.
+fn page(man: &clap_mangen::Man) -> std::io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    page.extend_from_slice(exit_status().as_bytes());
+    Ok(page)
+}
+
+/// The codes as a section of a manual's page.
+fn exit_status() -> String {
+    let mut text = ".SH \"EXIT STATUS\"\n".to_owned();
+    for line in CODES.lines().skip(1) {
+        let (code, meaning) = line.trim().split_once(' ').unwrap_or_default();
+        text += &format!(".TP\n\\fB{code}\\fR\n{}\n", meaning.trim());
+    }
+    text
 }
 
 /// Experiments that begin so.
@@ -151,6 +179,13 @@ mod tests {
         assert_eq!(found("demo-1/"), ["demo-1/t1"]);
         assert_eq!(found("de"), ["demo-1", "demo-1/t1"]);
         assert!(found("x").is_empty());
+    }
+
+    #[test]
+    fn pages_say_what_every_code_means() {
+        let section = exit_status();
+        assert_eq!(section.matches(".TP\n").count(), CODES.lines().count() - 1);
+        assert!(section.contains("\\fB3\\fR\nthe experiment was canceled\n"), "{section}");
     }
 
     #[test]

@@ -6,15 +6,21 @@ use anyhow::bail;
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::log_store::LogReader;
 use muster_common::storage::{Layout, Store};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::exit::Exit;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Prints the lines of the runs of `subject`, and those of coordinators that name it, by time.
-pub(super) async fn print(store: &str, subject: &str, follow: bool) -> anyhow::Result<Exit> {
+/// Prints the lines of the runs of `subject`, and those of coordinators that name it, by time; with `as_json` each as
+/// an object.
+pub(super) async fn print(
+    store: &str,
+    subject: &str,
+    follow: bool,
+    as_json: bool,
+) -> anyhow::Result<Exit> {
     let (experiment, trial) = match subject.parse::<TrialId>() {
         Ok(trial) => (trial.experiment.clone(), Some(trial)),
         Err(_) => (subject.parse::<ExperimentId>()?, None),
@@ -38,13 +44,23 @@ pub(super) async fn print(store: &str, subject: &str, follow: bool) -> anyhow::R
         lines.extend(named.filter(|line| names(line, &experiment, trial.as_ref())));
         // Every line begins with its time.
         lines.sort_by(|a, b| a.split('\t').next().cmp(&b.split('\t').next()));
-        let lines = lines.iter().map(|line| line.replacen('\t', "  ", 2) + "\n");
+        let shown = |line: &String| {
+            if as_json { described(line) } else { line.replacen('\t', "  ", 2) }
+        };
+        let lines = lines.iter().map(|line| shown(line) + "\n");
         print!("{}", lines.collect::<String>());
         if !follow {
             return Ok(Exit::Done);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// One line as an object.
+fn described(line: &str) -> String {
+    let mut columns = line.splitn(3, '\t');
+    let mut next = || columns.next().unwrap_or_default();
+    json!({ "time": next(), "process": next(), "text": next() }).to_string()
 }
 
 /// Whether a line of a coordinator is about the experiment, or about this trial of it.
@@ -80,6 +96,15 @@ fn has_word(text: &str, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_an_object_of_its_columns() {
+        let line = described("2026-01-02T03:04:05Z\trunner\tstep\t3");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let wanted =
+            json!({ "time": "2026-01-02T03:04:05Z", "process": "runner", "text": "step\t3" });
+        assert_eq!(line, wanted);
+    }
 
     #[test]
     fn lines_are_of_the_trial_they_name() {

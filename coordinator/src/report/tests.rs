@@ -331,6 +331,24 @@ fn a_running_experiment_has_a_report_too() {
     assert_is_safe(&page::render(&report).unwrap());
 }
 
+/// The interval is about as wide as the normal approximation says (Agresti, Categorical Data Analysis,
+/// comparing dependent proportions).
+#[test]
+fn the_interval_of_a_difference_is_as_wide_as_theory_says() {
+    let (first, mut second) = (fixture(3, 2, 10), fixture(3, 2, 10));
+    second.view.id = "other-2".parse().unwrap();
+    second.predictions = predictions(800, 2, 0.1, 8);
+    let (view, manifest) = (&second.view, &second.manifest);
+    let rival = Rival { view, manifest, predictions: &second.predictions };
+    let report = Report::of(&Source { against: Some(rival), ..first.source() }).unwrap();
+    let found = report.comparison.unwrap();
+    let (b, c, n) = (found.only_this as f64, found.only_other as f64, found.num_rows as f64);
+    let half = 1.959_964 * (b + c - (b - c).powi(2) / n).sqrt() / n;
+    let [low, high] = found.interval_95;
+    assert!(((high - low) / (2.0 * half) - 1.0).abs() < 0.1, "{found:?} {half}");
+    assert!(((low + high) / 2.0 - (b - c) / n).abs() < 0.2 * half, "{found:?} {half}");
+}
+
 #[test]
 fn two_models_are_compared_on_the_same_examples_only() {
     let (first, mut second) = (fixture(3, 2, 10), fixture(3, 2, 10));
@@ -361,7 +379,7 @@ fn two_models_are_compared_on_the_same_examples_only() {
 
 #[test]
 fn the_largest_reports_are_below_two_megabytes() {
-    for (num_trials, num_classes) in [(2000, 2), (100, 77), (2, 120)] {
+    for (num_trials, num_classes) in [(2000, 2), (10_000, 2), (100, 77), (2, 120)] {
         let fixture = fixture(num_trials, num_classes, 200);
         let page = page::render(&Report::of(&fixture.source()).unwrap()).unwrap();
         assert!(page.len() < 2_000_000, "{num_trials} {num_classes}: {} bytes", page.len());
