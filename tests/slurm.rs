@@ -461,6 +461,40 @@ fn a_coordinator_killed_before_the_answer_asks_once() {
 }
 
 #[test]
+fn workers_share_gpus_where_the_profile_says_so() {
+    let name = "workers_share_gpus_where_the_profile_says_so";
+    let profile =
+        "max_allocations = 1\nworkers_per_node = 4\nslots_per_gpu = 2\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, ONE, 600, profile) else { return };
+    let server = site.serve("serve");
+    site.ask(&["submit", "gang.yaml"]);
+    site.await_words(&["ls"], "workers 4");
+    let mut found: Vec<(String, String)> = Vec::new();
+    for pid in site.processes("muster-worker supervise") {
+        // What starts them has the same words in its own command line.
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if comm.trim() == "muster-worker" {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+            let environment = String::from_utf8_lossy(&environment).into_owned();
+            let value = |name: &str| {
+                let mut lines = environment.split('\0');
+                lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
+            };
+            found.extend(value("CUDA_VISIBLE_DEVICES").zip(value("MUSTER_SLOTS_ON_GPU")));
+        }
+    }
+    found.sort();
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found.iter().all(|(gpu, shared)| !gpu.contains(',') && shared == "2"), "{found:?}");
+    assert!(found[0] == found[1] && found[2] == found[3] && found[1] != found[2], "{found:?}");
+    site.await_words(&["ls"], "completed");
+    drop(server);
+    for job in site.jobs().iter().filter(|job| !job.is_over()) {
+        site.slurm.ask("scancel", &[&job.id]).unwrap();
+    }
+}
+
+#[test]
 fn inside_an_allocation_workers_are_steps_of_it() {
     let name = "inside_an_allocation_workers_are_steps_of_it";
     let Some(site) = Site::new(name, GANG, 300, "drain_seconds = 20\n") else { return };
