@@ -151,6 +151,45 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn patterns_that_match_nothing_are_named_before_anything_starts() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let manifest = "version: 1
+name: e
+model: {pretrained: MODEL, max_length: 16}
+data:
+  train: {path: [one.csv, 'parts/part-*.csv']}
+  validation: {path: 'held[0-9].csv'}
+  text: text
+  label: {column: label}
+hyperparameters: {learning_rate: 1e-4, global_batch_size: 8}
+budget: {steps: 1}
+";
+    let manifest = manifest.replace("MODEL", &model.display().to_string());
+    std::fs::write(at("e.yaml"), manifest).unwrap();
+    std::fs::write(at("one.csv"), "text,label\na,1\n").unwrap();
+    std::fs::create_dir(at("parts")).unwrap();
+    std::fs::write(at("parts/other.csv"), "text,label\na,1\n").unwrap();
+    for command in ["validate", "run"] {
+        let (code, stderr) = fails(directory.path(), &[command, "e.yaml"]);
+        assert_eq!(code, 2, "{stderr}");
+        let words = "e.yaml: data.train.path: `";
+        assert!(
+            stderr.contains(words) && stderr.contains("parts/part-*.csv`: no file"),
+            "{stderr}"
+        );
+    }
+    std::fs::write(at("parts/part-1.csv"), "text,label\na,1\n").unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "e.yaml"]);
+    assert!(code == 2 && stderr.contains("data.validation.path: `"), "{code}: {stderr}");
+    // A file may be called like a pattern.
+    std::fs::write(at("held[0-9].csv"), "text,label\nb,1\n").unwrap();
+    let (code, stderr) = fails(directory.path(), &["validate", "e.yaml"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn nothing_to_resume_and_nobody_to_ask_are_said() {
     let directory = tempfile::tempdir().unwrap();
     let (code, stderr) = fails(directory.path(), &["run", "--resume"]);
@@ -176,7 +215,7 @@ fn shells_and_manuals_know_the_commands() {
         let groups =
             ["Start experiments:\n", "Watch them:\n", "Decide:\n", "Use results:\n", "Operate:\n"];
         let places: Vec<usize> = groups.iter().map(|group| help.find(group).unwrap()).collect();
-        assert!(places.is_sorted() && !help.contains("\u{1b}"), "{help}");
+        assert!(places.is_sorted() && !help.contains('\u{1b}'), "{help}");
         assert!(help.contains("\n  watch        Look at experiments"), "{help}");
     }
     assert!(ask(&["help", "watch"]).contains("Usage: muster watch"));

@@ -1,4 +1,4 @@
-//! The three families and all their heads against transformers, on tiny random models.
+//! The three families and all their heads against transformers, on tiny random models of even sizes and of odd ones.
 //! `golden/hf/generate_families.py` made the files and says how.
 //!
 //! Errors are relative and in the 2-norm: of a loss, of all logits of a batch, and of the gradient
@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Mutex;
 
 use muster_common::seed::Seed;
@@ -25,17 +26,46 @@ const ROUNDING: f64 = 1e-6;
 const IGNORED: i64 = -100;
 const CASES: [&str; 3] = ["single", "padded", "pairs"];
 
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/hf/families")
+/// Models of some sizes, and what transformers computes with them.
+struct Golden {
+    directory: PathBuf,
+    cases: Value,
 }
 
-fn golden() -> Value {
-    let text = std::fs::read_to_string(directory().join("cases.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
+impl Golden {
+    fn read(folder: &str) -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/hf").join(folder);
+        let text = std::fs::read_to_string(directory.join("cases.json")).unwrap();
+        Self { directory, cases: serde_json::from_str(&text).unwrap() }
+    }
 
-fn pretrained(family: Family, task: &str) -> Pretrained {
-    Pretrained::read(&directory().join(format!("{}-{task}", family.model_type()))).unwrap()
+    /// Every set with every family.
+    fn all() -> impl Iterator<Item = (Rc<Self>, Family)> {
+        let sets = ["families", "families_odd"].map(|folder| Rc::new(Self::read(folder)));
+        sets.into_iter()
+            .flat_map(|set| Family::ALL.into_iter().map(move |family| (set.clone(), family)))
+    }
+
+    fn of(&self, family: Family) -> &Value {
+        &self.cases[family.model_type()]
+    }
+
+    fn path(&self, family: Family, task: &str) -> PathBuf {
+        self.directory.join(format!("{}-{task}", family.model_type()))
+    }
+
+    fn pretrained(&self, family: Family, task: &str) -> Pretrained {
+        Pretrained::read(&self.path(family, task)).unwrap()
+    }
+
+    fn gradients(&self, family: Family, task: &str) -> NamedTensors {
+        read_tensors(&self.path(family, task).join("gradients.safetensors")).unwrap()
+    }
+
+    /// How messages call a family here.
+    fn name(&self, family: Family) -> String {
+        format!("{}, {family:?}", self.directory.file_name().unwrap().display())
+    }
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -108,8 +138,8 @@ fn assert_gradients<'a>(
     assert!(wanted.next().is_none(), "{what}");
 }
 
-fn classifier(family: Family) -> Classifier {
-    let pretrained = pretrained(family, "classification");
+fn classifier(golden: &Golden, family: Family) -> Classifier {
+    let pretrained = golden.pretrained(family, "classification");
     let labels = pretrained.config.labels().unwrap();
     let mut model =
         Classifier::to_train(&pretrained, labels, Frozen::default(), Seed(1), Device::Cpu).unwrap();
@@ -139,15 +169,12 @@ fn labels_of(case: &Value) -> Tensor {
 
 #[test]
 fn classifiers_agree() {
-    let golden = golden();
-    for family in Family::ALL {
-        let model = classifier(family);
-        let gradients = directory()
-            .join(format!("{}-classification/gradients.safetensors", family.model_type()));
-        let gradients = read_tensors(&gradients).unwrap();
-        let family_golden = &golden[family.model_type()];
+    for (golden, family) in Golden::all() {
+        let model = classifier(&golden, family);
+        let gradients = golden.gradients(family, "classification");
+        let family_golden = golden.of(family);
         for name in CASES {
-            let what = format!("{family:?}, {name}");
+            let what = format!("{}, {name}", golden.name(family));
             let case = &family_golden["cases"][name];
             let wanted = &family_golden["tasks"]["classification"][name];
             let logits = model.forward(&tokens_of(&model, case), Dropout::NONE).unwrap();
@@ -164,31 +191,29 @@ fn classifiers_agree() {
 
 #[test]
 fn segments_matter_only_where_the_family_tells_them_apart() {
-    let golden = golden();
-    for family in Family::ALL {
-        let model = classifier(family);
-        let case = &golden[family.model_type()]["cases"]["pairs"];
+    for (golden, family) in Golden::all() {
+        let model = classifier(&golden, family);
+        let case = &golden.of(family)["cases"]["pairs"];
         let tokens = rows(&case["tokens"]);
         let with = model.forward(&tokens_of(&model, case), Dropout::NONE).unwrap();
         let without = model.batch(&borrowed(&tokens)).unwrap();
         let without = model.forward(&without, Dropout::NONE).unwrap();
-        assert_eq!(with == without, family != Family::Bert, "{family:?}");
+        assert_eq!(with == without, family != Family::Bert, "{}", golden.name(family));
     }
 }
 
 #[test]
 fn padding_changes_nothing() {
-    let golden = golden();
-    for family in Family::ALL {
-        let model = classifier(family);
-        let case = &golden[family.model_type()]["cases"]["padded"];
+    for (golden, family) in Golden::all() {
+        let model = classifier(&golden, family);
+        let case = &golden.of(family)["cases"]["padded"];
         let tokens = rows(&case["tokens"]);
         let together = model.logits(&tokens).unwrap();
         for (row, tokens) in (0..).zip(tokens) {
             let alone = model.logits(&[tokens]).unwrap();
             let error = difference(&values(&together.get(row)), &values(&alone))
                 / norm(values(&alone).iter().copied());
-            assert!(error < TOLERANCE, "{family:?}, row {row}: {error:.2e}");
+            assert!(error < TOLERANCE, "{}, row {row}: {error:.2e}", golden.name(family));
         }
     }
 }
@@ -228,8 +253,13 @@ fn language_batch(model: &LanguageModel, case: &Value) -> LanguageBatch {
     model.batch(&examples).unwrap()
 }
 
-fn language_model(family: Family, task: &str, objective: LanguageObjective) -> LanguageModel {
-    let pretrained = pretrained(family, task);
+fn language_model(
+    golden: &Golden,
+    family: Family,
+    task: &str,
+    objective: LanguageObjective,
+) -> LanguageModel {
+    let pretrained = golden.pretrained(family, task);
     // Another seed would show in the results if a parameter were drawn and not read.
     LanguageModel::to_train(&pretrained, objective, Frozen::default(), Seed(3), Device::Cpu)
         .unwrap()
@@ -237,23 +267,21 @@ fn language_model(family: Family, task: &str, objective: LanguageObjective) -> L
 
 #[test]
 fn language_models_agree() {
-    let golden = golden();
-    for family in Family::ALL {
-        let family_golden = &golden[family.model_type()];
+    for (golden, family) in Golden::all() {
+        let family_golden = golden.of(family);
         for (task, objective) in OBJECTIVES {
             if family_golden["tasks"][task].is_null() {
-                let pretrained = pretrained(family, "masked");
+                let pretrained = golden.pretrained(family, "masked");
                 let frozen = Frozen::default();
                 let refused =
                     LanguageModel::to_train(&pretrained, objective, frozen, Seed(3), Device::Cpu);
                 assert!(refused.unwrap_err().to_string().contains("next sentence"));
                 continue;
             }
-            let model = language_model(family, task, objective);
-            let path = directory().join(format!("{}-{task}", family.model_type()));
-            let gradients = read_tensors(&path.join("gradients.safetensors")).unwrap();
+            let model = language_model(&golden, family, task, objective);
+            let gradients = golden.gradients(family, task);
             for name in CASES {
-                let what = format!("{family:?}, {task}, {name}");
+                let what = format!("{}, {task}, {name}", golden.name(family));
                 let batch = language_batch(&model, &family_golden["cases"][name]);
                 let wanted = &family_golden["tasks"][task][name];
                 let logits = model.logits(&batch, Dropout::NONE).unwrap();
@@ -274,7 +302,8 @@ fn language_models_agree() {
 
 #[test]
 fn a_batch_with_nothing_masked_has_no_loss() {
-    let model = language_model(Family::Roberta, "masked", LanguageObjective::MaskedTokens);
+    let golden = Golden::read("families");
+    let model = language_model(&golden, Family::Roberta, "masked", LanguageObjective::MaskedTokens);
     let tokens = MaskedTokens::from(vec![0, 7, 9, 2]);
     let example = LanguageExample { masked: &tokens, first_segment: 4, follows: true };
     let loss = model.loss(&model.batch(&[example]).unwrap(), Dropout::NONE).unwrap();
@@ -290,17 +319,17 @@ fn rates(value: &Value) -> Dropout {
 /// With a probability of 1 all that passes a place of dropout is gone.
 #[test]
 fn dropout_stands_where_it_stands_in_the_originals() {
-    let golden = golden();
-    for family in Family::ALL {
-        let model = classifier(family);
-        let family_golden = &golden[family.model_type()];
+    for (golden, family) in Golden::all() {
+        let model = classifier(&golden, family);
+        let family_golden = golden.of(family);
         let tokens = tokens_of(&model, &family_golden["cases"]["padded"]);
         let whole = model.forward(&tokens, Dropout::NONE).unwrap();
         for place in ["hidden", "attention", "head"] {
             let wanted = &family_golden["dropout"][place];
             let logits = model.forward(&tokens, rates(&wanted["rates"])).unwrap();
-            assert_close(&format!("{family:?}, {place}"), &logits, &wanted["logits"]);
-            assert_ne!(logits, whole, "{family:?}, {place}");
+            let what = format!("{}, {place}", golden.name(family));
+            assert_close(&what, &logits, &wanted["logits"]);
+            assert_ne!(logits, whole, "{what}");
         }
     }
 }
@@ -312,27 +341,26 @@ static SEEDED: Mutex<()> = Mutex::new(());
 #[test]
 fn dropout_stands_nowhere_else() {
     let _seeded = SEEDED.lock().unwrap();
-    let golden = golden();
-    let seed = golden["dropout_seed"].as_i64().unwrap();
-    tch::manual_seed(seed);
-    let probe = dropout(&Tensor::ones([4, 4], (Kind::Float, Device::Cpu)), 0.3).unwrap();
-    assert_close("the masks of Python", &probe, &golden["probe"]);
-    for family in Family::ALL {
-        let family_golden = &golden[family.model_type()];
-        let model = language_model(family, "masked", LanguageObjective::MaskedTokens);
+    for (golden, family) in Golden::all() {
+        let seed = golden.cases["dropout_seed"].as_i64().unwrap();
+        tch::manual_seed(seed);
+        let probe = dropout(&Tensor::ones([4, 4], (Kind::Float, Device::Cpu)), 0.3).unwrap();
+        assert_close("the masks of Python", &probe, &golden.cases["probe"]);
+        let family_golden = golden.of(family);
+        let model = language_model(&golden, family, "masked", LanguageObjective::MaskedTokens);
         let wanted = &family_golden["dropout"]["drawn"];
         let batch = language_batch(&model, &family_golden["cases"]["single"]);
         tch::manual_seed(seed);
         let loss = model.loss(&batch, rates(&wanted["rates"])).unwrap().mean().unwrap();
-        assert_close(&format!("{family:?}"), &loss, &wanted["loss"]);
+        assert_close(&golden.name(family), &loss, &wanted["loss"]);
 
-        let model = classifier(family);
+        let model = classifier(&golden, family);
         let wanted = &family_golden["dropout"]["drawn_head"];
         let tokens = rows(&family_golden["cases"]["single"]["tokens"]);
         let first: Vec<&[u32]> = tokens.iter().map(|tokens| &tokens[..1]).collect();
         tch::manual_seed(seed);
         let logits = model.forward(&model.batch(&first).unwrap(), rates(&wanted["rates"])).unwrap();
-        assert_close(&format!("{family:?}, head"), &logits, &wanted["logits"]);
+        assert_close(&format!("{}, head", golden.name(family)), &logits, &wanted["logits"]);
     }
 }
 

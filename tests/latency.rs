@@ -1,6 +1,7 @@
 //! From `muster submit` to the first step of training: with a local worker that waits for work, and through
 //! Kubernetes, stage by stage. `deploy/latency.sh kubernetes` runs it. API server and controller of Jobs are real;
-//! the kubelet is played (`support/kubelet.rs`), so that no image is pulled and no container is made.
+//! the kubelet is played (`support/kubelet.rs`), so that no image is pulled and no container is made. Then from
+//! the death of the worker to a slot that works again.
 //! usage: latency [TRIES]
 
 use std::collections::BTreeMap;
@@ -23,9 +24,9 @@ use muster_tests::gang::Laboratory;
 use muster_tests::http::request;
 use muster_tests::kubelet::Kubelet;
 use muster_tests::kubernetes::{ADMIN, Kubernetes, LAUNCHER};
-use muster_tests::process::{Muster, PATIENCE, program};
+use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with, program, send_signal};
 use muster_tests::sample::repository;
-use muster_tests::service::{await_words, served_address};
+use muster_tests::service::{await_checkpoints, await_words, served_address};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;
@@ -39,6 +40,9 @@ cpus_per_worker = 1
 shared_memory_mib = 0
 max_allocations = 1
 ";
+
+/// The stage that is counted from the death of a worker.
+const AGAIN: &str = "killed to slot at work";
 
 /// Stages, and when each was reached, seconds from the begin of `muster submit`.
 type Course = Vec<(&'static str, f64)>;
@@ -62,7 +66,8 @@ fn main() -> anyhow::Result<()> {
 
 /// Prints the median and the extremes of every stage, in the order of medians.
 fn show(title: &str, courses: &[Course]) {
-    println!("{title}, seconds from `muster submit`, median of {} (least to most):", courses.len());
+    println!("{title}, seconds from `muster submit`, median of {} (least to most);", courses.len());
+    println!("`{AGAIN}` is counted from kill -9 of a worker:");
     let mut stages: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (stage, time) in courses.iter().flatten() {
         stages.entry(*stage).or_default().push(*time);
@@ -95,7 +100,9 @@ fn locally() -> anyhow::Result<Course> {
     let mut server = Muster::start(laboratory.directory.path(), "serve", &arguments)?;
     let url = served_address(&mut server)?;
     await_slot(&url, "free")?;
-    submit(&laboratory, &url, &Seen::default())
+    let mut course = submit(&laboratory, &url, &Seen::default())?;
+    course.push((AGAIN, again(&laboratory, &url)?));
+    Ok(course)
 }
 
 fn through_kubernetes(kubernetes: &'static Kubernetes) -> anyhow::Result<Course> {
@@ -120,7 +127,31 @@ fn through_kubernetes(kubernetes: &'static Kubernetes) -> anyhow::Result<Course>
     let arguments = ["serve", "--cluster", "cluster.toml"];
     let mut server = Muster::start_command(command, directory, "serve", &arguments)?;
     let url = served_address(&mut server)?;
-    submit(&laboratory, &url, &seen).with_context(|| server.stderr())
+    let mut course = submit(&laboratory, &url, &seen).with_context(|| server.stderr())?;
+    course.push((AGAIN, again(&laboratory, &url).with_context(|| server.stderr())?));
+    Ok(course)
+}
+
+/// Kills the worker of a trial that does not end; how long it takes until a slot works on it again, seconds.
+fn again(laboratory: &Laboratory, url: &str) -> anyhow::Result<f64> {
+    let directory = laboratory.directory.path();
+    let long = laboratory.text.replace("name: gang", "name: long");
+    fs::write(directory.join("long.yaml"), format!("{long}checkpoint: {{every_steps: 50}}\n"))?;
+    let arguments = ["submit", "long.yaml", "--coordinator", url];
+    Muster::start(directory, "client", &arguments)?.succeed()?;
+    await_checkpoints(directory, "long-1", 1)?;
+    // Workers of local slots are where the coordinator is, those of pods in the folder of the node.
+    let is_own = |pid: &u32| {
+        let place = fs::read_link(format!("/proc/{pid}/cwd"));
+        place.is_ok_and(|place| place.starts_with(directory)) && is_alive(*pid)
+    };
+    let workers = processes_with("muster-worker supervise", |_| true);
+    let worker = workers.into_iter().find(is_own).context("no worker")?;
+    let begun = Instant::now();
+    send_signal("KILL", worker)?;
+    await_metric(url, "muster_workers_lost_total{", |lost| lost > 0)?;
+    await_slot(url, "busy")?;
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 fn stages_of_pod(pod: &Pod) -> Vec<&'static str> {
@@ -182,15 +213,21 @@ fn submit(laboratory: &Laboratory, url: &str, seen: &Seen) -> anyhow::Result<Cou
 
 /// Waits until a slot is in a state.
 fn await_slot(url: &str, state: &str) -> anyhow::Result<()> {
-    let wanted = format!("muster_slots{{state=\"{state}\"}} 1\n");
+    await_metric(url, &format!("muster_slots{{state=\"{state}\"}}"), |count| count == 1)
+}
+
+/// Waits until the sum of the samples whose names begin so is right.
+fn await_metric(url: &str, name: &str, is_right: impl Fn(u64) -> bool) -> anyhow::Result<()> {
     let begun = Instant::now();
     loop {
         let page = request("GET", &format!("{url}/metrics"), &[], "")?.text();
-        if page.contains(&wanted) {
+        let samples = page.lines().filter(|line| line.starts_with(name));
+        let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        if is_right(values.sum()) {
             return Ok(());
         }
         if begun.elapsed() > PATIENCE {
-            bail!("no slot is {state}: {page}");
+            bail!("{name} is not what is waited for: {page}");
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -1,4 +1,5 @@
-//! With `log_format = "json"` every line of every process is an object, and those of a run name it.
+//! With `log_format = "json"` every line of every process is an object, and those of a run name it, down to the
+//! step where they are about one.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,11 @@ fn parse(text: &str) -> Line {
 fn names_its_run(line: &Line) -> bool {
     let number = |field: &str| line.get(field).is_some_and(Value::is_u64);
     line.get("experiment") == Some(&"sample-1".into()) && number("run") && number("rank")
+}
+
+fn names_its_step(line: &Line) -> bool {
+    let number = |field: &str| line.get(field).is_some_and(Value::is_u64);
+    names_its_run(line) && number("trial") && number("step")
 }
 
 #[test]
@@ -52,7 +58,7 @@ fn every_line_of_every_process_is_an_object_that_names_its_run() {
     let trials: BTreeSet<u64> =
         of_runs.iter().filter_map(|line| line.get("trial")?.as_u64()).collect();
     assert_eq!(trials, BTreeSet::from([1, 2]));
-    assert!(of_runs.iter().any(|line| line.contains_key("step")));
+    assert!(of_runs.iter().any(|line| names_its_step(line)), "{of_runs:?}");
 
     // What the coordinator keeps of its workers: TRIAL, WORKER and the line.
     let logs = directory.path().join("muster-data/coordinator/logs");
@@ -74,7 +80,11 @@ fn every_line_of_every_process_is_an_object_that_names_its_run() {
         let number = line.get("trial").map_or("-".to_owned(), |number| format!("t{number}"));
         assert_eq!(&number, trial, "{line:?}");
     }
-    assert!(runner.iter().any(|(_, line)| line.contains_key("step")));
+    assert!(runner.iter().any(|(_, line)| names_its_step(line)), "{runner:?}");
+    // What a thread of its own says of a checkpoint names the step that it is of, too.
+    let saved = runner.iter().filter(|(_, line)| line["message"] == "the checkpoint is written");
+    let saved: Vec<bool> = saved.map(|(_, line)| names_its_step(line)).collect();
+    assert!(!saved.is_empty() && saved.iter().all(|named| *named), "{runner:?}");
     let idle = read("_idle-workers.log");
     let processes: BTreeSet<&str> =
         idle.iter().filter_map(|(_, line)| line["process"].as_str()).collect();
@@ -85,4 +95,5 @@ fn every_line_of_every_process_is_an_object_that_names_its_run() {
         .filter(|line| line["process"] == "supervisor" && line.contains_key("run"))
         .collect();
     assert!(!supervisor.is_empty() && supervisor.iter().all(|line| names_its_run(line)));
+    assert!(supervisor.iter().any(|line| names_its_step(line)), "{supervisor:?}");
 }

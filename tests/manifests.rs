@@ -177,6 +177,170 @@ fn what_is_made_and_what_is_applied_keeps_to_the_schemas() {
     assert!(!found.status.success(), "a misspelled field passes");
 }
 
+/// Whether all labels that are asked for are there, and some are.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let Some(wanted) = selector.as_object() else { return false };
+    !wanted.is_empty() && wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Objects name each other by labels, ports and names, which no schema and no API server compares.
+struct Installation {
+    overlay: &'static str,
+    objects: BTreeMap<(String, String), Value>,
+    /// The pod of the coordinator, and that of a worker.
+    pods: [Value; 2],
+}
+
+impl Installation {
+    fn of(overlay: &'static str, text: &str) -> Self {
+        let objects = objects(text);
+        let coordinator = &objects[&("StatefulSet".to_owned(), "muster".to_owned())];
+        let coordinator = coordinator["spec"]["template"].clone();
+        let worker = serde_json::to_value(whole_job()).unwrap()["spec"]["template"].clone();
+        Self { overlay, pods: [coordinator, worker], objects }
+    }
+
+    fn all(&self, kind: &str) -> Vec<&Value> {
+        let found = self.objects.iter().filter(|((of, _), _)| of == kind);
+        found.map(|(_, object)| object).collect()
+    }
+
+    /// The pods that a selector means; there has to be one.
+    fn selected(&self, selector: &Value) -> Vec<&Value> {
+        let is_meant = |pod: &&Value| selects(selector, &pod["metadata"]["labels"]);
+        let found: Vec<&Value> = self.pods.iter().filter(is_meant).collect();
+        assert_eq!(found.len(), 1, "{}: {selector} means one kind of pods", self.overlay);
+        found
+    }
+
+    /// A pod has a port, by name or number.
+    fn check_port(&self, pod: &Value, port: &Value) {
+        let containers = pod["spec"]["containers"].as_array().unwrap().iter();
+        let mut ports = containers.flat_map(|one| one["ports"].as_array().into_iter().flatten());
+        let is_there = ports.any(|had| had["name"] == *port || had["containerPort"] == *port);
+        assert!(is_there, "{}: no port {port} of {}", self.overlay, pod["metadata"]);
+    }
+
+    fn service(&self, name: &Value) -> &Value {
+        let key = ("Service".to_owned(), name.as_str().unwrap().to_owned());
+        self.objects.get(&key).unwrap_or_else(|| panic!("{}: no Service {name}", self.overlay))
+    }
+
+    fn check_services(&self) {
+        let set = &self.objects[&("StatefulSet".to_owned(), "muster".to_owned())]["spec"];
+        assert!(selects(&set["selector"]["matchLabels"], &set["template"]["metadata"]["labels"]));
+        self.service(&set["serviceName"]);
+        for service in self.all("Service") {
+            for pod in self.selected(&service["spec"]["selector"]) {
+                assert_eq!(pod, &self.pods[0], "{}: {service}", self.overlay);
+                for port in service["spec"]["ports"].as_array().unwrap() {
+                    self.check_port(pod, &port["targetPort"]);
+                }
+            }
+        }
+        for ingress in self.all("Ingress") {
+            for rule in ingress["spec"]["rules"].as_array().unwrap() {
+                for path in rule["http"]["paths"].as_array().unwrap() {
+                    let backend = &path["backend"]["service"];
+                    let ports = self.service(&backend["name"])["spec"]["ports"].as_array().unwrap();
+                    let is_it = |port: &&Value| port["name"] == backend["port"]["name"];
+                    assert_eq!(ports.iter().filter(is_it).count(), 1, "{backend}");
+                }
+            }
+        }
+        for monitor in self.all("ServiceMonitor") {
+            let selector = &monitor["spec"]["selector"]["matchLabels"];
+            let is_meant = |service: &&&Value| selects(selector, &service["metadata"]["labels"]);
+            let services = self.all("Service");
+            let meant: Vec<&&Value> = services.iter().filter(is_meant).collect();
+            assert_eq!(meant.len(), 1, "{}: {selector}", self.overlay);
+            for endpoint in monitor["spec"]["endpoints"].as_array().unwrap() {
+                let mut ports = meant[0]["spec"]["ports"].as_array().unwrap().iter();
+                // By the name of the Service's port, not by a number.
+                assert!(ports.any(|port| port["name"] == endpoint["port"]), "{endpoint}");
+            }
+        }
+    }
+
+    /// Both kinds of pods have a policy, and what each may reach of the other, the other lets in.
+    fn check_policies(&self) {
+        let mut governed = Vec::new();
+        let mut rules = Vec::new();
+        for policy in self.all("NetworkPolicy") {
+            let pod = self.selected(&policy["spec"]["podSelector"]["matchLabels"])[0];
+            governed.push(pod);
+            for (way, ends) in [("ingress", "from"), ("egress", "to")] {
+                for rule in policy["spec"][way].as_array().into_iter().flatten() {
+                    let peers = rule[ends].as_array().into_iter().flatten();
+                    let peers = peers.map(|peer| &peer["podSelector"]["matchLabels"]);
+                    // Clients are somebody else's pods.
+                    let is_ours = |labels: &&Value| labels.get("app.kubernetes.io/name").is_some();
+                    for labels in peers.filter(is_ours) {
+                        let peer = self.selected(labels)[0];
+                        let (from, to) = if way == "egress" { (pod, peer) } else { (peer, pod) };
+                        for port in rule["ports"].as_array().into_iter().flatten() {
+                            self.check_port(to, &port["port"]);
+                        }
+                        let index = |pod: &Value| usize::from(*pod != self.pods[0]);
+                        rules.push((way, index(from), index(to)));
+                    }
+                    if way == "ingress" && rule["from"][0]["podSelector"].is_null() {
+                        for port in rule["ports"].as_array().unwrap() {
+                            self.check_port(pod, &port["port"]);
+                        }
+                    }
+                }
+            }
+        }
+        for pod in &self.pods {
+            assert!(governed.contains(&pod), "{}: no policy for {}", self.overlay, pod["metadata"]);
+        }
+        // A worker dials the coordinator, and other workers.
+        for wanted in [("egress", 1, 0), ("ingress", 1, 0), ("egress", 1, 1), ("ingress", 1, 1)] {
+            assert!(rules.contains(&wanted), "{}: {wanted:?} is not among {rules:?}", self.overlay);
+        }
+    }
+
+    fn check_rights(&self) {
+        let account = &self.pods[0]["spec"]["serviceAccountName"];
+        let key = ("ServiceAccount".to_owned(), account.as_str().unwrap().to_owned());
+        assert!(self.objects.contains_key(&key), "{}: no {key:?}", self.overlay);
+        let bindings = self.all("RoleBinding");
+        assert!(!bindings.is_empty(), "{}", self.overlay);
+        for binding in bindings {
+            for subject in binding["subjects"].as_array().unwrap() {
+                assert_eq!(subject["kind"], "ServiceAccount");
+                assert_eq!(&subject["name"], account, "{}: who has the rights", self.overlay);
+            }
+            let role = binding["roleRef"]["name"].as_str().unwrap().to_owned();
+            assert!(self.objects.contains_key(&("Role".to_owned(), role)), "{binding}");
+        }
+    }
+}
+
+#[test]
+fn objects_that_name_each_other_agree() {
+    let name = "objects_that_name_each_other_agree";
+    let kubectl = match kubectl() {
+        Ok(kubectl) => kubectl,
+        Err(reason) => return skip(name, &reason),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    for (overlay, _) in OVERLAYS {
+        let file = rendered(&kubectl, overlay, directory.path());
+        let installation = Installation::of(overlay, &fs::read_to_string(file).unwrap());
+        let from_outside =
+            installation.all("Ingress").len() + installation.all("ServiceMonitor").len();
+        assert_eq!(from_outside, if overlay == "production" { 2 } else { 0 });
+        installation.check_services();
+        installation.check_policies();
+        installation.check_rights();
+    }
+    let labels = json!({"a": "1", "b": "2"});
+    assert!(selects(&json!({"a": "1"}), &labels) && !selects(&json!({"a": "2"}), &labels));
+    assert!(!selects(&json!({}), &labels) && !selects(&Value::Null, &labels));
+}
+
 #[test]
 fn overlays_are_whole_and_their_settings_are_good() {
     let name = "overlays_are_whole_and_their_settings_are_good";

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use muster_tests::cluster::{Launcher, live_through};
 use muster_tests::gang::{FOUR_TRIALS, Laboratory};
-use muster_tests::process::{Muster, descendants, is_alive, processes_with, send_signal};
+use muster_tests::process::{Muster, descendants, is_alive, processes_with, program, send_signal};
 use muster_tests::sample::repository;
-use muster_tests::service::served_address;
+use muster_tests::service::{await_checkpoints, served_address};
 
 const SERVE: [&str; 7] =
     ["serve", "--listen", "127.0.0.1:0", "--slots", "2", "--threads-per-slot", "1"];
@@ -179,6 +181,57 @@ fn the_stopped_are_left_behind_neither() {
     }
     family.coordinator.kill().unwrap();
     Family::gone(&family.all());
+}
+
+/// A worker as a cluster starts it, which stays alone for so many seconds.
+fn worker(directory: &Path, label: &str, url: &str, alone: &str) -> Muster {
+    let mut command = Command::new(program("muster-worker").unwrap());
+    command.env("MUSTER_ALONE_SECONDS", alone);
+    let arguments = ["supervise", "--coordinator", url];
+    Muster::start_command(command, directory, label, &arguments).unwrap()
+}
+
+/// Who has asked a cluster for workers cannot give them back when it is killed, and nobody else does.
+#[test]
+fn a_worker_that_is_left_alone_ends_after_its_run() {
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let settings = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9}\ncheckpoint: {every_steps: 50}\n";
+    let laboratory = Laboratory::new(&model, 60, settings).unwrap();
+    let directory = laboratory.directory.path();
+    let text = laboratory.text.replace("{steps: 1000000}", "{steps: 600}");
+    fs::write(directory.join("gang.yaml"), text).unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--no-workers"];
+    let mut coordinator = Muster::start(directory, "serve", &arguments).unwrap();
+    let url = served_address(&mut coordinator).unwrap();
+    let mut alone = worker(directory, "alone", &url, "3");
+    let submit = ["submit", "gang.yaml", "--coordinator", &url];
+    Muster::start(directory, "submit", &submit).unwrap().succeed().unwrap();
+    await_checkpoints(directory, "gang-1", 1).unwrap();
+    // It stands still, so that the run lasts longer than the patience of its worker.
+    let runners = descendants(alone.pid(), "muster-worker runner");
+    assert_eq!(runners.len(), 1);
+    send_signal("STOP", runners[0]).unwrap();
+    let mut patient = worker(directory, "patient", &url, "3000");
+    let has_begun =
+        |worker: &Muster| descendants(worker.pid(), "muster-worker runner").first().copied();
+    patient.wait_for("runner", has_begun).unwrap();
+    coordinator.kill().unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(is_alive(alone.pid()), "it leaves its run behind: {}", alone.stderr());
+    send_signal("CONT", runners[0]).unwrap();
+    assert_eq!(alone.wait().unwrap().code(), Some(5), "{}", alone.stderr());
+    assert!(alone.stderr().contains("no coordinator for too long"), "{}", alone.stderr());
+    // Told to leave, one leaves in good order; else this one would have waited on.
+    assert!(is_alive(patient.pid()), "{}", patient.stderr());
+    send_signal("TERM", patient.pid()).unwrap();
+    assert_eq!(patient.wait().unwrap().code(), Some(0), "{}", patient.stderr());
+}
+
+#[test]
+fn a_worker_that_finds_nobody_ends_as_well() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut nobody = worker(directory.path(), "nobody", "http://127.0.0.1:9", "1");
+    assert_eq!(nobody.wait().unwrap().code(), Some(5), "{}", nobody.stderr());
 }
 
 /// In a group of processes of its own a worker survives what the terminal sends to the coordinator's.

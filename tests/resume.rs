@@ -363,6 +363,30 @@ fn a_killed_trial_gives_up_where_an_uninterrupted_one_does() {
     let (found_step, found) = run(&[2, 5, step - 1]);
     assert_eq!(found_step, step);
     assert_same_bits(&found, &wanted, "given up");
+
+    // One death comes when the checkpoint is there and nobody was told that the trial has given up.
+    let mut writer = laboratory.writer(9, None);
+    writer.begin(found).unwrap();
+    let key = writer.finish().unwrap().unwrap();
+    let go_on = |trainer: &mut Trainer<'_>, target| {
+        let mut host = Recorder::new(&laboratory, laboratory.writer(10, Some(key.clone())));
+        train_until(trainer, target, None, &mut host).unwrap()
+    };
+    let mut trainer = laboratory.trainer(Seed(8), &case);
+    trainer.restore(laboratory.load(&key)).unwrap();
+    assert_eq!(go_on(&mut trainer, TOTAL_STEPS), Outcome::GaveUp);
+    assert_eq!(trainer.step(), step);
+    assert_same_bits(&trainer.snapshot().unwrap(), &wanted, "given up, and told later");
+
+    // Another experiment that continues the trial gives it its patience back, and keeps what was best.
+    let mut trainer = laboratory.trainer(Seed(8), &case);
+    trainer.depart(laboratory.load(&key)).unwrap();
+    assert!(!trainer.gives_up() && trainer.best() == Some(best));
+    assert_eq!(go_on(&mut trainer, step + 1), Outcome::Reached);
+    assert_eq!(trainer.step(), step + 1);
+    let snapshot = trainer.snapshot().unwrap();
+    assert!(bits(&snapshot.best) == bits(&wanted.best));
+    assert!(bits(&snapshot.model) != bits(&wanted.model));
 }
 
 /// In a population a trial goes on from another one's checkpoint.

@@ -57,6 +57,15 @@ struct Session {
 impl Session {
     /// Says Hello as `worker`; until the answer.
     async fn open(access: &WorkerAccess, worker: &str) -> Result<Self, Status> {
+        Self::open_with(access, worker, None).await
+    }
+
+    /// The same, with a run that it has.
+    async fn open_with(
+        access: &WorkerAccess,
+        worker: &str,
+        held_generation: Option<u64>,
+    ) -> Result<Self, Status> {
         let access = Access::read(access.file.as_ref().unwrap()).unwrap();
         let line = soon(dial(&access, |endpoint| endpoint)).await.unwrap();
         let (to_coordinator, requests) = mpsc::channel(4);
@@ -64,7 +73,7 @@ impl Session {
             worker_id: worker.to_owned(),
             protocol_version: PROTOCOL_VERSION,
             host: "here".to_owned(),
-            held_generation: None,
+            held_generation,
         });
         to_coordinator.send(SessionRequest { message: Some(hello) }).await.unwrap();
         let mut client = WorkerServiceClient::new(line);
@@ -88,6 +97,32 @@ impl Session {
         }
     }
 
+    /// Makes the first report of a run; until it is acknowledged.
+    async fn report(&mut self, generation: u64) {
+        let prepared = RunReport::Prepared(DataSummary { num_train: 9, ..DataSummary::default() });
+        let report = Report { generation, sequence: 1, report: Some((&prepared).into()) };
+        let message = Some(Request::Report(report));
+        self.to_coordinator.send(SessionRequest { message }).await.unwrap();
+        let answer = soon(self.responses.message()).await.unwrap().unwrap();
+        match answer.message {
+            Some(Response::Acknowledge(wire)) => {
+                assert_eq!((wire.generation, wire.sequence), (generation, 1));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// How it ended, from the other side.
+    async fn ended(&mut self) -> Option<Status> {
+        loop {
+            match soon(self.responses.message()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(status) => return Some(status),
+            }
+        }
+    }
+
     /// Leaves for good; until the coordinator has ended the session.
     async fn leave(mut self) {
         let goodbye = Request::Goodbye(Goodbye { reason: "done".to_owned() });
@@ -95,6 +130,25 @@ impl Session {
         drop(self.to_coordinator);
         while let Ok(Some(_)) = soon(self.responses.message()).await {}
     }
+}
+
+/// An experiment whose first run is given to whoever comes.
+async fn submit(system: &System) {
+    let text = "version: 1\nname: e\nmodel: {pretrained: m}\ndata:\n  train: {path: d.csv}\n  \
+                validation: {fraction: 0.1}\n  text: text\n  label: {column: label}\nbudget: {steps: 1}\n";
+    let event = Event::ExperimentSubmitted {
+        manifest: Box::new(Manifest::parse(text).unwrap()),
+        text: text.to_owned(),
+        store: system.store.clone(),
+        owner: None,
+        base: None,
+    };
+    system.driver.apply(event).await.unwrap();
+}
+
+/// All that the engine knows of runs.
+async fn runs(system: &System) -> String {
+    system.driver.read(|engine| format!("{:?}", engine.runs())).await.unwrap()
 }
 
 /// Waits until the engine knows of so many workers.
@@ -184,28 +238,71 @@ async fn whoever_comes_under_the_name_of_a_worker_that_has_reported_begins_anew(
     let directory = tempfile::tempdir().unwrap();
     let system = start(directory.path()).await;
     let access = system.guard.local_worker_access().unwrap();
-    let text = "version: 1\nname: e\nmodel: {pretrained: m}\ndata:\n  train: {path: d.csv}\n  \
-                validation: {fraction: 0.1}\n  text: text\n  label: {column: label}\nbudget: {steps: 1}\n";
-    let event = Event::ExperimentSubmitted {
-        manifest: Box::new(Manifest::parse(text).unwrap()),
-        text: text.to_owned(),
-        store: system.store.clone(),
-        owner: None,
-        base: None,
-    };
-    system.driver.apply(event).await.unwrap();
+    submit(&system).await;
     let mut first = Session::open(&access, "fixed").await.unwrap();
     let generation = first.assigned().await;
-    let prepared = RunReport::Prepared(DataSummary { num_train: 9, ..DataSummary::default() });
-    let report = Report { generation, sequence: 1, report: Some((&prepared).into()) };
-    let message = Some(Request::Report(report));
-    first.to_coordinator.send(SessionRequest { message }).await.unwrap();
-    let answer = soon(first.responses.message()).await.unwrap().unwrap();
-    assert!(matches!(answer.message, Some(Response::Acknowledge(_))), "{answer:?}");
+    first.report(generation).await;
     drop(first);
     // Its reports would have numbers that were counted: the end of the old run would never be heard of.
     let mut second = Session::open(&access, "fixed").await.unwrap();
     assert_eq!(second.assigned().await, generation + 1);
     drop(second);
+    soon(system.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_shows_the_token_of_a_connected_worker_takes_its_session_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = start(directory.path()).await;
+    let access = system.guard.local_worker_access().unwrap();
+    submit(&system).await;
+    let mut first = Session::open(&access, "w-1").await.unwrap();
+    let generation = first.assigned().await;
+    // The same worker over another connection, while the coordinator takes the first for alive.
+    let mut second = Session::open_with(&access, "w-1", Some(generation)).await.unwrap();
+    let status = first.ended().await.unwrap();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    assert!(status.message().contains("another session took over"), "{status}");
+    drop(first);
+    assert!(second.is_quiet().await, "the end of the older session is not the end of this one");
+    assert_eq!(system.live.num_connected(), 1);
+    await_workers(&system, 1).await;
+    // It has the run, which nobody was given a second time.
+    second.report(generation).await;
+    drop(second);
+    soon(system.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_replayed_counts_once_and_opens_nothing_that_was_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let system = start(directory.path()).await;
+    let access = system.guard.remote_worker_access("slurm", Some(system.guard.near_url())).unwrap();
+    submit(&system).await;
+    let mut first = Session::open(&access, "w-1").await.unwrap();
+    let generation = first.assigned().await;
+    let before = runs(&system).await;
+    first.report(generation).await;
+    drop(first);
+    let reported = runs(&system).await;
+    assert_ne!(reported, before, "a report leaves its mark");
+    // The whole session once more, word by word: what was acknowledged is, and that is all.
+    for _ in 0..2 {
+        let mut replayed = Session::open_with(&access, "w-1", Some(generation)).await.unwrap();
+        replayed.report(generation).await;
+        replayed.report(generation).await;
+        assert_eq!(runs(&system).await, reported);
+        await_workers(&system, 1).await;
+    }
+    // A token that was taken away ends what it has opened, and opens nothing when it is shown again.
+    let mut last = Session::open_with(&access, "w-1", Some(generation)).await.unwrap();
+    let checker = system.guard.checker().unwrap();
+    assert_eq!(checker.book().revoke("_workers-slurm", Timestamp::now()).unwrap(), 1);
+    last.ended().await;
+    for worker in ["w-1", "w-2"] {
+        let status = Session::open(&access, worker).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    }
+    assert_eq!(runs(&system).await, reported);
     soon(system.stop()).await.unwrap();
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use muster_common::seed::Seed;
 use muster_tests::gang::Laboratory;
 use muster_tests::process::{Muster, descendants, program, send_signal};
 use muster_tests::proxy::{Fault, Proxy, Rule};
@@ -130,6 +131,61 @@ fn training_through_every_fault_ends_with_the_same_weights() {
         }
         println!("{name}: {:.1} s", begun.elapsed().as_secs_f64());
     }
+}
+
+#[test]
+fn training_data_comes_from_a_store_too() {
+    let name = "training_data_comes_from_a_store_too";
+    let server = match S3Server::shared() {
+        Ok(server) => server,
+        Err(reason) => return skip(name, &reason),
+    };
+    server.create_container("reviews").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let model = repository().join("tests/golden/hf/families/bert-classification");
+    let (mut draws, words) = (Seed(4).draws(), ["film", "a", "the", "is", "good", "bad"]);
+    fs::create_dir(at("set")).unwrap();
+    for part in ["part-1.csv", "part-2.csv"] {
+        let mut rows = "text,label\n".to_owned();
+        for index in 0..60 {
+            rows += if index % 2 == 0 { "good" } else { "bad" };
+            for _ in 0..4 + draws.below(6) {
+                let word = usize::try_from(draws.below(words.len() as u64)).unwrap();
+                rows += &format!(" {}", words[word]);
+            }
+            rows += &format!(",{}\n", index % 2);
+        }
+        fs::write(at("set").join(part), &rows).unwrap();
+        server.put_object("reviews", &format!("set/{part}"), rows.as_bytes()).unwrap();
+    }
+    let weights = |name: &str, path: &str| {
+        let model = model.display();
+        let manifest = format!(
+            "version: 1\nname: {name}\nseed: 3\nmodel: {{pretrained: {model}, max_length: 16}}\n\
+             data: {{train: {{path: '{path}'}}, validation: {{fraction: 0.2}}, text: text, label: {{column: label}}}}\n\
+             hyperparameters: {{learning_rate: 1e-3, global_batch_size: 8}}\nbudget: {{steps: 20}}\nmax_restarts: 0\n"
+        );
+        fs::write(at("data.yaml"), manifest).unwrap();
+        let arguments = run_arguments("data.yaml", "muster-data");
+        muster(directory.path(), name, &arguments).succeed().unwrap();
+        exported_weights(directory.path(), &format!("{name}-1")).unwrap()
+    };
+    let here = weights("here", "set/part-*.csv");
+    let endpoint = format!("endpoint=http://{}", server.address());
+    let there = weights("there", &format!("s3://reviews/set/part-*.csv?{endpoint}"));
+    assert!(here == there, "other weights");
+    // One that is not there is named.
+    let manifest = fs::read_to_string(at("data.yaml")).unwrap().replace("part-*", "other-*");
+    fs::write(at("data.yaml"), manifest).unwrap();
+    let arguments = run_arguments("data.yaml", "muster-data");
+    let mut failed = muster(directory.path(), "missing", &arguments);
+    assert!(!failed.wait().unwrap().success());
+    let said = failed.stdout() + &failed.stderr();
+    assert!(
+        said.contains("no object in s3://reviews/set") && said.contains("other-*.csv"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn how_a_batch_is_cut_does_not_change_its_gradient() {
                 setup.settings.micro_batch_size = micro_batch_size;
                 let mut by_length = sorted.clone();
                 by_length.retain(|index| (*index as usize) < count);
-                // Padded to the longest of a mixed micro-batch, and hardly padded at all; one rank,
+                // Short and long ones side by side in a micro-batch, and those of like lengths; one rank,
                 // and two of unequal share.
                 for examples in [&drawn[..count], &by_length[..]] {
                     for shards in [vec![examples], vec![&examples[..11], &examples[11..]]] {

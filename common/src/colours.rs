@@ -15,14 +15,16 @@ mod tests {
     /// By day, and by night.
     type Pair = [Colour; 2];
 
+    /// Of `1f5fbf` or of `fff`.
     fn parse(text: &str) -> Colour {
-        let digits: Vec<f64> =
-            text.chars().map(|sign| f64::from(sign.to_digit(16).unwrap())).collect();
-        match digits.as_slice() {
-            [red, green, blue] => [*red, *green, *blue].map(|digit| digit / 15.0),
-            [a, b, c, d, e, f] => [(a, b), (c, d), (e, f)].map(|(a, b)| (16.0 * a + b) / 255.0),
-            _ => panic!("#{text} is no colour"),
-        }
+        let twice = |sign: char| [sign, sign];
+        let digits: String =
+            if text.len() == 3 { text.chars().flat_map(twice).collect() } else { text.to_owned() };
+        assert_eq!(digits.len(), 6, "#{text} is no colour");
+        std::array::from_fn(|part| {
+            let value = u8::from_str_radix(&digits[2 * part..2 * part + 2], 16).unwrap();
+            f64::from(value) / 255.0
+        })
     }
 
     fn all() -> BTreeMap<&'static str, Pair> {

@@ -149,6 +149,24 @@ pub enum RunReport {
     },
 }
 
+impl RunReport {
+    /// What it is about, as log lines of every process say it, and of which step it is.
+    pub fn subject(&self) -> (&'static str, Option<u64>) {
+        match self {
+            Self::Prepared(_) => ("prepared", None),
+            Self::CheckpointCommitted { checkpoint } => {
+                ("checkpoint committed", Some(checkpoint.step))
+            }
+            Self::Evaluated { step, .. } => ("evaluated", Some(*step)),
+            Self::EarlyStopped { step, .. } => ("early stopped", Some(*step)),
+            Self::Finished { .. } => ("finished", None),
+            Self::RendezvousOpened { .. } => ("rendezvous opened", None),
+            Self::Ended { exit: RunExit::Diverged { step } } => ("ended", Some(*step)),
+            Self::Ended { .. } => ("ended", None),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -292,6 +310,9 @@ pub struct RunProgress {
     pub examples_per_second: f64,
     /// Training loss of a recent step, nats.
     pub loss: Option<f64>,
+    /// What it does before anything else, for people: how far a download is.
+    #[serde(default)]
+    pub activity: Option<String>,
 }
 
 /// Coordinator to runner, while a run goes on.

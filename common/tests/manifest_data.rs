@@ -122,6 +122,26 @@ fn paths_of_this_machine_become_absolute_and_are_looked_for() {
 }
 
 #[test]
+fn a_url_may_have_the_options_of_its_store() {
+    let found = manifest(
+        "",
+        "  train: {path: 's3://c/a/b-?.csv?endpoint=http://host:9/a.b&region=eu'}\n\
+         \x20 validation: {fraction: 0.1}\n  text: text\n  label: {column: label}\n",
+    );
+    assert_eq!(found.data.train.format, CSV);
+    for (plain, options) in [
+        ("s3://c/a?.csv", ""),
+        ("s3://c/a?.csv", "?path_style=true"),
+        ("gs://c/year=7/a.csv", "?request_seconds=5&region=x"),
+        ("s3://c/region=x.csv", ""),
+        ("here/a.csv?region=x", ""),
+    ] {
+        let path = format!("{plain}{options}");
+        assert_eq!(Source::split_options(&path), (plain, options));
+    }
+}
+
+#[test]
 fn a_length_that_is_searched_is_known_before_trials_begin() {
     let rest = "  train: {path: a.csv}\n  validation: {fraction: 0.1}\n  text: text\n  label: {column: label}\n";
     let space = |lengths: &str| {

@@ -1,10 +1,13 @@
 //! The searcher's part of manifests: what is filled in when little is written.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::{Path, PathBuf};
+
 use muster_common::goal::Constraint;
 use muster_common::manifest::{
-    Budget, Change, Domain, HalvingSettings, Manifest, PatienceSettings, PercentileSettings,
-    PopulationSettings, PrunerSettings, Scale, SearcherSettings, edited,
+    Budget, Change, Domain, HalvingSettings, Manifest, ParameterValue, PatienceSettings,
+    PercentileSettings, PopulationSettings, PrunerSettings, Scale, SearcherSettings, edited,
+    grid_points,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 
@@ -151,4 +154,60 @@ fn an_old_journal_is_read() {
     assert!(written.get("others").is_none() && written.get("constraints").is_none());
     let halving = HalvingSettings { reduction_factor: 2, min_budget: Budget::Examples(2560) };
     assert_eq!(read.pruner, PrunerSettings::Asha(halving));
+}
+
+/// One of the ready manifests.
+fn configuration(file: &Path) -> Manifest {
+    let text = std::fs::read_to_string(file).unwrap();
+    Manifest::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Where they lie.
+fn configurations() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+}
+
+#[test]
+fn every_ready_configuration_is_legal_and_called_as_its_file() {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(configurations()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "yaml") {
+            let stem = path.file_stem().unwrap().to_str().unwrap().replace('_', "-");
+            assert_eq!(configuration(&path).name.to_string(), stem);
+            names.push(stem);
+        }
+    }
+    names.sort();
+    let of_tasks = ["amazon", "classic-asha", "classic-grid", "imdb", "imdb-distilbert", "sst2"];
+    assert!(of_tasks.iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+}
+
+#[test]
+fn the_classic_sweeps_are_216_points_of_one_space() {
+    let grid = configuration(&configurations().join("classic_grid.yaml"));
+    let asha = configuration(&configurations().join("classic_asha.yaml"));
+    assert_eq!(grid.hyperparameters, asha.hyperparameters);
+    assert_eq!(grid_points(&grid.hyperparameters).count(), 216);
+    let searchers = [&grid, &asha].map(|manifest| manifest.searcher.as_ref().unwrap());
+    assert_eq!(searchers.map(|searcher| searcher.max_trials), [216, 216]);
+    let (model, data, training) = (&grid.model, &grid.data, &grid.training);
+    assert_eq!((model, data, training), (&asha.model, &asha.data, &asha.training));
+    assert_eq!(grid.budget, asha.budget);
+
+    // At the first comparison a training in the largest batches is behind the shortest warmup, and one in the
+    // smallest behind the longest.
+    let PrunerSettings::Asha(settings) = &searchers[1].pruner else { panic!("it is ASHA") };
+    let extremes = |name: &str| {
+        let whole = |value| match value {
+            ParameterValue::Int(value) => u64::try_from(value).unwrap(),
+            ParameterValue::Float(value) => panic!("{name}: {value}"),
+        };
+        let values = asha.hyperparameters[name].enumerate().unwrap();
+        let values: Vec<u64> = values.into_iter().map(whole).collect();
+        (*values.iter().min().unwrap(), *values.iter().max().unwrap())
+    };
+    let (batches, warmups) = (extremes("global_batch_size"), extremes("warmup_steps"));
+    let steps = |batch| settings.min_budget.steps(batch, 22_500);
+    assert!(steps(batches.1) > warmups.0 && steps(batches.0) > warmups.1);
 }

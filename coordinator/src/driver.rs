@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Span;
 
 use crate::engine::{Action, Admission, Engine, Event};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Entry, Journal, JournalError};
 use crate::metrics::{Metrics, Watch};
 
 /// Commands that may wait: beyond this senders wait, which slows workers down instead of memory up.
@@ -42,6 +42,8 @@ enum Command {
 
 enum Answer {
     Actions(oneshot::Sender<Vec<Action>>, Vec<Action>),
+    /// Actions that nobody asked for.
+    Unasked(Vec<Action>),
     Admission(oneshot::Sender<Admission>, Admission),
 }
 
@@ -186,7 +188,7 @@ impl Loop {
     }
 
     fn serve(&mut self, batch: Vec<Command>) -> Result<bool, JournalError> {
-        let mut events = Vec::new();
+        let mut entries = Vec::new();
         let mut answers = Vec::new();
         let mut readers = Vec::new();
         let mut is_last = false;
@@ -194,7 +196,7 @@ impl Loop {
             let now = Timestamp::now();
             match command {
                 Command::Apply { event, reply } => {
-                    answers.push(Answer::Actions(reply, self.apply(now, event, &mut events)));
+                    answers.push(Answer::Actions(reply, self.apply(now, event, &mut entries)?));
                 }
                 Command::Report { worker, generation, sequence, report, reply } => {
                     let run = self.engine.runs().get(&generation);
@@ -204,9 +206,7 @@ impl Loop {
                     });
                     if let Some(rank) = rank.filter(|_| admission == Admission::New) {
                         let event = Event::RunReported { generation, rank, sequence, report };
-                        let actions = self.apply(now, event, &mut events);
-                        let (unheard, _) = oneshot::channel();
-                        answers.push(Answer::Actions(unheard, actions));
+                        answers.push(Answer::Unasked(self.apply(now, event, &mut entries)?));
                     }
                     Watch::admitted(&self.metrics, admission);
                     answers.push(Answer::Admission(reply, admission));
@@ -215,9 +215,9 @@ impl Loop {
                 Command::Stop => is_last = true,
             }
         }
-        if !events.is_empty() {
+        if !entries.is_empty() {
             let started_at = Instant::now();
-            self.journal.append(&events)?;
+            self.journal.write(&entries)?;
             self.metrics.committed(started_at.elapsed(), self.journal.position());
         }
         for answer in answers {
@@ -227,7 +227,7 @@ impl Loop {
         for reader in readers {
             reader(&self.engine);
         }
-        if !events.is_empty() {
+        if !entries.is_empty() {
             if self.journal.is_snapshot_due() {
                 self.snapshot()?;
             }
@@ -236,19 +236,19 @@ impl Loop {
         Ok(is_last)
     }
 
-    /// Applies an event and keeps it for the journal.
+    /// Applies an event and keeps it for the journal: as a text, so that it is copied once.
     fn apply(
         &mut self,
         now: Timestamp,
         event: Event,
-        events: &mut Vec<(Timestamp, Event)>,
-    ) -> Vec<Action> {
+        entries: &mut Vec<Entry>,
+    ) -> Result<Vec<Action>, JournalError> {
         let _run = self.run_span(&event).map(Span::entered);
         let before = self.seen.before(&self.engine, &event);
-        let actions = self.engine.apply(now, event.clone());
-        self.seen.after(&self.metrics, now, &self.engine, before, &event, &actions);
-        events.push((now, event));
-        actions
+        entries.push(self.journal.entry(now, &event)?);
+        let actions = self.engine.apply(now, event);
+        self.seen.after(&self.metrics, now, &self.engine, before, &actions);
+        Ok(actions)
     }
 
     /// The span of a run that reports, where its events are logged at all.
@@ -260,17 +260,7 @@ impl Loop {
         let run = self.engine.runs().get(generation)?;
         let (experiment, trial) = (run.experiment.clone(), run.task.trial().cloned());
         let span = RunIds { experiment, trial, run: *generation, rank: *rank }.span();
-        let (what, step) = match report {
-            RunReport::Prepared(_) => ("prepared", None),
-            RunReport::CheckpointCommitted { checkpoint } => {
-                ("checkpoint committed", Some(checkpoint.step))
-            }
-            RunReport::Evaluated { step, .. } => ("evaluated", Some(*step)),
-            RunReport::EarlyStopped { step, .. } => ("early stopped", Some(*step)),
-            RunReport::Finished { .. } => ("finished", None),
-            RunReport::RendezvousOpened { .. } => ("rendezvous opened", None),
-            RunReport::Ended { .. } => ("ended", None),
-        };
+        let (what, step) = report.subject();
         span.in_scope(|| tracing::debug!(step, "report: {what}"));
         Some(span)
     }
@@ -285,17 +275,22 @@ impl Loop {
     fn answer(&self, answer: Answer) {
         match answer {
             Answer::Actions(reply, actions) => {
-                self.metrics.pending("message", i64::try_from(actions.len()).unwrap_or(i64::MAX));
-                for action in &actions {
-                    if self.effects.send(action.clone()).is_err() {
-                        tracing::debug!("nobody performs actions any more");
-                    }
-                }
+                self.perform(actions.clone());
                 // Whoever asked may have gone; the event counts all the same.
                 let _gone = reply.send(actions);
             }
+            Answer::Unasked(actions) => self.perform(actions),
             Answer::Admission(reply, admission) => {
                 let _gone = reply.send(admission);
+            }
+        }
+    }
+
+    fn perform(&self, actions: Vec<Action>) {
+        self.metrics.pending("message", i64::try_from(actions.len()).unwrap_or(i64::MAX));
+        for action in actions {
+            if self.effects.send(action).is_err() {
+                tracing::debug!("nobody performs actions any more");
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Performs actions. What fails here is said in the log and tried again at the next start.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use muster_common::storage::{Layout, Store, StoreError};
+use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use muster_common::telemetry::RunIds;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -13,9 +14,14 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use crate::driver::Driver;
 use crate::engine::{Action, Event};
 use crate::live::{Live, ToWorker};
+use crate::metrics::Metrics;
 
 /// Work on object stores at the same time.
 const CHORES_AT_ONCE: usize = 8;
+/// Deleted checkpoints of one event, at most, and how long the first of them waits for others. Nobody waits for
+/// these events: what a crash leaves unsaid is deleted again.
+const DELETED_MAX: usize = 256;
+const DELETED_WAIT: Duration = Duration::from_millis(250);
 
 /// Takes actions until the driver is gone. What workers are told goes out at once, and never waits for an
 /// object store.
@@ -48,20 +54,44 @@ pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: D
             metrics.pending("message", -1);
         }
     };
-    let stores = Arc::new(Stores::default());
-    let keep_house =
-        UnboundedReceiverStream::new(waiting).for_each_concurrent(CHORES_AT_ONCE, move |chore| {
-            let (stores, driver) = (Arc::clone(&stores), driver.clone());
-            let metrics = of_chores.clone();
-            async move {
-                do_chore(chore, &stores, &driver).await;
-                metrics.pending("chore", -1);
-            }
-        });
-    tokio::join!(tell, keep_house);
+    let (gone, deleted) = mpsc::unbounded_channel();
+    tokio::join!(tell, keep_house(waiting, gone, of_chores), note_deleted(deleted, driver));
 }
 
-async fn do_chore(chore: Action, stores: &Stores, driver: &Driver) {
+/// Works on object stores until nobody asks for it any more.
+async fn keep_house(
+    waiting: mpsc::UnboundedReceiver<Action>,
+    gone: mpsc::UnboundedSender<CheckpointKey>,
+    metrics: Metrics,
+) {
+    let opened = Stores::default();
+    let (stores, gone, metrics) = (&opened, &gone, &metrics);
+    let work = move |chore| async move {
+        do_chore(chore, stores, gone).await;
+        metrics.pending("chore", -1);
+    };
+    UnboundedReceiverStream::new(waiting).for_each_concurrent(CHORES_AT_ONCE, work).await;
+}
+
+/// Tells the engine which checkpoints are gone, many at a time: there are more of them than of results.
+async fn note_deleted(mut deleted: mpsc::UnboundedReceiver<CheckpointKey>, driver: Driver) {
+    while let Some(first) = deleted.recv().await {
+        let mut checkpoints = vec![first];
+        let collect = async {
+            while checkpoints.len() < DELETED_MAX
+                && let Some(next) = deleted.recv().await
+            {
+                checkpoints.push(next);
+            }
+        };
+        // Few come, or enough.
+        let _waited = tokio::time::timeout(DELETED_WAIT, collect).await;
+        // A driver that is gone finds them again at the next start.
+        let _stopping = driver.apply(Event::CheckpointsDeleted { checkpoints }).await;
+    }
+}
+
+async fn do_chore(chore: Action, stores: &Stores, gone: &mpsc::UnboundedSender<CheckpointKey>) {
     match chore {
         Action::StoreManifest { experiment, store, text } => {
             let key = Layout::manifest(&experiment);
@@ -80,8 +110,8 @@ async fn do_chore(chore: Action, stores: &Stores, driver: &Driver) {
             };
             match deleted {
                 Ok(()) => {
-                    // A driver that is gone finds it again at the next start.
-                    let _stopping = driver.apply(Event::CheckpointDeleted { checkpoint }).await;
+                    // Whoever writes it down ends after all chores.
+                    let _sent = gone.send(checkpoint);
                 }
                 Err(error) => {
                     tracing::warn!(%checkpoint, error = &error as &dyn std::error::Error, "checkpoint not deleted");
@@ -108,5 +138,42 @@ impl Stores {
         let store = Store::open(url)?;
         open.insert(url.to_owned(), store.clone());
         Ok(store)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Journal;
+    use muster_common::id::Generation;
+    use tokio::time::timeout;
+
+    /// Longest wait for anything here.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn checkpoints_that_go_together_are_written_down_together() {
+        const NUM_DELETED: u64 = 40;
+        let (state, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (journal, engine) = Journal::open(state.path()).unwrap();
+        let (effects, inbox) = mpsc::unbounded_channel();
+        let wanted = effects.clone();
+        let (driver, thread) = Driver::start(journal, engine, effects).unwrap();
+        let performing = tokio::spawn(perform_all(inbox, driver.clone(), Live::default()));
+        let url = format!("file://{}", store.path().display());
+        for step in 1..=NUM_DELETED {
+            let trial = "e-1/t1".parse().unwrap();
+            let checkpoint = CheckpointKey { trial, step, generation: Generation(1) };
+            wanted.send(Action::DeleteCheckpoint { store: url.clone(), checkpoint }).unwrap();
+        }
+        let mut changes = driver.changes();
+        timeout(DEADLINE, changes.wait_for(|position| *position > 0)).await.unwrap().unwrap();
+        drop((wanted, changes));
+        driver.stop().await;
+        thread.join().unwrap().unwrap();
+        // It ends with the driver, and does not wait for deletions that nobody asks for.
+        timeout(DEADLINE, performing).await.unwrap().unwrap();
+        let (journal, _engine) = Journal::open(state.path()).unwrap();
+        assert!((1..NUM_DELETED / 4).contains(&journal.position()), "{}", journal.position());
     }
 }

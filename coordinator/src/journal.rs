@@ -100,6 +100,13 @@ pub fn is_in(directory: &Path) -> bool {
     directory.join(FILE).is_file()
 }
 
+/// An event as it is written.
+#[derive(Debug)]
+pub struct Entry {
+    at: Timestamp,
+    body: String,
+}
+
 /// The open journal. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct Journal {
@@ -144,8 +151,25 @@ impl Journal {
         self.position
     }
 
+    /// How an event that is applied at `at` is written; the engine can have it afterwards.
+    pub fn entry(&self, at: Timestamp, event: &Event) -> Result<Entry, JournalError> {
+        let body = serde_json::to_string(event).map_err(|source| JournalError::Damaged {
+            path: self.path.clone(),
+            position: self.position + 1,
+            source,
+        })?;
+        Ok(Entry { at, body })
+    }
+
     /// Makes events durable, all or none.
     pub fn append(&mut self, events: &[(Timestamp, Event)]) -> Result<(), JournalError> {
+        let entries = events.iter().map(|(at, event)| self.entry(*at, event));
+        let entries = entries.collect::<Result<Vec<Entry>, JournalError>>()?;
+        self.write(&entries)
+    }
+
+    /// As [`Journal::append`], of events that are written down already.
+    pub fn write(&mut self, entries: &[Entry]) -> Result<(), JournalError> {
         let path = self.path.clone();
         let database = |source| JournalError::database(&path, source);
         let transaction = self.connection.transaction().map_err(database)?;
@@ -154,11 +178,8 @@ impl Journal {
             let mut insert = transaction
                 .prepare_cached("INSERT INTO events (position, at_ms, body) VALUES (?1, ?2, ?3)")
                 .map_err(database)?;
-            for (at, event) in events {
+            for Entry { at, body } in entries {
                 position += 1;
-                let body = serde_json::to_string(event).map_err(|source| {
-                    JournalError::Damaged { path: path.clone(), position, source }
-                })?;
                 insert
                     .execute(params![integer(position), integer(at.0), body])
                     .map_err(database)?;

@@ -42,6 +42,17 @@ pub struct RungPlan {
     pub steps: u64,
 }
 
+/// The way of a training run, which saves itself at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stretch {
+    /// Step that it goes on from.
+    pub from: u64,
+    /// Step that it ends at.
+    pub to: u64,
+    /// Examples of a step.
+    pub global_batch_size: u64,
+}
+
 /// What an experiment will do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -53,6 +64,8 @@ pub struct Plan {
     pub steps: u64,
     /// Training examples of all trials, counted with repetition.
     pub examples: f64,
+    /// Training runs: how many go each way.
+    pub stretches: BTreeMap<Stretch, u64>,
     /// Checkpoints that are written.
     pub num_checkpoints: u64,
     /// Checkpoints that exist at the same time at most.
@@ -165,6 +178,7 @@ struct Rehearsal<'a> {
     busy: BTreeMap<(u64, Generation), RunSpec>,
     /// First training run and last end of one, milliseconds.
     searching: Option<(u64, u64)>,
+    stretches: BTreeMap<Stretch, u64>,
     num_checkpoints: u64,
     most_checkpoints: u64,
     slot_ms: u64,
@@ -182,6 +196,7 @@ impl<'a> Rehearsal<'a> {
             now: 0,
             busy: BTreeMap::new(),
             searching: None,
+            stretches: BTreeMap::new(),
             num_checkpoints: 0,
             most_checkpoints: 0,
             slot_ms: 0,
@@ -251,6 +266,8 @@ impl<'a> Rehearsal<'a> {
         let settings = TrialSettings::resolve(&self.manifest.hyperparameters, &task.assignment);
         let examples = steps as f64 * settings.global_batch_size as f64;
         self.examples += examples;
+        let (to, global_batch_size) = (task.target_step, settings.global_batch_size);
+        *self.stretches.entry(Stretch { from, to, global_batch_size }).or_default() += 1;
         let rate =
             self.premises.examples_per_second.unwrap_or(1.0).max(1e-9) * f64::from(world_size);
         #[expect(
@@ -355,6 +372,7 @@ impl<'a> Rehearsal<'a> {
             steps: rungs.iter().map(|rung| rung.steps).sum(),
             rungs,
             examples: self.examples,
+            stretches: self.stretches.clone(),
             num_checkpoints: self.num_checkpoints,
             most_checkpoints: self.most_checkpoints,
             slot_seconds: self.slot_ms as f64 / 1000.0,

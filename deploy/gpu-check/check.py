@@ -155,7 +155,10 @@ def numbers(work, model, rows, device):
     yield "predict_gpu_vs_cpu", worst / largest, "relative", 1e-3
     settings = {"steps": 20, "batch": 16, "max_length": 128, "dropout": 0.0}
     on_cpu = train(work / "cpu", model, rows, "cpu", precision="float32", **settings)["loss"]
-    for precision, limit in (("float32", 1e-3), ("bfloat16", 3e-2)):
+    formats = [("float32", 1e-3), ("bfloat16", 3e-2)]
+    if device != "cpu":
+        formats.append(("float16", 3e-2))  # with its loss scale; the CPU has no kernels for it
+    for precision, limit in formats:
         loss = train(work / precision, model, rows, device, precision=precision, **settings)["loss"]
         yield f"loss_after_20_steps_{precision}_vs_cpu", abs(loss - on_cpu) / on_cpu, "relative", limit
 
@@ -197,11 +200,32 @@ def kill_a_rank(child, folder):
     started = time.monotonic()
     while time.monotonic() - started < 600 and child.poll() is None:
         if len(list(folder.glob("muster-data/experiments/*/trials/1/checkpoints/*/index.json"))) >= 2:
-            found = subprocess.run(["pgrep", "-f", "muster-worker runner"], capture_output=True, text=True, check=False)
-            os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
-            return
+            runners = [pid for pid in descendants(child.pid) if b"muster-worker\0runner" in command_line(pid)]
+            if runners:
+                os.kill(runners[-1], signal.SIGKILL)
+                return
         time.sleep(0.05)
     raise Failed("no two checkpoints before the end")
+
+
+def descendants(pid):
+    """Its children, theirs, and so on: nobody else's processes."""
+    found, index = [pid], 0
+    while index < len(found):
+        for task in pathlib.Path(f"/proc/{found[index]}/task").glob("*/children"):
+            try:
+                found += [int(child) for child in task.read_text().split()]
+            except OSError:
+                pass
+        index += 1
+    return found[1:]
+
+
+def command_line(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def some_texts(work, rows):
@@ -211,15 +235,20 @@ def some_texts(work, rows):
     return path
 
 
-def tokens_seen(work, model, rows):
-    """How many tokens a token attends to, on average: those of its own text."""
-    lengths = [len(row["token_ids"]) for row in predict(model, some_texts(work, rows), "cpu")]
-    return sum(length * length for length in lengths) / sum(lengths)
+def lengths_of(work, model, rows):
+    """Tokens of each of some texts."""
+    return [len(row["token_ids"]) for row in predict(model, some_texts(work, rows), "cpu")]
 
 
-def operations_per_token(counts, tokens):
-    """Of forward and backward, with every product counted once as two operations; attention over `tokens`."""
-    return 3 * (2 * counts["weights"] + 4 * counts["layers"] * counts["hidden"] * tokens)
+def operations_per_token(counts, lengths, whole_last_layer):
+    """Of forward and backward over texts of these lengths, every product counted as two operations. Of the last layer
+    Muster computes keys and values of all tokens, and everything else of the first token of each text alone."""
+    hidden, inner, tokens = counts["hidden"], counts["feed_forward"], sum(lengths)
+    seen = sum(length * length for length in lengths) / tokens  # tokens that a token attends to
+    layer = 2 * (4 * hidden * hidden + 2 * hidden * inner) + 4 * hidden * seen
+    of_first = 2 * (2 * hidden * hidden + 2 * hidden * inner) * len(lengths) / tokens
+    last = layer if whole_last_layer else 2 * 2 * hidden * hidden + of_first + 4 * hidden
+    return 3 * ((counts["layers"] - 1) * layer + last)
 
 
 def peer(work, model, rows, device, steps, batch):
@@ -229,10 +258,16 @@ def peer(work, model, rows, device, steps, batch):
     out = work / "peer.json"
     command = [sys.executable, HERE / "hf_trainer.py", "--model", model, "--rows", rows, "--steps", steps, "--batch", batch,
                "--device", device, "--out", out]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)
+    memory = GpuMemory(device) if device != "cpu" else None
+    if memory:
+        memory.start()
+    try:
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=1800, check=False)
+    finally:
+        peak = memory.stop() if memory else None
     if done.returncode != 0:
         return {"skipped": f"hf_trainer.py failed: {done.stderr.strip().splitlines()[-1:]}"}
-    return json.loads(out.read_text(encoding="utf-8"))
+    return {**json.loads(out.read_text(encoding="utf-8")), "peak_mib": peak}
 
 
 def check(arguments, work, results):
@@ -269,18 +304,29 @@ def check(arguments, work, results):
     record(results, "tokens_per_second", ours["tokens_per_second"], "real tokens/s",
            note=f"{name} shapes, {precision}, batches of {batch}, at most 512 tokens, {steps} steps")
     peak = next((peak for part, peak in PEAKS if part in str(results["gpu"])), None)
+    lengths = lengths_of(work, tiny, rows) if peak else None
+
+    def share_of_peak(speed, whole_last_layer):
+        return speed * operations_per_token(counts, lengths, whole_last_layer) / peak
+
     if peak:
-        share = ours["tokens_per_second"] * operations_per_token(counts, tokens_seen(work, tiny, rows)) / peak
-        record(results, "mfu_real_tokens", share, "share", note=f"of {peak / 1e12:.0f} TFLOPS dense bfloat16")
+        record(results, "mfu_real_tokens", share_of_peak(ours["tokens_per_second"], False), "share",
+               note=f"of {peak / 1e12:.0f} TFLOPS dense bfloat16; what is not computed of the last layer is not counted")
     if ours["peak_mib"] is not None:
-        record(results, "peak_gpu_memory", ours["peak_mib"], "MiB")
+        record(results, "peak_gpu_memory", ours["peak_mib"], "MiB", note="of the whole process, by nvidia-smi")
     theirs = peer(work, model, rows, device, steps, batch) if not arguments.no_peer else {"skipped": "--no-peer"}
     if "skipped" in theirs:
         results["rows"].append({"name": "tokens_per_second_vs_hf", "skipped": theirs["skipped"]})
-    else:
-        ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
-        note = f"HF Trainer {theirs['tokens_per_second']:.0f} real tokens/s, {theirs['setting']}"
-        record(results, "tokens_per_second_vs_hf", ratio, "ratio", note=note)
+        return
+    ratio = ours["tokens_per_second"] / theirs["tokens_per_second"]
+    note = f"HF Trainer {theirs['tokens_per_second']:.0f} real tokens/s, {theirs['setting']}"
+    record(results, "tokens_per_second_vs_hf", ratio, "ratio", note=note)
+    if peak:
+        record(results, "mfu_real_tokens_hf", share_of_peak(theirs["tokens_per_second"], True), "share",
+               note="of HF Trainer on real tokens; it computes the whole last layer")
+    if theirs["peak_mib"] is not None:
+        record(results, "peak_gpu_memory_hf", theirs["peak_mib"], "MiB",
+               note=f"of the whole process, by nvidia-smi; tensors took {theirs['allocated_mib']:.0f}")
 
 
 def record(results, name, value, unit, limit=None, note=""):

@@ -61,5 +61,6 @@ skip = min(20, arguments.steps // 3)
 counted = sum(int(count) for count in tokens[skip + 1:])
 speed = counted / (ends[-1] - ends[skip])
 setting = f"{'bf16' if on_gpu else 'float32'}, grouped by length, {model.config._attn_implementation} attention"
+allocated = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
 with open(arguments.out, "w", encoding="utf-8") as file:
-    json.dump({"tokens_per_second": speed, "setting": setting}, file)
+    json.dump({"tokens_per_second": speed, "setting": setting, "allocated_mib": allocated}, file)

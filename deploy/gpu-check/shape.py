@@ -77,5 +77,4 @@ def write(directory, shape, tokenizer):
         file.write(len(text).to_bytes(8, "little") + text)
         for values in arrays:
             file.write(values.tobytes())
-    weights = layers * (4 * hidden * hidden + 2 * hidden * feed_forward)
-    return {"layers": layers, "hidden": hidden, "weights": weights}
+    return {"layers": layers, "hidden": hidden, "feed_forward": feed_forward}

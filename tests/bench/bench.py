@@ -18,6 +18,7 @@ import control
 import ddp
 import metric_rows
 import search
+import sizes
 import storage
 import sweep
 import train
@@ -66,7 +67,7 @@ def main():
     parser.add_argument("--row", action="append", help="only the rows whose name begins so")
     parser.add_argument("--pairs", type=int, default=3, help="how often each pair is measured")
     arguments = parser.parse_args()
-    target = ROOT / "target" / "bench"
+    target = ROOT / "target" / "bench" / ("quick" if sizes.QUICK else "")
     target.mkdir(parents=True, exist_ok=True)
     failed = False
     for part in arguments.part or sorted(set(PARTS) - ON_REQUEST):

@@ -1,7 +1,7 @@
 //! Simulated workers over real gRPC: they take runs and report as a runner would, and train nothing. What
 //! is measured is the coordinator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use muster_proto::v1::worker_service_client::WorkerServiceClient;
 use muster_proto::v1::{self, SessionRequest};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -29,10 +29,18 @@ const SESSIONS_PER_CONNECTION: usize = 100;
 /// Between two signs of life of a worker, as real ones do it.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// Before a worker tries again to get in.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// What all workers count.
 #[derive(Debug, Default)]
 struct Tally {
+    /// Ends of trials that the coordinator has.
     trials: AtomicU64,
+    /// Runs of trials that workers were given.
+    assigned: AtomicU64,
+    /// Milliseconds from the cut of a session to the next welcome.
+    away_ms: Mutex<Vec<f64>>,
     /// Milliseconds between the end of a trial and the start of the next on the same worker.
     gaps_ms: Mutex<Vec<f64>>,
     connected: AtomicU64,
@@ -48,10 +56,64 @@ struct Conduct {
     num_reports: u64,
     /// Values that it measures, for live views.
     num_points: u64,
+    /// How long its worker tries to get in again after a cut; zero: not at all.
+    patience: Duration,
+}
+
+/// What a worker remembers from one session to the next, as a supervisor does.
+#[derive(Debug, Default)]
+struct Book {
+    /// The trial that it trains, and when it will be through: cuts do not stop that.
+    training: Option<(Box<RunSpec>, Instant)>,
+    /// By generation the number of the last report of each run whose end is not acknowledged yet.
+    runs: BTreeMap<u64, (u64, Task)>,
+    unacknowledged: VecDeque<v1::Report>,
+    ended_at: Option<Instant>,
+    cut_at: Option<Instant>,
+}
+
+impl Book {
+    /// The run that it has, or whose end is not acknowledged yet.
+    fn held(&self) -> Option<u64> {
+        let training = self.training.as_ref().map(|(spec, _)| spec.generation.0);
+        training.or_else(|| self.runs.last_key_value().map(|(generation, _)| *generation))
+    }
+
+    /// Enters all reports of a run before any is sent: whatever is cut, they are said again.
+    fn enter(&mut self, spec: &RunSpec, reports: &[RunReport]) -> Vec<v1::Report> {
+        let generation = spec.generation.0;
+        let number = |(sequence, report): (u64, &RunReport)| {
+            let report = Some(report.into());
+            v1::Report { generation, sequence, report }
+        };
+        let wires: Vec<v1::Report> = (1..).zip(reports).map(number).collect();
+        self.runs.insert(generation, (reports.len() as u64, spec.task.clone()));
+        self.unacknowledged.extend(wires.iter().cloned());
+        wires
+    }
+
+    /// Forgets reports up to and including `sequence`; the task of the run, if that was its end.
+    fn acknowledge(&mut self, generation: u64, sequence: u64) -> Option<Task> {
+        self.unacknowledged
+            .retain(|report| report.generation != generation || report.sequence > sequence);
+        let (last, _) = self.runs.get(&generation)?;
+        if *last > sequence {
+            return None;
+        }
+        self.runs.remove(&generation).map(|(_, task)| task)
+    }
+
+    /// Forgets a run that the coordinator does not know any more; its task, if its end has been reported: then that is
+    /// durable, and the acknowledgement was lost.
+    fn abandon(&mut self, generation: u64) -> Option<Task> {
+        let _lost = self.training.take_if(|(spec, _)| spec.generation.0 == generation);
+        self.acknowledge(generation, u64::MAX)
+    }
 }
 
 /// `--url` of the coordinator, `--workers`, `--trials`, `--trial-ms`, `--reports`, `--points`, `--pruner`;
-/// `--idle-seconds` keeps the workers connected afterwards. One JSON object.
+/// `--idle-seconds` keeps the workers connected afterwards, with `--patience-seconds` they come back after a
+/// cut. One JSON object.
 pub(super) fn control(flags: &Flags) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(flags))
@@ -65,6 +127,7 @@ async fn measure(flags: &Flags) -> anyhow::Result<Value> {
         duration: Duration::from_millis(flags.number("trial-ms", 0)?),
         num_reports: flags.number("reports", 10)?,
         num_points: flags.number("points", 0)?,
+        patience: Duration::from_secs(flags.number("patience-seconds", 0)?),
     };
     let tally = Arc::new(Tally::default());
     let mut channels: Vec<Channel> = Vec::new();
@@ -101,18 +164,31 @@ async fn measure(flags: &Flags) -> anyhow::Result<Value> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     sleep(Duration::from_secs_f64(flags.number("idle-seconds", 0.0)?)).await;
-    let mut gaps = tally.gaps_ms.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    gaps.sort_by(f64::total_cmp);
-    let quantile = |percent: usize| {
-        let at = gaps.len().saturating_sub(1) * percent / 100;
-        gaps.get(at).copied().unwrap_or_default()
-    };
     Ok(json!({
         "seconds": seconds,
         "trials": tally.trials.load(Ordering::Relaxed),
+        "assigned": tally.assigned.load(Ordering::Relaxed),
         "connected_seconds": connected_seconds,
-        "gap_ms": {"median": quantile(50), "p95": quantile(95), "max": quantile(100)},
+        "gap_ms": quantiles(&tally.gaps_ms),
+        "away_ms": quantiles(&tally.away_ms),
     }))
+}
+
+fn quantiles(samples: &Mutex<Vec<f64>>) -> Value {
+    let mut samples = samples.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    samples.sort_by(f64::total_cmp);
+    let quantile = |percent: usize| {
+        let at = samples.len().saturating_sub(1) * percent / 100;
+        samples.get(at).copied().unwrap_or_default()
+    };
+    json!({
+        "count": samples.len(), "median": quantile(50), "p95": quantile(95), "max": quantile(100),
+    })
+}
+
+fn add(samples: &Mutex<Vec<f64>>, since: Instant) {
+    let milliseconds = since.elapsed().as_secs_f64() * 1e3;
+    samples.lock().unwrap_or_else(PoisonError::into_inner).push(milliseconds);
 }
 
 fn manifest(num_trials: u64, pruner: &str) -> String {
@@ -135,65 +211,97 @@ budget: {{steps: 1000}}
     )
 }
 
-/// One worker, from its hello to the end of the connection.
+/// One worker: a session, and after a cut another one for as long as it has patience.
 async fn work(
     channel: Channel,
     name: String,
     conduct: Conduct,
     tally: Arc<Tally>,
 ) -> anyhow::Result<()> {
+    let mut book = Book::default();
+    loop {
+        let ended = session(&channel, &name, conduct, &tally, &mut book).await;
+        let cut_at = *book.cut_at.get_or_insert_with(Instant::now);
+        if cut_at.elapsed() >= conduct.patience {
+            return ended;
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// From hello to the end of the connection.
+async fn session(
+    channel: &Channel,
+    name: &str,
+    conduct: Conduct,
+    tally: &Tally,
+    book: &mut Book,
+) -> anyhow::Result<()> {
     let (sender, requests) = mpsc::channel(64);
     let hello = v1::Hello {
-        worker_id: name,
+        worker_id: name.to_owned(),
         protocol_version: PROTOCOL_VERSION,
         host: "simulated".to_owned(),
-        held_generation: None,
+        held_generation: book.held(),
     };
     say(&sender, Request::Hello(hello)).await?;
-    let mut client = WorkerServiceClient::new(channel);
+    let mut client = WorkerServiceClient::new(channel.clone());
     let mut responses = client.session(ReceiverStream::new(requests)).await?.into_inner();
+    for wire in book.unacknowledged.clone() {
+        say(&sender, Request::Report(wire)).await?;
+    }
     let mut heartbeat = interval(HEARTBEAT);
-    let mut ended_at: Option<Instant> = None;
-    let mut unacknowledged = BTreeMap::new();
     loop {
+        let through_at = book.training.as_ref().map(|(_, at)| *at);
         let response = tokio::select! {
             _ = heartbeat.tick() => {
                 say(&sender, Request::Heartbeat(v1::Heartbeat {})).await?;
                 continue;
             }
+            () = wait(through_at) => {
+                if let Some((spec, _)) = book.training.take() {
+                    end(&sender, &spec, conduct, book).await?;
+                }
+                continue;
+            }
             response = responses.message() => response?,
         };
-        match response.and_then(|response| response.message) {
+        let ended = match response.and_then(|response| response.message) {
             None => return Ok(()),
             Some(Response::Welcome(_)) => {
-                tally.connected.fetch_add(1, Ordering::Relaxed);
+                match book.cut_at.take() {
+                    Some(at) => add(&tally.away_ms, at),
+                    None => {
+                        tally.connected.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                None
             }
             Some(Response::Assign(spec)) => {
                 let spec = RunSpec::try_from(*spec)?;
                 let is_trial = matches!(spec.task, Task::Train(_));
-                if let Some(at) = ended_at.take().filter(|_| is_trial) {
-                    let gap = at.elapsed().as_secs_f64() * 1e3;
-                    tally.gaps_ms.lock().unwrap_or_else(PoisonError::into_inner).push(gap);
+                tally.assigned.fetch_add(u64::from(is_trial), Ordering::Relaxed);
+                if let Some(at) = book.ended_at.take().filter(|_| is_trial) {
+                    add(&tally.gaps_ms, at);
                 }
-                let last = run(&sender, &spec, conduct).await?;
-                ended_at = is_trial.then(Instant::now);
-                unacknowledged.insert(spec.generation.0, (last, spec.task));
-            }
-            Some(Response::Acknowledge(wire)) => {
-                let is_last = |(last, _): &(u64, Task)| *last <= wire.sequence;
-                if unacknowledged.get(&wire.generation).is_some_and(is_last)
-                    && let Some((_, task)) = unacknowledged.remove(&wire.generation)
-                {
-                    match task {
-                        Task::Train(_) => {
-                            tally.trials.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Task::Finish { .. } => tally.finished.notify_one(),
-                        Task::Prepare { .. } => {}
-                    }
+                if is_trial && !conduct.duration.is_zero() {
+                    let through_at = Instant::now() + conduct.duration;
+                    book.training = Some((Box::new(spec), through_at));
+                } else {
+                    end(&sender, &spec, conduct, book).await?;
                 }
+                None
             }
-            Some(Response::Direct(_) | Response::Abandon(_)) => bail!("an unexpected directive"),
+            Some(Response::Acknowledge(wire)) => book.acknowledge(wire.generation, wire.sequence),
+            Some(Response::Abandon(wire)) => book.abandon(wire.generation),
+            Some(Response::Direct(_)) => bail!("an unexpected directive"),
+        };
+        match ended {
+            Some(Task::Train(_)) => {
+                tally.trials.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(Task::Finish { .. }) => tally.finished.notify_one(),
+            Some(Task::Prepare { .. }) | None => {}
         }
     }
 }
@@ -202,12 +310,21 @@ async fn say(sender: &mpsc::Sender<SessionRequest>, message: Request) -> anyhow:
     Ok(sender.send(SessionRequest { message: Some(message) }).await?)
 }
 
-/// Does a run; the number of its last report.
-async fn run(
+/// Until then; for ever where there is nothing to wait for.
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says what a run has to say, up to its end.
+async fn end(
     sender: &mpsc::Sender<SessionRequest>,
     spec: &RunSpec,
     conduct: Conduct,
-) -> anyhow::Result<u64> {
+    book: &mut Book,
+) -> anyhow::Result<()> {
     let mut reports = match &spec.task {
         Task::Prepare { .. } => vec![RunReport::Prepared(summary())],
         Task::Train(task) => trained(spec, task, conduct.num_reports),
@@ -216,20 +333,16 @@ async fn run(
         }
     };
     reports.push(RunReport::Ended { exit: RunExit::Completed });
-    if matches!(spec.task, Task::Train(_)) && !conduct.duration.is_zero() {
-        sleep(conduct.duration).await;
-    }
-    if matches!(spec.task, Task::Train(_)) {
+    let wires = book.enter(spec, &reports);
+    let is_trial = matches!(spec.task, Task::Train(_));
+    if is_trial {
         measure_points(sender, spec, conduct.num_points).await?;
     }
-    let mut sequence = 0;
-    for report in &reports {
-        sequence += 1;
-        let report = Some(report.into());
-        let wire = v1::Report { generation: spec.generation.0, sequence, report };
+    for wire in wires {
         say(sender, Request::Report(wire)).await?;
     }
-    Ok(sequence)
+    book.ended_at = is_trial.then(Instant::now);
+    Ok(())
 }
 
 /// Metrics of a training step, and steps of a message: what a runner says at a time.

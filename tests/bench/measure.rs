@@ -2,7 +2,9 @@
 //! samplers on test functions, simulated workers, and checkpoints. Prints one JSON object.
 
 mod control;
+mod fidelity;
 mod front;
+mod one_slot;
 mod rows;
 mod search;
 mod storage;
@@ -65,12 +67,13 @@ fn main() -> anyhow::Result<()> {
         "replay" => replay(&flags)?,
         "search" => search::search(&flags)?,
         "front" => front::front(&flags)?,
+        "fidelity" => fidelity::fidelity(&flags)?,
         "control" => control::control(&flags)?,
         "table" => table::table(&flags)?,
         "storage" => storage::storage(&flags)?,
         "rows" => rows::rows(&flags)?,
         _ => bail!(
-            "usage: measure tokenize|replay|search|front|control|table|storage|rows --FLAG VALUE ..."
+            "usage: measure tokenize|replay|search|front|fidelity|control|table|storage|rows --FLAG VALUE ..."
         ),
     };
     println!("{result}");

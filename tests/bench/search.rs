@@ -71,6 +71,11 @@ fn branin(point: &Assignment) -> f64 {
 
 /// Hartmann 1973, six dimensions; smallest -3.32237.
 fn hartmann6(point: &Assignment) -> f64 {
+    3.322_37 - peaks(&coordinates(point), [1.0, 1.2, 3.0, 3.2])
+}
+
+/// The sum of Hartmann's four peaks in six dimensions.
+pub(super) fn peaks(x: &[f64], heights: [f64; 4]) -> f64 {
     const A: [[f64; 6]; 4] = [
         [10.0, 3.0, 17.0, 3.5, 1.7, 8.0],
         [0.05, 10.0, 17.0, 0.1, 8.0, 14.0],
@@ -83,12 +88,11 @@ fn hartmann6(point: &Assignment) -> f64 {
         [0.2348, 0.1451, 0.3522, 0.2883, 0.3047, 0.6650],
         [0.4047, 0.8828, 0.8732, 0.5743, 0.1091, 0.0381],
     ];
-    let x = coordinates(point);
     let peak = |(height, (a, p)): (f64, (&[f64; 6], &[f64; 6]))| {
         let far: f64 = x.iter().zip(a.iter().zip(p)).map(|(x, (a, p))| a * (x - p) * (x - p)).sum();
         height * (-far).exp()
     };
-    3.322_37 - [1.0, 1.2, 3.0, 3.2].into_iter().zip(A.iter().zip(&P)).map(peak).sum::<f64>()
+    heights.into_iter().zip(A.iter().zip(&P)).map(peak).sum()
 }
 
 /// Rosenbrock 1960, chained; smallest 0.
@@ -146,27 +150,32 @@ impl Search<'_> {
         propose(self.sampler, &proposal)
     }
 
-    fn run(&mut self, num_trials: u32) -> f64 {
+    /// Regret after each trial: the smallest value so far, as all functions here are smallest at 0.
+    fn run(&mut self, num_trials: u32) -> Vec<f64> {
         for number in 1..=num_trials {
             let assignment = self.propose(number);
             let value = (self.problem.value)(&assignment);
             self.tried.push((assignment, value));
         }
-        self.tried.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min)
+        let smaller = |best: &mut f64, (_, value): &(Assignment, f64)| {
+            *best = best.min(*value);
+            Some(*best)
+        };
+        self.tried.iter().scan(f64::INFINITY, smaller).collect()
     }
 }
 
-/// Regret after `--trials` for each of `--seeds`, and proposals per second with `--finished` trials.
+/// Regret after each of `--trials`, for each of `--seeds`, and proposals per second with `--finished` trials.
 pub(super) fn search(flags: &Flags) -> anyhow::Result<Value> {
     let sampler = sampler(flags.text("sampler")?)?;
     let problem = problem(flags.text("function")?)?;
     let num_trials = flags.number("trials", 100)?;
     let seeds: u64 = flags.number("seeds", 20)?;
     let search = |seed| Search { sampler: &sampler, problem: &problem, seed, tried: Vec::new() };
-    let regrets: Vec<f64> = (0..seeds).map(|seed| search(Seed(seed)).run(num_trials)).collect();
+    let traces: Vec<Vec<f64>> = (0..seeds).map(|seed| search(Seed(seed)).run(num_trials)).collect();
     let finished: u32 = flags.number("finished", 0)?;
     if finished == 0 {
-        return Ok(json!({ "regrets": regrets }));
+        return Ok(json!({ "traces": traces }));
     }
     let mut filled = Search { sampler: &SamplerSettings::Random, ..search(Seed(0)) };
     filled.run(finished);
@@ -178,5 +187,5 @@ pub(super) fn search(flags: &Flags) -> anyhow::Result<Value> {
         num_proposals += 1;
     }
     let per_second = f64::from(num_proposals) / begun.elapsed().as_secs_f64();
-    Ok(json!({ "regrets": regrets, "proposals_per_second": per_second }))
+    Ok(json!({ "traces": traces, "proposals_per_second": per_second }))
 }

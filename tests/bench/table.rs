@@ -4,25 +4,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use muster_common::evaluation::Evaluation;
 use muster_common::manifest::{
-    Assignment, Domain, Manifest, ParameterValue, SamplerSettings, Scale, SearchSpace,
+    Assignment, Domain, ParameterValue, SamplerSettings, Scale, SearchSpace,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
-use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task};
 use muster_common::seed::Seed;
-use muster_common::storage::CheckpointKey;
-use muster_common::time::Timestamp;
-use muster_coordinator::engine::{Action, Engine, Event, RULES};
 use muster_coordinator::sweep::sampler::{Observation, Proposal, propose};
 use serde_json::{Value, json};
 
-use super::Flags;
 use super::search::sampler;
+use super::{Flags, one_slot};
 
 const ACCURACY: Objective = Objective { metric: ObjectiveMetric::Accuracy, mode: Mode::Max };
-/// Examples of which the recorded shares were classified correctly, as far as the search is concerned.
-const NUM_EXAMPLES: f64 = 10_000.0;
 
 /// Recorded trials.
 struct Table {
@@ -97,8 +90,8 @@ fn distance(space: &SearchSpace, a: &Assignment, b: &Assignment) -> f64 {
     space.iter().map(side).map(|side| side * side).sum()
 }
 
-/// Of the recorded points that were not tried the one nearest to each proposal is tried.
-fn regret(table: &Table, sampler: &SamplerSettings, seed: Seed, num_trials: u32) -> f64 {
+/// Regret after each trial. Of the recorded points that were not tried the one nearest to each proposal is tried.
+fn trace(table: &Table, sampler: &SamplerSettings, seed: Seed, num_trials: u32) -> Vec<f64> {
     let space = space();
     let mut tried: Vec<usize> = Vec::new();
     for number in 1..=num_trials {
@@ -114,7 +107,11 @@ fn regret(table: &Table, sampler: &SamplerSettings, seed: Seed, num_trials: u32)
         let Some(nearest) = left.min_by(|a, b| far(a).total_cmp(&far(b))) else { break };
         tried.push(nearest);
     }
-    table.best() - tried.iter().map(|index| table.last(*index)).fold(0.0, f64::max)
+    let larger = |best: &mut f64, index: &usize| {
+        *best = best.max(table.last(*index));
+        Some(table.best() - *best)
+    };
+    tried.iter().scan(0.0, larger).collect()
 }
 
 /// The engine on one slot with the recorded points in an order of the seed: steps trained until a
@@ -129,83 +126,30 @@ fn compute(table: &Table, pruner: &str, seed: Seed, target: f64) -> anyhow::Resu
          {{learning_rate: {{min: 1e-6, max: 1e-2}}}}\nsearcher: {{metric: accuracy, max_trials: \
          {num_trials}, pruner: {pruner}}}\nbudget: {{steps: {steps}}}\n"
     );
-    let manifest = Box::new(Manifest::parse(&text)?);
-    let mut engine = Engine::default();
-    let mut waiting: Vec<RunSpec> = Vec::new();
-    let mut apply = |event: Event, waiting: &mut Vec<RunSpec>| {
-        for action in engine.apply(Timestamp(1), event) {
-            if let Action::StartRun { spec, .. } = action {
-                waiting.push(*spec);
-            }
+    let mut found = None;
+    one_slot::search(&text, |task, num_steps| {
+        let place = usize::try_from(task.trial.number).ok()?.checked_sub(1)?;
+        let accuracy = table.at(*order.get(place)?, task.target_step);
+        if accuracy >= target {
+            found = Some(num_steps);
+            return None;
         }
-    };
-    apply(Event::RulesAdopted { rules: RULES }, &mut waiting);
-    let host = "h".to_owned();
-    apply(Event::WorkerJoined { worker: "w1".parse()?, host, token_name: None }, &mut waiting);
-    let (text, store) = (text.clone(), "file:///s".to_owned());
-    apply(
-        Event::ExperimentSubmitted { manifest, text, store, owner: None, base: None },
-        &mut waiting,
-    );
-    let mut num_steps = 0;
-    while let Some(spec) = waiting.pop() {
-        let generation = spec.generation;
-        let mut reports = Vec::new();
-        match &spec.task {
-            Task::Prepare { .. } => {
-                let data = DataSummary { num_train: 12_000, ..DataSummary::default() };
-                reports.push(RunReport::Prepared(data));
-            }
-            Task::Train(task) => {
-                let (trial, step) = (task.trial.clone(), task.target_step);
-                num_steps += step - task.resume_from.as_ref().map_or(0, |from| from.step);
-                let place = usize::try_from(trial.number)? - 1;
-                let accuracy = table.at(order[place], step);
-                if accuracy >= target {
-                    return Ok(num_steps as f64);
-                }
-                reports.push(RunReport::CheckpointCommitted {
-                    checkpoint: CheckpointKey { trial, step, generation },
-                });
-                reports.push(RunReport::Evaluated { step, evaluation: evaluation(accuracy) });
-            }
-            Task::Finish { .. } => break,
-        }
-        reports.push(RunReport::Ended { exit: RunExit::Completed });
-        for (sequence, report) in (1..).zip(reports) {
-            let event = Event::RunReported { generation, rank: 0, sequence, report };
-            apply(event, &mut waiting);
-        }
-    }
-    // It ended without: as if everything had been trained.
-    Ok((num_trials as u64 * steps) as f64)
+        Some(one_slot::evaluation(1.0, accuracy))
+    })?;
+    // It may end without: as if everything had been trained.
+    Ok(found.unwrap_or(num_trials as u64 * steps) as f64)
 }
 
-fn evaluation(accuracy: f64) -> Evaluation {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of ten thousand"
-    )]
-    let right = (accuracy * NUM_EXAMPLES).round() as u64;
-    let wrong = 10_000u64.saturating_sub(right);
-    Evaluation {
-        loss: 1.0,
-        confusion: vec![vec![right, wrong], vec![0, 0]],
-        ..Evaluation::default()
-    }
-}
-
-/// With `--sampler`, regrets after `--trials`; with `--pruner`, steps until an accuracy `--below` the
+/// With `--sampler`, regrets after each of `--trials`; with `--pruner`, steps until an accuracy `--below` the
 /// best of the table; each of `--seeds` seeds.
 pub(super) fn table(flags: &Flags) -> anyhow::Result<Value> {
     let table = Table::read(flags)?;
     let seeds: u64 = flags.number("seeds", 40)?;
     if let Ok(name) = flags.text("sampler") {
         let (sampler, num_trials) = (sampler(name)?, flags.number("trials", 12)?);
-        let regrets: Vec<f64> =
-            (0..seeds).map(|seed| regret(&table, &sampler, Seed(seed), num_trials)).collect();
-        return Ok(json!({ "regrets": regrets }));
+        let traces: Vec<Vec<f64>> =
+            (0..seeds).map(|seed| trace(&table, &sampler, Seed(seed), num_trials)).collect();
+        return Ok(json!({ "traces": traces }));
     }
     let halving = |kind: &str| {
         let least = table.every;

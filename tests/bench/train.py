@@ -2,6 +2,7 @@
 import json
 import pathlib
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -232,14 +233,10 @@ class Bench:
         return json.loads(done.stdout)
 
 
-def median(values):
-    return sorted(values)[len(values) // 2]
-
-
 def ratio(name, samples, ours, peer, theirs, note, better="higher"):
     return {
-        "name": name, "unit": "ratio", "better": better, "samples": samples, "ours": median(ours),
-        "peer": {"name": peer, "value": median(theirs)}, "note": note,
+        "name": name, "unit": "ratio", "better": better, "samples": samples, "ours": statistics.median(ours),
+        "peer": {"name": peer, "value": statistics.median(theirs)}, "note": note,
     }
 
 

@@ -204,3 +204,27 @@ fn ranks_of_a_gang_are_pods_of_one_job_and_one_may_be_lost() {
     assert_eq!(site.record()["next_number"], 2, "the Job itself has replaced its pod");
     site.await_nothing_left();
 }
+
+/// Outside of the cluster no object of it stands for the coordinator, so that nothing there ends with it.
+#[test]
+fn a_coordinator_that_is_gone_for_good_leaves_nothing() {
+    let name = "a_coordinator_that_is_gone_for_good_leaves_nothing";
+    // This API server does not know the rule about exit codes: a second worker has to find out as well.
+    let profile = "max_allocations = 1\nalone_seconds = 10\nkeep_seconds = 0\nmax_failures = 1\n";
+    let Some(site) = Site::new(name, ONE, 600, profile) else { return };
+    let mut run = site.start("run", &["run", "gang.yaml"]);
+    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let first = site.running();
+    let workers = site.processes("muster-worker", "");
+    assert!(first.len() == 1 && workers.len() >= 2, "{first:?} {workers:?}");
+    run.kill().unwrap();
+    site.await_nothing_left();
+    let log = site.directory().join(format!("node/{}.log", first[0]));
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("no coordinator for too long"), "{said}");
+    let begun = Instant::now();
+    while workers.iter().any(|pid| is_alive(*pid)) {
+        assert!(begun.elapsed() < PATIENCE, "workers are left behind");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

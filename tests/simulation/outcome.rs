@@ -1,5 +1,6 @@
 //! What the simulations went through, and whether that is enough to say something.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
@@ -8,14 +9,28 @@ use muster_coordinator::engine::trial::{StopReason, TrialState};
 
 use super::Simulation;
 
-/// Says what the simulations went through.
+/// The first line of what a simulation that fails says.
+pub(super) fn cause(panic: Box<dyn Any + Send>) -> String {
+    let text = match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast_ref::<&str>().copied().unwrap_or_default().to_owned(),
+    };
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Says what the simulations went through, or which is the first that fails.
 pub(super) fn count(
-    simulations: mpsc::Receiver<(u64, Option<Simulation>)>,
+    outcomes: mpsc::Receiver<(u64, Result<Simulation, String>)>,
     ends: &mut BTreeMap<&'static str, u32>,
 ) {
-    for (seed, outcome) in simulations {
-        let Some(simulation) = outcome else {
-            panic!("seed {seed} fails; MUSTER_SEED={seed} runs it alone")
+    let mut failures: BTreeMap<u64, String> = BTreeMap::new();
+    for (seed, outcome) in outcomes {
+        let simulation = match outcome {
+            Ok(simulation) => simulation,
+            Err(cause) => {
+                failures.insert(seed, cause);
+                continue;
+            }
         };
         for (what, count) in &simulation.seen {
             *ends.entry(what).or_default() += count;
@@ -58,6 +73,9 @@ pub(super) fn count(
             }
         }
     }
+    if let Some((seed, cause)) = failures.first_key_value() {
+        panic!("seed {seed} fails: {cause}; MUSTER_SEED={seed} runs it alone");
+    }
 }
 
 /// A simulation that never gets anywhere would prove nothing.
@@ -70,16 +88,38 @@ pub(super) fn is_telling(ends: &BTreeMap<&str, u32>) {
     let goals = ["constraint broken", "nothing kept all", "front"];
     let others = [
         "host set aside",
-        "late report",
         "limit reached",
         "preempted in vain",
         "trial paused",
         "checkpoint taken over",
         "promoted",
-    ]
-    .into_iter()
-    .chain(shares);
-    for name in named.into_iter().chain(trials).chain(gangs).chain(others).chain(goals) {
+        "drained",
+    ];
+    let samplers = ["random", "grid", "sobol", "tpe", "list", "bohb", "gp", "cmaes"];
+    let pruners =
+        ["none", "asha", "asha_stopping", "hyperband", "percentile", "patience", "population"];
+    let network = [
+        "message twice",
+        "overtaken",
+        "gap",
+        "late report",
+        "report of a run that is over",
+        "reports said again",
+        "partition",
+        "back under its name",
+        "another process under a name",
+        "run abandoned",
+    ];
+    let disk = ["crash", "events lost", "actions lost", "disk stalled", "clock set back"];
+    let store = [
+        "checkpoint not written",
+        "checkpoint not deleted",
+        "manifest not stored",
+        "checkpoint of no use",
+    ];
+    let all = named.into_iter().chain(trials).chain(gangs).chain(shares).chain(goals);
+    let all = all.chain(others).chain(samplers).chain(pruners);
+    for name in all.chain(network).chain(disk).chain(store) {
         assert!(ends.get(name).is_some_and(|count| *count > 10), "{name} is hardly seen: {ends:?}");
     }
     assert!(!ends.contains_key("open"), "{ends:?}");

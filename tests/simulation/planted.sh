@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # `make planted`: breaks one rule of the engine after the other, in a copy of the sources, and sees whether the
 # simulation finds it. A patch in planted/ is one broken rule; its first line says which. The copy builds the
-# workspace's own crates once (minutes); every rule then takes as long as building the engine.
+# workspace's own crates once (minutes); every rule then takes as long as building the engine. When all are found, the
+# table of CONTRIBUTING.md is written anew: the first seed that fails, which is the same every time, and what it says.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 deploy/setup/libtorch.sh
 seeds=${SEEDS:-1000}
 patches=$PWD/tests/simulation/planted
+document=$PWD/CONTRIBUTING.md
+table=$PWD/target/planted/table.md
 tree=$PWD/target/planted/tree
 export CARGO_TARGET_DIR=$PWD/target/planted/target
 
@@ -33,6 +36,7 @@ if ! simulate ../whole.log; then
     exit 1
 fi
 missed=0
+printf '| a rule that is broken | seed | what the simulation says |\n|---|---|---|\n' >"$table"
 for patch in "$patches"/*.patch; do
     name=$(basename "$patch" .patch)
     git apply "$patch"
@@ -43,11 +47,16 @@ for patch in "$patches"/*.patch; do
         echo "error: $name does not build; the output is in target/planted/$name.log" >&2
         exit 1
     else
-        found=$(sed -nE 's/^(seed [0-9]+ fails).*/\1/p' "../$name.log" | head -n 1)
-        cause=$(grep -A1 -m1 'panicked at' "../$name.log" | tail -n 1)
-        found="${found:-found}: $cause"
+        # The panic that ends the test: `seed 17 fails: what; MUSTER_SEED=17 runs it alone`.
+        line=$(sed -nE 's/^(seed [0-9]+ fails: .*); MUSTER_SEED=.*/\1/p' "../$name.log" | head -n 1)
+        found=${line:-found, but not by a seed: $(grep -A1 -m1 'panicked at' "../$name.log" | tail -n 1)}
+        seed=$(sed -nE 's/^seed ([0-9]+) fails: .*/\1/p' <<<"$line")
+        cause=$(sed -E 's/^seed [0-9]+ fails: //; s/^called `Result::unwrap\(\)` on an `Err` value: //
+            s/^assertion .* failed: //; s/\|/\\|/g' <<<"${line:-$found}")
+        printf '| %s | %s | %s |\n' "$(head -n 1 "$patch")" "${seed:-none}" "$cause" >>"$table"
     fi
     printf '%-36s %s\n    %s\n' "$name" "$(head -n 1 "$patch")" "$found"
     git apply -R "$patch"
 done
 [ "$missed" -eq 0 ] || { echo "error: $missed broken rules were not found" >&2; exit 1; }
+sed -i -e '/^<!-- planted -->$/,/^<!-- end of planted -->$/{/^<!-- /!d}' -e "/^<!-- planted -->$/r $table" "$document"

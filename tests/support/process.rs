@@ -10,10 +10,15 @@ use anyhow::{Context, bail};
 /// Nothing a test waits for takes longer, on a busy machine too.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A built program, beside the test's own directory.
+/// Names a folder with other programs than those that were built with the tests.
+const PROGRAMS_VARIABLE: &str = "MUSTER_PROGRAMS";
+
+/// A built program, beside the test's own directory or where `MUSTER_PROGRAMS` says.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let built = own.ancestors().nth(2).context("tests lie in target/PROFILE/deps")?.join(name);
+    let beside = own.ancestors().nth(2).context("tests lie in target/PROFILE/deps")?;
+    let named = std::env::var_os(PROGRAMS_VARIABLE).map(PathBuf::from);
+    let built = named.unwrap_or_else(|| beside.to_owned()).join(name);
     if !built.is_file() {
         bail!("{} is not built; run `cargo build --release`", built.display());
     }

@@ -114,7 +114,7 @@ impl S3Server {
     pub fn create_container(&self, name: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let (status, _) = self.ask("POST", &format!("/buckets/{name}/"), 3)?;
+            let (status, _) = self.ask("POST", &format!("/buckets/{name}/"), b"", 3)?;
             if status == 201 {
                 return Ok(());
             }
@@ -133,17 +133,33 @@ impl S3Server {
         }
     }
 
-    fn get(&self, path: &str, offset: u16) -> anyhow::Result<(u16, Vec<u8>)> {
-        self.ask("GET", path, offset)
+    /// Puts an object there, past the protocol that is tested.
+    pub fn put_object(&self, container: &str, key: &str, content: &[u8]) -> anyhow::Result<()> {
+        match self.ask("PUT", &format!("/buckets/{container}/{key}"), content, 3)? {
+            (201, _) => Ok(()),
+            (status, _) => bail!("{key} in {container}: status {status}"),
+        }
     }
 
-    fn ask(&self, method: &str, path: &str, offset: u16) -> anyhow::Result<(u16, Vec<u8>)> {
+    fn get(&self, path: &str, offset: u16) -> anyhow::Result<(u16, Vec<u8>)> {
+        self.ask("GET", path, b"", offset)
+    }
+
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        content: &[u8],
+        offset: u16,
+    ) -> anyhow::Result<(u16, Vec<u8>)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port + offset))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(
             stream,
-            "{method} {path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            content.len()
         )?;
+        stream.write_all(content)?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;

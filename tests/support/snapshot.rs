@@ -5,20 +5,30 @@ use std::collections::BTreeMap;
 use muster_coordinator::engine::Engine;
 use muster_coordinator::engine::saved::{Restoring, RowKey};
 
-/// The rows of all snapshots so far.
+/// The rows of all snapshots so far, and the head of the last.
 #[derive(Debug, Default)]
-pub struct Snapshots(BTreeMap<RowKey, String>);
+pub struct Snapshots {
+    rows: BTreeMap<RowKey, String>,
+    head: Option<String>,
+}
 
 impl Snapshots {
-    /// Takes a snapshot and gives the engine that comes out of all there are.
-    pub fn restore(&mut self, engine: &mut Engine) -> anyhow::Result<Engine> {
-        self.0.extend(engine.unsaved()?);
+    /// Takes a snapshot.
+    pub fn take(&mut self, engine: &mut Engine) -> anyhow::Result<()> {
+        self.rows.extend(engine.unsaved()?);
+        self.head = Some(engine.head()?);
         engine.mark_saved();
-        let mut restoring = Restoring::new(&engine.head()?)?;
-        for (key, row) in &self.0 {
+        Ok(())
+    }
+
+    /// The engine that comes out of all there are; one that has seen nothing if there is none.
+    pub fn restored(&self) -> anyhow::Result<Engine> {
+        let Some(head) = &self.head else { return Ok(Engine::default()) };
+        let mut restoring = Restoring::new(head)?;
+        for (key, row) in &self.rows {
             let RowKey::Experiment(id) = key else { continue };
             restoring.experiment(row)?;
-            for (key, row) in &self.0 {
+            for (key, row) in &self.rows {
                 match key {
                     RowKey::Trial(trial) if trial.experiment == *id => restoring.trial(row)?,
                     RowKey::Decision(experiment, _) if experiment == id => {
@@ -29,5 +39,11 @@ impl Snapshots {
             }
         }
         Ok(restoring.finish())
+    }
+
+    /// Takes a snapshot and gives the engine that comes out of all there are.
+    pub fn restore(&mut self, engine: &mut Engine) -> anyhow::Result<Engine> {
+        self.take(engine)?;
+        self.restored()
     }
 }

@@ -15,7 +15,7 @@ use muster_worker::explain::{Baseline, Outputs, Request, SettingsRecord, SplitOp
 use muster_worker::model::Classifier;
 use muster_worker::predict::{TableKind, Text, TextSource};
 use muster_worker::supervisor::{
-    Allocation, Refused, SupervisorOptions, die_with_supervisor, supervise,
+    Allocation, Departure, Refused, Solitude, SupervisorOptions, die_with_supervisor, supervise,
 };
 use muster_worker::{collective, onnx, predict, runner};
 
@@ -24,6 +24,9 @@ const REFUSED: u8 = 4;
 
 /// Exit code where what was given cannot be used (clap uses 2 too).
 const USAGE: u8 = 2;
+
+/// Exit code of a worker that was without a coordinator for longer than it may.
+const ALONE: u8 = 5;
 
 /// Worker of Muster: one process per slot
 #[derive(Debug, Parser)]
@@ -159,12 +162,13 @@ fn main() -> ExitCode {
         eprintln!("error: {FORMAT_VARIABLE} is `{named}`; write text or json");
         return ExitCode::FAILURE;
     }
+    let mut good = ExitCode::SUCCESS;
     let outcome = match arguments.command {
         Command::Supervise { coordinator, access, fingerprint, worker_id, end_with_stdin } => {
             let access = AccessFlags { coordinator, fingerprint, file: access };
             hold_lines();
             install("supervisor", &filter, format);
-            start(access, worker_id, end_with_stdin)
+            start(access, worker_id, end_with_stdin).map(|code| good = code)
         }
         Command::Runner => {
             install("runner", &filter, format);
@@ -201,7 +205,7 @@ fn main() -> ExitCode {
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => good,
         Err(error) => {
             eprintln!("error: {error:#}");
             if error.downcast_ref::<Refused>().is_some() {
@@ -219,18 +223,21 @@ fn start(
     access: AccessFlags,
     worker_id: Option<WorkerId>,
     end_with_stdin: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<ExitCode> {
     let worker = match worker_id {
         Some(worker) => worker,
         None => new_name()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let allocation = Allocation::of_environment()?;
-    let options = SupervisorOptions { access, worker, end_with_stdin, allocation };
+    let (allocation, solitude) = (Allocation::of_environment()?, Solitude::of_environment()?);
+    let options = SupervisorOptions { access, worker, end_with_stdin, allocation, solitude };
     let outcome = runtime.block_on(supervise(options));
     // A thread that waits for standard input must not keep the process.
     runtime.shutdown_background();
-    outcome
+    Ok(match outcome? {
+        Departure::Told => ExitCode::SUCCESS,
+        Departure::Deserted => ExitCode::from(ALONE),
+    })
 }
 
 /// A name that no process had before. Where a cluster has started this one, it begins with the name of the

@@ -177,7 +177,7 @@ fn read_files(section: &Section<'_>) -> Option<Source> {
 fn format_of(place: &Field<'_>, paths: &[String]) -> Option<FormatName> {
     let mut found: Option<(&str, FormatName)> = None;
     for path in paths {
-        let lower = path.to_ascii_lowercase();
+        let lower = Source::split_options(path).0.to_ascii_lowercase();
         let plain = COMPRESSIONS.iter().find_map(|ending| lower.strip_suffix(ending));
         let ending = plain.unwrap_or(&lower).rsplit('.').next().unwrap_or_default();
         let Some((name, format)) = ENDINGS.iter().find(|(name, _)| *name == ending) else {

@@ -13,6 +13,7 @@ mod hub;
 mod label;
 mod limits;
 mod objective;
+mod pattern;
 mod population;
 mod pruner;
 mod reader;

@@ -70,11 +70,6 @@ impl Source {
     pub fn is_url(path: &str) -> bool {
         path.contains("://")
     }
-
-    /// Whether a path is a pattern that stands for several files.
-    pub fn is_pattern(path: &str) -> bool {
-        path.contains(['*', '?', '['])
-    }
 }
 
 /// File formats of examples.

@@ -55,24 +55,29 @@ impl Manifest {
     }
 
     /// The files and directories of this machine that the manifest names, each with its path in the
-    /// manifest. URLs and patterns of files are looked up where they are read. A model of a hub is
-    /// none of them; [`Manifest::rebase`] tells it from a directory.
+    /// manifest. URLs are looked up where they are read; of patterns [`Manifest::unmatched`] tells. A
+    /// model of a hub is none of them; [`Manifest::rebase`] tells it from a directory.
     pub fn inputs(&self) -> Vec<(&'static str, &str)> {
         let mut inputs = Vec::new();
         if self.model.hub_name().is_none() {
             inputs.push(("model.pretrained", self.model.pretrained.as_str()));
         }
+        for (name, source) in self.sources() {
+            let paths = source.paths.iter();
+            let named = paths.filter(|path| !Source::is_url(path) && !Source::is_pattern(path));
+            inputs.extend(named.map(|path| (name, path.as_str())));
+        }
+        inputs
+    }
+
+    /// Where each split's rows come from that has files of its own, with the path in the manifest.
+    pub(super) fn sources(&self) -> Vec<(&'static str, &Source)> {
         let sources = [
             ("data.train.path", Some(&self.data.train)),
             ("data.validation.path", source_of(&self.data.validation)),
             ("data.test.path", source_of(&self.data.test)),
         ];
-        for (name, source) in sources {
-            let paths = source.into_iter().flat_map(|source| &source.paths);
-            let named = paths.filter(|path| !Source::is_url(path) && !Source::is_pattern(path));
-            inputs.extend(named.map(|path| (name, path.as_str())));
-        }
-        inputs
+        sources.into_iter().filter_map(|(name, source)| Some((name, source?))).collect()
     }
 }
 

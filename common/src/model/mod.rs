@@ -1,17 +1,28 @@
-//! The pretrained model as its Hugging Face directory describes it, without its weights: what `config.json` says, and
-//! which files have to be there. The coordinator holds manifests against it, the worker computes by it.
+//! The pretrained model as its Hugging Face directory describes it, without its weights: what `config.json` says,
+//! which files have to be there, and what of it is trained and saved. The coordinator holds manifests against it, the
+//! worker computes by it.
 
 mod config;
+mod depth;
 mod directory;
 mod dropout;
 mod family;
+mod head;
+mod name;
+mod saved;
+mod trained;
 
 pub use config::{CONFIG_FILE, ModelConfig};
+pub use depth::Depth;
 pub use directory::{
     TokenizerKind, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, tokenizer_file, weights_files,
 };
 pub use dropout::Dropout;
 pub use family::{Family, TokenTypes};
+pub use head::{BERT_HEADS, DISTILBERT_HEADS, HeadNames, NEXT_SENTENCE, ROBERTA_HEADS};
+pub use name::{fits, is_buffer, is_layer_norm, modern_name};
+pub use saved::{FIRST_MOMENT, SECOND_MOMENT, SavedParts};
+pub use trained::{Shapes, read_shapes, trained};
 
 /// Why a directory cannot be read as a model. None of them is mended by trying again, but for what the system says.
 #[derive(Debug, thiserror::Error)]

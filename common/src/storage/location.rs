@@ -104,6 +104,9 @@ impl Location {
 }
 
 impl StoreOptions {
+    /// What they are called in a URL.
+    pub const NAMES: [&str; 4] = ["endpoint", "region", "path_style", "request_seconds"];
+
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
             "endpoint" => {
@@ -127,9 +130,8 @@ impl StoreOptions {
                 }
             },
             other => {
-                return Err(format!(
-                    "`{other}` is no option; there are endpoint, region, path_style and request_seconds"
-                ));
+                let names = Self::NAMES.join(", ");
+                return Err(format!("`{other}` is no option; there are {names}"));
             }
         }
         Ok(())

@@ -1,11 +1,14 @@
 //! `muster plan`: what an experiment will do, before anything is spent.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::Context;
 use muster_common::count::counted;
-use muster_common::manifest::{Budget, Holdout, Manifest, Source, SourceFormat};
+use muster_common::manifest::{
+    Budget, Holdout, LabelRule, Manifest, Source, SourceFormat, TrainingObjective,
+};
+use muster_common::model::{DirectoryError, ModelConfig, Shapes, read_shapes, trained};
 use serde_json::{Value, json};
 
 use super::args::PlanArguments;
@@ -13,18 +16,17 @@ use super::exit::{Exit, Misuse};
 use super::number::clock;
 use super::validate::read;
 use crate::plan::{Plan, Premises, RungPlan, plan as rehearse};
+use crate::plan_bytes::{PlannedBytes, planned_bytes};
 
-/// Bytes of a trained parameter in a checkpoint: itself and AdamW's two moments, in float32.
-const BYTES_PER_PARAMETER: u64 = 12;
-/// Largest header of a safetensors file that is read.
-const HEADER_BYTES_MAX: u64 = 100 << 20;
+/// Classes where only the data says how many there are.
+const CLASSES_ASSUMED: u64 = 2;
 
 pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
     let manifest = read(&arguments.manifest)?.manifest;
     let mut notes = Vec::new();
     let num_train = match arguments.train_examples {
         Some(num_train) => num_train,
-        None => counted(&manifest, &mut notes)?,
+        None => num_train(&manifest, &mut notes)?,
     };
     let premises = Premises {
         num_slots: arguments.slots.unwrap_or_else(|| manifest.resources.slots.max()),
@@ -36,11 +38,14 @@ pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
     }
     let found = rehearse(&manifest, &premises)?;
     notes.extend(found.doubts.iter().cloned());
+    let trained = parameters(&manifest, &mut notes);
+    let bytes =
+        trained.map(|trained| planned_bytes(&manifest, premises.num_train, &trained, &found));
     if arguments.json {
-        println!("{:#}", described(&manifest, &found, &premises, &notes));
+        println!("{:#}", described(&manifest, (&found, bytes), &premises, &notes));
         return Ok(Exit::Done);
     }
-    println!("{}", describe(&manifest, &found, &premises));
+    println!("{}", describe(&manifest, (&found, bytes), &premises));
     for note in notes {
         println!("about: {note}");
     }
@@ -48,7 +53,12 @@ pub(super) fn plan(arguments: &PlanArguments) -> anyhow::Result<Exit> {
 }
 
 /// The same for programs. Without a speed there are no times.
-fn described(manifest: &Manifest, plan: &Plan, premises: &Premises, notes: &[String]) -> Value {
+fn described(
+    manifest: &Manifest,
+    (plan, bytes): (&Plan, Option<PlannedBytes>),
+    premises: &Premises,
+    notes: &[String],
+) -> Value {
     let rung = |rung: &RungPlan| {
         json!({
             "budget": rung.budget.to_string(),
@@ -65,7 +75,8 @@ fn described(manifest: &Manifest, plan: &Plan, premises: &Premises, notes: &[Str
         "rungs": plan.rungs.iter().map(rung).collect::<Vec<_>>(),
         "num_checkpoints": plan.num_checkpoints,
         "most_checkpoints": plan.most_checkpoints,
-        "checkpoint_bytes": checkpoint_bytes(manifest),
+        "checkpoint_bytes": bytes.map(|bytes| bytes.largest),
+        "written_bytes": bytes.map(|bytes| bytes.written),
         "num_slots": premises.num_slots,
         "slot_seconds": is_timed.then_some(plan.slot_seconds),
         "wall_seconds": is_timed.then_some(plan.seconds),
@@ -73,7 +84,11 @@ fn described(manifest: &Manifest, plan: &Plan, premises: &Premises, notes: &[Str
     })
 }
 
-fn describe(manifest: &Manifest, plan: &Plan, premises: &Premises) -> String {
+fn describe(
+    manifest: &Manifest,
+    (plan, bytes): (&Plan, Option<PlannedBytes>),
+    premises: &Premises,
+) -> String {
     let mut lines = vec![format!(
         "{}: {}, {}, {}",
         manifest.name,
@@ -90,13 +105,15 @@ fn describe(manifest: &Manifest, plan: &Plan, premises: &Premises) -> String {
         ));
     }
     let (written, most) = (plan.num_checkpoints, plan.most_checkpoints);
-    lines.push(match checkpoint_bytes(manifest) {
+    lines.push(match bytes {
         Some(bytes) => format!(
-            "  {} of {} each, {} written; at most {most} at once, {}",
+            "  {} of {} each{}, {} written; at most {most} at once, {}",
             counted(written, "checkpoint"),
-            size(bytes),
-            size(bytes.saturating_mul(written)),
-            size(bytes.saturating_mul(most))
+            size(bytes.largest),
+            // An average or best weights may come later.
+            if bytes.written < bytes.largest.saturating_mul(written) { " at most" } else { "" },
+            size(bytes.written),
+            size(bytes.largest.saturating_mul(most))
         ),
         None => format!("  {}, at most {most} at once", counted(written, "checkpoint")),
     });
@@ -126,7 +143,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Training examples where nobody said how many: lines of the files, without what is held out.
-fn counted(manifest: &Manifest, notes: &mut Vec<String>) -> anyhow::Result<u64> {
+fn num_train(manifest: &Manifest, notes: &mut Vec<String>) -> anyhow::Result<u64> {
     if matches!(manifest.budget, Budget::Steps(_)) {
         return Ok(0);
     }
@@ -183,49 +200,40 @@ fn count_rows(source: &Source) -> anyhow::Result<Option<u64>> {
     Ok(Some(rows))
 }
 
-/// Size of one checkpoint of a model in a local directory, by the headers of its weights. Heads that
-/// are drawn anew are small and left out.
-fn checkpoint_bytes(manifest: &Manifest) -> Option<u64> {
-    let folder = Path::new(&manifest.model.pretrained);
-    let files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
-    let mut num_parameters = 0;
-    for path in files.filter(|path| path.extension().is_some_and(|e| e == "safetensors")) {
-        num_parameters += trained_parameters(&path, manifest)?;
-    }
-    (num_parameters > 0).then(|| num_parameters * BYTES_PER_PARAMETER)
-}
-
-fn trained_parameters(path: &Path, manifest: &Manifest) -> Option<u64> {
-    let mut file = std::fs::File::open(path).ok()?;
-    let mut length = [0; 8];
-    file.read_exact(&mut length).ok()?;
-    let length = u64::from_le_bytes(length);
-    if length > HEADER_BYTES_MAX {
+/// The parameters that trials of a model in a local directory train; `None`: they are not known.
+fn parameters(manifest: &Manifest, notes: &mut Vec<String>) -> Option<Shapes> {
+    let directory = Path::new(&manifest.model.pretrained);
+    if !directory.is_dir() {
         return None;
     }
-    let mut header = Vec::new();
-    file.take(length).read_to_end(&mut header).ok()?;
-    let header: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&header).ok()?;
-    let count = |(name, tensor): (&String, &serde_json::Value)| {
-        let is_number = tensor["dtype"].as_str().is_some_and(|dtype| dtype.contains('F'));
-        let shape = tensor["shape"].as_array().filter(|_| is_number && is_trained(name, manifest));
-        shape.map_or(0, |shape| shape.iter().filter_map(serde_json::Value::as_u64).product())
+    let read = || -> Result<_, DirectoryError> {
+        Ok((ModelConfig::read(directory)?, read_shapes(directory)?))
     };
-    Some(header.iter().map(count).sum())
+    let (config, found) = match read() {
+        Ok(found) => found,
+        Err(error) => {
+            notes.push(format!("how large checkpoints are is not known: {error}"));
+            return None;
+        }
+    };
+    let num_classes = num_classes(manifest).unwrap_or_else(|| {
+        notes.push(format!(
+            "checkpoints are those of {CLASSES_ASSUMED} classes; `names` in data.label says how many there are"
+        ));
+        CLASSES_ASSUMED
+    });
+    Some(trained(&config, &found, &manifest.model, (manifest.objective, num_classes)))
 }
 
-/// Whether a tensor belongs to the encoder and is not frozen by layer.
-fn is_trained(name: &str, manifest: &Manifest) -> bool {
-    let parts: Vec<&str> = name.split('.').collect();
-    if parts.contains(&"embeddings") {
-        return !manifest.model.freeze_embeddings;
+/// Classes that are learned, where the manifest says it.
+fn num_classes(manifest: &Manifest) -> Option<u64> {
+    if manifest.objective != TrainingObjective::Classification {
+        return Some(0);
     }
-    let layer = parts.windows(2).find_map(|pair| match pair {
-        ["layer", number] => number.parse::<u32>().ok(),
-        _ => None,
-    });
-    layer.is_some_and(|layer| layer >= manifest.model.freeze_layers)
+    match manifest.data.label.as_ref()? {
+        LabelRule::Ranges { ranges, .. } => Some(ranges.len() as u64),
+        LabelRule::Class { names, .. } => Some(names.as_ref()?.len() as u64),
+    }
 }
 
 #[cfg(test)]
@@ -248,25 +256,6 @@ budget: {{epochs: 1}}
     }
 
     #[test]
-    fn frozen_parameters_are_not_in_checkpoints() {
-        let folder = tempfile::tempdir().unwrap();
-        let header = r#"{"__metadata__":{"format":"pt"},
-            "bert.embeddings.word_embeddings.weight":{"dtype":"F32","shape":[100,8],"data_offsets":[0,0]},
-            "bert.embeddings.position_ids":{"dtype":"I64","shape":[1,512],"data_offsets":[0,0]},
-            "bert.encoder.layer.0.output.dense.weight":{"dtype":"F32","shape":[8,8],"data_offsets":[0,0]},
-            "bert.encoder.layer.1.output.dense.weight":{"dtype":"F32","shape":[8,4],"data_offsets":[0,0]}}"#;
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header.as_bytes());
-        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
-        let bytes = |freeze: &str| {
-            let path = folder.path().display();
-            checkpoint_bytes(&manifest(&format!("{{pretrained: {path}{freeze}}}\ndata:")))
-        };
-        assert_eq!(bytes(""), Some((800 + 64 + 32) * 12));
-        assert_eq!(bytes(", freeze: {embeddings: true, layers: 1}"), Some(32 * 12));
-    }
-
-    #[test]
     fn rows_are_counted_by_lines_where_nobody_says_them() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("d.csv");
@@ -274,7 +263,7 @@ budget: {{epochs: 1}}
         let mut manifest = manifest("{pretrained: m}\ndata:");
         manifest.rebase(folder.path());
         let mut notes = Vec::new();
-        assert_eq!(counted(&manifest, &mut notes).unwrap(), 3);
+        assert_eq!(num_train(&manifest, &mut notes).unwrap(), 3);
         assert_eq!(notes.len(), 1);
     }
 }

@@ -27,6 +27,15 @@ pub(super) enum InputError {
     /// A file it names is missing.
     #[error("{}: {name}: `{input}` does not exist; paths start at the working directory, {base}", manifest.display())]
     Missing { manifest: PathBuf, name: &'static str, input: String, base: String },
+    /// A pattern it names stands for no file.
+    #[error("{}: {name}: `{pattern}`: {wrong}; paths start at the working directory, {base}", manifest.display())]
+    Unmatched {
+        manifest: PathBuf,
+        name: &'static str,
+        pattern: String,
+        wrong: String,
+        base: String,
+    },
     /// A file it names has not the columns it names.
     #[error("{}: {file}: {message}", manifest.display())]
     Column { manifest: PathBuf, file: String, message: String },
@@ -55,6 +64,10 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Submission> {
     }
     let fits = manifest.check_model(&text);
     let doubts = fits.map_err(|source| InputError::Refused { path: named.clone(), source })?;
+    if let Some((name, pattern, wrong)) = manifest.unmatched() {
+        let (pattern, base) = (pattern.to_owned(), base.display().to_string());
+        return Err(InputError::Unmatched { manifest: named, name, pattern, wrong, base }.into());
+    }
     if let Some((file, message)) = missing_column(&manifest.data) {
         return Err(InputError::Column { manifest: named, file, message }.into());
     }

@@ -2,13 +2,14 @@
 
 use muster_common::goal::Goal;
 use muster_common::manifest::Assignment;
+use muster_common::objective::ObjectiveMetric;
 
 use super::answer::{PointsAnswer, ResultCurve, ResultsAnswer, RungAnswer, RungEntry, RungsAnswer};
 use super::problem::Problem;
 use super::query::Query;
 use super::standing::{Standing, sample, standings};
 use crate::engine::experiment::Experiment;
-use crate::engine::trial::{Trial, TrialState};
+use crate::engine::trial::{StopReason, Trial, TrialState};
 use crate::sweep::asha;
 use crate::view::{TrialStateName, assignment_of, stop_reason};
 
@@ -100,7 +101,7 @@ pub(super) fn rungs(experiment: &Experiment, query: &Query) -> Result<RungsAnswe
         };
         for (index, standing) in standings.iter().enumerate() {
             let Some(trial) = experiment.trials.get(&standing.trial) else { continue };
-            let Some(result) = trial.result_at(rung) else { continue };
+            let (step, objective) = reached(trial, rung, metric);
             let (fate, reason) = fate(experiment, trial, rung);
             answer.num_promoted += usize::from(fate == "went on");
             answer.num_stopped += usize::from(fate == "stopped");
@@ -109,8 +110,8 @@ pub(super) fn rungs(experiment: &Experiment, query: &Query) -> Result<RungsAnswe
                 answer.entries.push(RungEntry {
                     trial: trial.number,
                     place: index + 1,
-                    step: result.step,
-                    objective: result.evaluation.value(metric),
+                    step,
+                    objective,
                     fate,
                     reason,
                 });
@@ -121,7 +122,16 @@ pub(super) fn rungs(experiment: &Experiment, query: &Query) -> Result<RungsAnswe
     Ok(RungsAnswer { metric: metric.name(), rungs })
 }
 
-/// What became of a trial that has a result at a rung, and why.
+/// Steps and value of a trial that counts at a rung; no number for one that diverged before there was a result.
+fn reached(trial: &Trial, rung: usize, metric: ObjectiveMetric) -> (u64, f64) {
+    match (trial.result_at(rung), &trial.state) {
+        (Some(result), _) => (result.step, result.evaluation.value(metric)),
+        (None, TrialState::Stopped { reason: StopReason::Diverged { step } }) => (*step, f64::NAN),
+        (None, _) => (trial.committed_step(), f64::NAN),
+    }
+}
+
+/// What became of a trial that counts at a rung, and why.
 fn fate(experiment: &Experiment, trial: &Trial, rung: usize) -> (&'static str, String) {
     if trial.rung() > rung + 1 {
         return ("went on", String::new());

@@ -108,10 +108,15 @@ pub enum Event {
         /// What it said.
         report: RunReport,
     },
-    /// A checkpoint that was to be deleted is gone.
+    /// A checkpoint that was to be deleted is gone, as earlier builds wrote it.
     CheckpointDeleted {
         /// Which.
         checkpoint: CheckpointKey,
+    },
+    /// Checkpoints that were to be deleted are gone.
+    CheckpointsDeleted {
+        /// Which, of any experiments.
+        checkpoints: Vec<CheckpointKey>,
     },
     /// A build with other rules took over. What was decided before stays decided by the rules of then,
     /// in every replay.

@@ -21,6 +21,7 @@ use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Rules;
 use super::continuation::Start;
 use super::decision::{Decision, Decisions};
 use super::table::{Row, Table};
@@ -309,16 +310,16 @@ impl Experiment {
         self.ladder.get(trial.rung()).map(|budget| self.steps(trial, *budget))
     }
 
-    /// Results by rung, for the pruner.
+    /// Who counts at each rung, for the pruner: those with a result there, and those that diverged on their way to
+    /// it.
     pub fn standings(&self) -> Vec<Vec<Standing>> {
         let goal = self.goal();
         (0..self.ladder.len())
             .map(|rung| {
                 let standing = |trial: &Trial| {
-                    let result = trial.result_at(rung)?;
+                    let merit = trial.merit_at(rung, &goal)?;
                     let is_waiting = trial.state == TrialState::Paused && !trial.held;
                     let waits = is_waiting && trial.rung() == rung + 1;
-                    let merit = goal.merit(&result.evaluation);
                     Some(Standing { trial: trial.number, merit, waits })
                 };
                 self.trials.values().filter_map(standing).collect()
@@ -401,10 +402,24 @@ impl Experiment {
         self.decisions.push(Decision { at, trial, text });
     }
 
-    /// Ends the trials that have not ended.
-    pub(super) fn cancel_trials(&mut self) {
+    /// Ends the trials that have not ended, and says why of each.
+    pub(super) fn end_trials(
+        &mut self,
+        now: Timestamp,
+        state: &TrialState,
+        why: &str,
+        rules: Rules,
+    ) {
+        let mut ended = Vec::new();
         for trial in self.trials.values_mut_if(|trial| !trial.is_terminal()) {
-            trial.state = TrialState::Canceled;
+            trial.state = state.clone();
+            ended.push(trial.number);
+        }
+        if !rules.have_every_end_explained() {
+            return;
+        }
+        for number in ended {
+            self.decide(now, Some(number), why.to_owned());
         }
     }
 

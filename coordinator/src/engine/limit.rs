@@ -9,7 +9,7 @@ use muster_common::time::Timestamp;
 
 use super::experiment::{Experiment, ExperimentEnd, Phase};
 use super::trial::{StopReason, Trial, TrialKind, TrialState};
-use super::{Action, Engine};
+use super::{Action, Engine, Rules};
 
 impl Engine {
     /// Ends what has reached a limit.
@@ -123,6 +123,7 @@ impl Engine {
         text: &str,
         actions: &mut Vec<Action>,
     ) {
+        let rules = Rules(self.rules);
         let Some(experiment) = self.experiments.get_mut(id) else { return };
         experiment.limit_reached = Some(text.to_owned());
         experiment.decide(now, None, format!("{text}: the search ends"));
@@ -130,10 +131,8 @@ impl Engine {
             let message = format!("{text} before a trial could begin");
             experiment.end(now, ExperimentEnd::Failed { message });
         }
-        for trial in experiment.trials.values_mut_if(|trial| !trial.is_terminal()) {
-            trial.state =
-                TrialState::Stopped { reason: StopReason::Rule { text: text.to_owned() } };
-        }
+        let state = TrialState::Stopped { reason: StopReason::Rule { text: text.to_owned() } };
+        experiment.end_trials(now, &state, &format!("stopped: {text}"), rules);
         self.direct_runs(now, id, Directive::Cancel, actions);
     }
 

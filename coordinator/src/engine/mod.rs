@@ -97,7 +97,8 @@ pub struct Engine {
 /// that nobody wants, elastic gangs wait no longer than their grace, and members of a population go on from what is
 /// kept only. 5: logarithms and the like have the same bits on every machine, a checkpoint's random choices follow
 /// from the run that made it, what is preempted again and again in vain waits, of the slots on their way out only
-/// those count that somebody can have, and the preparation and the end of an experiment wait after a failure.
+/// those count that somebody can have, the preparation and the end of an experiment wait after a failure, a trial that
+/// diverges stands last at the rung that it was on its way to, and every trial that ends with its experiment says why.
 pub const RULES: u32 = 5;
 
 /// Rules by their number, as [`RULES`] counts them.
@@ -140,6 +141,16 @@ impl Rules {
     /// What decides the last bit of a hyperparameter.
     fn functions(self) -> Elementary {
         if self.are_exact() { Elementary::Portable } else { Elementary::Platform }
+    }
+
+    /// Whether a trial that diverges counts at the rung that it was on its way to.
+    fn count_divergence(self) -> bool {
+        self.0 >= 5
+    }
+
+    /// Whether trials that end with their experiment say why.
+    fn have_every_end_explained(self) -> bool {
+        self.0 >= 5
     }
 }
 
@@ -345,6 +356,11 @@ impl Engine {
                 }
             }
             Event::CheckpointDeleted { checkpoint } => self.forget_checkpoint(&checkpoint),
+            Event::CheckpointsDeleted { checkpoints } => {
+                for checkpoint in &checkpoints {
+                    self.forget_checkpoint(checkpoint);
+                }
+            }
             Event::RulesAdopted { rules } => self.adopt(rules),
             Event::TimerFired => {}
         }

@@ -95,7 +95,7 @@ impl Experiment {
         let goal = self.goal();
         let member = |trial: &Trial| Member {
             trial: trial.number,
-            merits: trial.merits(&goal).collect(),
+            merits: trial.counted_merits(&goal).collect(),
             waits: trial.state == TrialState::Paused && !trial.held,
             is_over: trial.is_terminal(),
         };

@@ -244,6 +244,8 @@ impl Experiment {
         let ladder_length = self.ladder.len();
         let is_target = self.target_reached == Some(number);
         let has_rung_behind = self.has_rung_behind(number, generation);
+        // A member of a population that is gone takes no place from those that train on.
+        let ranks_last = rules.count_divergence() && self.population().is_none();
         let Some(trial) = self.trials.get_mut(&number) else { return };
         if trial.state != (TrialState::Running { generation }) {
             return; // canceled in the meantime
@@ -272,6 +274,7 @@ impl Experiment {
                 return self.judge_member(now, (number, generation), Some(step), rules);
             }
             RunExit::Diverged { step } => {
+                trial.ranks_last = ranks_last;
                 note = Some(format!("stopped: diverged at step {step}"));
                 TrialState::Stopped { reason: StopReason::Diverged { step } }
             }
@@ -287,6 +290,9 @@ impl Experiment {
                 TrialState::Failed { message }
             }
         };
+        if trial.state == TrialState::Canceled && rules.have_every_end_explained() {
+            note = Some(format!("canceled: run {generation} gave up"));
+        }
         if is_set_back && trial.state == TrialState::Pending {
             note =
                 trial.set_back(now).map(|times| format!("run {generation} was preempted, {times}"));
@@ -429,7 +435,8 @@ impl Experiment {
         };
         let message = format!("{what}{kind}: {}", words(ending.exit));
         if permanent || self.failures > self.manifest.max_restarts {
-            self.cancel_trials();
+            let why = format!("canceled: the experiment failed: {message}");
+            self.end_trials(now, &TrialState::Canceled, &why, rules);
             self.end(now, ExperimentEnd::Failed { message });
         } else if rules.retry_ends() {
             let wait = wait_after(class, num_before);

@@ -425,7 +425,7 @@ impl Experiment {
         let own = trials.map(|trial| Observation {
             assignment: &trial.assignment,
             first_rung: trial.first_rung,
-            merits: trial.merits(&goal).collect(),
+            merits: trial.counted_merits(&goal).collect(),
             is_over: trial.is_terminal() || trial.state == TrialState::Paused,
             is_prior: false,
         });

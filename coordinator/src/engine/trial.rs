@@ -73,6 +73,9 @@ pub struct Trial {
     /// Time of all its runs that are over, milliseconds.
     #[serde(default)]
     pub used_ms: u64,
+    /// It diverged, and that counts at the rung that it was on its way to: behind all results.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ranks_last: bool,
 }
 
 /// Where a trial is.
@@ -198,6 +201,7 @@ impl Trial {
             preempted_in_vain: 0,
             held: false,
             used_ms: 0,
+            ranks_last: false,
         }
     }
 
@@ -229,6 +233,18 @@ impl Trial {
     /// How good its results are, lowest rung first.
     pub fn merits(&self, goal: &Goal) -> impl DoubleEndedIterator<Item = Merit> {
         self.results.iter().map(|result| goal.merit(&result.evaluation))
+    }
+
+    /// How good it is at each rung that it counts at, lowest first: its results, and nothing where it diverged
+    /// before there was one.
+    pub fn counted_merits(&self, goal: &Goal) -> impl Iterator<Item = Merit> {
+        self.merits(goal).chain(self.ranks_last.then_some(Merit::NONE))
+    }
+
+    /// How good it is at a rung; `None`: it does not count there.
+    pub fn merit_at(&self, rung: usize, goal: &Goal) -> Option<Merit> {
+        let missed = || (self.ranks_last && rung == self.rung()).then_some(Merit::NONE);
+        self.result_at(rung).map(|result| goal.merit(&result.evaluation)).or_else(missed)
     }
 
     /// How good the last one is.

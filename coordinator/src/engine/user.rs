@@ -35,8 +35,10 @@ impl Engine {
 
     /// Ends an experiment.
     pub(super) fn cancel(&mut self, now: Timestamp, id: &ExperimentId, actions: &mut Vec<Action>) {
+        let rules = Rules(self.rules);
         let Some(experiment) = self.open_mut(id, actions) else { return };
-        experiment.cancel_trials();
+        let why = "canceled: a user ended the experiment";
+        experiment.end_trials(now, &TrialState::Canceled, why, rules);
         experiment.end(now, ExperimentEnd::Canceled);
         self.direct_runs(now, id, Directive::Cancel, actions);
     }

@@ -127,6 +127,11 @@ pub struct Pace {
     pub array: bool,
 }
 
+/// By default workers wait so long for a coordinator that is gone: a machine is started again within it.
+pub(super) const ALONE_SECONDS: u32 = 1800;
+/// Least and most of it.
+pub(super) const ALONE_RANGE: (u32, u32) = (10, 7 * 86_400);
+
 /// What workers compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -199,6 +204,8 @@ pub struct Profile {
     pub renew_seconds: u32,
     /// Runs save themselves and leave so many seconds before their allocation ends.
     pub drain_seconds: u32,
+    /// A worker without a coordinator and without a run leaves after so many seconds.
+    pub alone_seconds: u32,
     /// The cluster is asked at most every so many seconds.
     pub poll_seconds: u32,
 }
@@ -235,6 +242,7 @@ impl Default for Profile {
             start_seconds: 300,
             renew_seconds: 900,
             drain_seconds: 180,
+            alone_seconds: ALONE_SECONDS,
             poll_seconds: 30,
         }
     }
@@ -341,6 +349,7 @@ impl Profile {
             ("start_seconds", self.start_seconds, 10, 86_400),
             ("renew_seconds", self.renew_seconds, 1, 86_400),
             ("drain_seconds", self.drain_seconds, 5, 3600),
+            ("alone_seconds", self.alone_seconds, ALONE_RANGE.0, ALONE_RANGE.1),
             ("poll_seconds", self.poll_seconds, 1, 600),
         ];
         for (field, value, least, most) in ranges {
@@ -499,6 +508,7 @@ mod tests {
             ("time_minutes = 5", "time_minutes"),
             ("renew_seconds = 100", "renew_seconds"),
             ("drain_seconds = 1", "drain_seconds"),
+            ("alone_seconds = 0", "alone_seconds"),
             ("poll_seconds = 0", "poll_seconds"),
             ("coordinator = \"login1:7700\"", "coordinator"),
             ("coordinator = \"http://a b\"", "coordinator"),

@@ -10,7 +10,7 @@ use crate::engine::{Action, Engine, Event, LossCause};
 fn apply(watch: &mut Watch, metrics: &Metrics, engine: &mut Engine, at: u64, event: &Event) {
     let before = watch.before(engine, event);
     let actions = engine.apply(Timestamp(at), event.clone());
-    watch.after(metrics, Timestamp(at), engine, before, event, &actions);
+    watch.after(metrics, Timestamp(at), engine, before, &actions);
 }
 
 fn manifest(name: &str) -> muster_common::manifest::Manifest {
@@ -42,8 +42,8 @@ fn searching(num: u64) -> (Metrics, Engine) {
     }
     while let Some(event) = waiting.pop() {
         let before = watch.before(&engine, &event);
-        let actions = engine.apply(Timestamp(1), event.clone());
-        watch.after(&metrics, Timestamp(1), &engine, before, &event, &actions);
+        let actions = engine.apply(Timestamp(1), event);
+        watch.after(&metrics, Timestamp(1), &engine, before, &actions);
         for action in actions {
             let Action::StartRun { spec, .. } = action else { continue };
             if !matches!(spec.task, Task::Prepare { .. }) {

@@ -52,8 +52,45 @@ pub(crate) struct Before {
     run: Option<RunBefore>,
     /// Workers whose slot may become free.
     workers: Vec<WorkerId>,
-    /// Whether a worker that joins was there already.
-    is_known: bool,
+    /// What the event itself says.
+    news: News,
+}
+
+/// What of an event is wanted when it has been applied, and is gone.
+#[derive(Debug, Default)]
+enum News {
+    #[default]
+    Nothing,
+    /// A worker that was not there before offers its slot.
+    Joined(WorkerId),
+    /// A worker is gone; the cause as a label value.
+    Lost(WorkerId, &'static str),
+    /// A user wants something of an experiment.
+    Asked(ExperimentId),
+}
+
+impl News {
+    fn of(engine: &Engine, event: &Event) -> Self {
+        match event {
+            Event::WorkerLost { worker, cause } => {
+                let cause = match cause {
+                    LossCause::LeaseExpired => CAUSES[0],
+                    LossCause::Left { .. } => CAUSES[1],
+                    LossCause::Died { .. } => CAUSES[2],
+                    LossCause::CoordinatorRestarted => CAUSES[3],
+                };
+                Self::Lost(worker.clone(), cause)
+            }
+            // One that shows another token than before is no new one.
+            Event::WorkerJoined { worker, .. } if !engine.workers().contains_key(worker) => {
+                Self::Joined(worker.clone())
+            }
+            Event::ExperimentResumed { experiment }
+            | Event::ExperimentPaused { experiment }
+            | Event::ExperimentCanceled { experiment } => Self::Asked(experiment.clone()),
+            _ => Self::Nothing,
+        }
+    }
 }
 
 impl Watch {
@@ -68,22 +105,19 @@ impl Watch {
 
     /// Looks at the state before an event; cheap for all but those that may end a run.
     pub(crate) fn before(&mut self, engine: &Engine, event: &Event) -> Before {
+        let mut before = Before { news: News::of(engine, event), ..Before::default() };
         let (generation, class) = match event {
             Event::RunReported { generation, report: RunReport::Ended { exit }, .. } => {
                 (*generation, class_of(exit))
             }
             Event::WorkerLost { worker, .. } => {
                 let run = engine.workers().get(worker).and_then(|worker| worker.run);
-                let Some(generation) = run else { return Before::default() };
+                let Some(generation) = run else { return before };
                 (generation, Some(FailureClass::Lost))
             }
-            Event::WorkerJoined { worker, .. } => {
-                let is_known = engine.workers().contains_key(worker);
-                return Before { is_known, ..Before::default() };
-            }
-            _ => return Before::default(),
+            _ => return before,
         };
-        let Some(run) = engine.runs().get(&generation) else { return Before::default() };
+        let Some(run) = engine.runs().get(&generation) else { return before };
         if let Some(class) = class {
             // What a rank finds wrong with the data explains the others, as a rank that vanished does.
             let kept = self.failures.entry(generation).or_insert(class);
@@ -96,9 +130,9 @@ impl Watch {
             engine.workers().get(*worker).is_some_and(|worker| worker.run == Some(generation))
         };
         let workers = run.members.iter().map(|member| &member.worker).filter(holds).cloned();
-        let workers = workers.collect();
-        let run = Some((generation, run.experiment.clone(), trial));
-        Before { run, workers, is_known: false }
+        before.workers = workers.collect();
+        before.run = Some((generation, run.experiment.clone(), trial));
+        before
     }
 
     /// Counts what an event has changed.
@@ -108,30 +142,18 @@ impl Watch {
         now: Timestamp,
         engine: &Engine,
         before: Before,
-        event: &Event,
         actions: &[Action],
     ) {
-        match event {
-            Event::WorkerLost { worker, cause } => {
-                let cause = match cause {
-                    LossCause::LeaseExpired => CAUSES[0],
-                    LossCause::Left { .. } => CAUSES[1],
-                    LossCause::Died { .. } => CAUSES[2],
-                    LossCause::CoordinatorRestarted => CAUSES[3],
-                };
-                metrics.workers_lost.get_or_create(&[("cause", cause)]).inc();
+        match &before.news {
+            News::Lost(worker, cause) => {
+                metrics.workers_lost.get_or_create(&[("cause", *cause)]).inc();
                 self.free_since.remove(worker);
             }
-            // One that shows another token than before is no new one.
-            Event::WorkerJoined { worker, .. } if !before.is_known => {
+            News::Joined(worker) => {
                 self.free_since.entry(worker.clone()).or_insert(now);
             }
-            Event::ExperimentResumed { experiment }
-            | Event::ExperimentPaused { experiment }
-            | Event::ExperimentCanceled { experiment } => {
-                self.start_waiting(now, engine, experiment);
-            }
-            _ => {}
+            News::Asked(experiment) => self.start_waiting(now, engine, experiment),
+            News::Nothing => {}
         }
         for action in actions {
             if let Action::Created { experiment } = action {

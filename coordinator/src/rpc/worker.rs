@@ -24,6 +24,7 @@ use super::claim::Claims;
 use crate::access::checker::{Caller, Checker};
 use crate::driver::{PendingAdmission, Stopped};
 use crate::engine::{Admission, Engine, Event, LossCause};
+use crate::greeting::{Greeting, greet};
 use crate::live::ToWorker;
 
 /// Wire messages that may wait for a slow connection.
@@ -125,25 +126,6 @@ struct PendingReport {
     admission: PendingAdmission,
 }
 
-/// What the engine knows of a worker that says Hello.
-struct Known {
-    /// Name of the token that it came in with.
-    token_name: Option<String>,
-    /// What it should be doing.
-    run: Option<Generation>,
-    /// What it has to be told about that.
-    messages: Vec<ToWorker>,
-    /// It has reported about its run, and does not know of it: this is another process, whose reports would have
-    /// numbers that were counted.
-    has_forgotten: bool,
-}
-
-impl Known {
-    fn idle(token_name: Option<String>) -> Self {
-        Self { token_name, run: None, messages: Vec::new(), has_forgotten: false }
-    }
-}
-
 /// For whom a worker works.
 #[derive(Debug, Clone)]
 struct Owner {
@@ -203,22 +185,7 @@ impl Session {
     /// Brings both sides to the same opinion about which run the worker does.
     async fn reconcile(&self, host: String, held: Option<Generation>) -> Result<(), Status> {
         let worker = self.worker.clone();
-        let look = move |engine: &Engine| {
-            let known = engine.workers().get(&worker)?;
-            let token_name = known.token_name.clone();
-            let Some(generation) = known.run else { return Some(Known::idle(token_name)) };
-            let run = engine.runs().get(&generation)?;
-            let is_held = Some(generation) == held;
-            let member = run.rank_of(&worker).and_then(|rank| run.member(rank));
-            let has_forgotten = !is_held && member.is_some_and(|member| member.next_sequence > 1);
-            let spec = engine.spec(generation, &worker).filter(|_| !is_held);
-            // It may have been said while the worker was away.
-            let directive = run.directive_for_ranks();
-            let assign = spec.map(|spec| ToWorker::Assign(Box::new(spec)));
-            let direct = directive.map(|directive| ToWorker::Direct { generation, directive });
-            let messages = assign.into_iter().chain(direct).collect();
-            Some(Known { token_name, run: Some(generation), messages, has_forgotten })
-        };
+        let look = move |engine: &Engine| greet(engine, &worker, held);
         let known = self.service.driver.read(look).await.map_err(stopping)?;
         let joined_with = known.as_ref().and_then(|known| known.token_name.clone());
         let joined_with = joined_with.as_deref();
@@ -226,7 +193,7 @@ impl Session {
         // It may have come, and gone again, since this session was let in.
         self.claims.check(&self.worker, joined_with, shown)?;
         let known = match known {
-            Some(Known { has_forgotten: true, .. }) => {
+            Some(Greeting { has_forgotten: true, .. }) => {
                 let reason = "another process came under its name".to_owned();
                 let (worker, cause) = (self.worker.clone(), LossCause::Died { reason });
                 let event = Event::WorkerLost { worker, cause };

@@ -59,7 +59,8 @@ pub fn head(
     let seconds_left = (is_searching && examples_per_second > 0.0)
         .then(|| examples_left(experiment, live) / examples_per_second);
     let reason = if reason.is_empty() && !state.is_ended() {
-        with_allocations(waiting(engine, experiment, now), live)
+        let waiting = with_allocations(waiting(engine, experiment, now), live);
+        if waiting.is_empty() { activity(engine, experiment, live) } else { waiting }
     } else {
         reason
     };
@@ -94,6 +95,13 @@ pub fn head(
         training_objective: experiment.manifest.objective,
         warnings: experiment.manifest.warnings(experiment.data.as_ref().map(|data| data.num_train)),
     }
+}
+
+/// What one of its runs does before it can begin; empty where none does.
+fn activity(engine: &Engine, experiment: &Experiment, live: &Live) -> String {
+    let mut runs = engine.runs().iter().filter(|(_, run)| run.experiment == experiment.id);
+    let activity = runs.find_map(|(generation, _)| live.progress(*generation)?.activity);
+    activity.unwrap_or_default()
 }
 
 fn small(count: usize) -> u32 {

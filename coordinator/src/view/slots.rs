@@ -87,6 +87,7 @@ pub fn slots(engine: &Engine, live: &Live) -> Vec<SlotView> {
                 work.step = progress.step;
                 work.target_step = progress.target_step;
                 work.examples_per_second = progress.examples_per_second;
+                work.text = progress.activity.unwrap_or(work.text);
             }
             work
         });

@@ -25,7 +25,9 @@ pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Tim
     if engine.workers().is_empty() {
         return "waiting for workers: none is connected".to_owned();
     }
-    let Some(slots) = experiment.slots_wanted(now) else { return backing_off(experiment, now) };
+    let Some(slots) = experiment.slots_wanted(now) else {
+        return concurrent(experiment).unwrap_or_else(|| backing_off(experiment, now));
+    };
     let room = engine.room(experiment);
     if slots.min() > room.slots {
         let held = engine.held(&experiment.id);
@@ -83,6 +85,13 @@ pub(super) fn what_is_missing(engine: &Engine, experiment: &Experiment, now: Tim
     }
     let aside = hosts_aside(engine, now);
     if aside.is_empty() { text } else { format!("{text}; {}", aside.join("; ")) }
+}
+
+/// The most trials that may run at the same time, if as many do.
+fn concurrent(experiment: &Experiment) -> Option<String> {
+    let most = experiment.manifest.searcher.as_ref()?.max_concurrent?;
+    let is_full = experiment.trials.count(TrialKind::Running) >= most as usize;
+    is_full.then(|| format!("as many trials run as searcher.max_concurrent allows, {most}"))
 }
 
 /// The trial that is tried again next, if that is what is waited for.

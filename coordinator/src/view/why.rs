@@ -3,17 +3,23 @@
 
 use muster_common::count::{counted, counted_are};
 use muster_common::goal::{Breach, Goal, Merit};
+use muster_common::id::Generation;
+use muster_common::run::Directive;
 use muster_common::time::Timestamp;
 
 use super::project::stop_reason;
 use super::waiting::what_is_missing;
-use crate::engine::Engine;
-use crate::engine::experiment::Experiment;
+use crate::engine::decision::Decision;
+use crate::engine::experiment::{Experiment, ExperimentEnd, Phase};
 use crate::engine::trial::{Trial, TrialState};
-use crate::sweep::asha::{Promotion, order};
+use crate::engine::{Engine, Run};
+use crate::sweep::asha::{Promotion, Standing, order};
 
 /// Most trials that are named in one line.
 const NAMED_MAX: usize = 8;
+
+/// How the engine says that a run is told to leave its slots: for a gang or a priority, with its worker, to grow.
+const LEAVING: [&str; 3] = ["gives back the slots", "leaves its slots", "ends to grow"];
 
 /// The answer for one trial, a line for each thing to say; `None`: there is no such trial.
 pub fn why(
@@ -41,9 +47,7 @@ pub fn why(
             counted(trial.losses, "run")
         ));
     }
-    let own = experiment.decisions.iter();
-    let own = own.filter(|d| d.trial.as_ref().is_some_and(|trial| trial.number == number));
-    lines.extend(own.map(|decision| {
+    lines.extend(decided(experiment, number).map(|decision| {
         let seconds = decision.at.since(experiment.created_at).as_secs_f64();
         format!("after {seconds:.1} s: {}", decision.text)
     }));
@@ -58,46 +62,140 @@ fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timest
     };
     match &trial.state {
         TrialState::Running { generation } => {
-            let hosts: Vec<&str> = engine
-                .runs()
-                .get(generation)
+            let run = engine.runs().get(generation);
+            let hosts: Vec<&str> = run
                 .map(|run| run.members.iter().map(|member| member.host.as_str()).collect())
                 .unwrap_or_default();
-            format!("running: run {generation} on {} trains to {}", hosts.join(", "), next())
+            let leaves = run.and_then(|run| leaving(experiment, trial, (*generation, run)));
+            let leaves = leaves.map_or_else(String::new, |cause| format!("; {cause}"));
+            let hosts = hosts.join(", ");
+            format!("running: run {generation} on {hosts} trains to {}{leaves}", next())
         }
         TrialState::Pending => {
-            let reason = match trial.not_before.filter(|at| *at > now) {
-                Some(at) => {
-                    let seconds = at.since(now).as_secs_f64().ceil();
-                    let what = if trial.preempted_in_vain > 1 { "was preempted" } else { "failed" };
-                    format!("its last run {what}, it is tried again in {seconds} s")
-                }
-                None if trial.held => {
-                    let id = experiment.trial_id(trial.number);
-                    format!("paused by a user; `muster resume {id}` lets it go on")
-                }
-                None if experiment.paused => "the experiment is paused".to_owned(),
-                None => match what_is_missing(engine, experiment, now) {
-                    text if text.is_empty() => "all slots are taken by other trials".to_owned(),
-                    text => text,
-                },
-            };
+            let reason = what_it_waits_for(engine, experiment, trial, now);
             format!("pending, to train to {}: {reason}", next())
         }
-        TrialState::Paused if trial.held => {
-            let id = experiment.trial_id(trial.number);
-            format!("paused by a user at a rung; `muster resume {id}` lets it go on")
+        TrialState::Paused => {
+            let mut reasons = held_back(experiment, trial);
+            if !trial.held {
+                let takes = what_it_takes(engine, experiment, trial, now);
+                reasons.insert(0, format!("paused: {takes}"));
+            }
+            reasons.join("; ")
         }
-        TrialState::Paused => format!("paused: {}", what_it_takes(experiment, trial)),
         TrialState::Completed => "completed: it has used its whole budget".to_owned(),
         TrialState::Stopped { reason } => format!("stopped: {}", stop_reason(reason)),
-        TrialState::Canceled => "canceled".to_owned(),
+        TrialState::Canceled => who_ended_it(experiment, trial),
         TrialState::Failed { message } => format!("failed: {message}"),
     }
 }
 
+/// What was decided about a trial, oldest first.
+fn decided(experiment: &Experiment, number: u32) -> impl DoubleEndedIterator<Item = &Decision> {
+    let is_own = move |decision: &&Decision| {
+        decision.trial.as_ref().is_some_and(|trial| trial.number == number)
+    };
+    experiment.decisions.iter().filter(is_own)
+}
+
+/// The last decision about a trial with such a text.
+fn last_said(
+    experiment: &Experiment,
+    number: u32,
+    is_meant: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let mut found = decided(experiment, number).rev().map(|decision| &decision.text);
+    found.find(|text| is_meant(text)).cloned()
+}
+
+/// Why a run that was told to leave was; `None`: it was not.
+fn leaving(
+    experiment: &Experiment,
+    trial: &Trial,
+    (generation, run): (Generation, &Run),
+) -> Option<String> {
+    match run.directive? {
+        Directive::Preempt => {
+            let mut causes = held_back(experiment, trial);
+            if causes.is_empty() {
+                let own = format!("run {generation} ");
+                let is_cause = |text: &str| {
+                    text.starts_with(&own) && LEAVING.iter().any(|words| text.contains(words))
+                };
+                causes.extend(last_said(experiment, trial.number, is_cause));
+            }
+            if causes.is_empty() {
+                // What it was told for has been taken back.
+                causes.push("it goes on at once".to_owned());
+            }
+            Some(format!("it saves itself and leaves: {}", causes.join("; ")))
+        }
+        Directive::Cancel => Some("it ends, because one of its ranks has".to_owned()),
+    }
+}
+
+/// What users hold back, and how it goes on.
+fn held_back(experiment: &Experiment, trial: &Trial) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if trial.held {
+        let id = experiment.trial_id(trial.number);
+        reasons.push(format!("paused by a user; `muster resume {id}` lets it go on"));
+    }
+    if experiment.paused {
+        let id = &experiment.id;
+        reasons.push(format!("the experiment is paused; `muster resume {id}` lets it go on"));
+    }
+    reasons
+}
+
+/// Why a trial that wants a slot has none.
+fn what_it_waits_for(
+    engine: &Engine,
+    experiment: &Experiment,
+    trial: &Trial,
+    now: Timestamp,
+) -> String {
+    let mut reasons = Vec::new();
+    if let Some(at) = trial.not_before.filter(|at| *at > now) {
+        let seconds = at.since(now).as_secs_f64().ceil();
+        let what = if trial.preempted_in_vain > 1 { "was preempted" } else { "failed" };
+        reasons.push(format!("its last run {what}, it is tried again in {seconds} s"));
+    }
+    reasons.extend(held_back(experiment, trial));
+    if reasons.is_empty() {
+        reasons.push(match what_is_missing(engine, experiment, now) {
+            text if text.is_empty() => "all slots are taken by other trials".to_owned(),
+            text => text,
+        });
+    }
+    reasons.join("; ")
+}
+
+/// Who ended a trial that neither trained to its end nor was stopped by the search.
+fn who_ended_it(experiment: &Experiment, trial: &Trial) -> String {
+    let is_end = |text: &str| text.starts_with("canceled");
+    if let Some(said) = last_said(experiment, trial.number, is_end) {
+        return said;
+    }
+    // Decided by a build that did not write it down.
+    match &experiment.phase {
+        Phase::Ended { end: ExperimentEnd::Failed { message } } => {
+            format!("canceled: the experiment failed: {message}")
+        }
+        Phase::Ended { end: ExperimentEnd::Canceled } => {
+            "canceled: a user ended the experiment".to_owned()
+        }
+        _ => "canceled".to_owned(),
+    }
+}
+
 /// What a trial that waits at a rung waits for.
-fn what_it_takes(experiment: &Experiment, trial: &Trial) -> String {
+fn what_it_takes(
+    engine: &Engine,
+    experiment: &Experiment,
+    trial: &Trial,
+    now: Timestamp,
+) -> String {
     if let Some(group) = experiment.bracket(trial.number) {
         let index = trial.rungs_passed;
         let quota = group.quotas.get(index).copied().unwrap_or(0);
@@ -124,24 +222,32 @@ fn what_it_takes(experiment: &Experiment, trial: &Trial) -> String {
         return "it waits for a decision".to_owned();
     };
     let factor = halving.reduction_factor;
-    let num_results = trial
-        .rung()
-        .checked_sub(1)
-        .and_then(|rung| experiment.standings().into_iter().nth(rung))
-        .map_or(0, |standings| standings.len());
+    let rung = trial.rung().checked_sub(1);
+    let mut standings =
+        rung.and_then(|rung| experiment.standings().into_iter().nth(rung)).unwrap_or_default();
+    order(&experiment.goal(), &mut standings);
+    let num_results = standings.len();
     let num_kept = num_results / factor.max(1) as usize;
     let left = (experiment.max_trials() as usize).saturating_sub(experiment.trials.len());
-    format!(
+    let text = format!(
         "one in {factor} goes on, so the best {num_kept} of {num_results} so far; {} still to begin",
         counted_are(left, "trial")
-    )
+    );
+    let is_own = |standing: &Standing| standing.trial == trial.number && standing.merit.is_finite();
+    if !standings.iter().take(num_kept).any(is_own) {
+        return text;
+    }
+    match what_is_missing(engine, experiment, now) {
+        missing if missing.is_empty() || experiment.paused => format!("{text}; it is one of them"),
+        missing => format!("{text}; it is one of them, {missing}"),
+    }
 }
 
 /// Its place at each rung that it has passed.
 fn standing(experiment: &Experiment, trial: &Trial) -> Vec<String> {
     let goal = experiment.goal();
     let rungs = experiment.standings();
-    let at = |(rung, mut standings): (usize, Vec<crate::sweep::asha::Standing>)| {
+    let at = |(rung, mut standings): (usize, Vec<Standing>)| {
         order(&goal, &mut standings);
         let index = standings.iter().position(|standing| standing.trial == trial.number)?;
         let (place, num_results) = (index + 1, standings.len());

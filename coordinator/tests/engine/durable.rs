@@ -215,6 +215,36 @@ fn what_earlier_experiments_taught_is_the_same_after_a_snapshot() {
 }
 
 #[test]
+fn deleted_checkpoints_are_forgotten_one_by_one_and_together() {
+    let mut cluster = Cluster::new(&[("w0", "a")]);
+    cluster.submit(manifest("e", "1", "max_trials: 1"));
+    let run = cluster.only().generation;
+    for step in [10, 20, 30, 40, 50] {
+        cluster.commit("e-1/t1", step, run);
+    }
+    let deleted = |engine: &Engine| -> Vec<CheckpointKey> {
+        let wanted = engine.outstanding().into_iter().filter_map(|action| match action {
+            Action::DeleteCheckpoint { checkpoint, .. } => Some(checkpoint),
+            _ => None,
+        });
+        wanted.collect()
+    };
+    let mut going = deleted(&cluster.engine);
+    assert_eq!(going.iter().map(|key| key.step).collect::<Vec<_>>(), [10, 20, 30]);
+    // As builds wrote it that knew of nothing else.
+    let first = json!({"checkpoint_deleted": {"checkpoint": going.remove(0)}});
+    cluster.apply(serde_json::from_value(first).unwrap());
+    assert_eq!(deleted(&cluster.engine), going);
+    // Of one that was there before nothing changes, nor of an experiment that is unknown.
+    let trial = "x-1/t1".parse().unwrap();
+    let unknown = CheckpointKey { trial, step: 1, generation: run };
+    let twice = going.iter().chain(&going).cloned().chain([unknown]).collect();
+    cluster.apply(Event::CheckpointsDeleted { checkpoints: twice });
+    assert_eq!(deleted(&cluster.engine), []);
+    assert_eq!(cluster.trial("e-1").checkpoints.len(), 2);
+}
+
+#[test]
 fn a_run_speaks_of_checkpoints_of_its_own_only() {
     let mut cluster = Cluster::new(&[("w0", "a"), ("w1", "b")]);
     cluster.submit(manifest("e", "1", "max_trials: 2"));

@@ -12,7 +12,7 @@ use muster_common::seed::Seed;
 use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::{ExperimentEnd, Phase};
 use muster_coordinator::engine::trial::{StopReason, Trial, TrialState};
-use muster_coordinator::engine::{Action, Event};
+use muster_coordinator::engine::{Action, Event, RULES};
 use muster_coordinator::plan::{Premises, plan};
 use muster_coordinator::view::why;
 
@@ -131,10 +131,13 @@ fn a_target_that_is_reached_ends_the_search() {
     assert_eq!(slots.said(3)[1], "loss 0.1000 reaches the target of 0.1: the search ends");
 }
 
+/// Those with an even number diverge.
+fn odd_only(number: u32, step: u64) -> f64 {
+    if number.is_multiple_of(2) { f64::NAN } else { by_number(number, step) }
+}
+
 #[test]
-fn diverged_results_stand_last_with_every_pruner() {
-    let landscape: Landscape =
-        |number, step| if number % 2 == 0 { f64::NAN } else { by_number(number, step) };
+fn diverged_trials_stand_last_with_every_pruner() {
     for pruner in [
         "{type: asha, reduction_factor: 3, min_budget: {steps: 1}}",
         "{type: asha_stopping, reduction_factor: 3, min_budget: {steps: 1}}",
@@ -143,15 +146,63 @@ fn diverged_results_stand_last_with_every_pruner() {
         "{type: patience, every: {steps: 3}, patience: 1}",
     ] {
         let searcher = format!("metric: loss, max_trials: 12, pruner: {pruner}");
-        let slots = Slots::run(manifest("{steps: 9}", &searcher), 2, 5, landscape);
-        let is_even = |trial: &&(u32, u64, u64)| trial.0.is_multiple_of(2) && trial.1 > 0;
-        assert_eq!(slots.trained.iter().find(is_even), None, "{pruner}");
-        let best = slots.experiment().best.as_ref().unwrap().trial;
-        assert_eq!(best % 2, 1, "{pruner}");
-        for trial in slots.experiment().trials.values() {
-            assert!(trial.is_terminal());
+        // They say so in a result, or leave none.
+        let mut first_rungs = Vec::new();
+        for gives_up in [false, true] {
+            let mut slots = Slots::new(2, 5, odd_only);
+            slots.gives_up = gives_up;
+            slots.finish(manifest("{steps: 9}", &searcher));
+            let is_even = |trial: &&(u32, u64, u64)| trial.0.is_multiple_of(2) && trial.1 > 0;
+            assert_eq!(slots.trained.iter().find(is_even), None, "{pruner}");
+            let experiment = slots.experiment();
+            assert_eq!(experiment.best.as_ref().unwrap().trial % 2, 1, "{pruner}");
+            assert!(experiment.trials.values().all(Trial::is_terminal));
+            first_rungs.push(experiment.standings()[0].len());
         }
+        assert_eq!(first_rungs[0], first_rungs[1], "{pruner}");
     }
+}
+
+/// One in eta of all that tried goes on, not of those that are left.
+#[test]
+fn runs_that_diverge_count_at_the_rung_that_they_missed() {
+    let searcher = "metric: loss, max_trials: 12, pruner: {type: asha, reduction_factor: 3, min_budget: {steps: 1}}";
+    let promoted = |rules: u32| {
+        let mut slots = Slots::under(rules, 1, 5, odd_only);
+        slots.gives_up = true;
+        slots.finish(manifest("{steps: 9}", searcher));
+        let rung = slots.experiment().standings().swap_remove(0);
+        (rung.len(), slots.num_at(3), slots.num_at(9))
+    };
+    // A third of twelve, and of these four; as it was decided before, a third of the six that had a result.
+    assert_eq!(promoted(RULES), (12, 4, 1));
+    assert_eq!(promoted(4), (6, 2, 0));
+}
+
+/// A trial that diverges behind its first rung stands last at the second one, and where it was before it stays.
+#[test]
+fn a_trial_that_diverges_later_keeps_its_earlier_place() {
+    let searcher = "metric: loss, max_trials: 4, pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 1}}";
+    let landscape: Landscape =
+        |number, step| if (number, step) == (1, 2) { f64::NAN } else { by_number(number, step) };
+    let mut slots = Slots::new(1, 1, landscape);
+    slots.gives_up = true;
+    slots.finish(manifest("{steps: 4}", searcher));
+    let experiment = slots.experiment();
+    let places = |rung: usize| -> Vec<(u32, bool)> {
+        let standings = experiment.standings().swap_remove(rung);
+        standings.iter().map(|standing| (standing.trial, standing.merit.is_finite())).collect()
+    };
+    assert_eq!(places(0), [(1, true), (2, true), (3, true), (4, true)]);
+    assert_eq!(places(1), [(1, false), (2, true)]);
+    // Of two at the second rung one goes on.
+    assert_eq!(slots.num_at(4), 1);
+    let lines = why(&slots.engine, experiment, 1, Timestamp(slots.now)).unwrap();
+    assert_eq!(lines[0], "stopped: diverged at step 2");
+    assert!(
+        lines.iter().any(|line| line.starts_with("loss NaN is place 2 of 2 at rung 2")),
+        "{lines:?}"
+    );
 }
 
 /// What is planned is what then happens, whatever the times and the results are.

@@ -46,6 +46,8 @@ pub(crate) struct Slots {
     pub(crate) busy: BTreeMap<(u64, Generation), RunSpec>,
     /// Training runs: trial, first and last step.
     pub(crate) trained: Vec<(u32, u64, u64)>,
+    /// A run whose loss is no number ends as diverged and leaves no result, as those of workers do.
+    pub(crate) gives_up: bool,
 }
 
 impl Slots {
@@ -67,7 +69,7 @@ impl Slots {
         slots
     }
 
-    fn finish(&mut self, manifest: Manifest) {
+    pub(crate) fn finish(&mut self, manifest: Manifest) {
         self.submit(manifest);
         while let Some(((at, generation), spec)) = self.busy.pop_first() {
             self.now = at;
@@ -87,6 +89,11 @@ impl Slots {
     }
 
     pub(crate) fn new(num_slots: u32, seed: u64, landscape: Landscape) -> Self {
+        Self::under(RULES, num_slots, seed, landscape)
+    }
+
+    /// Under the rules of an earlier build.
+    pub(crate) fn under(rules: u32, num_slots: u32, seed: u64, landscape: Landscape) -> Self {
         let mut slots = Self {
             engine: Engine::default(),
             draws: Seed(seed).draws(),
@@ -97,8 +104,9 @@ impl Slots {
             now: 1_000_000,
             busy: BTreeMap::new(),
             trained: Vec::new(),
+            gives_up: false,
         };
-        slots.apply(Event::RulesAdopted { rules: RULES });
+        slots.apply(Event::RulesAdopted { rules });
         for number in 1..=num_slots {
             let worker = format!("w{number}").parse().unwrap();
             slots.apply(Event::WorkerJoined { worker, host: "h".to_owned(), token_name: None });
@@ -144,6 +152,10 @@ impl Slots {
                 self.trained.push((number, from, step));
                 let checkpoint = CheckpointKey { trial: task.trial.clone(), step, generation };
                 let evaluation = (self.scores)(number, step);
+                if self.gives_up && !evaluation.loss.is_finite() {
+                    let exit = RunExit::Diverged { step };
+                    return self.report(generation, 1, RunReport::Ended { exit });
+                }
                 vec![
                     RunReport::CheckpointCommitted { checkpoint },
                     RunReport::Evaluated { step, evaluation },

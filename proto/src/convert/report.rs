@@ -264,6 +264,7 @@ impl From<&RunProgress> for v1::RunProgress {
             target_step: progress.target_step,
             examples_per_second: progress.examples_per_second,
             loss: progress.loss,
+            activity: progress.activity.clone(),
         }
     }
 }
@@ -275,6 +276,7 @@ impl From<v1::RunProgress> for RunProgress {
             target_step: wire.target_step,
             examples_per_second: wire.examples_per_second,
             loss: wire.loss,
+            activity: wire.activity,
         }
     }
 }

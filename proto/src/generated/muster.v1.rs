@@ -289,7 +289,7 @@ pub mod run_exit {
     }
 }
 /// May be lost: for live views only.
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunProgress {
     #[prost(uint64, tag = "1")]
     pub step: u64,
@@ -299,6 +299,9 @@ pub struct RunProgress {
     pub examples_per_second: f64,
     #[prost(double, optional, tag = "4")]
     pub loss: ::core::option::Option<f64>,
+    /// What it does before anything else, for people: how far a download is.
+    #[prost(string, optional, tag = "5")]
+    pub activity: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -400,7 +403,7 @@ pub struct Report {
     #[prost(message, optional, tag = "3")]
     pub report: ::core::option::Option<RunReport>,
 }
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Progress {
     #[prost(uint64, tag = "1")]
     pub generation: u64,

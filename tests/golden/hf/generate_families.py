@@ -1,10 +1,11 @@
-"""Writes `families/` beside it: tiny random models of three families and what transformers computes.
+"""Writes `families/` and `families_odd/` beside it: tiny random models of three families, of even sizes and of odd
+ones, and what transformers computes.
 
-    .cache/parity/bin/python tests/golden/hf/generate_families.py
+    .cache/parity/bin/python tests/golden/hf/generate_families.py [families|families_odd]
 
 Every model is a complete Hugging Face directory, as `save_pretrained` writes it, with `gradients.safetensors`
 beside it: the gradient of every parameter (`CASE/PARAMETER`). `cases.json` holds token ids, labels, logits and
-losses. The cases are single sentences of one length, sentences padded to the longest, and padded pairs; each
+losses. Tokenizers and predictions are made for the even sizes only. The cases are single sentences of one length, sentences padded to the longest, and padded pairs; each
 padded case has the padding token inside a sentence too.
 
 Dropout is checked in two ways. With a probability of 1 everything that passes a place of dropout vanishes, so
@@ -15,8 +16,10 @@ does, a hash of the element's number under a key from torch's generator; `probe`
 Run on one thread in 32-bit floats.
 """
 
+import dataclasses
 import json
 import shutil
+import sys
 import unittest.mock
 from pathlib import Path
 
@@ -26,33 +29,54 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-HERE = Path(__file__).resolve().parent / "families"
-CLASSES, VOCAB, HIDDEN, LAYERS, HEADS, INNER, POSITIONS = 3, 32, 8, 2, 2, 12, 16
-LABELS = {0: "bad", 1: "so-so", 2: "good"}
+HERE = Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Sizes of the models of one folder."""
+    folder: str
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    inner: int
+    positions: int
+    labels: tuple
+
+    @property
+    def path(self):
+        return HERE / self.folder
+
+
+EVEN = Shape("families", 32, 8, 2, 2, 12, 16, ("bad", "so-so", "good"))
+# Nothing is a power of two, and a head is 5 wide.
+ODD = Shape("families_odd", 37, 15, 3, 3, 23, 19, ("1", "2", "3", "4", "5"))
 DROPOUT_SEED = 99
 RATES = {"hidden": 0.3, "attention": 0.2, "head": 0.4}
 NO_RATES = {"hidden": 0.0, "attention": 0.0, "head": 0.0}
 IGNORED = -100
 
 
-def config(family, rates):
-    labels = {"id2label": LABELS, "label2id": {name: number for number, name in LABELS.items()}}
+def config(shape, family, rates):
+    numbers = dict(enumerate(shape.labels))
+    labels = {"id2label": numbers, "label2id": {name: number for number, name in numbers.items()}}
     if family == "distilbert":
         made = transformers.DistilBertConfig(
-            vocab_size=VOCAB, dim=HIDDEN, n_layers=LAYERS, n_heads=HEADS, hidden_dim=INNER,
-            max_position_embeddings=POSITIONS, pad_token_id=0, dropout=rates["hidden"],
+            vocab_size=shape.vocabulary, dim=shape.hidden, n_layers=shape.layers, n_heads=shape.heads,
+            hidden_dim=shape.inner, max_position_embeddings=shape.positions, pad_token_id=0, dropout=rates["hidden"],
             attention_dropout=rates["attention"], seq_classif_dropout=rates["head"], **labels)
     else:
         common = dict(
-            vocab_size=VOCAB, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-            intermediate_size=INNER, hidden_dropout_prob=rates["hidden"],
+            vocab_size=shape.vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads, intermediate_size=shape.inner, hidden_dropout_prob=rates["hidden"],
             attention_probs_dropout_prob=rates["attention"], classifier_dropout=rates["head"], **labels)
         if family == "bert":
-            made = transformers.BertConfig(max_position_embeddings=POSITIONS, pad_token_id=0, **common)
+            made = transformers.BertConfig(max_position_embeddings=shape.positions, pad_token_id=0, **common)
         else:
             # As the published models: one token type, two rows of the position table left to padding, 1e-5.
             made = transformers.RobertaConfig(
-                max_position_embeddings=POSITIONS + 2, type_vocab_size=1, pad_token_id=1, bos_token_id=0,
+                max_position_embeddings=shape.positions + 2, type_vocab_size=1, pad_token_id=1, bos_token_id=0,
                 eos_token_id=2, layer_norm_eps=1e-5, **common)
     made._attn_implementation = "eager"
     return made
@@ -71,8 +95,8 @@ def tasks_of(family):
     return list(TASKS) if family == "bert" else ["classification", "masked"]
 
 
-def make_model(family, task, rates=NO_RATES):
-    model = getattr(transformers, FAMILIES[family] + TASKS[task])(config(family, rates))
+def make_model(shape, family, task, rates=NO_RATES):
+    model = getattr(transformers, FAMILIES[family] + TASKS[task])(config(shape, family, rates))
     generator = torch.Generator().manual_seed(20 + len(family) + len(task))
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -83,13 +107,13 @@ def make_model(family, task, rates=NO_RATES):
     return model
 
 
-def make_cases(family):
+def make_cases(shape, family):
     """Token ids with special tokens, segments, labels and masked positions."""
     generator = torch.Generator().manual_seed(21)
     draw = lambda low, high, n: torch.randint(low, high, (n,), generator=generator).tolist()
     first, pad, last, mask = (0, 1, 2, 4) if family == "roberta" else (2, 0, 3, 4)
     between = [last, last] if family == "roberta" else [last]
-    words = lambda n: draw(5, VOCAB, n)
+    words = lambda n: draw(5, shape.vocabulary, n)
 
     def case(sentences):
         tokens, segments = [], []
@@ -116,7 +140,7 @@ def make_cases(family):
         count = len(tokens)
         return {
             "tokens": tokens, "segments": segments, "masked": masked, "originals": originals,
-            "labels": draw(0, CLASSES, count), "follows": [bool(bit) for bit in draw(0, 2, count)],
+            "labels": draw(0, len(shape.labels), count), "follows": [bool(bit) for bit in draw(0, 2, count)],
         }
 
     with_pad = words(9)
@@ -178,21 +202,21 @@ def hashed_dropout(x, p=0.5, training=True, inplace=False):
     return torch.where(kept, x / (1.0 - p), 0.0) if p < 1.0 else x * 0.0
 
 
-def dropped(family, task, rates, case, pad):
+def dropped(shape, family, task, rates, case, pad):
     """Loss and logits in training mode."""
-    model = make_model(family, task, rates).train()
+    model = make_model(shape, family, task, rates).train()
     torch.manual_seed(DROPOUT_SEED)
     with unittest.mock.patch("torch.nn.functional.dropout", hashed_dropout):
         loss, found = forward(model, task, case, pad, family)
     return {"rates": rates, "loss": loss.item(), **found}
 
 
-def write_family(family):
-    pad, cases = make_cases(family)
+def write_family(shape, family):
+    pad, cases = make_cases(shape, family)
     golden = {"cases": cases, "tasks": {}, "dropout": {}}
     for task in tasks_of(family):
-        model = make_model(family, task).eval()
-        directory = HERE / f"{family}-{task}"
+        model = make_model(shape, family, task).eval()
+        directory = shape.path / f"{family}-{task}"
         model.save_pretrained(directory)
         gradients, results = {}, {}
         for name, case in cases.items():
@@ -206,13 +230,13 @@ def write_family(family):
         golden["tasks"][task] = results
     for place in RATES:
         rates = {**NO_RATES, place: 1.0}
-        golden["dropout"][place] = dropped(family, "classification", rates, cases["padded"], pad)
+        golden["dropout"][place] = dropped(shape, family, "classification", rates, cases["padded"], pad)
     # Muster computes only the first token in the last layer of a classifier: with one token per sequence the
     # masks have the same shapes.
     alone = {**cases["single"], "tokens": [row[:1] for row in cases["single"]["tokens"]],
              "segments": [[0]] * len(cases["single"]["tokens"])}
-    golden["dropout"]["drawn_head"] = dropped(family, "classification", RATES, alone, pad)
-    golden["dropout"]["drawn"] = dropped(family, "masked", RATES, cases["single"], pad)
+    golden["dropout"]["drawn_head"] = dropped(shape, family, "classification", RATES, alone, pad)
+    golden["dropout"]["drawn"] = dropped(shape, family, "masked", RATES, cases["single"], pad)
     return golden
 
 
@@ -232,7 +256,7 @@ def word_piece():
     made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     made.decoder = tokenizers.decoders.WordPiece()
     special = dict(unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]", mask_token="[MASK]")
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=POSITIONS, **special)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=EVEN.positions, **special)
 
 
 def byte_pairs():
@@ -241,7 +265,7 @@ def byte_pairs():
               ("\u0120", "film"), ("\u0120", "a"), ("b", "a")]
     tokens += [a + b for a, b in merges]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    assert len(vocabulary) <= VOCAB
+    assert len(vocabulary) <= EVEN.vocabulary
     model = tokenizers.models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>")
     made = tokenizers.Tokenizer(model)
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -249,19 +273,19 @@ def byte_pairs():
         ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
     made.decoder = tokenizers.decoders.ByteLevel()
     special = dict(unk_token="<unk>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>")
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=POSITIONS, **special)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=EVEN.positions, **special)
 
 
 def predictions(family):
     """What the library's own tokenizer and model make of texts and pairs, each alone."""
     tokenizer = byte_pairs() if family == "roberta" else word_piece()
-    directory = HERE / f"{family}-classification"
+    directory = EVEN.path / f"{family}-classification"
     tokenizer.save_pretrained(directory)
-    model = make_model(family, "classification").eval()
+    model = make_model(EVEN, family, "classification").eval()
     found = []
     for example in TEXTS:
         pair = example.get("text_pair")
-        encoded = tokenizer(example["text"], pair, truncation=True, max_length=POSITIONS,
+        encoded = tokenizer(example["text"], pair, truncation=True, max_length=EVEN.positions,
                             return_token_type_ids=True, return_tensors="pt")
         inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
         if family == "bert":
@@ -270,24 +294,31 @@ def predictions(family):
             logits = model(**inputs).logits[0]
         found.append({
             **example, "token_ids": encoded["input_ids"][0].tolist(), "logits": logits.tolist(),
-            "probabilities": logits.softmax(-1).tolist(), "label": LABELS[logits.argmax().item()],
+            "probabilities": logits.softmax(-1).tolist(), "label": EVEN.labels[logits.argmax().item()],
         })
     return found
 
 
-def main():
-    torch.set_num_threads(1)
-    shutil.rmtree(HERE, ignore_errors=True)
-    HERE.mkdir()
-    golden = {family: write_family(family) for family in FAMILIES}
-    for family in FAMILIES:
-        golden[family]["predictions"] = predictions(family)
+def write(shape):
+    shutil.rmtree(shape.path, ignore_errors=True)
+    shape.path.mkdir()
+    golden = {family: write_family(shape, family) for family in FAMILIES}
+    if shape == EVEN:
+        for family in FAMILIES:
+            golden[family]["predictions"] = predictions(family)
     torch.manual_seed(DROPOUT_SEED)
     probe = hashed_dropout(torch.ones(4, 4), 0.3)
     golden["dropout_seed"] = DROPOUT_SEED
     golden["probe"] = probe.flatten().tolist()
     golden["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
-    (HERE / "cases.json").write_text(json.dumps(golden) + "\n")
+    (shape.path / "cases.json").write_text(json.dumps(golden) + "\n")
+
+
+def main():
+    torch.set_num_threads(1)
+    for shape in (EVEN, ODD):
+        if shape.folder in (sys.argv[1:] or [EVEN.folder, ODD.folder]):
+            write(shape)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ use crate::ffi::MappedFile;
 
 /// Version of everything between the files and the tokens: raised when a row could come out
 /// otherwise than before.
-pub(super) const DATA_FORMAT: u32 = 3;
+pub(super) const DATA_FORMAT: u32 = 4;
 
 /// Name of the tokens and of their index within a cache entry.
 const TOKENS: &str = "data";

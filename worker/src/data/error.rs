@@ -39,6 +39,14 @@ pub enum DataError {
         /// What the client says.
         reason: String,
     },
+    /// The cache of a hub cannot be written.
+    #[error("cannot write {path}")]
+    HubCache {
+        /// The file.
+        path: String,
+        /// The cause.
+        source: io::Error,
+    },
     /// The input is wrong: trying again cannot help.
     #[error("{place}: {message}")]
     Refused {
@@ -87,9 +95,11 @@ impl DataError {
             Self::Store(error) => {
                 error.is_permanent() || matches!(**error, StoreError::Missing { .. })
             }
-            Self::Changed { .. } | Self::Hub { .. } | Self::Spill { .. } | Self::CutOff { .. } => {
-                false
-            }
+            Self::Changed { .. }
+            | Self::Hub { .. }
+            | Self::HubCache { .. }
+            | Self::Spill { .. }
+            | Self::CutOff { .. } => false,
         }
     }
 }

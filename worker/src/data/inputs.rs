@@ -1,18 +1,23 @@
 //! What a dataset is made of, and the hashes that name it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use muster_common::digest::ContentHash;
-use muster_common::manifest::{DataSettings, Holdout, Manifest, TrainingObjective, Truncation};
+use muster_common::manifest::{
+    DataSettings, Holdout, Manifest, Source, TrainingObjective, Truncation,
+};
 use muster_common::seed::Seed;
 use muster_common::storage::{Layout, Store};
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::cache::DATA_FORMAT;
 use super::source::{self, Role, SourceFile};
 use super::{DataError, TextTokenizer};
+use crate::model::HubSettings;
 
 /// What a dataset is made of.
 #[derive(Debug)]
@@ -32,12 +37,9 @@ impl Inputs {
     ) -> Result<Self, DataError> {
         let data = &manifest.data;
         let unlabeled = data.label.is_none();
-        let mut files =
-            vec![(Role::Train, source::find(&data.train, Role::Train, unlabeled).await?)];
-        for (role, holdout) in [(Role::Validation, &data.validation), (Role::Test, &data.test)] {
-            if let Holdout::Source(held) = holdout {
-                files.push((role, source::find(held, role, unlabeled).await?));
-            }
+        let mut files = Vec::new();
+        for (role, source) in sources(data) {
+            files.push((role, source::find(source, role, unlabeled).await?));
         }
         let model = manifest.model.clone();
         let tokenizer = blocking(move || {
@@ -103,6 +105,33 @@ impl Inputs {
         };
         self.files.iter().map(identities).collect()
     }
+}
+
+/// Where the rows of each split come from that has files of its own.
+fn sources(data: &DataSettings) -> Vec<(Role, &Source)> {
+    let mut sources = vec![(Role::Train, &data.train)];
+    for (role, holdout) in [(Role::Validation, &data.validation), (Role::Test, &data.test)] {
+        if let Holdout::Source(source) = holdout {
+            sources.push((role, source));
+        }
+    }
+    sources
+}
+
+/// Downloads what the data of a manifest has on a hub, where that is not in the cache. `false`: `go_on`,
+/// asked a few times a second with a line about how far the download is, said to stop.
+pub fn fetch(
+    runtime: &Handle,
+    manifest: &Manifest,
+    settings: &HubSettings,
+    mut go_on: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<bool, DataError> {
+    for (role, source) in sources(&manifest.data) {
+        if !runtime.block_on(source::fetch(source, role, settings, &mut go_on))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn short(key: &impl Serialize) -> String {

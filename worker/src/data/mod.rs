@@ -33,6 +33,7 @@ mod tokenize;
 
 pub use dataset::{Dataset, Split};
 pub use error::DataError;
+pub use inputs::fetch;
 pub use load::{Data, load, load_at, open};
 pub use moves::moves;
 pub use order::BatchOrder;

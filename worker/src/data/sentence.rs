@@ -18,16 +18,49 @@ pub(super) struct Pair {
     pub(super) class: u32,
 }
 
+/// Ends a line in texts from the web, as the reviews of IMDB are.
+const BREAKS: [&str; 3] = ["<br />", "<br/>", "<br>"];
+
 /// The sentences of a document: its lines if it has several, else what ends with `.`, `!` or `?`
-/// and closing quotes or brackets before white space. No sentence is empty.
+/// and closing quotes or brackets before white space, or with line breaks of HTML, which stay with it.
+/// No sentence is empty.
 pub(super) fn sentences(document: &str) -> Vec<&str> {
     let document = document.trim();
     let pieces: Vec<&str> = if document.contains('\n') {
         document.lines().collect()
     } else {
-        cut_behind_marks(document)
+        paragraphs(document).into_iter().flat_map(cut_behind_marks).collect()
     };
     pieces.into_iter().map(str::trim).filter(|piece| !piece.is_empty()).collect()
+}
+
+/// What stands between line breaks of HTML, with those behind it; those that a text begins with are no piece of
+/// their own.
+fn paragraphs(text: &str) -> Vec<&str> {
+    let first_break = |from: usize| {
+        let rest = text.get(from..)?;
+        let found = BREAKS.iter().filter_map(|tag| rest.find(tag)).min()?;
+        Some(from + found)
+    };
+    let mut pieces = Vec::new();
+    let (mut start, mut from) = (0, behind_breaks(text, 0));
+    while let Some(found) = first_break(from) {
+        from = behind_breaks(text, found);
+        pieces.extend(text.get(start..from));
+        start = from;
+    }
+    pieces.extend(text.get(start..));
+    pieces
+}
+
+/// Where the line breaks of HTML end that follow `at`, white space between them included; `at` if none does.
+fn behind_breaks(text: &str, at: usize) -> usize {
+    let mut end = at;
+    loop {
+        let rest = text.get(end..).unwrap_or_default().trim_start();
+        let Some(tag) = BREAKS.iter().find(|tag| rest.starts_with(**tag)) else { return end };
+        end = text.len() - rest.len() + tag.len();
+    }
 }
 
 fn cut_behind_marks(text: &str) -> Vec<&str> {
@@ -37,6 +70,9 @@ fn cut_behind_marks(text: &str) -> Vec<&str> {
         if matches!(character, '.' | '!' | '?' | '…') {
             ended = true;
         } else if ended && character.is_whitespace() {
+            if behind_breaks(text, at) == text.len() {
+                break;
+            }
             pieces.extend(text.get(start..at));
             (start, ended) = (at, false);
         } else if !matches!(character, '"' | '\'' | '”' | '’' | ')' | ']') {
@@ -86,6 +122,22 @@ mod tests {
         assert_eq!(sentences(" "), [] as [&str; 0]);
     }
 
+    #[test]
+    fn sentences_end_at_line_breaks_of_html_too() {
+        let text = "<br />Great. Really great!<br /><br />Then the plot <br/> <br> ends. <br /> Or (not).<br />";
+        let expected = [
+            "<br />Great.",
+            "Really great!<br /><br />",
+            "Then the plot <br/> <br>",
+            "ends. <br />",
+            "Or (not).<br />",
+        ];
+        assert_eq!(sentences(text), expected);
+        // Not every `<` is one.
+        assert_eq!(sentences("I <br it. 3 < 4."), ["I <br it.", "3 < 4."]);
+        assert_eq!(sentences("<br /><br />"), ["<br /><br />"]);
+    }
+
     proptest! {
         #[test]
         fn half_of_the_pairs_follow_and_the_others_leave_the_document(
@@ -112,7 +164,7 @@ mod tests {
         }
 
         #[test]
-        fn no_character_is_lost(text in "[a-c.!? \")\n]{0,60}") {
+        fn no_character_is_lost(text in "([a-c.!? \")\n<>/]|<br ?/?>){0,60}") {
             let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
             prop_assert_eq!(letters(&sentences(&text).concat()), letters(&text));
         }

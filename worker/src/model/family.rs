@@ -5,7 +5,9 @@
 //! <https://github.com/huggingface/transformers/blob/v4.57.1/src/transformers/models/bert/modeling_bert.py>,
 //! `.../distilbert/modeling_distilbert.py` and `.../roberta/modeling_roberta.py` of the same version.
 
-use muster_common::model::{Family, TokenTypes};
+use muster_common::model::{BERT_HEADS, DISTILBERT_HEADS, Family, ROBERTA_HEADS, TokenTypes};
+
+pub(crate) use muster_common::model::NEXT_SENTENCE;
 
 /// Names of the modules of one encoder layer, below the layer.
 #[derive(Debug)]
@@ -99,9 +101,6 @@ const BERT_LAYER: LayerNames = LayerNames {
     output_norm: "output.LayerNorm",
 };
 
-/// BERT's next-sentence head.
-pub(crate) const NEXT_SENTENCE: &str = "cls.seq_relationship";
-
 const BERT: Description = Description {
     class: "Bert",
     encoder: "bert",
@@ -109,19 +108,19 @@ const BERT: Description = Description {
     layer: BERT_LAYER,
     dropout_after_attention: true,
     classification: ClassificationNames {
-        dense: "bert.pooler.dense",
+        dense: BERT_HEADS.dense,
         activation: Activation::Tanh,
         dropout_first: false,
-        output: "classifier",
+        output: BERT_HEADS.output,
     },
     masked: MaskedNames {
-        dense: "cls.predictions.transform.dense",
-        norm: "cls.predictions.transform.LayerNorm",
-        bias: "cls.predictions.bias",
+        dense: BERT_HEADS.masked_dense,
+        norm: BERT_HEADS.masked_norm,
+        bias: BERT_HEADS.masked_bias,
         decoder: "cls.predictions.decoder.weight",
         decoder_bias: "cls.predictions.decoder.bias",
     },
-    pooler: Some("bert.pooler.dense"),
+    pooler: BERT_HEADS.pooler,
     heads: &["cls.", "classifier.", "qa_outputs."],
 };
 
@@ -141,19 +140,19 @@ const DISTILBERT: Description = Description {
     },
     dropout_after_attention: false,
     classification: ClassificationNames {
-        dense: "pre_classifier",
+        dense: DISTILBERT_HEADS.dense,
         activation: Activation::Relu,
         dropout_first: false,
-        output: "classifier",
+        output: DISTILBERT_HEADS.output,
     },
     masked: MaskedNames {
-        dense: "vocab_transform",
-        norm: "vocab_layer_norm",
-        bias: "vocab_projector.bias",
+        dense: DISTILBERT_HEADS.masked_dense,
+        norm: DISTILBERT_HEADS.masked_norm,
+        bias: DISTILBERT_HEADS.masked_bias,
         decoder: "vocab_projector.weight",
         decoder_bias: "vocab_projector.bias",
     },
-    pooler: None,
+    pooler: DISTILBERT_HEADS.pooler,
     heads: &[
         "pre_classifier.",
         "classifier.",
@@ -171,19 +170,19 @@ const ROBERTA: Description = Description {
     layer: BERT_LAYER,
     dropout_after_attention: true,
     classification: ClassificationNames {
-        dense: "classifier.dense",
+        dense: ROBERTA_HEADS.dense,
         activation: Activation::Tanh,
         dropout_first: true,
-        output: "classifier.out_proj",
+        output: ROBERTA_HEADS.output,
     },
     masked: MaskedNames {
-        dense: "lm_head.dense",
-        norm: "lm_head.layer_norm",
-        bias: "lm_head.bias",
+        dense: ROBERTA_HEADS.masked_dense,
+        norm: ROBERTA_HEADS.masked_norm,
+        bias: ROBERTA_HEADS.masked_bias,
         decoder: "lm_head.decoder.weight",
         decoder_bias: "lm_head.decoder.bias",
     },
-    pooler: None,
+    pooler: ROBERTA_HEADS.pooler,
     // The files of bare encoders hold a pooler that none of RoBERTa's heads reads.
     heads: &["classifier.", "lm_head.", "qa_outputs.", "roberta.pooler."],
 };
@@ -248,11 +247,6 @@ impl Described for Family {
     }
 }
 
-/// Whether the parameter called `name` belongs to a LayerNorm, in the names of all families.
-pub(crate) fn is_layer_norm(name: &str) -> bool {
-    name.contains("LayerNorm") || name.contains("layer_norm")
-}
-
 /// The two parameters of a linear layer or of a LayerNorm.
 pub(crate) fn leaves(module: &str) -> [String; 2] {
     ["weight", "bias"].map(|leaf| format!("{module}.{leaf}"))
@@ -261,7 +255,7 @@ pub(crate) fn leaves(module: &str) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Depth;
+    use crate::model::{Depth, is_layer_norm};
 
     #[test]
     fn names_of_every_family_have_their_depth() {

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use muster_common::manifest::ModelSettings;
-use muster_common::model::ModelConfig;
+use muster_common::model::{Depth, ModelConfig, fits, is_layer_norm};
 use muster_common::seed::Seed;
 use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
-use super::depth::Depth;
-use super::family::{Described, is_layer_norm, leaves};
+use super::family::{Described, leaves};
 use super::load::Pretrained;
 use super::parameters::{NamedTensors, ParameterSet, duplicate, normal};
 
@@ -227,54 +226,15 @@ impl Drawing {
     }
 }
 
-/// Whether all of `name` fits `pattern`. In a pattern `*` stands for any number of characters,
-/// `?` for one.
-fn fits(pattern: &str, name: &str) -> bool {
-    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
-    // Where to go on when what follows the last star does not fit: one character further.
-    let mut retry: Option<(usize, usize)> = None;
-    let (mut p, mut n) = (0, 0);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p + 1, n + 1));
-                p += 1;
-            }
-            Some(character) if *character == b'?' || Some(character) == name.get(n) => {
-                (p, n) = (p + 1, n + 1);
-            }
-            _ => match retry {
-                Some((after_star, from)) => {
-                    (p, n) = (after_star, from);
-                    retry = Some((after_star, from + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.iter().skip(p).all(|character| *character == b'*')
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::*;
-    use crate::model::{Classifier, Family};
-    use proptest::prelude::*;
+    use muster_common::manifest::{TrainingObjective, Truncation};
+    use muster_common::model::{Shapes, read_shapes, trained};
 
-    #[test]
-    fn patterns_fit_whole_names() {
-        let name = "bert.encoder.layer.1.output.dense.weight";
-        for pattern in ["*", "bert.*", "*.weight", "*layer.?.output*", name, "*.dense.weigh?", "**"]
-        {
-            assert!(fits(pattern, name), "{pattern}");
-        }
-        for pattern in ["", "bert", "encoder.*", "*.bias", "*layer.??.output*", "*.weight?"] {
-            assert!(!fits(pattern, name), "{pattern}");
-        }
-        assert!(fits("", "") && fits("*", "") && !fits("?", ""));
-    }
+    use super::*;
+    use crate::model::{Classifier, Family, LanguageModel, LanguageObjective};
 
     fn golden(family: Family) -> Pretrained {
         let name = format!("../tests/golden/hf/families/{}-classification", family.model_type());
@@ -391,21 +351,70 @@ mod tests {
         assert!(error.to_string().contains("model.reinitialize_layers is 3"), "{error}");
     }
 
-    /// What `fits` should say, slow and plain.
-    fn slow(pattern: &[u8], name: &[u8]) -> bool {
-        match (pattern.split_first(), name.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), _) => (0..=name.len()).any(|skipped| slow(rest, &name[skipped..])),
-            (Some((b'?', p)), Some((_, n))) => slow(p, n),
-            (Some((a, p)), Some((b, n))) if a == b => slow(p, n),
-            _ => false,
-        }
+    /// Names and sizes of what a model trains.
+    fn shapes<'a>(trained: impl Iterator<Item = (&'a str, &'a Tensor)>) -> Shapes {
+        let sizes = |tensor: &Tensor| tensor.size().into_iter().map(i64::unsigned_abs).collect();
+        trained.map(|(name, tensor)| (name.to_owned(), sizes(tensor))).collect()
     }
 
-    proptest! {
-        #[test]
-        fn patterns_agree_with_their_definition(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
-            prop_assert_eq!(fits(&pattern, &name), slow(pattern.as_bytes(), name.as_bytes()));
+    /// What the coordinator says of a checkpoint before there is one.
+    #[test]
+    fn what_is_trained_is_told_from_the_files_alone() {
+        let settings = |layers: u32, patterns: &[&str], reinitialize_layers: u32| ModelSettings {
+            pretrained: String::new(),
+            max_length: 16,
+            truncation: Truncation::default(),
+            freeze_embeddings: layers > 0,
+            freeze_layers: layers,
+            freeze_patterns: patterns.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            reinitialize_layers,
+        };
+        let all = [
+            settings(0, &[], 0),
+            settings(1, &[], 0),
+            settings(2, &["*embeddings*"], 0),
+            settings(0, &["*.bias"], 0),
+            settings(0, &["*"], 1),
+        ];
+        let objectives = [
+            ("classification", TrainingObjective::Classification),
+            ("masked", TrainingObjective::MaskedLm),
+            ("next_sentence", TrainingObjective::NextSentence),
+            ("both", TrainingObjective::Pretraining),
+        ];
+        let labels = ["a", "b", "c"].map(ToOwned::to_owned).to_vec();
+        let mut num_compared = 0;
+        for family in Family::ALL {
+            for (kind, objective) in objectives {
+                let name = format!("../tests/golden/hf/families/{}-{kind}", family.model_type());
+                let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+                if !directory.is_dir() {
+                    assert!(objective.pairs_sentences() && family != Family::Bert, "{directory:?}");
+                    continue;
+                }
+                let pretrained = Pretrained::read(&directory).unwrap();
+                let found = read_shapes(&directory).unwrap();
+                for settings in &all {
+                    let told = trained(&pretrained.config, &found, settings, (objective, 3));
+                    let (seed, device) = (Seed(5), Device::Cpu);
+                    let wanted = match LanguageObjective::of(objective) {
+                        None => {
+                            let labels = labels.clone();
+                            let model =
+                                Classifier::to_train(&pretrained, labels, settings, seed, device);
+                            shapes(model.unwrap().trained())
+                        }
+                        Some(what) => {
+                            let model =
+                                LanguageModel::to_train(&pretrained, what, settings, seed, device);
+                            shapes(model.unwrap().trained())
+                        }
+                    };
+                    assert_eq!(told, wanted, "{family:?}, {kind}, {settings:?}");
+                    num_compared += 1;
+                }
+            }
         }
+        assert_eq!(num_compared, 8 * all.len());
     }
 }

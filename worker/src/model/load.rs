@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use muster_common::digest::ContentHash;
-use muster_common::model::{CONFIG_FILE, DirectoryError, ModelConfig, weights_files};
+use muster_common::model::{
+    CONFIG_FILE, DirectoryError, ModelConfig, is_buffer, modern_name, weights_files,
+};
 
-use super::family::{Described, is_layer_norm};
+use super::family::Described;
 use super::parameters::NamedTensors;
 use super::tensors::named_tensors;
 use super::{ModelError, NameList};
@@ -129,12 +131,10 @@ fn sort_names(found: NamedTensors, config: &ModelConfig) -> Sorted {
     let second_bias = |name: &str| name == family.masked.decoder_bias;
     let has_bias = found.contains_key(family.masked.bias);
     for (name, tensor) in found {
-        // Buffers of old files: 0, 1, 2, ... and 0, 0, 0, ...
-        if name.ends_with("embeddings.position_ids") || name.ends_with("embeddings.token_type_ids")
-        {
+        if is_buffer(&name) {
             continue;
         }
-        let mut full = modern(&name);
+        let mut full = modern_name(&name);
         if bare && !is_head(&full) {
             full = format!("{prefix}{full}");
         }
@@ -158,16 +158,6 @@ fn sort_names(found: NamedTensors, config: &ModelConfig) -> Sorted {
         }
     }
     sorted
-}
-
-/// Today's name of a parameter: files converted from the first release of BERT call the parameters
-/// of LayerNorm gamma and beta.
-fn modern(name: &str) -> String {
-    let renamed = [(".gamma", ".weight"), (".beta", ".bias")].into_iter().find_map(|(old, new)| {
-        let stem = name.strip_suffix(old).filter(|stem| is_layer_norm(stem))?;
-        Some(format!("{stem}{new}"))
-    });
-    renamed.unwrap_or_else(|| name.to_owned())
 }
 
 /// Names of the encoder's parameters, without the pooler's.

@@ -2,7 +2,6 @@
 
 mod batch;
 mod classifier;
-mod depth;
 mod dropout;
 mod encoder;
 mod family;
@@ -20,28 +19,27 @@ mod tensors;
 
 pub use batch::TokenBatch;
 pub use classifier::Classifier;
-pub use depth::Depth;
 pub use encoder::Hidden;
 pub use freeze::{Adaptation, Frozen};
-pub(crate) use hub::verify;
 pub use hub::{HubError, HubSettings, fetch};
+pub(crate) use hub::{Left, Watch, attend, lock, lock_path, verify};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
     LossSum,
 };
 pub use load::Pretrained;
 pub use masking::{MaskedTokens, MaskingVocabulary, mask_tokens};
-pub use muster_common::model::{Dropout, Family, ModelConfig};
+pub use muster_common::model::{Depth, Dropout, Family, ModelConfig};
 pub use parameters::NamedTensors;
 pub use task::TaskModel;
 pub use tensors::{named_tensors, read_tensors};
 
 pub(crate) use batch::extent;
-pub(crate) use family::{Activation, Described, is_layer_norm};
+pub(crate) use family::{Activation, Described};
 pub(crate) use layer::{LayerNorm, Linear};
 pub(crate) use lazy_table::LazyTable;
 pub(crate) use load::PretrainedStamp;
-pub(crate) use muster_common::model::{CONFIG_FILE, TokenTypes, WEIGHTS_FILE};
+pub(crate) use muster_common::model::{CONFIG_FILE, TokenTypes, WEIGHTS_FILE, is_layer_norm};
 pub use packing::{Frame, rounded};
 pub(crate) use parameters::{Scope, duplicate};
 pub(crate) use tensors::{serialize_tensors, texts_of};

@@ -101,7 +101,7 @@ pub fn directory_of(model: &str) -> anyhow::Result<PathBuf> {
         .enable_all()
         .build()
         .context("cannot start the threads that talk to the hub")?;
-    let go_on = || ControlFlow::Continue(());
+    let go_on = |_: &str| ControlFlow::Continue(());
     let fetched = model::fetch(runtime.handle(), &name, &HubSettings::from_environment(), go_on)?;
     fetched.context("the download was stopped")
 }

@@ -23,7 +23,7 @@ use super::warm::Warm;
 use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
-use crate::data::{Data, DataError, Origins, Stream, TextTokenizer};
+use crate::data::{self, Data, DataError, Origins, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
@@ -35,6 +35,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long the end of an experiment waits for tokens that only the next one would need.
 const TOKENS_WAIT: Duration = Duration::from_secs(30);
+
+/// Progress before the first step is said so often.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +113,7 @@ pub(super) fn execute(
 ) -> Result<RunExit, TaskError> {
     let store = Store::open(&spec.store)?;
     let manifest = &spec.manifest;
-    let Some(local) = with_local_model(spec, directives, runtime)? else {
+    let Some(local) = with_downloads(spec, outbox, directives, runtime)? else {
         return Ok(ending(directives, spec));
     };
     let spec = &*local;
@@ -124,23 +127,44 @@ pub(super) fn execute(
     }
 }
 
-/// `spec` with the directory of its pretrained model. `None`: there is a directive for the run.
-fn with_local_model<'a>(
+/// `spec` with the directory of its pretrained model, and with what its data has on a hub in the cache.
+/// `None`: there is a directive for the run.
+fn with_downloads<'a>(
     spec: &'a RunSpec,
+    outbox: &Outbox,
     directives: &Directives,
     runtime: &Handle,
-) -> Result<Option<Cow<'a, RunSpec>>, HubError> {
-    let Some(name) = spec.manifest.model.hub_name() else { return Ok(Some(Cow::Borrowed(spec))) };
-    let go_on = || match directives.of(spec.generation) {
-        None => ControlFlow::Continue(()),
-        Some(_) => ControlFlow::Break(()),
+) -> Result<Option<Cow<'a, RunSpec>>, TaskError> {
+    let settings = HubSettings::from_environment();
+    let mut shown = None::<Instant>;
+    let mut go_on = |line: &str| {
+        if shown.is_none_or(|shown| shown.elapsed() >= SHOWN_EVERY) {
+            shown = Some(Instant::now());
+            outbox.progress(activity(Some(line.to_owned())));
+        }
+        match directives.of(spec.generation) {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        }
     };
-    let directory = model::fetch(runtime, &name, &HubSettings::from_environment(), go_on)?;
-    Ok(directory.map(|directory| {
-        let mut local = spec.clone();
-        local.manifest.model.pretrained = directory.display().to_string();
-        Cow::Owned(local)
-    }))
+    let mut local = Cow::Borrowed(spec);
+    if let Some(name) = spec.manifest.model.hub_name() {
+        let directory = model::fetch(runtime, &name, &settings, &mut go_on)?;
+        let Some(directory) = directory else { return Ok(None) };
+        local.to_mut().manifest.model.pretrained = directory.display().to_string();
+    }
+    if !data::fetch(runtime, &spec.manifest, &settings, &mut go_on)? {
+        return Ok(None);
+    }
+    if shown.is_some() {
+        outbox.progress(activity(None));
+    }
+    Ok(Some(local))
+}
+
+/// Progress of a run that does something before its first step, or has just ended that.
+fn activity(activity: Option<String>) -> RunProgress {
+    RunProgress { step: 0, target_step: 0, examples_per_second: 0.0, loss: None, activity }
 }
 
 /// Refuses a metric that would be no number in any trial, each of which would seem to have diverged.
@@ -357,12 +381,11 @@ impl Bench<'_> {
 
     /// Shows progress and asks for directives while activations are computed.
     pub(super) fn watch_prefix(&self) -> impl FnMut(PrefixProgress) -> ControlFlow<()> + use<> {
-        const INTERVAL: Duration = Duration::from_millis(500);
         let (outbox, directives) = (self.outbox.clone(), self.directives.clone());
         let generation = self.spec.generation;
         let (begun, mut shown) = (Instant::now(), None::<Instant>);
         move |progress: PrefixProgress| {
-            if shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
+            if shown.is_none_or(|shown| shown.elapsed() >= SHOWN_EVERY) {
                 shown = Some(Instant::now());
                 let seconds = begun.elapsed().as_secs_f64().max(1e-9);
                 outbox.progress(RunProgress {
@@ -370,6 +393,7 @@ impl Bench<'_> {
                     target_step: progress.num_blocks,
                     examples_per_second: progress.examples_done as f64 / seconds,
                     loss: None,
+                    activity: None,
                 });
             }
             match directives.of(generation) {

@@ -11,6 +11,7 @@ mod memory;
 mod missed;
 mod runner;
 mod session;
+mod solitude;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use gpu::GpuMemory;
 use lines::KeptLines;
 use runner::{Death, Runner, RunnerEvent};
 use session::{FromCoordinator, Link};
+pub use solitude::Solitude;
 
 /// Time a fresh runner has to say that it is ready: loading libtorch from a cold disk takes a while.
 const READY_DEADLINE: Duration = Duration::from_secs(180);
@@ -61,6 +63,17 @@ pub struct SupervisorOptions {
     pub end_with_stdin: bool,
     /// How long it may stay.
     pub allocation: Allocation,
+    /// How long it stays alone.
+    pub solitude: Solitude,
+}
+
+/// Why a supervisor has ended in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// Somebody wanted it, or the time of its allocation is over.
+    Told,
+    /// No coordinator was there for longer than it stays alone.
+    Deserted,
 }
 
 /// The coordinator lets this worker not in, or is not the right one.
@@ -73,38 +86,17 @@ pub fn die_with_supervisor() -> std::io::Result<()> {
     runner::die_with_supervisor()
 }
 
-/// Supervises until told to end. Returns an error only when going on is pointless.
-pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
+/// Supervises until told to end, or left alone for too long. Returns an error only when going on is pointless.
+pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<Departure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     if options.end_with_stdin {
         runner::wake_without_parent().context("the kernel does not tell when the parent ends")?;
     }
-    let access = session::find(&options.access)?;
-    let host = host::address_towards(&access.coordinator);
-    let gpu = GpuMemory::of_slot().await;
-    let link = Link::open(options.access.clone(), options.worker.clone());
-    let kept = KeptLines::begin(options.worker.clone());
-    let mut supervisor = Supervisor {
-        link,
-        runner: Runner::spawn(host, gpu.clone()).context("the runner does not start")?,
-        host,
-        gpu,
-        state: RunnerState::Starting { deadline: Instant::now() + READY_DEADLINE },
-        waiting: None,
-        current: None,
-        kill_at: None,
-        deaths: 0,
-        ids: None,
-        span: Span::none(),
-        format: LogFormat::of_environment(),
-        book: Book::default(),
-        kept,
-        leave_at: options.allocation.leave_at(),
-        leaving: None,
-    };
+    let mut supervisor = Supervisor::begin(&options).await?;
     let parent = parent_gone(options.end_with_stdin);
     tokio::pin!(parent);
+    let mut departure = Departure::Told;
     let end = loop {
         let overdue_at = supervisor.deadline();
         let span = supervisor.span.clone();
@@ -131,6 +123,11 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
         if supervisor.may_leave() {
             break Ok("the worker was told to leave");
         }
+        if supervisor.is_deserted() {
+            tracing::warn!("no coordinator for too long, and nothing to do: leaving");
+            departure = Departure::Deserted;
+            break Ok("the worker was left alone");
+        }
     };
     supervisor.runner.kill().await;
     supervisor.kept.finish().await;
@@ -139,7 +136,7 @@ pub async fn supervise(options: SupervisorOptions) -> anyhow::Result<()> {
     // Whoever started us may be gone already; the lease tells the rest.
     let goodbye = supervisor.link.goodbye(reason.to_owned());
     let _late = tokio::time::timeout(GOODBYE, goodbye).await;
-    Ok(())
+    Ok(departure)
 }
 
 /// Completes when standard input ends, if that means anything.
@@ -210,9 +207,38 @@ struct Supervisor {
     /// When its time is nearly over.
     leave_at: Option<Instant>,
     leaving: Option<Leaving>,
+    solitude: Solitude,
 }
 
 impl Supervisor {
+    /// Opens the line and starts a runner.
+    async fn begin(options: &SupervisorOptions) -> anyhow::Result<Self> {
+        let access = session::find(&options.access)?;
+        let host = host::address_towards(&access.coordinator);
+        let gpu = GpuMemory::of_slot().await;
+        let link = Link::open(options.access.clone(), options.worker.clone());
+        let kept = KeptLines::begin(options.worker.clone());
+        Ok(Self {
+            link,
+            runner: Runner::spawn(host, gpu.clone()).context("the runner does not start")?,
+            host,
+            gpu,
+            state: RunnerState::Starting { deadline: Instant::now() + READY_DEADLINE },
+            waiting: None,
+            current: None,
+            kill_at: None,
+            deaths: 0,
+            ids: None,
+            span: Span::none(),
+            format: LogFormat::of_environment(),
+            book: Book::default(),
+            kept,
+            leave_at: options.allocation.leave_at(),
+            leaving: None,
+            solitude: options.solitude,
+        })
+    }
+
     /// The next time at which something is overdue.
     fn deadline(&self) -> Instant {
         let far = Instant::now() + Duration::from_secs(3600);
@@ -222,7 +248,8 @@ impl Supervisor {
             RunnerState::Ready | RunnerState::Busy => far,
         };
         let leaving = self.leaving.as_ref().map(Leaving::due_at).or(self.leave_at);
-        state.min(self.kill_at.unwrap_or(far)).min(leaving.unwrap_or(far))
+        let deserted = self.deserted_at().unwrap_or(far);
+        state.min(self.kill_at.unwrap_or(far)).min(leaving.unwrap_or(far)).min(deserted)
     }
 
     async fn overdue(&mut self) -> anyhow::Result<()> {
@@ -286,6 +313,8 @@ impl Supervisor {
             return Ok(());
         };
         let RunReport::Ended { exit } = &report else {
+            let (what, step) = report.subject();
+            tracing::debug!(step, "report: {what}");
             self.report(generation, report).await;
             return Ok(());
         };
@@ -367,6 +396,9 @@ impl Supervisor {
     }
 
     async fn report(&mut self, generation: Generation, report: RunReport) {
+        if matches!(report, RunReport::Ended { .. }) {
+            self.solitude.begin_anew(Instant::now());
+        }
         let sequence = self.book.number(generation);
         self.link.report(generation, sequence, report).await;
     }
@@ -411,6 +443,14 @@ impl Supervisor {
             }
             FromCoordinator::Direct { generation, directive } => {
                 self.direct(generation, directive).await;
+                Ok(())
+            }
+            FromCoordinator::Welcomed => {
+                self.solitude.end();
+                Ok(())
+            }
+            FromCoordinator::Gone => {
+                self.solitude.begin(Instant::now());
                 Ok(())
             }
             FromCoordinator::Refused { reason } => Err(Refused(reason).into()),

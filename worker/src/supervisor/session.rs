@@ -34,6 +34,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Coordinator to supervisor, in domain types.
 #[derive(Debug)]
 pub(super) enum FromCoordinator {
+    /// It has let the worker in.
+    Welcomed,
+    /// It cannot be reached any more.
+    Gone,
     Assign(Box<RunSpec>),
     Direct {
         generation: Generation,
@@ -75,6 +79,7 @@ impl Link {
         let line = Line {
             access,
             was_in: false,
+            is_in: false,
             worker,
             from_supervisor,
             to_supervisor,
@@ -146,6 +151,8 @@ struct Line {
     access: AccessFlags,
     /// Whether a coordinator has ever let this worker in: then what stands in its place is waited out.
     was_in: bool,
+    /// Whether one lets it in now.
+    is_in: bool,
     worker: WorkerId,
     from_supervisor: mpsc::Receiver<Outgoing>,
     to_supervisor: mpsc::Sender<FromCoordinator>,
@@ -202,7 +209,11 @@ impl Line {
         let mut pause = RETRY.0;
         loop {
             let opened_at = Instant::now();
-            match self.session().await {
+            let cut = self.session().await;
+            if std::mem::take(&mut self.is_in) {
+                let _ended = self.to_supervisor.send(FromCoordinator::Gone).await;
+            }
+            match cut {
                 Cut::Left => return,
                 Cut::Lost(reason) => {
                     if opened_at.elapsed() > self.longest_pause {
@@ -421,7 +432,11 @@ impl Line {
                 }
                 FromCoordinator::Abandon { generation }
             }
-            Some(Response::Welcome(_)) | None => return Ok(()),
+            Some(Response::Welcome(_)) => {
+                self.is_in = true;
+                FromCoordinator::Welcomed
+            }
+            None => return Ok(()),
         };
         self.to_supervisor.send(message).await.map_err(|_| "the supervisor is gone".to_owned())
     }

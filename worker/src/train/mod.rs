@@ -172,6 +172,11 @@ fn steps(
     save_every: Option<u64>,
     host: &mut dyn Host,
 ) -> Result<Outcome, TrainError> {
+    // The checkpoint that it goes on from may be that of a trial that had given up, and whose process ended before
+    // that was said.
+    if trainer.is_evaluated() && trainer.gives_up() {
+        return Ok(Outcome::GaveUp);
+    }
     let mut ledger = Ledger::new(target_step);
     while trainer.step() < target_step {
         if let Some(directive) = trainer.agreed(host.directive())? {
@@ -324,6 +329,7 @@ impl Ledger {
             target_step: self.target_step,
             examples_per_second: self.examples_per_second,
             loss: self.loss,
+            activity: None,
         });
     }
 }

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use muster_common::manifest::TrialSettings;
+use muster_common::model::{FIRST_MOMENT, SECOND_MOMENT};
 use tch::{Kind, Tensor};
 
 use super::precision::LossScale;
@@ -17,8 +18,6 @@ use crate::model::{
     Depth, LazyTable, ModelError, NameList, NamedTensors, TaskModel, duplicate, is_layer_norm,
 };
 
-const FIRST_MOMENT: &str = "exp_avg";
-const SECOND_MOMENT: &str = "exp_avg_sq";
 const SKIPPED: &str = "skipped";
 
 /// Parameters that are updated alike.
@@ -361,8 +360,9 @@ pub(super) fn num_layers(model: &TaskModel) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_common::manifest::{Assignment, SearchSpace};
+    use muster_common::manifest::{Assignment, Precision, SearchSpace};
     use serde::Deserialize;
+    use tch::Device;
 
     /// Made by `tests/golden/train/generate.py`.
     const ADAMW: &str = include_str!("../../../tests/golden/train/adamw.json");
@@ -462,6 +462,68 @@ mod tests {
                 assert_close("second moment", &group.second_moments[0], &case.second_moments[name]);
             }
         }
+    }
+
+    /// A group for each parameter; the second begins after `late` updates.
+    fn groups_of(parameters: &[Tensor; 2], late: u64) -> Vec<Group> {
+        let names = [("a.weight", 0), ("b.weight", late)];
+        let of = |((name, begins_after), parameter): ((&str, u64), &Tensor)| {
+            let mut group = Group::new(0.01, (0, 1.0), begins_after, parameter).unwrap();
+            group.push(name, parameter).unwrap();
+            group
+        };
+        names.into_iter().zip(parameters).map(of).collect()
+    }
+
+    /// One update with gradients of `2 * factor` times the parameters; their norm.
+    fn update(optimizer: &mut Optimizer, step: u64, factor: f64) -> f64 {
+        optimizer.unlock(step).unwrap();
+        let parts = optimizer.active.iter().map(|parameter| parameter * parameter * factor);
+        let loss: Tensor = parts.map(|part| part.sum(Kind::Float)).sum();
+        optimizer.scaled(&loss).unwrap().backward();
+        optimizer.step(step, 0.1).unwrap().double_value(&[])
+    }
+
+    #[test]
+    fn an_overflow_counts_as_no_step_and_is_remembered_by_what_is_saved() {
+        let start = || {
+            let (a, b) = ([1.0f32, -2.0, 0.5], [0.25f32, 3.0]);
+            [Tensor::from_slice(&a), Tensor::from_slice(&b)]
+        };
+        let settings = TrialSettings {
+            max_grad_norm: Some(0.5),
+            ..TrialSettings::resolve(&SearchSpace::new(), &Assignment::new())
+        };
+        let factors = [1.0, f64::INFINITY, -0.5, 2.0, 1.0];
+        let (scaled, mut state) = (start(), None::<NamedTensors>);
+        for (step, factor) in (1..).zip(factors) {
+            // As in runs that end after every step; the second group begins after the overflow.
+            let scale = LossScale::new(Precision::Float16, Device::Cpu).unwrap();
+            let mut optimizer = Optimizer::over(groups_of(&scaled, 2), &settings, scale);
+            if let Some(state) = state.take() {
+                optimizer.restore(state).unwrap();
+            }
+            let norm = update(&mut optimizer, step, factor);
+            assert_eq!(norm.is_finite(), factor.is_finite(), "{norm}");
+            state = Some(optimizer.state().unwrap());
+        }
+        let plain = start();
+        let mut optimizer = Optimizer::over(groups_of(&plain, 1), &settings, None);
+        for (step, factor) in (1..).zip(factors.into_iter().filter(|factor| factor.is_finite())) {
+            update(&mut optimizer, step, factor);
+        }
+
+        let numbers = |tensor: &Tensor| Vec::<f32>::try_from(tensor.detach()).unwrap();
+        let state = state.unwrap();
+        for (found, wanted) in scaled.iter().zip(&plain) {
+            assert_close("parameter", found, &numbers(wanted));
+        }
+        for (name, wanted) in optimizer.state().unwrap() {
+            assert_close(&name, &state[&name], &numbers(&wanted));
+        }
+        let whole = |name: &str| state[name].int64_value(&[]);
+        assert_eq!((whole("loss_scale"), whole("loss_scale_streak")), (32_768, 3));
+        assert_eq!((whole("skipped.0"), whole("skipped.1")), (1, 0));
     }
 
     #[test]

@@ -449,7 +449,8 @@ impl<'a> Trainer<'a> {
 
     /// Continues from a snapshot of another experiment's trial. Whatever was configured otherwise counts from
     /// here on: an average of another kind begins now, and what early stopping has seen says nothing of other
-    /// data, or of another rule.
+    /// data, or of another rule. Of a trial that had given up the best weights are kept, and patience is counted anew:
+    /// whoever continues it wants it to go on.
     pub fn depart(&mut self, mut snapshot: Snapshot) -> Result<(), TrainError> {
         let Progress { data, training, stopping, .. } = &mut snapshot.progress;
         if training.average != self.plan.training.average {
@@ -459,6 +460,12 @@ impl<'a> Trainer<'a> {
         if *data != self.plan.data || training.early_stopping != *rule {
             *stopping = StoppingState::default();
             snapshot.best.clear();
+        }
+        if self.stopping.is_some_and(|rule| rule.gives_up(stopping)) {
+            tracing::info!(
+                "the trial that is continued had given up; patience is counted anew from here"
+            );
+            stopping.num_stale = 0;
         }
         self.continue_from(snapshot).map_err(|error| match error {
             TrainError::Model(source) if source.is_permanent() => TrainError::Unfit(source),

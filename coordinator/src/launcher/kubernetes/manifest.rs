@@ -2,13 +2,15 @@
 //! end to end; no text is put together but values of fields.
 //!
 //! Pods of a Job are alike, and the coordinator deals out the ranks. A pod that ends, however it ends, is
-//! replaced, so that a Job keeps its number of workers until it is deleted.
+//! replaced, so that a Job keeps its number of workers until it is deleted. The exception is a worker that has been
+//! without a coordinator for too long: then nobody will delete the Job, and it fails.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::batch::v1::{
-    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
@@ -46,8 +48,8 @@ const MEMORY_PATH: &str = "/dev/shm";
 pub(super) const OWN_PATHS: [&str; 3] = [ACCESS_PATH, SCRATCH_PATH, MEMORY_PATH];
 /// More than a Job ever sees: one that has as many ends is complete, and until then ended pods are replaced.
 const COMPLETIONS: i32 = 1_000_000;
-/// Failures of its pods, for each of them, after which a Job is given up.
-const FAILURES_EACH: u32 = 6;
+/// Exit code of a worker that has been without a coordinator for too long.
+const ALONE_CODE: i32 = 5;
 /// Besides the time for a run to save itself: for the worker to hear of it, and to say goodbye.
 const GOODBYE_SECONDS: u32 = 15;
 /// Others may not read the access file: its owner is root and its group the worker's.
@@ -113,7 +115,9 @@ pub fn job(
         spec: Some(JobSpec {
             parallelism: Some(count(profile.workers_per_job)),
             completions: Some(COMPLETIONS),
-            backoff_limit: Some(count(profile.workers_per_job.saturating_mul(FAILURES_EACH))),
+            backoff_limit: Some(count(
+                profile.workers_per_job.saturating_mul(profile.max_failures),
+            )),
             active_deadline_seconds: profile.time_minutes.map(|minutes| i64::from(minutes) * 60),
             ttl_seconds_after_finished: Some(count(profile.keep_seconds)),
             // Kueue starts it when its turn has come.
@@ -126,18 +130,28 @@ pub fn job(
     }
 }
 
-/// A pod that the cluster takes away says nothing about the others.
+/// A pod that the cluster takes away says nothing about the others. One that finds no coordinator speaks for all: what
+/// came in its place would hold a GPU and wait in vain.
 fn failure_policy() -> PodFailurePolicy {
     let disrupted = PodFailurePolicyOnPodConditionsPattern {
         status: "True".to_owned(),
         type_: "DisruptionTarget".to_owned(),
     };
-    let rule = PodFailurePolicyRule {
+    let taken = PodFailurePolicyRule {
         action: "Ignore".to_owned(),
         on_pod_conditions: Some(vec![disrupted]),
         ..PodFailurePolicyRule::default()
     };
-    PodFailurePolicy { rules: vec![rule] }
+    let alone = PodFailurePolicyRule {
+        action: "FailJob".to_owned(),
+        on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
+            container_name: Some(CONTAINER.to_owned()),
+            operator: "In".to_owned(),
+            values: vec![ALONE_CODE],
+        }),
+        ..PodFailurePolicyRule::default()
+    };
+    PodFailurePolicy { rules: vec![taken, alone] }
 }
 
 fn pod(profile: &KubernetesProfile, start: &Start, allocation: &str) -> PodSpec {
@@ -257,6 +271,7 @@ fn environment(profile: &KubernetesProfile, start: &Start, allocation: &str) -> 
         plain("MUSTER_SLOT_DEVICE", device),
         plain("MUSTER_THREADS_PER_SLOT", &profile.cpus_per_worker.to_string()),
         plain("MUSTER_DRAIN_SECONDS", &profile.drain_seconds.to_string()),
+        plain("MUSTER_ALONE_SECONDS", &profile.alone_seconds.to_string()),
         plain("MUSTER_LOG", &start.log),
         plain("MUSTER_LOG_FORMAT", &start.log_format),
         plain("HOME", SCRATCH_PATH),
@@ -411,6 +426,21 @@ mod tests {
         }
         let rule = &job["spec"]["podFailurePolicy"]["rules"][0];
         assert_eq!(rule["onPodConditions"][0]["type"], "DisruptionTarget");
+    }
+
+    #[test]
+    fn a_job_without_a_coordinator_fails_and_does_not_try_again_for_ever() {
+        let profile =
+            KubernetesProfile { alone_seconds: 77, workers_per_job: 4, max_failures: 3, ..plain() };
+        let job = rendered(&profile, None);
+        let variables = job["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+        let mut named = variables.iter().filter(|v| v["name"] == "MUSTER_ALONE_SECONDS");
+        assert_eq!(named.next().unwrap()["value"], "77");
+        let rule = &job["spec"]["podFailurePolicy"]["rules"][1];
+        let codes = json!({"containerName": "worker", "operator": "In", "values": [5]});
+        assert_eq!((&rule["action"], &rule["onExitCodes"]), (&json!("FailJob"), &codes));
+        // Older clusters do not know such rules.
+        assert_eq!(job["spec"]["backoffLimit"], 12);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use super::words;
 use crate::launcher::planner::Limits;
 use crate::launcher::profile::{
-    ClusterKind, ProfileError, SlotDevice, check_coordinator, check_shared,
+    ALONE_RANGE, ALONE_SECONDS, ClusterKind, ProfileError, SlotDevice, check_coordinator,
+    check_shared,
 };
 
 /// A toleration, with the names that pods have for its parts.
@@ -109,6 +110,10 @@ pub struct KubernetesProfile {
     pub renew_seconds: u32,
     /// Time for a run to save itself and leave, seconds: of a pod that is evicted, and before a Job's end.
     pub drain_seconds: u32,
+    /// A worker without a coordinator and without a run leaves after so many seconds, and its Job ends.
+    pub alone_seconds: u32,
+    /// Failures of its pods, for each of them, after which a Job is given up.
+    pub max_failures: u32,
 }
 
 impl Default for KubernetesProfile {
@@ -152,6 +157,8 @@ impl Default for KubernetesProfile {
             start_seconds: 300,
             renew_seconds: 900,
             drain_seconds: 180,
+            alone_seconds: ALONE_SECONDS,
+            max_failures: 6,
         }
     }
 }
@@ -259,7 +266,7 @@ impl KubernetesProfile {
 
     fn check_numbers(&self) -> Result<(), ProfileError> {
         let year = 60 * 24 * 365;
-        let ranges: [(&str, u64, u64, u64); 17] = [
+        let ranges: [(&str, u64, u64, u64); 19] = [
             ("workers_per_job", self.workers_per_job.into(), 1, 1024),
             ("gpus_per_worker", self.gpus_per_worker.into(), 0, 1),
             ("slots_per_gpu", self.slots_per_gpu.into(), 1, 64),
@@ -282,6 +289,13 @@ impl KubernetesProfile {
             ("start_seconds", self.start_seconds.into(), 10, 86_400),
             ("renew_seconds", self.renew_seconds.into(), 1, 86_400),
             ("drain_seconds", self.drain_seconds.into(), 5, 3600),
+            ("max_failures", self.max_failures.into(), 0, 1000),
+            (
+                "alone_seconds",
+                self.alone_seconds.into(),
+                ALONE_RANGE.0.into(),
+                ALONE_RANGE.1.into(),
+            ),
         ];
         for (field, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -411,6 +425,7 @@ mod tests {
             ("claims = {\"data\" = \"a\"}", "claims"),
             ("claims = {\"/etc/muster/x\" = \"a\"}", "claims"),
             ("user = 0", "user"),
+            ("alone_seconds = 5", "alone_seconds"),
             ("cpu_limit = 1", "cpu_limit"),
             ("workers_per_job = 32", "max_workers"),
             ("memory_mib = 512", "memory_limit_mib"),

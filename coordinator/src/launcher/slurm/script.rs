@@ -135,6 +135,7 @@ fn body(
         ("MUSTER_SLOT_DEVICE", quoted("device", device)?),
         ("MUSTER_THREADS_PER_SLOT", profile.cpus_per_worker.to_string()),
         ("MUSTER_DRAIN_SECONDS", profile.drain_seconds.to_string()),
+        ("MUSTER_ALONE_SECONDS", profile.alone_seconds.to_string()),
         ("MUSTER_LOG", quoted("log", &start.log)?),
         ("MUSTER_LOG_FORMAT", quoted("log_format", &start.log_format)?),
     ];
@@ -230,12 +231,22 @@ mod tests {
 
     #[test]
     fn every_field_becomes_one_directive() {
+        let text = |text: &str| Some(text.to_owned());
         let profile = Profile {
-            partition: Some("gpu".to_owned()),
-            gpu_type: Some("a100".to_owned()),
+            partition: text("gpu"),
+            account: text("nlp"),
+            qos: text("high"),
+            constraint: text("[rack1*1&rack2*1]"),
+            reservation: text("class"),
+            gres: text("tmpfs:10"),
+            gpu_type: text("a100"),
             nodes: 2,
             workers_per_node: 4,
+            cpus_per_worker: 6,
             memory_mib: Some(1024),
+            time_minutes: 90,
+            drain_seconds: 120,
+            alone_seconds: 600,
             exclusive: true,
             options: [("nice".to_owned(), "5".to_owned())].into(),
             ..Profile::default()
@@ -245,22 +256,35 @@ mod tests {
             "#SBATCH --job-name=muster-010101010101-7",
             "#SBATCH --nodes=2",
             "#SBATCH --ntasks-per-node=4",
-            "#SBATCH --cpus-per-task=4",
+            "#SBATCH --cpus-per-task=6",
             "#SBATCH --gpus-per-task=a100:1",
-            "#SBATCH --time=240",
+            "#SBATCH --time=90",
             "#SBATCH --mem=1024M",
             "#SBATCH --partition=gpu",
+            "#SBATCH --account=nlp",
+            "#SBATCH --qos=high",
+            "#SBATCH --constraint=[rack1*1&rack2*1]",
+            "#SBATCH --reservation=class",
+            "#SBATCH --gres=tmpfs:10",
+            "#SBATCH --output=/home/u/logs/muster-010101010101-7-%j.log",
+            "#SBATCH --open-mode=append",
+            "#SBATCH --export=ALL",
             "#SBATCH --exclusive",
             "#SBATCH --requeue",
             "#SBATCH --nice=5",
             "#SBATCH --array=0-2",
             "    export MUSTER_ALLOCATION=\"muster-010101010101-$((7 + SLURM_ARRAY_TASK_ID))\"",
             "    export MUSTER_SLOT_DEVICE='cuda:0'",
+            "    export MUSTER_THREADS_PER_SLOT=6",
+            "    export MUSTER_DRAIN_SECONDS=120",
+            "    export MUSTER_ALONE_SECONDS=600",
             "    export MUSTER_COORDINATOR='https://login1:7700'",
             r"    export MUSTER_ACCESS='/home/u/it'\''s state/access/slurm.json'",
         ] {
             assert_eq!(text.lines().filter(|found| *found == line).count(), 1, "{line}\n{text}");
         }
+        // Each of the above, and no other.
+        assert_eq!(text.lines().filter(|line| line.starts_with("#SBATCH")).count(), 20, "{text}");
         assert!(text.ends_with("}\nmain\n"), "{text}");
     }
 

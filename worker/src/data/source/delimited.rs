@@ -41,6 +41,8 @@ pub(super) struct Fields {
     layout: Layout,
     /// A record counts when its line has ended, and is not waited behind.
     live: bool,
+    /// Why nothing more can be read; told behind the last whole record.
+    broken: Option<Mistake>,
     failed: bool,
 }
 
@@ -123,6 +125,7 @@ impl Fields {
             delimiter,
             layout: Layout { width: 0, text: 0, pair: None, label: None },
             live: false,
+            broken: None,
             failed: false,
         })
     }
@@ -146,6 +149,9 @@ impl Fields {
                 Some(Ok(_)) if self.live && rest.ends_with(b"\n") => false,
                 _ => records.rest.is_empty(),
             };
+            if open && let Some(broken) = self.broken.take() {
+                return Err(broken.at(self.line));
+            }
             if self.ended || !open {
                 let (left, line) = (records.rest.len(), records.line);
                 let result = parsed.map(|record| record.map(|record| take(&record)));
@@ -170,7 +176,11 @@ impl Fields {
         }
         let count = self.buffer.len().max(self.block);
         let read = if self.live { read_some } else { read_on };
-        self.ended = !read(&mut self.reader, &mut self.buffer, count)?;
+        match read(&mut self.reader, &mut self.buffer, count) {
+            Ok(more) => self.ended = !more,
+            // Rows that came before it are read before it is told, with the row that is not whole.
+            Err(error) => self.broken = Some(error.into()),
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -92,7 +93,12 @@ pub(in crate::data) async fn find(
     let mut files = Vec::new();
     if let Some(set) = &source.hub {
         let settings = HubSettings::from_environment();
-        let paths = Box::pin(hub::files(set, role, &settings)).await?;
+        // Nobody says to stop, but what moves does not hang.
+        let go_on = |_: &str| {
+            moved();
+            ControlFlow::Continue(())
+        };
+        let paths = Box::pin(hub::files(set, role, &settings, go_on)).await?.unwrap_or_default();
         let open = move || {
             let contents = || Contents::Rows(SourceFormat::Parquet);
             paths.into_iter().map(|path| SourceFile::of_path(path, contents())).collect()
@@ -116,6 +122,18 @@ pub(in crate::data) async fn find(
     Ok(files)
 }
 
+/// Downloads what a source has on a hub, if that is not in the cache. `false`: `go_on`, asked a few times a
+/// second with a line about how far it is, said to stop.
+pub(in crate::data) async fn fetch(
+    source: &Source,
+    role: Role,
+    settings: &HubSettings,
+    go_on: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<bool, DataError> {
+    let Some(set) = &source.hub else { return Ok(true) };
+    Ok(Box::pin(hub::files(set, role, settings, go_on)).await?.is_some())
+}
+
 /// Files of this machine.
 fn local(
     path: &str,
@@ -129,27 +147,18 @@ fn local(
         SourceFormat::AclImdb => return acl_imdb(Path::new(path), role, unlabeled),
         _ => {}
     }
-    // A file may be called like a pattern.
-    if !Source::is_pattern(path) || Path::new(path).exists() {
-        return Ok(vec![SourceFile::of_path(path.into(), Contents::Rows(format.clone()))?]);
+    let one = |path: PathBuf| SourceFile::of_path(path, Contents::Rows(format.clone()));
+    if !Source::is_pattern(path) {
+        return Ok(vec![one(path.into())?]);
     }
-    let refused = |message: String| DataError::refused(path, message);
-    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
-    let found = glob::glob_with(path, options).map_err(|error| refused(error.to_string()))?;
-    let mut files = Vec::new();
-    for found in found {
-        let found = found.map_err(|error| {
-            let path = error.path().display().to_string();
-            DataError::Read { path, source: error.into() }
-        })?;
-        if found.is_file() {
-            files.push(SourceFile::of_path(found, Contents::Rows(format.clone()))?);
-        }
+    let found = Source::files_of_pattern(path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidInput => DataError::refused(path, source.to_string()),
+        _ => DataError::Read { path: path.to_owned(), source },
+    })?;
+    if found.is_empty() {
+        return Err(DataError::refused(path, "no file matches the pattern"));
     }
-    if files.is_empty() {
-        return Err(refused("no file matches the pattern".to_owned()));
-    }
-    Ok(files)
+    found.into_iter().map(one).collect()
 }
 
 /// The folder of a GLUE task. Its test split has no labels, so it can score nothing.
@@ -210,14 +219,16 @@ async fn objects(
     role: Role,
     files: &mut Vec<SourceFile>,
 ) -> Result<(), DataError> {
-    let literal = url.find(['*', '?', '[']).unwrap_or(url.len());
-    let folder = url.get(..literal).and_then(|url| url.rfind('/')).unwrap_or(0);
-    let (folder, name) = url.split_at(folder);
+    let (plain, options) = Source::split_options(url);
+    let literal = plain.find(['*', '?', '[']).unwrap_or(plain.len());
+    let folder = plain.get(..literal).and_then(|url| url.rfind('/')).unwrap_or(0);
+    let (folder, name) = plain.split_at(folder);
     let name = name.trim_start_matches('/');
     if folder.ends_with(['/', ':']) || name.is_empty() {
         return Err(DataError::refused(url, "write s3://CONTAINER/FOLDER/FILE"));
     }
-    objects_of(&Store::open(folder)?, name, &source.format, role, files).await
+    objects_of(&Store::open(&format!("{folder}{options}"))?, name, &source.format, role, files)
+        .await
 }
 
 /// The objects of `store` that `name`, which may be a pattern, stands for.

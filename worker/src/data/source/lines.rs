@@ -16,7 +16,8 @@ pub(super) fn behind_mark<R: Read>(mut reader: R) -> Result<Chain<Cursor<Vec<u8>
     // No further than a mark can go: whoever writes a stream may wait for the answer to a first line of two bytes.
     let may_be_mark = |first: &[u8]| matches!(first.first(), None | Some(0xef | 0xfe | 0xff));
     while first.len() < 3 && may_be_mark(&first) {
-        if reader.by_ref().take(1).read_to_end(&mut first)? == 0 {
+        let read = reader.by_ref().take(1).read_to_end(&mut first);
+        if read.map_err(|error| Mistake::from(error).at(1))? == 0 {
             break;
         }
     }
@@ -47,7 +48,8 @@ impl Lines {
     pub(super) fn next(&mut self) -> Result<Option<(u64, &[u8])>, Mistake> {
         self.line.clear();
         let limit = ROW_MAX as u64 + 1;
-        let count = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line)?;
+        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.line);
+        let count = read.map_err(|error| Mistake::from(error).at(self.number + 1))?;
         if count == 0 {
             return Ok(None);
         }

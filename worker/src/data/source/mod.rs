@@ -16,7 +16,7 @@ use muster_common::manifest::no_column;
 
 use super::DataError;
 
-pub(super) use files::{Role, SourceFile, find};
+pub(super) use files::{Role, SourceFile, fetch, find};
 pub(crate) use wide::schema_of_names;
 pub use wide::{Rest, TextColumns, WideRow, WideRows};
 

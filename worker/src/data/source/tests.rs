@@ -186,11 +186,43 @@ fn compressed_files_are_read_and_truncated_ones_refused() {
             }
         }
         let error = read(name, &bytes[..bytes.len() - 5]).unwrap_err();
-        assert!(error.contains("cut off"), "{error}");
+        let place = error.strip_prefix(name).unwrap_or_default();
+        let is_placed = [":1: ", ":3: "].iter().any(|row| place.starts_with(row));
+        assert!(is_placed && place.contains("cut off"), "{error}");
     }
     assert!(read("a.csv.gz", &body).unwrap_err().contains("damaged"));
     let parquet = SourceFile::of_bytes("a.parquet.gz", SourceFormat::Parquet, b"PAR1");
     assert!(read_file(&parquet, &wanted()).unwrap_err().contains("decompress"));
+}
+
+#[test]
+fn a_file_that_is_cut_off_names_the_first_row_that_is_not_there() {
+    let texts = (0..20_000u64).map(|n| format!("{n} {}", n * n * 2_654_435_761 % 1_000_003));
+    let (mut table, mut objects) = ("text,label\n".to_owned(), String::new());
+    for text in texts {
+        table += &format!("{text},1\n");
+        objects += &format!("{{\"text\": \"{text}\", \"label\": 1}}\n");
+    }
+    let files = [
+        ("a.csv", delimited(Delimiter::Comma, None), table, 1),
+        ("a.jsonl", SourceFormat::JsonLines, objects, 0),
+    ];
+    for (name, format, body, header_lines) in files {
+        let body = body.as_bytes();
+        for (ending, bytes) in
+            [("gz", gzip(body)), ("zst", zstd::stream::encode_all(body, 3).unwrap())]
+        {
+            let name = format!("{name}.{ending}");
+            let file = SourceFile::of_bytes(&name, format.clone(), &bytes[..bytes.len() / 2]);
+            let mut rows = file.rows(&wanted()).unwrap();
+            let num_whole = rows.by_ref().take_while(Result::is_ok).count() as u64;
+            drop(rows);
+            assert!((1000..19_000).contains(&num_whole), "{name}: {num_whole}");
+            let place = format!("{name}:{}: ", header_lines + num_whole + 1);
+            let error = read_file(&file, &wanted()).unwrap_err();
+            assert!(error.starts_with(&place) && error.contains("cut off"), "{place}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@
 mod progress;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hf_hub::repository::{HFRepository, RepoTypeModel};
 use hf_hub::{HFClient, HFClientBuilder, HFError};
@@ -21,14 +22,9 @@ use muster_common::model::{CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE, weight
 use muster_common::telemetry::one_line;
 use tokio::runtime::Handle;
 
-use progress::Watch;
+pub(crate) use progress::Watch;
+pub(crate) use waiting::{Left, attend, lock, lock_path};
 
-/// A hub that sends nothing for so long has stopped answering.
-const STALL: Duration = Duration::from_secs(120);
-/// No model takes longer, and nobody waits longer for another process that downloads it.
-const DEADLINE: Duration = Duration::from_secs(6 * 60 * 60);
-/// How often directives, the deadline and another process's lock are looked at.
-const INTERVAL: Duration = Duration::from_millis(200);
 /// A download that breaks is begun so many times in all.
 const ATTEMPTS: u32 = 4;
 /// Between the first two of them; then twice as long each time.
@@ -146,12 +142,12 @@ impl HubSettings {
 }
 
 /// The directory of a model of the hub, downloaded where it is not in the cache. `None`: `go_on`,
-/// asked a few times a second, said to stop.
+/// asked a few times a second with a line about how far the download is, said to stop.
 pub fn fetch(
     runtime: &Handle,
     name: &HubName,
     settings: &HubSettings,
-    mut go_on: impl FnMut() -> ControlFlow<()>,
+    go_on: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Option<PathBuf>, HubError> {
     let hub = Hub::new(name, settings)?;
     if let Some(directory) = hub.cached() {
@@ -161,22 +157,13 @@ pub fn fetch(
         let cache = hub.client.cache_dir().display().to_string();
         return Err(HubError::Offline { name: name.to_string(), cache });
     }
-    let begun = Instant::now();
-    runtime.block_on(async {
-        let mut download = std::pin::pin!(hub.download());
-        loop {
-            if let Ok(done) = tokio::time::timeout(INTERVAL, &mut download).await {
-                return done.map(Some);
-            }
-            if go_on().is_break() {
-                return Ok(None);
-            }
-            if hub.watch.silence() > STALL || begun.elapsed() > DEADLINE {
-                let seconds = begun.elapsed().as_secs();
-                return Err(hub.failed(format!("the hub stopped answering after {seconds} s")));
-            }
+    match runtime.block_on(attend(hub.download(), &hub.watch, go_on)) {
+        Ok(done) => done.map(Some),
+        Err(Left::Told) => Ok(None),
+        Err(Left::Silent { seconds }) => {
+            Err(hub.failed(format!("the hub stopped answering after {seconds} s")))
         }
-    })
+    }
 }
 
 /// One revision of one model.
@@ -219,8 +206,7 @@ impl<'a> Hub<'a> {
 
     /// The folder of the model in the cache, as `huggingface_hub` names it.
     fn folder(&self) -> PathBuf {
-        let repository = self.name.repository().replace('/', "--");
-        self.client.cache_dir().join(format!("models--{repository}"))
+        self.client.cache_dir().join(folder_name(self.name))
     }
 
     /// The model in the cache, if all of it is there. Weights come last, so they show it; but other programs leave
@@ -245,7 +231,9 @@ impl<'a> Hub<'a> {
 
     /// Downloads, unless another process has while this one waited for it.
     async fn download(&self) -> Result<PathBuf, HubError> {
-        let _lock = self.lock().await?;
+        let path = lock_path(self.client.cache_dir(), &folder_name(self.name));
+        let refused = |source| HubError::Cache { path: path.display().to_string(), source };
+        let _lock = lock(&path, &self.watch).await.map_err(refused)?;
         if let Some(directory) = self.cached() {
             return Ok(directory);
         }
@@ -268,31 +256,6 @@ impl<'a> Hub<'a> {
                     attempt += 1;
                 }
                 Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Waits until no other process downloads this model. The lock ends with the process.
-    async fn lock(&self) -> Result<File, HubError> {
-        let directory = self.client.cache_dir().join(".locks");
-        let repository = self.name.repository().replace('/', "--");
-        let path = directory.join(format!("muster--models--{repository}.lock"));
-        let refused = |source| HubError::Cache { path: path.display().to_string(), source };
-        std::fs::create_dir_all(&directory).map_err(refused)?;
-        let file = File::create(&path).map_err(refused)?;
-        let mut waited = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => {
-                    if !waited {
-                        tracing::info!("another process downloads {}; waiting for it", self.name);
-                        waited = true;
-                    }
-                    self.watch.alive();
-                    tokio::time::sleep(INTERVAL).await;
-                }
-                Err(TryLockError::Error(source)) => return Err(refused(source)),
             }
         }
     }
@@ -337,7 +300,10 @@ impl<'a> Hub<'a> {
         watch.begin(name);
         let download = self.repository.download_file().filename(name).revision(commit);
         let path = download.progress(watch).send().await.map_err(|error| self.explain(&error))?;
-        if let Err(reason) = verify(&path, self.watch.size()) {
+        let verified = verify(&path, self.watch.size());
+        // Reading a large file takes its time.
+        self.watch.alive();
+        if let Err(reason) = verified {
             // Whatever came instead of the file must not be taken for it the next time.
             let blob = path.canonicalize().unwrap_or_else(|_| path.clone());
             for path in [&blob, &path] {
@@ -396,6 +362,10 @@ impl<'a> Hub<'a> {
             error => HubError::Download { name, endpoint, reason: one_line(error) },
         }
     }
+}
+
+fn folder_name(name: &HubName) -> String {
+    format!("models--{}", name.repository().replace('/', "--"))
 }
 
 /// Whether the file at `path` has the size that was announced, and the content: large files are

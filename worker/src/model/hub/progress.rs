@@ -1,48 +1,72 @@
-//! What a download tells while it runs: lines in the log, and signs of life.
+//! What a download tells while it runs: a line for whoever looks, lines in the log, and signs of life.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 
-/// Lines of one file follow each other at most so often.
+/// Lines of one file in the log follow each other at most so often.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Watches the files of one model.
-pub(super) struct Watch {
-    model: String,
+/// Watches the files of one model or data set.
+pub(crate) struct Watch {
+    name: String,
     state: Mutex<State>,
 }
 
 struct State {
-    file: String,
+    doing: Doing,
     /// Bytes of the file, as announced; 0: not announced.
     size: u64,
     alive: Instant,
     shown: Instant,
 }
 
+enum Doing {
+    /// The hub is asked what there is.
+    Asking,
+    /// Another process downloads the same.
+    Waiting,
+    /// A file comes, so many bytes of it so far.
+    Loading { file: String, bytes: u64 },
+}
+
 impl Watch {
-    pub(super) fn new(model: String) -> Self {
+    pub(crate) fn new(name: String) -> Self {
         let now = Instant::now();
-        let state = State { file: String::new(), size: 0, alive: now, shown: now };
-        Self { model, state: Mutex::new(state) }
+        let state = State { doing: Doing::Asking, size: 0, alive: now, shown: now };
+        Self { name, state: Mutex::new(state) }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Another file begins.
-    pub(super) fn begin(&self, file: &str) {
-        let now = Instant::now();
+    /// The hub is asked what there is.
+    pub(super) fn ask(&self) {
         self.with(|state| {
-            *state = State { file: file.to_owned(), size: 0, alive: now, shown: now }
+            state.doing = Doing::Asking;
+            state.alive = Instant::now();
         });
     }
 
+    /// Another process has the lock, for longer.
+    pub(super) fn wait(&self) {
+        self.with(|state| {
+            state.doing = Doing::Waiting;
+            state.alive = Instant::now();
+        });
+    }
+
+    /// Another file begins.
+    pub(crate) fn begin(&self, file: &str) {
+        let now = Instant::now();
+        let doing = Doing::Loading { file: file.to_owned(), bytes: 0 };
+        self.with(|state| *state = State { doing, size: 0, alive: now, shown: now });
+    }
+
     /// Something came.
-    pub(super) fn alive(&self) {
+    pub(crate) fn alive(&self) {
         self.with(|state| state.alive = Instant::now());
     }
 
@@ -52,23 +76,40 @@ impl Watch {
     }
 
     /// Bytes of the file, as announced; 0: not announced.
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.with(|state| state.size)
     }
 
-    fn came(&self, bytes: u64) {
-        let line = self.with(|state| {
-            state.alive = Instant::now();
-            if state.shown.elapsed() < PERIOD {
-                return None;
+    /// What goes on, for people.
+    pub(super) fn line(&self) -> String {
+        let name = &self.name;
+        self.with(|state| match &state.doing {
+            Doing::Asking => format!("asking the hub for {name}"),
+            Doing::Waiting => format!("another process downloads {name}; waiting for it"),
+            Doing::Loading { file, bytes } => {
+                let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+                let (done, all) = (mebibytes(*bytes), mebibytes(state.size));
+                // Names of files are the hub's.
+                let file = file.replace(char::is_control, " ");
+                format!("downloading {name}: {file} {done:.0} of {all:.0} MiB")
             }
-            state.shown = state.alive;
-            let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            let (done, all) = (mebibytes(bytes), mebibytes(state.size));
-            Some(format!("{}: {} {done:.0} of {all:.0} MiB", self.model, state.file))
+        })
+    }
+
+    fn came(&self, now_there: u64) {
+        let is_due = self.with(|state| {
+            state.alive = Instant::now();
+            if let Doing::Loading { bytes, .. } = &mut state.doing {
+                *bytes = now_there;
+            }
+            let is_due = state.shown.elapsed() >= PERIOD;
+            if is_due {
+                state.shown = state.alive;
+            }
+            is_due
         });
-        if let Some(line) = line {
-            tracing::info!("{line}");
+        if is_due {
+            tracing::info!("{}", self.line());
         }
     }
 }

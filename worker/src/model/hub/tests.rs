@@ -37,6 +37,10 @@ struct State {
     /// Contents sent, by file.
     sent: BTreeMap<String, usize>,
     requests: usize,
+    /// Who has the contents of weights; absent: this server.
+    elsewhere: Option<String>,
+    /// The tokens that came with requests for what this server has for another one.
+    tokens_elsewhere: Vec<Option<String>>,
 }
 
 struct Server {
@@ -45,7 +49,7 @@ struct Server {
 }
 
 impl Server {
-    /// Serves the model `org/tiny` of these files.
+    /// Serves the model `org/tiny` of these files, which is also `tiny`, and was `old/tiny` once.
     fn start(files: BTreeMap<String, Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -124,6 +128,25 @@ fn answer(connection: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     }
 }
 
+/// Status, headers and content for what is no file of `org/tiny`: what it has for another server, and what
+/// has another name now.
+fn aside(
+    state: &mut State,
+    path: &str,
+    token: Option<&str>,
+) -> Option<(&'static str, String, Vec<u8>)> {
+    if let Some(name) = path.strip_prefix("/elsewhere/") {
+        state.tokens_elsewhere.push(token.map(ToOwned::to_owned));
+        let content = state.files.get(name).cloned().unwrap_or_default();
+        return Some(("200 OK", String::new(), content));
+    }
+    let was_renamed = path.starts_with("/api/models/old/tiny/") || path.starts_with("/old/tiny/");
+    was_renamed.then(|| {
+        let location = format!("location: {}\r\n", path.replacen("/old/", "/org/", 1));
+        ("307 Temporary Redirect", location, Vec::new())
+    })
+}
+
 /// Whether the connection goes on.
 fn respond(
     connection: &TcpStream,
@@ -141,12 +164,17 @@ fn respond(
         connection.write_all(head.as_bytes())?;
         if method == "GET" { connection.write_all(body) } else { Ok(()) }
     };
+    if let Some((status, headers, body)) = aside(&mut state, path, token) {
+        send(status, &headers, &body)?;
+        return Ok(true);
+    }
     if state.token.is_some() && state.token.as_deref() != token {
         let body = br#"{"error":"Invalid username or password."}"#;
         send("401 Unauthorized", "x-error-message: Invalid username or password.\r\n", body)?;
         return Ok(true);
     }
-    if path.starts_with("/api/models/org/tiny/revision/main") {
+    let path = path.replacen("/org/", "/", 1);
+    if path.starts_with("/api/models/tiny/revision/main") {
         let siblings: Vec<_> =
             state.files.keys().map(|name| json!({ "rfilename": name })).collect();
         let body = json!({ "id": "org/tiny", "sha": state.commit, "siblings": siblings });
@@ -154,7 +182,7 @@ fn respond(
         return Ok(true);
     }
     let commit = state.commit.clone();
-    let file = path.strip_prefix(&format!("/org/tiny/resolve/{commit}/"));
+    let file = path.strip_prefix(&format!("/tiny/resolve/{commit}/"));
     let Some((name, content)) = file.and_then(|file| state.files.get_key_value(file)) else {
         let code = "x-error-code: RepoNotFound\r\n";
         send("404 Not Found", code, br#"{"error":"Repository not found"}"#)?;
@@ -166,6 +194,15 @@ fn respond(
     } else {
         format!("etag-of-{name}")
     };
+    if let Some(server) = state.elsewhere.as_ref().filter(|_| name.ends_with(".safetensors")) {
+        let length = content.len();
+        let headers = format!(
+            "location: {server}/elsewhere/{name}\r\netag: \"of-the-answer\"\r\nx-linked-etag: \"{etag}\"\r\n\
+             x-linked-size: {length}\r\nx-repo-commit: {commit}\r\n"
+        );
+        send("302 Found", &headers, b"")?;
+        return Ok(true);
+    }
     let headers = format!("etag: \"{etag}\"\r\nx-repo-commit: {commit}\r\n");
     if method == "HEAD" {
         send("200 OK", &headers, &content)?;
@@ -215,7 +252,7 @@ impl Bench {
 
     fn fetch(&self, name: &str, settings: &HubSettings) -> Result<PathBuf, HubError> {
         let name = HubName::parse(name).unwrap();
-        let go_on = || ControlFlow::Continue(());
+        let go_on = |_: &str| ControlFlow::Continue(());
         fetch(self.runtime.handle(), &name, settings, go_on).map(Option::unwrap)
     }
 
@@ -363,7 +400,47 @@ fn whoever_is_told_to_stop_does_not_wait_for_the_hub() {
     let (server, bench) = (Server::tiny(), Bench::new());
     server.with(|state| state.faults = vec![Fault::Silent]);
     let name = HubName::parse("org/tiny").unwrap();
-    let stop = || ControlFlow::Break(());
+    let stop = |_: &str| ControlFlow::Break(());
     let fetched = fetch(bench.runtime.handle(), &name, &bench.settings(&server), stop).unwrap();
     assert_eq!(fetched, None);
+}
+
+#[test]
+fn a_model_without_an_owner_and_one_that_was_renamed_are_found() {
+    for (name, folder) in [("tiny", "models--tiny"), ("old/tiny", "models--old--tiny")] {
+        let (server, bench) = (Server::tiny(), Bench::new());
+        let settings = bench.settings(&server);
+        server.with(|state| state.token = Some("secret".to_owned()));
+        let settings = HubSettings { token: Some("secret".to_owned()), ..settings };
+        let directory = bench.fetch(name, &settings).unwrap();
+        assert_eq!(directory, bench.cache.path().join(folder).join("snapshots").join(COMMIT));
+        assert!(Classifier::from_directory(&directory, Device::Cpu).is_ok(), "{name}");
+        let offline = HubSettings { offline: true, ..settings };
+        assert_eq!(bench.fetch(name, &offline).unwrap(), directory);
+    }
+}
+
+/// A hub answers where large files are, with what they are, and they are somebody else's to send.
+#[test]
+fn weights_that_another_server_has_come_from_there_and_it_learns_no_token() {
+    let (server, other, bench) = (Server::tiny(), Server::tiny(), Bench::new());
+    server.with(|state| {
+        state.token = Some("secret".to_owned());
+        state.elsewhere = Some(other.endpoint.clone());
+    });
+    let settings = HubSettings { token: Some("secret".to_owned()), ..bench.settings(&server) };
+    let directory = bench.fetch("org/tiny", &settings).unwrap();
+    assert!(Classifier::from_directory(&directory, Device::Cpu).is_ok());
+    assert_eq!(other.with(|state| state.tokens_elsewhere.clone()), [None]);
+    assert!(server.with(|state| !state.sent.contains_key(WEIGHTS_FILE)));
+    let weights = directory.join(WEIGHTS_FILE).canonicalize().unwrap();
+    let sha256 = ContentHash::of(&std::fs::read(&weights).unwrap());
+    assert_eq!(weights.file_name().unwrap().to_str().unwrap(), sha256.as_str());
+
+    // What it sends instead is not taken for the weights.
+    let bench = Bench::new();
+    other.with(|state| state.files.insert(WEIGHTS_FILE.to_owned(), b"others".to_vec()));
+    let settings = HubSettings { token: Some("secret".to_owned()), ..bench.settings(&server) };
+    let error = bench.fetch("org/tiny", &settings).unwrap_err();
+    assert!(error.to_string().contains("came damaged") && !error.is_permanent(), "{error}");
 }

@@ -1,5 +1,6 @@
 //! The table of trials, best first.
 
+use muster_common::count::counted;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::Style;
@@ -9,7 +10,7 @@ use ratatui::widgets::{Paragraph, Row, Table, TableState};
 use super::super::palette::Palette;
 use super::super::state::{Pane, State};
 use super::block;
-use crate::cli::number::{fit, plural};
+use crate::cli::number::fit;
 use crate::cli::progress::bar;
 use crate::view::{ExperimentView, TrialView};
 
@@ -89,7 +90,7 @@ pub(super) fn draw(frame: &mut Frame, area: Rect, state: &State, palette: Palett
     let arranged = arranged(columns(view, &rows), usize::from(area.width.saturating_sub(3)));
     let Arranged { columns, spacing, num_lines, num_hidden } = arranged;
     if num_hidden > 0 {
-        title += &format!(" without {}", plural(num_hidden as u64, "column"));
+        title += &format!(" without {}", counted(num_hidden, "column"));
     }
     let best = view.best.as_ref().map(|best| &best.trial);
     let style = |trial: &TrialView| {

@@ -3,12 +3,14 @@
 //! workers as steps of an allocation. Nothing is asked for twice, nothing is left behind, and nothing is lost.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod discretion;
+mod lifetime;
+mod site;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use muster_coordinator::access::WorkerAccess;
 use muster_coordinator::launcher::cluster::Identity;
@@ -17,16 +19,12 @@ use muster_coordinator::launcher::slurm::Slurm as Cluster;
 use muster_coordinator::launcher::slurm::script::Start;
 use muster_tests::cluster::{Launcher, Parties, conform, live_through};
 use muster_tests::gang::{FOUR_TRIALS, Laboratory};
-use muster_tests::process::{
-    Muster, PATIENCE, descendants, is_alive, processes_with, program, send_signal,
-};
-use muster_tests::sample::repository;
-use muster_tests::service::{
-    await_checkpoints, await_words, exported_weights, served_address, summary, undisturbed_weights,
-};
+use muster_tests::process::{Muster, descendants, processes_with, program, send_signal};
+use muster_tests::service::{await_checkpoints, exported_weights, summary, undisturbed_weights};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
-use serde_json::Value;
+
+use site::{Site, variable};
 
 /// One trial of many small steps.
 const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
@@ -47,126 +45,10 @@ searcher:
   pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 300}}
 checkpoint: {every_steps: 50}
 ";
-/// Of every cluster here: small and impatient.
-const PROFILE: &str = "gpus_per_worker = 1
-device = \"cpu\"
-cpus_per_worker = 1
-renew_seconds = 40
-poll_seconds = 1
-";
-/// Two nodes are enough for most; nothing happens to them.
-const STURDY: &str = "options = {exclude = \"n[3-7]\"}\n";
 /// Of the test that lets a node fail: three, one job on each.
 const FRAIL: &str = "exclusive = true\noptions = {exclude = \"n[1-2,6-7]\"}\n";
 /// Of the test that drains a node.
 const DRAINED: &str = "options = {exclude = \"n[1-5]\"}\n";
-
-/// A directory with a manifest and a cluster, and where its coordinator listens.
-struct Site {
-    slurm: &'static Slurm,
-    laboratory: Laboratory,
-    port: u16,
-}
-
-impl Site {
-    /// `None`: it cannot be had here, which has been said.
-    fn new(test: &str, settings: &str, steps: u32, profile: &str) -> Option<Self> {
-        let slurm = match Slurm::shared() {
-            Ok(slurm) => slurm,
-            Err(reason) => {
-                skip(test, &reason);
-                return None;
-            }
-        };
-        let model = repository().join("tests/golden/hf/families/bert-classification");
-        let laboratory = Laboratory::new(&model, 60, settings).unwrap();
-        let directory = laboratory.directory.path();
-        let text = laboratory.text.replace("{steps: 1000000}", &format!("{{steps: {steps}}}"));
-        fs::write(directory.join("gang.yaml"), text).unwrap();
-        let nodes = if profile.contains("options") { "" } else { STURDY };
-        fs::write(directory.join("cluster.toml"), format!("{PROFILE}{nodes}{profile}")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Some(Self { slurm, laboratory, port })
-    }
-
-    fn directory(&self) -> &Path {
-        self.laboratory.directory.path()
-    }
-
-    /// Starts `muster` with the cluster.
-    fn start(&self, label: &str, arguments: &[&str], path: Option<&Path>) -> Muster {
-        let mut command = self.slurm.command(program("muster").unwrap().to_str().unwrap());
-        command.env("MUSTER_LISTEN", format!("127.0.0.1:{}", self.port));
-        command.env("AWS_SECRET_ACCESS_KEY", "hunter2");
-        if let Some(path) = path {
-            let usual = std::env::var("PATH").unwrap();
-            command.env("PATH", format!("{}:{usual}", path.display()));
-        }
-        let arguments = [arguments, &["--cluster", "cluster.toml"]].concat();
-        Muster::start_command(command, self.directory(), label, &arguments).unwrap()
-    }
-
-    /// `muster serve`, once it answers.
-    fn serve(&self, label: &str) -> Muster {
-        let mut server = self.start(label, &["serve"], None);
-        served_address(&mut server).unwrap();
-        server
-    }
-
-    /// What a client prints that ends well.
-    fn ask(&self, arguments: &[&str]) -> String {
-        let url = format!("http://127.0.0.1:{}", self.port);
-        let arguments = [arguments, &["--coordinator", &url]].concat();
-        Muster::start(self.directory(), "client", &arguments).unwrap().succeed().unwrap().0
-    }
-
-    /// Asks until the answer says these words.
-    fn await_words(&self, arguments: &[&str], words: &str) -> String {
-        await_words(words, || Ok(self.ask(arguments))).unwrap()
-    }
-
-    /// What the names of this coordinator's jobs begin with.
-    fn prefix(&self) -> String {
-        let path = self.directory().join("muster-data/coordinator/allocations.json");
-        let begun = Instant::now();
-        let text = loop {
-            if let Ok(text) = fs::read_to_string(&path) {
-                break text;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no {}", path.display());
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let record: Value = serde_json::from_str(&text).unwrap();
-        format!("muster-{}-", record["identity"].as_str().unwrap())
-    }
-
-    /// Every job that this coordinator ever had.
-    fn jobs(&self) -> Vec<JobLine> {
-        self.slurm.jobs(&self.prefix()).unwrap()
-    }
-
-    fn await_running(&self, number: usize) -> Vec<JobLine> {
-        let running = |jobs: &[JobLine]| {
-            let running = jobs.iter().filter(|job| job.state == "RUNNING").cloned();
-            let running: Vec<JobLine> = running.collect();
-            (running.len() >= number).then_some(running)
-        };
-        self.slurm.wait_for(&self.prefix(), "running jobs", running).unwrap()
-    }
-
-    fn await_nothing_left(&self) {
-        let over = |jobs: &[JobLine]| jobs.iter().all(JobLine::is_over).then_some(());
-        self.slurm.wait_for(&self.prefix(), "end of all jobs", over).unwrap();
-    }
-
-    /// Processes with these words in their command line that were started by jobs of this coordinator.
-    fn processes(&self, words: &str) -> Vec<u32> {
-        let allocation = format!("MUSTER_ALLOCATION={}", self.prefix());
-        processes_with(words, |environment| {
-            environment.lines().any(|line| line.starts_with(&allocation))
-        })
-    }
-}
 
 #[test]
 fn slurm_keeps_what_every_cluster_has_to() {
@@ -222,15 +104,7 @@ impl Launcher for Life {
     }
 
     fn workers(&self) -> Vec<u32> {
-        let mut pids = self.site.processes("muster-worker supervise");
-        // What starts them has the same words in its own command line.
-        let is_worker = |pid: &u32| {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            name.trim() == "muster-worker" && is_alive(*pid)
-        };
-        pids.retain(is_worker);
-        pids.sort_unstable();
-        pids
+        self.site.workers()
     }
 
     fn restart(&mut self) -> anyhow::Result<()> {
@@ -280,12 +154,7 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
     let jobs = site.jobs();
     assert!(jobs.len() >= 2, "another came for it: {jobs:?}");
     site.await_nothing_left();
-    let left = site.processes("muster-worker");
-    let begun = Instant::now();
-    while left.iter().any(|pid| is_alive(*pid)) {
-        assert!(begun.elapsed() < PATIENCE, "workers are left behind");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    site.await_no_process();
 }
 
 #[test]
@@ -469,20 +338,9 @@ fn workers_share_gpus_where_the_profile_says_so() {
     let server = site.serve("serve");
     site.ask(&["submit", "gang.yaml"]);
     site.await_words(&["ls"], "workers 4");
-    let mut found: Vec<(String, String)> = Vec::new();
-    for pid in site.processes("muster-worker supervise") {
-        // What starts them has the same words in its own command line.
-        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if comm.trim() == "muster-worker" {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-            let environment = String::from_utf8_lossy(&environment).into_owned();
-            let value = |name: &str| {
-                let mut lines = environment.split('\0');
-                lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned)
-            };
-            found.extend(value("CUDA_VISIBLE_DEVICES").zip(value("MUSTER_SLOTS_ON_GPU")));
-        }
-    }
+    let place =
+        |pid| variable(pid, "CUDA_VISIBLE_DEVICES").zip(variable(pid, "MUSTER_SLOTS_ON_GPU"));
+    let mut found: Vec<(String, String)> = site.workers().into_iter().filter_map(place).collect();
     found.sort();
     assert_eq!(found.len(), 4, "{found:?}");
     assert!(found.iter().all(|(gpu, shared)| !gpu.contains(',') && shared == "2"), "{found:?}");
