@@ -326,7 +326,7 @@ fn what_it_is_can_be_said_and_is_asked_for_otherwise() {
 }
 
 /// What may stand there.
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 26] = [
     "0",
     "1",
     "-1",
@@ -345,6 +345,8 @@ const VALUES: [&str; 24] = [
     "categorical",
     "log_uniform",
     "q_uniform",
+    "q_log_uniform_values",
+    "pbt",
     "maximize",
     "loss",
     "accuracy",
