@@ -353,7 +353,7 @@ mod tests {
         assert!(!text.contains("gpus-per-task"), "{text}");
         assert!(text.contains("    export MUSTER_SLOT_DEVICE='cuda:0'\n"), "{text}");
         let output = Command::new("bash")
-            .args(["-c", &text])
+            .args(["-c", text.as_str()])
             .env_clear()
             .env("PATH", format!("{}:/usr/bin:/bin", folder.path().display()))
             .env("SLURM_JOB_END_TIME", "1")
