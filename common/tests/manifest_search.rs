@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use muster_common::goal::Constraint;
 use muster_common::manifest::{
-    Budget, Change, HalvingSettings, Manifest, ParameterValue, PatienceSettings,
-    PercentileSettings, PopulationSettings, PrunerSettings, SearcherSettings, edited, grid_points,
+    Budget, Change, Domain, HalvingSettings, Manifest, ParameterValue, PatienceSettings,
+    PercentileSettings, PopulationSettings, PrunerSettings, Scale, SearcherSettings, edited,
+    grid_points,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 
@@ -64,6 +65,29 @@ fn pruners_have_their_defaults() {
     let found = pruner("type: population, every: {steps: 10}");
     assert_eq!(found, PrunerSettings::Population(population));
     assert_eq!(searcher("max_trials: 5, target: 0.9").target, Some(0.9));
+}
+
+#[test]
+fn whole_numbers_are_tried_in_steps() {
+    let domain = |range: &str| {
+        let space = format!("{{global_batch_size: {{{range}}}}}");
+        let text = TEXT.replace("{dropout: {min: 0, max: 0.1}}", &space)
+            + "searcher: {metric: accuracy, max_trials: 5}\n";
+        let manifest = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let found = manifest.hyperparameters["global_batch_size"].clone();
+        let json = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<Domain>(&json).unwrap(), found);
+        found
+    };
+    let stepped = |scale| Domain::IntSteps { min: 8, max: 60, step: 8, scale };
+    assert_eq!(domain("min: 8, max: 60, step: 8"), stepped(Scale::Linear));
+    assert_eq!(domain("min: 8, max: 60, step: 8, scale: log"), stepped(Scale::Log));
+    let plain = Domain::Int { min: 8, max: 60, scale: Scale::Linear };
+    assert_eq!(domain("min: 8, max: 60, step: 1"), plain);
+    // A grid ends at the last step that is no larger than `max`.
+    let grid = "{global_batch_size: {min: 8, max: 60, step: 8}, dropout: {values: [0, 0.1]}}";
+    let text = TEXT.replace("{dropout: {min: 0, max: 0.1}}", grid);
+    assert_eq!(read(&text, "sampler: grid").max_trials, 14);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use muster_tests::service::{await_checkpoints, exported_weights, summary, undist
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
 
-use site::Site;
+use site::{Site, variable};
 
 /// One trial of many small steps.
 const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
@@ -327,6 +327,29 @@ fn a_coordinator_killed_before_the_answer_asks_once() {
     assert_eq!(summary(site.directory()).unwrap()["state"], "completed");
     assert_eq!(site.jobs().len(), 1, "it was found again");
     site.await_nothing_left();
+}
+
+#[test]
+fn workers_share_gpus_where_the_profile_says_so() {
+    let name = "workers_share_gpus_where_the_profile_says_so";
+    let profile =
+        "max_allocations = 1\nworkers_per_node = 4\nslots_per_gpu = 2\ndrain_seconds = 20\n";
+    let Some(site) = Site::new(name, ONE, 600, profile) else { return };
+    let server = site.serve("serve");
+    site.ask(&["submit", "gang.yaml"]);
+    site.await_words(&["ls"], "workers 4");
+    let place =
+        |pid| variable(pid, "CUDA_VISIBLE_DEVICES").zip(variable(pid, "MUSTER_SLOTS_ON_GPU"));
+    let mut found: Vec<(String, String)> = site.workers().into_iter().filter_map(place).collect();
+    found.sort();
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found.iter().all(|(gpu, shared)| !gpu.contains(',') && shared == "2"), "{found:?}");
+    assert!(found[0] == found[1] && found[2] == found[3] && found[1] != found[2], "{found:?}");
+    site.await_words(&["ls"], "completed");
+    drop(server);
+    for job in site.jobs().iter().filter(|job| !job.is_over()) {
+        site.slurm.ask("scancel", &[&job.id]).unwrap();
+    }
 }
 
 #[test]

@@ -401,7 +401,10 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
                 return None;
             }
             match (low, high, step) {
-                (_, _, Some(step)) => read_step(&step, spec, (low.as_f64(), high.as_f64()), scale),
+                (ParameterValue::Int(min), ParameterValue::Int(max), Some(step)) => {
+                    read_whole_step(&step, (min, max), scale)
+                }
+                (low, high, Some(step)) => read_step(&step, (low.as_f64(), high.as_f64()), scale),
                 (ParameterValue::Int(min), ParameterValue::Int(max), None) => {
                     Some(Domain::Int { min, max, scale })
                 }
@@ -422,17 +425,28 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
     }
 }
 
-/// A range that is tried in steps.
-fn read_step(
-    field: &Field<'_>,
-    spec: &HyperparameterSpec,
-    (min, max): (f64, f64),
-    scale: Scale,
-) -> Option<Domain> {
-    if spec.kind == HyperparameterKind::Int {
-        field.refuse_mend("whole numbers have steps of 1", "list them: {values: [...]}");
+/// A range of whole numbers that is tried in steps.
+fn read_whole_step(field: &Field<'_>, (min, max): (i64, i64), scale: Scale) -> Option<Domain> {
+    let width = max.abs_diff(min);
+    let Some(step) = field.as_whole() else {
+        return field.expected(&format!("a whole number, 1 to {width}"));
+    };
+    if step < 1 || step.unsigned_abs() > width {
+        field.refuse(format!("{step} lies outside 1 to the width of the range, {width}"));
         return None;
     }
+    if step == 1 {
+        return Some(Domain::Int { min, max, scale });
+    }
+    if (width / step.unsigned_abs()) as f64 > STEPS_MAX {
+        field.refuse_mend(format!("more than {STEPS_MAX} steps"), "remove it: all values then");
+        return None;
+    }
+    Some(Domain::IntSteps { min, max, step, scale })
+}
+
+/// A range of real numbers that is tried in steps.
+fn read_step(field: &Field<'_>, (min, max): (f64, f64), scale: Scale) -> Option<Domain> {
     if scale == Scale::Log {
         field.refuse_mend("equal steps are not even on a log scale", "remove `step` or `scale`");
         return None;

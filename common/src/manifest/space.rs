@@ -105,6 +105,17 @@ pub enum Domain {
         /// From one value to the next.
         step: f64,
     },
+    /// One of the whole numbers `min`, `min + step`, `min + 2 step` and so on up to `max`.
+    IntSteps {
+        /// Lower bound.
+        min: i64,
+        /// No value is larger.
+        max: i64,
+        /// From one value to the next, at least 1.
+        step: i64,
+        /// Spread of the draws: each value owns what lies between it and the next one.
+        scale: Scale,
+    },
     /// It exists only in trials where another hyperparameter has one of some values.
     When {
         /// The other one.
@@ -131,7 +142,11 @@ impl Domain {
                 let offset = i64::try_from(draws.below(span)).unwrap_or(0);
                 ParameterValue::Int(min.saturating_add(offset))
             }
-            Self::Float { .. } | Self::Int { .. } | Self::Steps { .. } => {
+            Self::IntSteps { min, step, scale: Scale::Linear, .. } => {
+                let index = draws.below(self.num_values().unwrap_or(1));
+                ParameterValue::Int(whole_stepped(*min, *step, index))
+            }
+            Self::Float { .. } | Self::Int { .. } | Self::Steps { .. } | Self::IntSteps { .. } => {
                 self.at(draws.unit(), functions)
             }
             Self::When { domain, .. } => domain.draw(draws, functions),
@@ -166,6 +181,13 @@ impl Domain {
                 let index = ((fraction.max(0.0) * count as f64) as u64).min(count - 1);
                 ParameterValue::Float(stepped(*min, *step, index))
             }
+            Self::IntSteps { min, step, scale, .. } => {
+                let last = self.num_values().unwrap_or(1).max(1) - 1;
+                let end = whole_stepped(*min, *step, last) as f64 + *step as f64;
+                let position = between((*min as f64, end), *scale, fraction, functions);
+                let index = ((position - *min as f64) / *step as f64).max(0.0) as u64;
+                ParameterValue::Int(whole_stepped(*min, *step, index.min(last)))
+            }
             Self::When { domain, .. } => domain.at(fraction, functions),
         }
     }
@@ -184,6 +206,9 @@ impl Domain {
             )]
             // A step that divides the range all but exactly reaches its end.
             Self::Steps { min, max, step } => Some(((max - min) / step + 1e-9) as u64 + 1),
+            Self::IntSteps { min, max, step, .. } => {
+                Some((max.abs_diff(*min) / step.unsigned_abs().max(1)).saturating_add(1))
+            }
             Self::When { domain, .. } => domain.num_values(),
         }
     }
@@ -214,6 +239,10 @@ impl Domain {
                 let value = |index| ParameterValue::Float(stepped(*min, *step, index));
                 Some((0..self.num_values()?).map(value).collect())
             }
+            Self::IntSteps { min, step, .. } => {
+                let value = |index| ParameterValue::Int(whole_stepped(*min, *step, index));
+                Some((0..self.num_values()?).map(value).collect())
+            }
             Self::Float { .. } => None,
             Self::When { domain, .. } => domain.enumerate(),
         }
@@ -229,6 +258,11 @@ impl Domain {
 fn stepped(min: f64, step: f64, index: u64) -> f64 {
     let value = min + step * index as f64;
     format!("{value:.12e}").parse().unwrap_or(value)
+}
+
+/// The whole number after so many steps.
+fn whole_stepped(min: i64, step: i64, index: u64) -> i64 {
+    min.saturating_add(step.saturating_mul(i64::try_from(index).unwrap_or(i64::MAX)))
 }
 
 /// Whether a hyperparameter exists beside these others; conditions may follow from each other.
@@ -341,6 +375,31 @@ mod tests {
             };
             prop_assert!((min..=min + width).contains(&value));
         }
+
+        #[test]
+        fn whole_draws_keep_to_their_steps(
+            seed: u64, fraction in 0.0f64..1.0, min in 1i64..100, width in 2i64..1000, step in 2i64..50, log: bool,
+        ) {
+            let scale = if log { Scale::Log } else { Scale::Linear };
+            let domain = Domain::IntSteps { min, max: min + width, step, scale };
+            let values = domain.enumerate().unwrap();
+            prop_assert_eq!(Some(values.len() as u64), domain.num_values());
+            prop_assert!(values.iter().all(|value| value.as_f64() <= (min + width) as f64));
+            prop_assert!(values.contains(&domain.draw(&mut Seed(seed).draws(), PORTABLE)));
+            prop_assert!(values.contains(&domain.at(fraction, PORTABLE)));
+        }
+    }
+
+    #[test]
+    fn whole_steps_begin_at_their_lower_bound() {
+        let domain = |scale| Domain::IntSteps { min: 8, max: 30, step: 8, scale };
+        let values = [8, 16, 24].map(ParameterValue::Int);
+        assert_eq!(domain(Scale::Linear).enumerate().unwrap(), values);
+        let thirds = [0.1, 0.5, 0.9].map(|unit| domain(Scale::Linear).at(unit, PORTABLE));
+        assert_eq!(thirds, values, "each is as likely");
+        // The doubling from 8 to 16 is half of the way from 8 to 32.
+        let log = [0.0, 0.49, 0.51, 0.99].map(|unit| domain(Scale::Log).at(unit, PORTABLE));
+        assert_eq!(log, [8, 8, 16, 24].map(ParameterValue::Int));
     }
 
     #[test]

@@ -415,6 +415,8 @@ fn bounds_of(domain: &Domain) -> (f64, f64) {
             }),
         Domain::Float { min, max, .. } | Domain::Steps { min, max, .. } => (*min, *max),
         Domain::Int { min, max, .. } => (*min as f64, *max as f64),
+        // The last step may end before `max`.
+        Domain::IntSteps { min, max, step, .. } => (*min as f64, (max - (max - min) % step) as f64),
         Domain::When { domain, .. } => bounds_of(domain),
     }
 }

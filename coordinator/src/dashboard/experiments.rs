@@ -195,6 +195,9 @@ fn parameter(name: &str, domain: &Domain) -> ParameterAnswer {
         Domain::Float { min, max, scale } => ("float", *scale == Scale::Log, *min, *max),
         Domain::Int { min, max, scale } => ("int", *scale == Scale::Log, *min as f64, *max as f64),
         Domain::Steps { min, max, .. } => ("steps", false, *min, *max),
+        Domain::IntSteps { min, max, scale, .. } => {
+            ("steps", *scale == Scale::Log, *min as f64, *max as f64)
+        }
         Domain::Constant(_) | Domain::Values(_) | Domain::When { .. } => {
             let bound = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
             ("values", false, bound(values.first()), bound(values.last()))

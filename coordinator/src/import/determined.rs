@@ -5,6 +5,7 @@ use muster_common::objective::Mode;
 
 use super::domain::{Domain, whole};
 use super::draft::{Draft, Length, Pruning};
+use super::names;
 use super::reader::{Place, Reader};
 
 /// What Muster does in another way or not at all.
@@ -36,6 +37,9 @@ const UNITS: [(&str, &str); 6] = [
     ("records", "examples"),
     ("steps_completed", "steps"),
 ];
+
+/// What `type` says of a hyperparameter.
+const TYPES: [&str; 5] = ["const", "categorical", "int", "double", "log"];
 
 pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
     let root = reader.root();
@@ -77,15 +81,45 @@ pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
 
 fn read_space(space: &Place<'_>, draft: &mut Draft, is_grid: bool) {
     for (name, place) in space.entries() {
-        match place.get("type").and_then(|kind| kind.text()) {
+        if !place.is_mapping() {
+            draft.put(name, &place, place.number().map(Domain::Constant).ok_or_else(no_number));
+            continue;
+        }
+        let kind = place.get("type").and_then(|kind| kind.text());
+        let within = known_within(&place);
+        match kind.filter(|kind| !is_group(name, &place, kind)) {
             // A mapping without a type is a group of hyperparameters.
-            None if place.is_mapping() => read_space(&place, draft, is_grid),
-            None => {
-                draft.put(name, &place, place.number().map(Domain::Constant).ok_or_else(no_number));
+            None => read_space(&place, draft, is_grid),
+            Some(kind) if within.is_empty() => {
+                draft.put(name, &place, read_domain(&place, kind, is_grid));
             }
-            Some(kind) => draft.put(name, &place, read_domain(&place, kind, is_grid)),
+            Some(_) => {
+                let within = within.join("`, `");
+                let why = "Muster does not choose between groups";
+                place.leave_out(format!("{why}; `{within}` in them is not searched"));
+            }
         }
     }
+}
+
+/// Whether a mapping with a `type` holds hyperparameters of its own: the type is then that of an optimizer or
+/// the like.
+fn is_group(name: &str, place: &Place<'_>, kind: &str) -> bool {
+    let is_ours = names::hyperparameter(name).is_some() || names::is_epochs(name);
+    let holds_more = place.entries().iter().any(|(_, inner)| inner.is_mapping());
+    holds_more || (!is_ours && !TYPES.contains(&kind))
+}
+
+/// Names of Muster's hyperparameters within the choices of a category.
+fn known_within<'a>(place: &Place<'a>) -> Vec<&'a str> {
+    let choices = place.get("vals").map(|values| values.items()).unwrap_or_default();
+    let mut found: Vec<&str> = Vec::new();
+    for (key, _) in choices.iter().flat_map(Place::entries) {
+        if names::hyperparameter(key).is_some() && !found.contains(&key) {
+            found.push(key);
+        }
+    }
+    found
 }
 
 fn no_number() -> String {
@@ -93,17 +127,18 @@ fn no_number() -> String {
 }
 
 fn read_domain(place: &Place<'_>, kind: &str, is_grid: bool) -> Result<Domain, String> {
-    let number = |key: &str| place.get(key).and_then(|place| place.number());
+    let _said = place.take_text("type");
+    let number = |key: &str| place.take_number(key);
     let bounds = || number("minval").zip(number("maxval")).ok_or("it has no `minval` and `maxval`");
     let domain = match kind {
         "const" => return number("val").map(Domain::Constant).ok_or_else(no_number),
         "categorical" => {
             let values = place.get("vals").ok_or("it has no `vals`")?;
-            return Domain::of_list(&values);
+            return Domain::of_list(&values.used());
         }
         "int" | "double" => {
             let (min, max) = bounds()?;
-            Domain::range(min, max, false, None)
+            Domain::range(min, max, false, (kind == "int").then_some(1.0))
         }
         "log" => {
             // The bounds are exponents.
@@ -113,9 +148,15 @@ fn read_domain(place: &Place<'_>, kind: &str, is_grid: bool) -> Result<Domain, S
         }
         _ => return Err(format!("its type `{kind}` is not known")),
     };
-    let count = place.get("count").and_then(|count| count.whole());
-    let domain = match count.filter(|_| is_grid) {
-        Some(count) => domain.spread(count),
+    let domain = match place.get("count") {
+        Some(_) if is_grid => match place.take_whole("count") {
+            Some(count) => domain.spread(count),
+            None => domain,
+        },
+        Some(count) => {
+            count.leave_out("only a grid counts the values of a range");
+            domain
+        }
         None => domain,
     };
     Ok(match (domain, kind) {
@@ -211,8 +252,17 @@ fn read_halving(searcher: &Place<'_>, draft: &mut Draft) {
     let key = if name == "async_halving" { "num_rungs" } else { "max_rungs" };
     let rungs = searcher.take_whole(key).unwrap_or(5).clamp(1, 20);
     let stops = searcher.take_text("stop_once") == Some("true");
-    if let Some(mode) = searcher.get("mode") {
-        mode.leave_out("ASHA has one bracket, as `aggressive`; `hyperband` has several");
+    match searcher.get("mode") {
+        Some(mode) if mode.text() == Some("aggressive") => drop(mode.used()),
+        Some(mode) => {
+            mode.leave_out("ASHA has one bracket, as `aggressive`; `hyperband` has several");
+        }
+        None if name.starts_with("adaptive") && rungs > 1 => {
+            let reason =
+                "without `mode` Determined has several brackets; ASHA has one, `hyperband` several";
+            draft.assume("searcher.pruner", reason);
+        }
+        None => {}
     }
     if let Some(rungs) = searcher.get("bracket_rungs") {
         rungs.leave_out("ASHA has one bracket; `hyperband` has several");

@@ -38,6 +38,22 @@ impl Domain {
         Self::Range { min, max, is_log, step }
     }
 
+    /// The multiples of `step` that numbers from `min` to `max` are rounded to. A half at an end is rounded
+    /// inwards: as good as nothing is drawn there.
+    pub(super) fn multiples(min: f64, max: f64, is_log: bool, step: f64) -> Result<Self, String> {
+        if step <= 0.0 {
+            return Err(format!("steps of {} do not fit its range", shown(step)));
+        }
+        // What is added to 0 has no sign.
+        let multiple = |count: f64| count * step + 0.0;
+        let (low, high) =
+            (multiple((min / step + 0.5).floor()), multiple((max / step - 0.5).ceil()));
+        if min <= max && high < low {
+            return Ok(Self::Constant(high));
+        }
+        Ok(Self::range(low, high, is_log, Some(step)))
+    }
+
     /// So many values with equal distances, of exponents where the scale is logarithmic.
     pub(super) fn spread(self, count: u64) -> Self {
         let Self::Range { min, max, is_log, .. } = self else { return self };
@@ -119,18 +135,52 @@ impl Domain {
                 if *is_log && *min <= 0.0 {
                     return Err("a log scale starts above 0".to_owned());
                 }
-                let mut text = format!("{{min: {}, max: {}", value(*min)?, value(*max)?);
-                if *is_log {
-                    text += ", scale: log";
-                } else if let Some(step) = step.filter(|_| spec.kind == HyperparameterKind::Float) {
-                    if !(step > 0.0 && step <= max - min && (max - min) / step <= 1e6) {
-                        return Err(format!("steps of {} do not fit its range", shown(step)));
-                    }
-                    text += &format!(", step: {}", shown(step));
-                }
-                Ok(text + "}")
+                let (low, high) = (value(*min)?, value(*max)?);
+                let step = match step {
+                    Some(step) => step_text(*step, (*min, *max), *is_log, spec.kind)?,
+                    None => Step::All,
+                };
+                let scale = if *is_log { ", scale: log" } else { "" };
+                Ok(match step {
+                    Step::All => format!("{{min: {low}, max: {high}{scale}}}"),
+                    Step::Ends => format!("{{values: [{low}, {high}]}}"),
+                    Step::Of(step) => format!("{{min: {low}, max: {high}{scale}, step: {step}}}"),
+                })
             }
         }
+    }
+}
+
+/// Which values of a range are tried.
+enum Step {
+    /// All, or all whole ones.
+    All,
+    /// The two bounds.
+    Ends,
+    /// Those at this distance.
+    Of(String),
+}
+
+fn step_text(
+    step: f64,
+    (min, max): (f64, f64),
+    is_log: bool,
+    kind: HyperparameterKind,
+) -> Result<Step, String> {
+    let count = (max - min) / step;
+    let misfit = || Err(format!("steps of {} do not fit its range", shown(step)));
+    if !(step > 0.0 && (1.0 - 1e-9..=1e6).contains(&count)) {
+        return misfit();
+    }
+    match kind {
+        HyperparameterKind::Int if step.fract() != 0.0 => misfit(),
+        HyperparameterKind::Int if step.to_bits() == 1f64.to_bits() => Ok(Step::All),
+        HyperparameterKind::Float if is_log => {
+            Err("Muster has steps on a log scale for whole numbers only".to_owned())
+        }
+        // What the last digits make of one step may be more than the range.
+        _ if count < 1.0 + 1e-9 => Ok(Step::Ends),
+        _ => Ok(Step::Of(shown(step))),
     }
 }
 

@@ -35,12 +35,23 @@ pub(super) enum Pruning {
     Halving { kind: &'static str, factor: u64, min_budget: f64, path: String },
     /// With a comparison after each unit of the budget, from `start` on.
     Median { startup_trials: u64, start: f64, path: String },
+    /// Not stopped: the last of a population go on from the first, after each generation.
+    Population {
+        members: u64,
+        /// How often the budget of the file is trained, one generation after the other.
+        generations: u64,
+        quantile: f64,
+        resample_probability: f64,
+        path: String,
+    },
 }
 
 impl Pruning {
     fn path(&self) -> &str {
         match self {
-            Self::Halving { path, .. } | Self::Median { path, .. } => path,
+            Self::Halving { path, .. }
+            | Self::Median { path, .. }
+            | Self::Population { path, .. } => path,
         }
     }
 }
@@ -114,8 +125,8 @@ impl Draft {
             let reason = format!("{} is {} already", other.path, spec.name);
             return place.leave_out(reason);
         }
-        let path = place.clone().used().path;
-        self.space.push(Searched { spec, domain, path, text });
+        place.used_if_scalar();
+        self.space.push(Searched { spec, domain, path: place.path.clone(), text });
     }
 
     fn put_epochs(&mut self, place: &Place<'_>, domain: Result<Domain, String>) {
@@ -133,7 +144,7 @@ impl Draft {
         if domain.is_searched() {
             place.leave_out("the budget is one for all trials: it is the most epochs of these");
         } else {
-            drop(place.clone().used());
+            place.used_if_scalar();
         }
     }
 
@@ -191,6 +202,7 @@ impl Draft {
     }
 
     fn settle_search(&mut self, reader: &Reader<'_>) {
+        self.settle_population(reader);
         let continuous = |searched: &Searched| searched.domain.is_continuous(searched.spec);
         let num_points: f64 =
             self.space.iter().map(|searched| searched.domain.num_points()).product();
@@ -220,6 +232,38 @@ impl Draft {
             self.target = None;
             self.mode = None;
         }
+        self.settle_pruning(reader);
+    }
+
+    /// A file's trials are generations, and its number of trials is that of all of them.
+    fn settle_population(&mut self, reader: &Reader<'_>) {
+        let Some(Pruning::Population { members, generations, path, .. }) = &self.pruning else {
+            return;
+        };
+        let (members, generations, path) = (*members, *generations, path.clone());
+        let changes = |searched: &Searched| {
+            searched.domain.is_searched() && HyperparameterSpec::can_change(searched.spec.name)
+        };
+        if !self.space.iter().any(changes) {
+            let reason = "nothing that is searched can change while a trial of Muster trains";
+            return self.leave_out_pruning(reader, reason);
+        }
+        let one = self.budget.unwrap_or(Length { unit: "epochs", amount: 3.0 });
+        let all = Length::legal(one.unit, one.amount * generations as f64);
+        let fits = (2..=999).contains(&generations) && (2..=1_000_000).contains(&members);
+        let Some(all) = all.filter(|_| fits) else {
+            let reason = "a population needs 2 members or more, and 2 to 999 generations";
+            return self.leave_out_pruning(reader, reason);
+        };
+        self.budget = Some(all);
+        self.max_trials = Some((members, path));
+        let each = written_length(one);
+        let reason = format!("a trial of Katib is one generation, {each}: {generations} of them");
+        self.assume("budget", reason);
+    }
+
+    /// Leaves out what no trial is long enough for.
+    fn settle_pruning(&mut self, reader: &Reader<'_>) {
         let amount = self.budget.map_or(0.0, |budget| budget.amount);
         let (_, largest_batch) = self.batches();
         let of_examples = self.budget.is_some_and(|budget| budget.unit == "examples");
@@ -238,7 +282,7 @@ impl Draft {
             Some(Pruning::Median { start, startup_trials, .. }) => {
                 *start < 1.0 || *start >= amount || amount > 1000.0 || *startup_trials == 0
             }
-            None => false,
+            Some(Pruning::Population { .. }) | None => false,
         };
         if misfit {
             let budget = self.budget.map(written_length).unwrap_or_default();
@@ -254,6 +298,7 @@ impl Draft {
     }
 
     fn leave_out_pruning(&mut self, reader: &Reader<'_>, reason: &str) {
+        self.assumed.retain(|remark| remark.path != "searcher.pruner");
         if let Some(pruning) = self.pruning.take().filter(|pruning| !pruning.path().is_empty()) {
             reader.leave_out(pruning.path(), reason);
         }
@@ -371,6 +416,16 @@ impl Draft {
                 length(1.0),
                 length(*start)
             ),
+            Some(Pruning::Population { generations, quantile, resample_probability, .. }) => {
+                let amount = self.budget.map_or(0.0, |budget| budget.amount);
+                writeln!(
+                    text,
+                    "  pruner: {{type: population, every: {}, quantile: {}, resample_probability: {}}}",
+                    length(amount / *generations as f64),
+                    shown(*quantile),
+                    shown(*resample_probability)
+                )
+            }
         }
     }
 

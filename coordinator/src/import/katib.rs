@@ -16,6 +16,13 @@ const REASONS: [(&str, &str); 7] = [
     ("fromVolume", "the setting `store` of the coordinator says where everything goes"),
 ];
 
+/// Trials of a generation of `pbt`, where the file has no number.
+const MEMBERS: f64 = 40.0;
+/// The share of them that is replaced.
+const QUANTILE: f64 = 0.2;
+/// Generations, where the file has no number of trials.
+const GENERATIONS: u64 = 5;
+
 pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
     let root = reader.root();
     for key in ["apiVersion", "kind"] {
@@ -50,7 +57,7 @@ pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
         draft.max_trials = Some((trials.min(1_000_000), "spec.maxTrialCount".to_owned()));
     }
     for place in spec.get("parameters").iter().flat_map(Place::items) {
-        let name = place.get("name").and_then(|name| name.text()).unwrap_or_default();
+        let name = place.take_text("name").unwrap_or_default();
         draft.put(name, &place, read_domain(&place));
     }
     if let Some(algorithm) = spec.get("algorithm") {
@@ -82,38 +89,23 @@ fn read_objective(objective: &Place<'_>, draft: &mut Draft) {
 
 fn read_domain(place: &Place<'_>) -> Result<Domain, String> {
     let space = place.get("feasibleSpace").ok_or("it has no `feasibleSpace`")?;
+    let is_int = place.take_text("parameterType") == Some("int");
     if let Some(list) = space.get("list") {
-        return Domain::of_list(&list);
+        return Domain::of_list(&list.used());
     }
-    let number = |key: &str| space.get(key).and_then(|place| place.number());
-    let (min, max) = number("min").zip(number("max")).ok_or("it has no `min` and `max`")?;
-    let is_log = match space.get("distribution").and_then(|place| place.text()) {
+    let bounds = space.take_number("min").zip(space.take_number("max"));
+    let (min, max) = bounds.ok_or("it has no `min` and `max`")?;
+    let is_log = match space.take_text("distribution") {
         None | Some("uniform") => false,
         Some("logUniform") => true,
         Some(other) => return Err(format!("Muster has no distribution `{other}`")),
     };
-    let step = number("step");
-    match (step, is_log) {
-        (Some(_), true) => Err("Muster has no steps on a log scale".to_owned()),
-        // Whole numbers in larger steps are a list.
-        (Some(step), false)
-            if place.get("parameterType").and_then(|kind| kind.text()) == Some("int") =>
-        {
-            let count = ((max - min) / step).floor();
-            if step < 1.0 || !(0.0..=1000.0).contains(&count) {
-                return Err(format!("steps of {step} do not fit its range"));
-            }
-            if whole(step * 1e6) == 1_000_000 {
-                return Ok(Domain::range(min, max, false, None));
-            }
-            let mut values = vec![min];
-            while (values.len() as f64) <= count {
-                values.push(min + step * values.len() as f64);
-            }
-            Ok(if values.len() == 1 { Domain::Constant(min) } else { Domain::Values(values) })
-        }
-        (step, is_log) => Ok(Domain::range(min, max, is_log, step)),
-    }
+    let step = space.take_number("step").or((is_int && !is_log).then_some(1.0));
+    Ok(match step {
+        // No second step fits.
+        Some(step) if step > max - min && min <= max => Domain::Constant(min),
+        step => Domain::range(min, max, is_log, step),
+    })
 }
 
 fn setting<'a>(algorithm: &Place<'a>, name: &str) -> Option<Place<'a>> {
@@ -126,8 +118,14 @@ fn setting<'a>(algorithm: &Place<'a>, name: &str) -> Option<Place<'a>> {
 fn take_setting(algorithm: &Place<'_>, name: &str) -> Option<f64> {
     let place = setting(algorithm, name)?;
     let value = place.get("value").and_then(|value| value.number())?;
-    drop(place.used());
+    use_setting(&place);
     Some(value)
+}
+
+fn use_setting(place: &Place<'_>) {
+    for part in ["name", "value"] {
+        let _used = place.take_text(part);
+    }
 }
 
 fn read_algorithm(algorithm: &Place<'_>, draft: &mut Draft) {
@@ -140,7 +138,7 @@ fn read_algorithm(algorithm: &Place<'_>, draft: &mut Draft) {
     };
     draft.seed = take_setting(algorithm, "random_state").filter(|seed| *seed >= 0.0).map(whole);
     draft.sampler = match name {
-        "random" | "hyperband" => "random".to_owned(),
+        "random" | "hyperband" | "pbt" => "random".to_owned(),
         "grid" | "sobol" => name.to_owned(),
         "tpe" => "{type: tpe, multivariate: false}".to_owned(),
         "multivariate-tpe" => startup("tpe"),
@@ -153,13 +151,44 @@ fn read_algorithm(algorithm: &Place<'_>, draft: &mut Draft) {
             "random".to_owned()
         }
     };
-    if name != "hyperband" {
-        return;
+    match name {
+        "hyperband" => read_hyperband(algorithm, draft),
+        "pbt" => read_population(algorithm, draft),
+        _ => {}
     }
+}
+
+/// Population-based training: a generation there is a set of trials, which train one budget each.
+fn read_population(algorithm: &Place<'_>, draft: &mut Draft) {
+    if let Some(folder) = setting(algorithm, "suggestion_trial_dir") {
+        folder.leave_out("the setting `store` of the coordinator says where checkpoints go");
+    }
+    let members = take_setting(algorithm, "n_population").map_or(MEMBERS, f64::round);
+    let members = whole(members).max(1);
+    let quantile = take_setting(algorithm, "truncation_threshold").unwrap_or(QUANTILE);
+    let resample = take_setting(algorithm, "resample_probability").unwrap_or(0.0);
+    let generations = match &draft.max_trials {
+        Some((trials, _)) => trials.div_ceil(members),
+        None => {
+            let reason = format!("the file has no number of trials: {GENERATIONS} generations");
+            draft.assume("searcher.pruner", reason);
+            GENERATIONS
+        }
+    };
+    draft.pruning = Some(Pruning::Population {
+        members,
+        generations,
+        quantile: quantile.clamp(0.01, 0.5),
+        resample_probability: resample.clamp(0.0, 1.0),
+        path: algorithm.path.clone(),
+    });
+}
+
+fn read_hyperband(algorithm: &Place<'_>, draft: &mut Draft) {
     let factor = take_setting(algorithm, "eta").map_or(3.0, f64::round).clamp(2.0, 1000.0);
     let most = take_setting(algorithm, "r_l").or(draft.budget.map(|budget| budget.amount));
     if let Some(name) = setting(algorithm, "resource_name") {
-        drop(name.used());
+        use_setting(&name);
     }
     let Some(most) = most.filter(|most| (factor..=1e6).contains(most)) else {
         return algorithm.leave_out("the resource of Hyperband is not known");
@@ -178,7 +207,7 @@ fn read_early(early: &Place<'_>, draft: &mut Draft) {
         return early.leave_out("the method of early stopping is not known");
     }
     if draft.pruning.is_some() {
-        return early.leave_out("Hyperband stops trials already");
+        return early.leave_out("the algorithm compares trials already");
     }
     let _median = early.take_text("algorithmName");
     let trials = take_setting(early, "min_trials_required").map_or(3.0, f64::round);

@@ -128,6 +128,11 @@ impl<'a> Place<'a> {
         self.text()?.trim().replace('_', "").parse().ok().filter(|number: &f64| number.is_finite())
     }
 
+    /// Whether it is written as a whole number: `1`, not `1.0`.
+    pub(super) fn is_whole(&self) -> bool {
+        self.text().is_some_and(|text| text.trim().parse::<i64>().is_ok())
+    }
+
     pub(super) fn whole(&self) -> Option<u64> {
         self.text()?.trim().replace('_', "").parse().ok()
     }
@@ -136,6 +141,13 @@ impl<'a> Place<'a> {
     pub(super) fn used(self) -> Self {
         self.reader.used.borrow_mut().insert(self.path.clone());
         self
+    }
+
+    /// A scalar counts as used; of a mapping, only the keys that somebody took.
+    pub(super) fn used_if_scalar(&self) {
+        if !self.is_mapping() {
+            drop(self.clone().used());
+        }
     }
 
     /// The text of a scalar, which counts as used.

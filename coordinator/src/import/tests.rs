@@ -84,21 +84,29 @@ fn with_model_and_data_they_are_legal() {
     }
 }
 
-/// Paths of all values of a document.
-fn leaves(node: &Node, path: &str, found: &mut Vec<String>) {
-    match &node.kind {
-        NodeKind::Scalar { .. } => found.push(path.to_owned()),
-        NodeKind::Sequence(items) => {
-            for (index, item) in items.iter().enumerate() {
-                leaves(item, &format!("{path}[{index}]"), found);
-            }
-        }
+/// Puts a key that no system has into the mapping before which so many others stand, and says where that is.
+fn add_strange(node: &mut Node, path: &str, before: &mut usize) -> Option<String> {
+    match &mut node.kind {
+        NodeKind::Scalar { .. } => None,
+        NodeKind::Sequence(items) => items
+            .iter_mut()
+            .enumerate()
+            .find_map(|(index, item)| add_strange(item, &format!("{path}[{index}]"), before)),
         NodeKind::Mapping(entries) => {
-            for entry in entries {
-                let key = &entry.key;
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                leaves(&entry.value, &path, found);
+            let below = |key: &str| {
+                if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+            };
+            if *before == 0 {
+                let kind = NodeKind::Scalar { text: "x".to_owned(), quoted: false };
+                let value = Node { line: 1, kind };
+                let key = "strange".to_owned();
+                entries.push(muster_common::manifest::Entry { key, line: 1, value });
+                return Some(below("strange"));
             }
+            *before -= 1;
+            entries
+                .iter_mut()
+                .find_map(|entry| add_strange(&mut entry.value, &below(&entry.key), before))
         }
     }
 }
@@ -108,42 +116,203 @@ fn keys_that_nobody_knows_are_named_at_every_level() {
     for path in samples() {
         let text = std::fs::read_to_string(&path).unwrap();
         let root = parse_yaml(&text).unwrap().unwrap();
-        let mut paths = Vec::new();
-        leaves(&root, "", &mut paths);
-        // A key that no system has, beside every top-level key and in every section of the search.
-        for section in
-            ["", "searcher", "resources", "metric", "early_terminate", "spec", "metadata"]
-        {
-            let NodeKind::Mapping(mut entries) = root.kind.clone() else { panic!("no mapping") };
-            let strange = muster_common::manifest::Entry {
-                key: "strange".to_owned(),
-                line: 1,
-                value: Node {
-                    line: 1,
-                    kind: NodeKind::Scalar { text: "x".to_owned(), quoted: false },
-                },
+        let mut num_mappings = 0;
+        loop {
+            let mut changed = root.clone();
+            let mut before = num_mappings;
+            let Some(expected) = add_strange(&mut changed, "", &mut before) else { break };
+            num_mappings += 1;
+            let imported = import(&changed.value().to_string(), None, &Known::default()).unwrap();
+            let names = |remark: &Remark| {
+                let rest = expected.strip_prefix(&remark.path);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
-            let expected = match entries.iter_mut().find(|entry| entry.key == section) {
-                Some(entry) => match &mut entry.value.kind {
-                    NodeKind::Mapping(inner) => {
-                        inner.push(strange);
-                        format!("{section}.strange")
-                    }
-                    _ => continue,
-                },
-                None if section.is_empty() => {
-                    entries.push(strange);
-                    "strange".to_owned()
-                }
-                None => continue,
-            };
-            let changed = Node { line: 1, kind: NodeKind::Mapping(entries) };
-            let text = changed.value().to_string();
-            let imported = import(&text, None, &Known::default()).unwrap();
-            let named = imported.left_out.iter().any(|remark| remark.path == expected);
+            let named = imported.left_out.iter().any(names);
             assert!(named, "{}: {expected}: {:?}", path.display(), imported.left_out);
         }
+        assert!(num_mappings > 5, "{}: only {num_mappings} mappings", path.display());
     }
+}
+
+/// What becomes of a file: its lines, and the paths of what is left out.
+fn made(text: &str) -> (String, Vec<String>) {
+    let imported = import(text, None, &known()).unwrap();
+    if let Err(error) = Manifest::parse(&imported.text) {
+        panic!("{error}\n{}", imported.text);
+    }
+    let left_out = imported.left_out.into_iter().map(|remark| remark.path).collect();
+    (imported.text, left_out)
+}
+
+#[test]
+fn steps_of_a_sweep_are_kept_or_named() {
+    for (parameter, line, left_out) in [
+        (
+            "batch_size: {distribution: q_uniform, min: 8, max: 256, q: 8}",
+            "global_batch_size: {min: 8, max: 256, step: 8}",
+            "",
+        ),
+        // W&B rounds to multiples: 5 would be 0, which is no batch.
+        ("batch_size: {distribution: q_uniform, min: 5, max: 256, q: 16}", "", ""),
+        (
+            "batch_size: {distribution: q_uniform, min: 9, max: 250, q: 16}",
+            "global_batch_size: {min: 16, max: 256, step: 16}",
+            "",
+        ),
+        (
+            "batch_size: {distribution: q_log_uniform_values, min: 8, max: 128, q: 8}",
+            "global_batch_size: {min: 8, max: 128, scale: log, step: 8}",
+            "",
+        ),
+        (
+            "batch_size: {distribution: q_uniform, min: 8, max: 64}",
+            "global_batch_size: {min: 8, max: 64}",
+            "",
+        ),
+        (
+            "batch_size: {min: 8, max: 64, q: 8}",
+            "global_batch_size: {min: 8, max: 64}",
+            "parameters.batch_size.q",
+        ),
+        (
+            "batch_size: {min: 8, max: 64, mu: 3}",
+            "global_batch_size: {min: 8, max: 64}",
+            "parameters.batch_size.mu",
+        ),
+        (
+            "dropout: {distribution: q_uniform, min: 0.2, max: 0.3, q: 0.1}",
+            "dropout: {values: [0.2, 0.3]}",
+            "",
+        ),
+        (
+            "dropout: {distribution: q_uniform, min: 0.1, max: 0.5, q: 0.1}",
+            "dropout: {min: 0.1, max: 0.5, step: 0.1}",
+            "",
+        ),
+        ("dropout: {distribution: q_log_uniform_values, min: 0.1, max: 0.5, q: 0.1}", "", ""),
+        ("max_grad_norm: {min: 1, max: 5}", "max_grad_norm: {min: 1, max: 5, step: 1}", ""),
+        ("max_grad_norm: {min: 1.0, max: 5.0}", "max_grad_norm: {min: 1, max: 5}", ""),
+        (
+            "dropout: {distribution: categorical, values: [0, 0.1]}",
+            "dropout: {values: [0, 0.1]}",
+            "",
+        ),
+    ] {
+        let rate = "learning_rate: {min: 1.0e-5, max: 1.0e-4}";
+        let (text, found) =
+            made(&format!("method: random\nparameters:\n  {rate}\n  {parameter}\n"));
+        let (name, _) = parameter.split_once(':').unwrap();
+        let whole = format!("parameters.{name}");
+        let expected = match (line.is_empty(), left_out.is_empty()) {
+            (true, _) => vec![whole],
+            (false, true) => Vec::new(),
+            (false, false) => vec![left_out.to_owned()],
+        };
+        assert_eq!(found, expected, "{parameter}\n{text}");
+        let has = |found: &str| found.trim().split(" # ").next() == Some(line);
+        assert!(line.is_empty() || text.lines().any(has), "{parameter}\n{text}");
+    }
+}
+
+#[test]
+fn a_note_about_a_pruner_goes_with_the_pruner() {
+    let sweep = |iterations: u32| {
+        let early = format!("early_terminate: {{type: hyperband, min_iter: {iterations}}}");
+        let text = format!("method: random\nparameters: {{lr: {{min: 0.1, max: 0.5}}}}\n{early}\n");
+        import(&text, None, &known()).unwrap()
+    };
+    let (kept, dropped) = (sweep(1), sweep(30));
+    let notes = |imported: &Imported| {
+        imported.assumed.iter().filter(|remark| remark.path == "searcher.pruner").count()
+    };
+    assert!(kept.text.contains("asha_stopping") && notes(&kept) == 1, "{}", kept.text);
+    assert!(!dropped.text.contains("asha_stopping") && notes(&dropped) == 0, "{}", dropped.text);
+    assert_eq!(dropped.left_out[0].path, "early_terminate");
+}
+
+fn population(parameter: &str, num_trials: u32) -> String {
+    format!(
+        "apiVersion: kubeflow.org/v1beta1
+kind: Experiment
+metadata: {{name: pbt}}
+spec:
+  objective: {{type: maximize, objectiveMetricName: accuracy}}
+  algorithm:
+    algorithmName: pbt
+    algorithmSettings:
+      - {{name: suggestion_trial_dir, value: /opt/katib/data}}
+      - {{name: n_population, value: \"8\"}}
+      - {{name: truncation_threshold, value: \"0.25\"}}
+      - {{name: resample_probability, value: \"0.1\"}}
+  maxTrialCount: {num_trials}
+  parameters:
+    - {parameter}
+    - {{name: epochs, parameterType: discrete, feasibleSpace: {{list: [\"2\"]}}}}
+"
+    )
+}
+
+#[test]
+fn generations_of_katib_become_a_population() {
+    let rate = "{name: lr, parameterType: double, feasibleSpace: {min: \"0.0001\", max: \"0.01\"}}";
+    let (text, left_out) = made(&population(rate, 40));
+    for line in [
+        "  pruner: {type: population, every: {epochs: 2}, quantile: 0.25, resample_probability: 0.1}",
+        "  sampler: random",
+        "  max_trials: 8",
+        "budget: {epochs: 10}",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert_eq!(left_out, ["spec.algorithm.algorithmSettings[0]"]);
+    // One generation compares nobody, and nothing changes on the way that is laid out before.
+    let batch = "{name: batch-size, parameterType: int, feasibleSpace: {min: \"8\", max: \"64\", step: \"8\"}}";
+    for (text, trials) in [(population(rate, 8), 8), (population(batch, 40), 40)] {
+        let (text, left_out) = made(&text);
+        assert_eq!(left_out, ["spec.algorithm"], "{text}");
+        assert!(text.contains(&format!("  max_trials: {trials}\n")), "{text}");
+        assert!(text.contains("budget: {epochs: 2}\n") && !text.contains("type: population"));
+    }
+    let (text, _) = made(&population(batch, 40));
+    assert!(text.contains("  global_batch_size: {min: 8, max: 64, step: 8} #"), "{text}");
+}
+
+#[test]
+fn groups_and_brackets_of_determined_are_not_overlooked() {
+    let file = |searcher: &str, optimizer: &str| {
+        let text = format!(
+            "searcher: {{name: adaptive_asha, metric: accuracy, max_trials: 9, max_length: {{batches: 4096}}{searcher}}}
+hyperparameters:
+  dropout: {{type: double, minval: 0.1, maxval: 0.3, count: 3}}
+  optimizer: {optimizer}
+"
+        );
+        import(&text, Some(Dialect::Determined), &known()).unwrap()
+    };
+    let paths =
+        |remarks: &[Remark]| remarks.iter().map(|remark| remark.path.clone()).collect::<Vec<_>>();
+    let plain = "{kind: 1, lr: {type: log, minval: -5, maxval: -3}}";
+    // Several brackets are the default there.
+    assert_eq!(paths(&file("", plain).assumed), ["searcher.pruner"]);
+    assert!(file(", mode: aggressive", plain).assumed.is_empty());
+    let conservative = file(", mode: conservative", plain);
+    let expected =
+        ["searcher.mode", "hyperparameters.dropout.count", "hyperparameters.optimizer.kind"];
+    assert_eq!(paths(&conservative.left_out), expected);
+    // A group with a type of its own is still a group.
+    for group in [
+        "{type: adam, lr: {type: log, minval: -5, maxval: -3}}",
+        "{type: categorical, vals: [adam, sgd], lr: {type: log, minval: -5, maxval: -3}}",
+    ] {
+        let imported = file("", group);
+        let line = "  learning_rate: {min: 1e-5, max: 0.001, scale: log} # ";
+        assert!(imported.text.contains(line), "{}", imported.text);
+        assert!(paths(&imported.left_out).contains(&"hyperparameters.optimizer.type".to_owned()));
+    }
+    let groups = "{type: categorical, vals: [{name: adam, lr: {type: log, minval: -5, maxval: -3}}, {name: sgd}]}";
+    let imported = file("", groups);
+    let remark = imported.left_out.iter().find(|remark| remark.path == "hyperparameters.optimizer");
+    assert!(remark.unwrap().reason.contains("`lr`"), "{:?}", imported.left_out);
 }
 
 #[test]
@@ -157,7 +326,7 @@ fn what_it_is_can_be_said_and_is_asked_for_otherwise() {
 }
 
 /// What may stand there.
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 26] = [
     "0",
     "1",
     "-1",
@@ -176,6 +345,8 @@ const VALUES: [&str; 24] = [
     "categorical",
     "log_uniform",
     "q_uniform",
+    "q_log_uniform_values",
+    "pbt",
     "maximize",
     "loss",
     "accuracy",

@@ -63,32 +63,54 @@ fn read_space(space: &Place<'_>, draft: &mut Draft) {
 }
 
 fn read_domain(place: &Place<'_>) -> Result<Domain, String> {
-    if let Some(value) = place.get("value") {
-        return value.number().map(Domain::Constant).ok_or("its value is not a number".to_owned());
+    let distribution = place.get("distribution").and_then(|place| place.text());
+    // What a value or a list says by itself may be said once more.
+    let repeated = |name: &str| {
+        if distribution == Some(name) {
+            let _repeated = place.take_text("distribution");
+        }
+    };
+    if place.get("value").is_some() {
+        repeated("constant");
+        let value = place.take_number("value");
+        return value.map(Domain::Constant).ok_or("its value is not a number".to_owned());
     }
     if let Some(values) = place.get("values") {
+        repeated("categorical");
         if place.get("probabilities").is_some() {
             return Err("Muster draws listed values with equal probability".to_owned());
         }
-        return Domain::of_list(&values);
+        return Domain::of_list(&values.used());
     }
-    let number = |key: &str| place.get(key).and_then(|place| place.number());
-    let (min, max) = number("min").zip(number("max")).ok_or("it has no `min` and `max`")?;
-    let step = || Some(number("q").unwrap_or(1.0));
-    let distribution =
-        place.get("distribution").and_then(|place| place.text()).unwrap_or("uniform");
+    let _said = place.take_text("distribution");
+    if distribution.is_some_and(|name| name.ends_with("normal")) {
+        return Err("a normal distribution has no ends: Muster's ranges do".to_owned());
+    }
+    let is_whole = |key: &str| place.get(key).is_some_and(|place| place.is_whole());
+    let of_whole = is_whole("min") && is_whole("max");
+    let bounds = place.take_number("min").zip(place.take_number("max"));
+    let (min, max) = bounds.ok_or("it has no `min` and `max`")?;
+    // Between whole bounds W&B draws whole numbers.
+    let usual = if of_whole { "int_uniform" } else { "uniform" };
+    let distribution = distribution.unwrap_or(usual);
+    if distribution.starts_with("q_") {
+        let step = place.take_number("q").unwrap_or(1.0);
+        return match distribution {
+            "q_uniform" => Domain::multiples(min, max, false, step),
+            "q_log_uniform_values" => Domain::multiples(min, max, true, step),
+            "q_log_uniform" => Domain::multiples(min.exp(), max.exp(), true, step),
+            other => Err(format!("Muster has no distribution `{other}`")),
+        };
+    }
+    if let Some(step) = place.get("q") {
+        step.leave_out("only distributions that are called `q_...` have steps");
+    }
     Ok(match distribution {
-        "uniform" | "int_uniform" => Domain::range(min, max, false, None),
-        "q_uniform" => Domain::range(min, max, false, step()),
+        "uniform" => Domain::range(min, max, false, None),
+        "int_uniform" => Domain::range(min, max, false, Some(1.0)),
         "log_uniform_values" => Domain::range(min, max, true, None),
         // The bounds are exponents of e.
         "log_uniform" => Domain::range(min.exp(), max.exp(), true, None),
-        "q_log_uniform" | "q_log_uniform_values" => {
-            return Err("Muster has no steps on a log scale".to_owned());
-        }
-        "normal" | "q_normal" | "log_normal" | "q_log_normal" => {
-            return Err("a normal distribution has no ends: Muster's ranges do".to_owned());
-        }
         other => return Err(format!("Muster has no distribution `{other}`")),
     })
 }

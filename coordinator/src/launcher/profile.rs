@@ -166,6 +166,8 @@ pub struct Profile {
     pub workers_per_node: u32,
     /// GPUs of each worker: 0 or 1.
     pub gpus_per_worker: u32,
+    /// Workers that share a GPU, its memory too; at least 1.
+    pub slots_per_gpu: u32,
     /// Type of these GPUs.
     pub gpu_type: Option<String>,
     /// Processors of each worker, which are its compute threads.
@@ -221,6 +223,7 @@ impl Default for Profile {
             nodes: 1,
             workers_per_node: 1,
             gpus_per_worker: 1,
+            slots_per_gpu: 1,
             gpu_type: None,
             cpus_per_worker: 4,
             memory_mib: None,
@@ -309,8 +312,27 @@ impl Profile {
             }
         }
         self.check_numbers()?;
+        self.check_sharing()?;
         self.check_places()?;
         Ok(self)
+    }
+
+    /// Workers that share GPUs are told apart by their numbers on the node.
+    fn check_sharing(&self) -> Result<(), ProfileError> {
+        let shared = self.slots_per_gpu;
+        if shared == 1 {
+            return Ok(());
+        }
+        check_shared(shared, self.gpus_per_worker)?;
+        if !self.workers_per_node.is_multiple_of(shared) {
+            let mend = format!("write a multiple of slots_per_gpu, which is {shared}");
+            return Err(ProfileError::new("workers_per_node", &self.workers_per_node, &mend));
+        }
+        if self.options.contains_key("gpu-bind") {
+            let mend = "slots_per_gpu says already which worker has which GPU: leave it out";
+            return Err(ProfileError::new("options", &"gpu-bind", mend));
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<(), ProfileError> {
@@ -318,6 +340,7 @@ impl Profile {
             ("nodes", self.nodes, 1, 1024),
             ("workers_per_node", self.workers_per_node, 1, 128),
             ("gpus_per_worker", self.gpus_per_worker, 0, 1),
+            ("slots_per_gpu", self.slots_per_gpu, 1, 64),
             ("cpus_per_worker", self.cpus_per_worker, 1, 1024),
             ("time_minutes", self.time_minutes, 1, 60 * 24 * 365),
             ("max_allocations", self.max_allocations, 1, 1000),
@@ -368,6 +391,11 @@ impl Profile {
         Ok(())
     }
 
+    /// GPUs that the workers of a node have together.
+    pub fn gpus_per_node(&self) -> u32 {
+        self.gpus_per_worker * self.workers_per_node / self.slots_per_gpu.max(1)
+    }
+
     /// Workers of one allocation.
     pub fn workers_each(&self) -> u32 {
         self.nodes.saturating_mul(self.workers_per_node)
@@ -392,6 +420,15 @@ impl Profile {
         let usual = if self.gpus_per_worker > 0 { SlotDevice::Cuda } else { SlotDevice::Cpu };
         self.device.unwrap_or(usual)
     }
+}
+
+/// Refuses to share what workers do not have.
+pub(super) fn check_shared(slots_per_gpu: u32, gpus_per_worker: u32) -> Result<(), ProfileError> {
+    if slots_per_gpu == 1 || gpus_per_worker > 0 {
+        return Ok(());
+    }
+    let mend = "workers have no GPU: write gpus_per_worker = 1, or leave slots_per_gpu out";
+    Err(ProfileError::new("slots_per_gpu", &slots_per_gpu, mend))
 }
 
 /// Refuses a URL that is none, or that holds anything odd.
@@ -442,6 +479,8 @@ mod tests {
         assert_eq!(profile.limits().max_slots(), 32);
         assert_eq!(profile.device(), SlotDevice::Cuda);
         assert_eq!(read("").unwrap(), Profile::default());
+        let shared = read("workers_per_node = 8\nslots_per_gpu = 4").unwrap();
+        assert_eq!((shared.workers_each(), shared.gpus_per_node()), (8, 2));
     }
 
     #[test]
@@ -458,6 +497,13 @@ mod tests {
             ("gpu_type = \"`id`\"", "gpu_type"),
             ("nodes = 0", "nodes"),
             ("gpus_per_worker = 8", "gpus_per_worker"),
+            ("slots_per_gpu = 0", "slots_per_gpu"),
+            ("slots_per_gpu = 2\ngpus_per_worker = 0", "slots_per_gpu"),
+            ("slots_per_gpu = 2\nworkers_per_node = 3", "workers_per_node"),
+            (
+                "slots_per_gpu = 2\nworkers_per_node = 2\noptions = {gpu-bind = \"none\"}",
+                "gpu-bind",
+            ),
             ("nodes = 8\nworkers_per_node = 8", "max_workers"),
             ("time_minutes = 5", "time_minutes"),
             ("renew_seconds = 100", "renew_seconds"),

@@ -17,7 +17,7 @@ const SLOTS_DEFAULT_MAX: u32 = 4;
 /// Says which device a worker computes on.
 pub(super) const SLOT_DEVICE: &str = "MUSTER_SLOT_DEVICE";
 /// Tells a worker how many slots its GPU has, where that is not one: memory in use there is not its own alone.
-const SLOTS_ON_GPU: &str = "MUSTER_SLOTS_ON_GPU";
+pub(crate) const SLOTS_ON_GPU: &str = "MUSTER_SLOTS_ON_GPU";
 
 /// What a slot computes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

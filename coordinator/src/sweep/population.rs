@@ -167,7 +167,7 @@ fn nudged(domain: &Domain, value: ParameterValue, factor: f64) -> ParameterValue
             values.sort_by(|a, b| a.as_f64().total_cmp(&b.as_f64()));
             neighbor(&values, value, factor, None)
         }
-        Domain::Steps { .. } => {
+        Domain::Steps { .. } | Domain::IntSteps { .. } => {
             neighbor(&domain.enumerate().unwrap_or_default(), value, factor, Some(wanted))
         }
     }
@@ -332,6 +332,10 @@ mod tests {
         assert_eq!(nudged(&whole, int(2), 1.2), int(3), "rounded it would stay");
         assert_eq!(nudged(&whole, int(30), 1.2), int(36));
         assert_eq!(nudged(&whole, int(1), 0.8), int(1));
+        let stepped = Domain::IntSteps { min: 8, max: 64, step: 8, scale: Scale::Log };
+        for (value, factor, wanted) in [(16, 1.2, 24), (32, 2.0, 64), (8, 0.8, 8), (40, 1.0, 40)] {
+            assert_eq!(nudged(&stepped, int(value), factor), int(wanted), "{value} times {factor}");
+        }
     }
 
     proptest! {

@@ -223,15 +223,17 @@ fn domain(spec: &HyperparameterSpec) -> Value {
     });
     let values =
         section(vec![("values", true, list(value(spec), 1)), ("when", false, when.clone())]);
-    let mut range = vec![
+    let step = match spec.kind {
+        HyperparameterKind::Float => json!({"type": "number", "exclusiveMinimum": 0}),
+        HyperparameterKind::Int => json!({"type": "integer", "minimum": 1}),
+    };
+    let range = vec![
         ("min", true, value(spec)),
         ("max", true, value(spec)),
         ("scale", false, choice(&["linear", "log"])),
         ("when", false, when),
+        ("step", false, step),
     ];
-    if spec.kind == HyperparameterKind::Float {
-        range.push(("step", false, json!({"type": "number", "exclusiveMinimum": 0})));
-    }
     one_of(vec![value(spec), values, section(range)])
 }
 

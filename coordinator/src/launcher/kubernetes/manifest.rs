@@ -26,6 +26,7 @@ use super::profile::{KubernetesProfile, TolerationOf};
 use crate::access::WorkerAccess;
 use crate::launcher::cluster::Identity;
 use crate::launcher::profile::SlotDevice;
+use crate::machine::slots::SLOTS_ON_GPU;
 
 /// Whose object it is: the coordinator's identity.
 pub const IDENTITY_LABEL: &str = "muster-train.github.io/identity";
@@ -279,6 +280,9 @@ fn environment(profile: &KubernetesProfile, start: &Start, allocation: &str) -> 
     if start.access.file.is_some() {
         found.push(plain(ACCESS_VARIABLE, &format!("{ACCESS_PATH}/{ACCESS_KEY}")));
     }
+    if profile.slots_per_gpu > 1 {
+        found.push(plain(SLOTS_ON_GPU, &profile.slots_per_gpu.to_string()));
+    }
     found.extend(profile.environment.iter().map(|(name, value)| plain(name, value)));
     found
 }
@@ -478,6 +482,21 @@ mod tests {
         let made = serde_json::to_value(secret(&identity(), 7, "job-uid", "secret")).unwrap();
         assert_eq!(made["metadata"]["name"], job["metadata"]["name"]);
         made
+    }
+
+    #[test]
+    fn workers_that_share_a_gpu_know_it_and_ask_for_a_share() {
+        let alone = rendered(&plain(), None);
+        assert!(!alone.to_string().contains("MUSTER_SLOTS_ON_GPU"), "{alone}");
+        let resource = "nvidia.com/gpu.shared";
+        let profile =
+            KubernetesProfile { slots_per_gpu: 4, gpu_resource: resource.to_owned(), ..plain() };
+        let job = rendered(&profile, None);
+        let container = &job["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["resources"]["limits"], json!({resource: "1"}));
+        let variables = container["env"].as_array().unwrap();
+        let wanted = json!({"name": "MUSTER_SLOTS_ON_GPU", "value": "4"});
+        assert!(variables.contains(&wanted), "{variables:?}");
     }
 
     #[test]

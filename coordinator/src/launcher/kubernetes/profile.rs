@@ -11,6 +11,7 @@ use super::words;
 use crate::launcher::planner::Limits;
 use crate::launcher::profile::{
     ALONE_RANGE, ALONE_SECONDS, ClusterKind, ProfileError, SlotDevice, check_coordinator,
+    check_shared,
 };
 
 /// A toleration, with the names that pods have for its parts.
@@ -51,6 +52,8 @@ pub struct KubernetesProfile {
     pub workers_per_job: u32,
     /// GPUs of each worker: 0 or 1.
     pub gpus_per_worker: u32,
+    /// Workers that share a GPU, at least 1: so many of the resource are one GPU (time slicing, MPS).
+    pub slots_per_gpu: u32,
     /// What a GPU is called as a resource.
     pub gpu_resource: String,
     /// Processors that a worker asks for, which are its compute threads.
@@ -125,6 +128,7 @@ impl Default for KubernetesProfile {
             worker_binary: "muster-worker".to_owned(),
             workers_per_job: 1,
             gpus_per_worker: 1,
+            slots_per_gpu: 1,
             gpu_resource: "nvidia.com/gpu".to_owned(),
             cpus_per_worker: 4,
             cpu_limit: None,
@@ -262,9 +266,10 @@ impl KubernetesProfile {
 
     fn check_numbers(&self) -> Result<(), ProfileError> {
         let year = 60 * 24 * 365;
-        let ranges: [(&str, u64, u64, u64); 18] = [
+        let ranges: [(&str, u64, u64, u64); 19] = [
             ("workers_per_job", self.workers_per_job.into(), 1, 1024),
             ("gpus_per_worker", self.gpus_per_worker.into(), 0, 1),
+            ("slots_per_gpu", self.slots_per_gpu.into(), 1, 64),
             ("cpus_per_worker", self.cpus_per_worker.into(), 1, 1024),
             (
                 "cpu_limit",
@@ -297,6 +302,7 @@ impl KubernetesProfile {
                 return Err(ProfileError::new(field, &value, &format!("write {least} to {most}")));
             }
         }
+        check_shared(self.slots_per_gpu, self.gpus_per_worker)?;
         if self.workers_per_job > self.max_workers {
             let mend = format!("one Job has {} already", counted(self.workers_per_job, "worker"));
             return Err(ProfileError::new("max_workers", &self.max_workers, &mend));
@@ -407,6 +413,8 @@ mod tests {
             ("secrets = [\"Upper\"]", "secrets"),
             ("gpu_resource = \"gpu\"", "gpu_resource"),
             ("gpus_per_worker = 2", "gpus_per_worker"),
+            ("slots_per_gpu = 65", "slots_per_gpu"),
+            ("slots_per_gpu = 2\ngpus_per_worker = 0", "slots_per_gpu"),
             ("worker_binary = \"$(MUSTER_POD)\"", "worker_binary"),
             ("labels = {\"a b\" = \"c\"}", "labels"),
             ("labels = {\"app.kubernetes.io/name\" = \"mine\"}", "app.kubernetes.io/name"),

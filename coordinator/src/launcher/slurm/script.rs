@@ -9,6 +9,7 @@ use muster_common::access::ACCESS_VARIABLE;
 use crate::access::WorkerAccess;
 use crate::launcher::cluster::{Identity, Order};
 use crate::launcher::profile::{Profile, ProfileError, SlotDevice};
+use crate::machine::slots::SLOTS_ON_GPU;
 
 /// Characters of a path that `sbatch` takes as it is.
 const PATH: &str = "/_.-+=@:,~";
@@ -95,10 +96,16 @@ fn directives(
         found.extend(value.clone().map(|value| with(option, value)));
     }
     if profile.gpus_per_worker > 0 {
-        let count = profile.gpus_per_worker.to_string();
-        let gpus =
-            profile.gpu_type.as_ref().map_or(count.clone(), |name| format!("{name}:{count}"));
-        found.push(with("gpus-per-task", gpus));
+        // GPUs that tasks share are the node's.
+        let (option, count) = match profile.slots_per_gpu {
+            1 => ("gpus-per-task", profile.gpus_per_worker),
+            _ => ("gpus-per-node", profile.gpus_per_node()),
+        };
+        let gpus = match &profile.gpu_type {
+            Some(name) => format!("{name}:{count}"),
+            None => count.to_string(),
+        };
+        found.push(with(option, gpus));
     }
     found.extend(profile.memory_mib.map(|memory| with("mem", format!("{memory}M"))));
     if profile.exclusive {
@@ -148,6 +155,9 @@ fn body(
             quoted("access", &file.to_string_lossy())?
         ));
     }
+    if profile.slots_per_gpu > 1 {
+        lines.push(format!("export {SLOTS_ON_GPU}={}", profile.slots_per_gpu));
+    }
     lines.push(format!("export MUSTER_ALLOCATION=\"{allocation}\""));
     // Older versions do not say it in the environment.
     lines.push("if [ -z \"${SLURM_JOB_END_TIME:-}\" ]; then".to_owned());
@@ -159,11 +169,25 @@ fn body(
     lines.push("export MUSTER_ENDS_AT=\"$SLURM_JOB_END_TIME\"".to_owned());
     // One worker that ends takes no other with it.
     lines.push(format!(
-        "srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task={} --export=ALL {} supervise",
+        "srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task={} --export=ALL {}{} supervise",
         profile.cpus_per_worker,
+        chooser(profile.slots_per_gpu),
         quoted("worker_binary", &worker)?
     ));
     Ok(lines)
+}
+
+/// What stands before the worker program where workers share GPUs: of those that its task sees, a worker keeps
+/// the one that its number on the node stands for. `--gpu-bind` would go by sockets, and not give each GPU to as
+/// many.
+fn chooser(slots_per_gpu: u32) -> String {
+    if slots_per_gpu <= 1 {
+        return String::new();
+    }
+    format!(
+        "bash -c 'IFS=, read -ra gpus <<<\"$CUDA_VISIBLE_DEVICES\"; \
+         export CUDA_VISIBLE_DEVICES=${{gpus[SLURM_LOCALID / {slots_per_gpu}]:?no GPU of Slurm}}; exec \"$0\" \"$@\"' "
+    )
 }
 
 /// A text as one word of the shell, whatever is in it.
@@ -297,6 +321,47 @@ mod tests {
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn workers_that_share_gpus_keep_one_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .unwrap();
+            path
+        };
+        // Four tasks of a node that see the same two GPUs.
+        program(
+            "srun",
+            "#!/bin/bash\nexport CUDA_VISIBLE_DEVICES=4,7\n\
+             for number in 0 1 2 3; do SLURM_LOCALID=$number \"${@:5}\"; done\n",
+        );
+        let says = "#!/bin/sh\necho \"$CUDA_VISIBLE_DEVICES of $MUSTER_SLOTS_ON_GPU: $*\"\n";
+        let start = Start { worker_binary: program("it's a worker", says), ..start() };
+        let profile = Profile {
+            workers_per_node: 4,
+            slots_per_gpu: 2,
+            gpu_type: Some("a100".to_owned()),
+            ..Profile::default()
+        };
+        let text = render(&profile, &start, &identity(), ORDER).unwrap();
+        assert!(text.contains("#SBATCH --ntasks-per-node=4\n"), "{text}");
+        assert!(text.contains("#SBATCH --gpus-per-node=a100:2\n"), "{text}");
+        assert!(!text.contains("gpus-per-task"), "{text}");
+        assert!(text.contains("    export MUSTER_SLOT_DEVICE='cuda:0'\n"), "{text}");
+        let output = Command::new("bash")
+            .args(["-c", text.as_str()])
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", folder.path().display()))
+            .env("SLURM_JOB_END_TIME", "1")
+            .output()
+            .unwrap();
+        let (first, second) = ("4 of 2: supervise\n", "7 of 2: supervise\n");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, [first, first, second, second].concat());
     }
 
     #[test]

@@ -23,7 +23,9 @@ impl OwnAllocation {
         let job = variable("SLURM_JOB_ID").filter(is_number)?;
         let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
         // Who asked for an allocation without tasks meant its nodes.
-        let by_nodes = || number("SLURM_JOB_NUM_NODES").unwrap_or(1) * profile.workers_per_node;
+        // Each worker is a step of its own here, and steps do not share GPUs.
+        let each = profile.workers_per_node / profile.slots_per_gpu.max(1);
+        let by_nodes = || number("SLURM_JOB_NUM_NODES").unwrap_or(1) * each;
         let num_workers = number("SLURM_NTASKS").unwrap_or_else(by_nodes).max(1);
         let seconds = variable("SLURM_JOB_END_TIME").and_then(|text| text.parse::<u64>().ok());
         let ends_at = seconds.map(|seconds| Timestamp(seconds.saturating_mul(1000)));

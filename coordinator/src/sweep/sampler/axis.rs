@@ -7,7 +7,7 @@ use muster_common::manifest::{Domain, ParameterValue, Scale};
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Axis {
     /// An interval, in the logarithm where the scale is one; whole numbers own half a unit on both
-    /// sides, and so do steps.
+    /// sides, and steps half of one.
     Interval { low: f64, high: f64, bending: Bending, bounds: (f64, f64), lattice: Lattice },
     /// So many unordered choices.
     Choice { values: Vec<ParameterValue> },
@@ -50,6 +50,21 @@ impl Axis {
                 let max = values.last().map_or(*min, |value| value.as_f64());
                 let lattice = Lattice::Steps { step: *step, values };
                 interval(*min, max, 0.5 * step, Scale::Linear, lattice)
+            }
+            Domain::IntSteps { min, step, scale, .. } => {
+                let values = domain.enumerate().unwrap_or_default();
+                let (min, step) = (*min as f64, *step as f64);
+                let max = values.last().map_or(min, |value| value.as_f64());
+                let half = 0.5 * step;
+                // Half a step below may not be above zero: then as far below as above in the logarithm.
+                let lowest = match scale {
+                    Scale::Linear => min - half,
+                    Scale::Log => min * min / (min + half),
+                };
+                let bending = Bending { scale: *scale, functions };
+                let (low, high) = (bending.forward(lowest), bending.forward(max + half));
+                let lattice = Lattice::Steps { step, values };
+                Self::Interval { low, high, bending, bounds: (min, max), lattice }
             }
             Domain::When { domain, .. } => Self::of(domain, functions),
         }
@@ -116,6 +131,26 @@ impl Bending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_steps_come_back() {
+        for (min, scale) in [(1, Scale::Linear), (1, Scale::Log), (64, Scale::Log)] {
+            let domain = Domain::IntSteps { min, max: min + 100, step: 16, scale };
+            let axis = Axis::of(&domain, Elementary::Portable);
+            let Axis::Interval { low, high, .. } = &axis else { panic!("a range is an interval") };
+            assert!(low.is_finite() && low < high, "{low} to {high}");
+            let values = domain.enumerate().unwrap();
+            assert_eq!(values.len(), 7);
+            for value in &values {
+                assert_eq!(axis.value(axis.position(*value).unwrap()), *value);
+            }
+            for place in 0..=100 {
+                let found = axis.value(low + (high - low) * f64::from(place) / 100.0);
+                assert!(values.contains(&found), "{found}");
+            }
+            assert_eq!((axis.value(*low), axis.value(*high)), (values[0], values[6]));
+        }
+    }
 
     #[test]
     fn values_come_back() {

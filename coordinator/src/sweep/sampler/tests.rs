@@ -369,14 +369,17 @@ proptest! {
     fn proposals_lie_in_the_space_and_repeat(seed: u64, sampler in 0..7usize) {
         let mut space = space();
         space.insert("d".to_owned(), Domain::Int { min: 3, max: 90, scale: Scale::Log });
+        let stepped = Domain::IntSteps { min: 1, max: 90, step: 16, scale: Scale::Log };
+        space.insert("e".to_owned(), stepped);
         space.extend(plane());
         let sampler = &all()[sampler];
         let tried = search(sampler, &space, Seed(seed), 25, |point| point["d"].as_f64());
         for (point, _) in &tried {
-            prop_assert_eq!(point.len(), 5);
+            prop_assert_eq!(point.len(), 6);
             prop_assert!((-5.0..=10.0).contains(&point["x"].as_f64()));
             prop_assert!((1e-5..=1e-1).contains(&point["y"].as_f64()));
             prop_assert!(matches!(point["d"], ParameterValue::Int(3..=90)));
+            prop_assert!(matches!(point["e"], ParameterValue::Int(1 | 17 | 33 | 49 | 65 | 81)));
             prop_assert!(matches!(point["a"], ParameterValue::Int(1 | 2)));
         }
         let again = search(sampler, &space, Seed(seed), 25, |point| point["d"].as_f64());
