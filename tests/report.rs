@@ -142,7 +142,7 @@ fn assert_stored(root: &Path, best: &Value) {
     assert!(absent.stderr().contains("there is no experiment sample-7"), "{}", absent.stderr());
 }
 
-/// What SciPy says of the test of McNemar: `b` and `c` examples that only one of the two is right about.
+/// What `SciPy` says of the test of McNemar: `b` and `c` examples that only one of the two is right about.
 fn by_scipy(b: u64, c: u64) -> f64 {
     let script = "import sys; from scipy.stats import binomtest; b, c = map(int, sys.argv[1:]); \
                   print(binomtest(b, b + c).pvalue if b + c else 1.0)";

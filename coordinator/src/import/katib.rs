@@ -167,13 +167,12 @@ fn read_population(algorithm: &Place<'_>, draft: &mut Draft) {
     let members = whole(members).max(1);
     let quantile = take_setting(algorithm, "truncation_threshold").unwrap_or(QUANTILE);
     let resample = take_setting(algorithm, "resample_probability").unwrap_or(0.0);
-    let generations = match &draft.max_trials {
-        Some((trials, _)) => trials.div_ceil(members),
-        None => {
-            let reason = format!("the file has no number of trials: {GENERATIONS} generations");
-            draft.assume("searcher.pruner", reason);
-            GENERATIONS
-        }
+    let generations = if let Some((trials, _)) = &draft.max_trials {
+        trials.div_ceil(members)
+    } else {
+        let reason = format!("the file has no number of trials: {GENERATIONS} generations");
+        draft.assume("searcher.pruner", reason);
+        GENERATIONS
     };
     draft.pruning = Some(Pruning::Population {
         members,

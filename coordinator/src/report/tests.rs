@@ -346,7 +346,7 @@ fn the_interval_of_a_difference_is_as_wide_as_theory_says() {
     let half = 1.959_964 * (b + c - (b - c).powi(2) / n).sqrt() / n;
     let [low, high] = found.interval_95;
     assert!(((high - low) / (2.0 * half) - 1.0).abs() < 0.1, "{found:?} {half}");
-    assert!(((low + high) / 2.0 - (b - c) / n).abs() < 0.2 * half, "{found:?} {half}");
+    assert!((f64::midpoint(low, high) - (b - c) / n).abs() < 0.2 * half, "{found:?} {half}");
 }
 
 #[test]
