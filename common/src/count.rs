@@ -18,7 +18,7 @@ pub fn counted_are(count: impl Display, noun: &str) -> String {
 
 /// By the rules that the nouns of this project need.
 fn plural(noun: &str) -> String {
-    let hisses = ["s", "x", "ch", "sh"].iter().any(|end| noun.ends_with(end));
+    let hisses = ["s", "x", "tch", "sh"].iter().any(|end| noun.ends_with(end));
     let vowels = ["ay", "ey", "oy", "uy"];
     match noun.strip_suffix('y') {
         Some(stem) if !vowels.iter().any(|end| noun.ends_with(end)) => format!("{stem}ies"),
@@ -47,6 +47,7 @@ mod tests {
         for (one, many) in [
             ("class", "classes"),
             ("batch", "batches"),
+            ("epoch", "epochs"),
             ("entry", "entries"),
             ("key", "keys"),
             ("trial", "trials"),

@@ -2,11 +2,12 @@
 //! whom [`access`] lets in brings an event to the [`driver`], which applies it to the pure [`engine`] (what to
 //! try and stop is decided in [`sweep`]), makes it durable in the [`journal`], and hands the actions to [`effect`].
 //! [`live`] and [`lease`] know who is there, [`greeting`] what a worker is told that comes back, [`mod@curve`] and
-//! [`measured`] how runs go, [`alarm`] when something is due, [`capacity`] how large a gang may be, [`launcher`] starts workers, on the slots that [`machine`] makes of this
-//! machine or on a cluster, [`compaction`] tidies the metrics of trials that have ended, [`view`] shows it all,
-//! [`dashboard`] in a browser, [`metrics`] counts it, [`request`] is what users ask, [`logs`] and [`own_log`] keep what
-//! was said, [`report`] tells all of an experiment in one file. [`plan`]
-//! lets the engine go through an experiment before it is run, [`import`] makes manifests of others' files.
+//! [`measured`] how runs go, [`alarm`] when something is due, [`capacity`] how large a gang may be, [`launcher`]
+//! starts workers, on the slots that [`machine`] makes of this machine or on a cluster, [`compaction`] tidies the
+//! metrics of trials that have ended, [`view`] shows it all, [`dashboard`] in a browser, [`metrics`] counts it,
+//! [`request`] is what users ask, [`logs`] and [`own_log`] keep what was said, [`report`] tells all of an experiment
+//! in one file. [`plan`] lets the engine go through an experiment before it is run, [`import`] makes manifests of
+//! others' files.
 //!
 //! Nothing here links libtorch.
 

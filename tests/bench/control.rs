@@ -73,6 +73,16 @@ struct Book {
 }
 
 impl Book {
+    /// The coordinator has let it in, the first time or after a cut.
+    fn welcome(&mut self, tally: &Tally) {
+        match self.cut_at.take() {
+            Some(at) => add(&tally.away_ms, at),
+            None => {
+                tally.connected.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The run that it has, or whose end is not acknowledged yet.
     fn held(&self) -> Option<u64> {
         let training = self.training.as_ref().map(|(spec, _)| spec.generation.0);
@@ -269,12 +279,7 @@ async fn session(
         let ended = match response.and_then(|response| response.message) {
             None => return Ok(()),
             Some(Response::Welcome(_)) => {
-                match book.cut_at.take() {
-                    Some(at) => add(&tally.away_ms, at),
-                    None => {
-                        tally.connected.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
+                book.welcome(tally);
                 None
             }
             Some(Response::Assign(spec)) => {
