@@ -253,6 +253,9 @@ fn files_are_strict_small_and_known_again() {
     for path in ["/assets/nothing.js", "/assets/..%2f..%2fCargo.toml", "/assets/login.html"] {
         assert_eq!(served.get(path, &[]).status, 404, "{path}");
     }
+    let nowhere = served.get("/nowhere", &[("accept", "text/html,*/*;q=0.8")]);
+    assert_eq!((nowhere.status, nowhere.body == page.body), (404, true), "people get a page");
+    assert_eq!(served.get("/nowhere", &[]).text(), "no page `/nowhere`\n");
 }
 
 #[test]
@@ -450,7 +453,7 @@ fn groups_of_parameters_have_learning_rates() {
         let mut named = all.filter(|curve| curve["name"] == name);
         let found = named.next().unwrap_or_else(|| panic!("no {name} in {answer}"));
         let steps = list(found, "steps").iter().map(|step| step.as_u64().unwrap());
-        steps.zip(list(found, "values").iter().map(|value| value.as_f64().unwrap())).collect()
+        steps.zip(list(found, "means").iter().map(|value| value.as_f64().unwrap())).collect()
     };
     let whole = curve("learning_rate");
     for (group, share) in [1.0, 0.5, 0.25].into_iter().enumerate() {

@@ -8,7 +8,7 @@ import { best, openRecorded } from './recorded.mjs';
 const { MUSTER_URL: origin } = process.env;
 const EXPERIMENT = '/experiments/reviews-1';
 
-const PAGES = ['/', EXPERIMENT, `${EXPERIMENT}/trials/${best}`, '/cluster', '/nowhere'];
+const PAGES = ['/', EXPERIMENT, `${EXPERIMENT}/trials/${best}`, '/cluster'];
 const WAYS = [
     ['by day', {}],
     ['by night', { colorScheme: 'dark' }],

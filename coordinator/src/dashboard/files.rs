@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use axum::extract::Path;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flate2::Compression;
@@ -111,6 +111,15 @@ impl File {
 /// Every page is the same document, which looks at its own address.
 pub(super) async fn page(headers: HeaderMap) -> Response {
     found("index.html", &headers)
+}
+
+/// What no page has as its address; people get the page that says so.
+pub(super) async fn nowhere(uri: Uri, headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("text/html")) {
+        return (StatusCode::NOT_FOUND, found("index.html", &headers)).into_response();
+    }
+    (StatusCode::NOT_FOUND, format!("no page `{}`\n", uri.path())).into_response()
 }
 
 /// A file by name.

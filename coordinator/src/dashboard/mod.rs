@@ -105,6 +105,7 @@ pub(crate) fn router(service: Service, guard: &Guard) -> Router {
         router = router.route(page, get(files::page));
     }
     router
+        .fallback(files::nowhere)
         .route("/assets/{name}", get(files::asset))
         .route(LOGIN, get(login::page).post(login::enter))
         .route("/logout", post(login::leave))

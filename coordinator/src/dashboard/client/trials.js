@@ -36,7 +36,7 @@ export function trialTable(id, state, compare) {
         placeholder: 't12',
         onchange: () => change({ q: search.value.trim() }),
     });
-    const lead = h('button', { class: 'primary', hidden: true, onclick: () => compare.show() });
+    const lead = h('button', { class: 'primary', hidden: true, onclick: () => compare.show() }, 'Compare');
     const element = section(
         'Trials',
         null,
