@@ -41,7 +41,10 @@ fn the_front_is_printed_and_stands_in_the_summary() {
     let Some((stdout, summary)) = run(name, goal) else { return };
     let front = summary["front"].as_array().unwrap();
     assert!(!front.is_empty(), "{summary}");
-    assert!(stdout.contains(&format!("front    {} that no", counted(front.len(), "result"))), "{stdout}");
+    assert!(
+        stdout.contains(&format!("front    {} that no", counted(front.len(), "result"))),
+        "{stdout}"
+    );
     assert!(stdout.contains("the best accuracy of the front"), "{stdout}");
     // Better in accuracy, worse in loss, from one to the next.
     for pair in front.windows(2) {
