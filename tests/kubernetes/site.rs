@@ -134,7 +134,17 @@ impl Site {
         K::DynamicType: Default,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        self.runtime.block_on(api.list(&ListParams::default())).unwrap().items
+        let begun = Instant::now();
+        loop {
+            match self.runtime.block_on(api.list(&ListParams::default())) {
+                Ok(found) => return found.items,
+                // The server closes connections that nobody uses, and this one may just be closing.
+                Err(kube::Error::Service(_)) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Names of pods that run.
