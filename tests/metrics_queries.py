@@ -33,7 +33,7 @@ def main():
         if language == "sql":
             result = connection.sql(block)
             results.append(result and [list(row) for row in result.fetchall()])
-        else:
+        elif "metrics" in block:  # others are about predictions
             names = {}
             exec(compile(block, document, "exec"), names)  # noqa: S102
             results.append(sorted(rows(names["metrics"])))

@@ -149,7 +149,8 @@ fn failure_policy() -> PodFailurePolicy {
             operator: "In".to_owned(),
             values: vec![ALONE_CODE],
         }),
-        ..PodFailurePolicyRule::default()
+        // The schema of 1.25 wants the list, which may be empty; newer ones do without.
+        on_pod_conditions: Some(Vec::new()),
     };
     PodFailurePolicy { rules: vec![taken, alone] }
 }
