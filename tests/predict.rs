@@ -185,7 +185,7 @@ fn a_table_is_written_whole_or_not_at_all() {
     std::fs::write(at("in.csv"), "text,n\n".to_owned() + &"good,1\n".repeat(5000) + "bad\n")
         .unwrap();
     let (code, said) = run(&["--file", "in.csv", "--output", "out.csv"]);
-    assert!(code == Some(1) && said.contains("in.csv:5002: 1 fields"), "{said}");
+    assert!(code == Some(1) && said.contains("in.csv:5002: 1 field,"), "{said}");
     assert_eq!(std::fs::read_to_string(at("out.csv")).unwrap(), "before");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     // Which column holds the text is asked, with what there is.
