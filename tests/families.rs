@@ -130,7 +130,8 @@ fn assert_gradients<'a>(
         let (error, limit) = if own < ROUNDING * whole {
             (norm(found.iter().copied()) / whole, ROUNDING)
         } else {
-            // The terms of a query's bias nearly cancel: what is left is exact to the rounding of the terms, not its own.
+            // The terms of a query's bias nearly cancel: what is left is exact to the rounding of the terms, not to
+            // that of itself.
             let rounding = f64::from(f32::EPSILON) * whole;
             ((difference(&found, &wanted) - rounding).max(0.0) / own, TOLERANCE)
         };
