@@ -34,7 +34,7 @@ use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluat
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long the end of an experiment waits for tokens that only the next one would need.
-const TOKENS_WAIT: Duration = Duration::from_secs(30);
+const TOKENS_WAIT: Duration = Duration::from_secs(60);
 
 /// Progress before the first step is said so often.
 const SHOWN_EVERY: Duration = Duration::from_millis(500);

@@ -87,7 +87,7 @@ fn csv_rows_that_would_be_swallowed_are_refused_with_their_line() {
     let refused = |text: &str| csv(text).unwrap_err();
     assert!(refused("text,label\na,1\n\"b,0\nc,1\n").starts_with("a:3: a quote is opened"));
     assert!(refused("text,label\n\"a\"b,1\n").starts_with("a:2: text stands behind"));
-    assert!(refused("text,label\na,1\nb\n").starts_with("a:3: 1 fields"));
+    assert!(refused("text,label\na,1\nb\n").starts_with("a:3: 1 field,"));
     assert!(refused("text,label\na,1,x\n").starts_with("a:2: 3 fields"));
     assert!(refused("text,text\n").contains("two columns"));
     assert!(refused("text,class\na,1\n").contains("`text`, `class`"));

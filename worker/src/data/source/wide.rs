@@ -404,7 +404,7 @@ mod tests {
             assert!(error.starts_with("t:3: "), "{error}");
         }
         let error = read(b"text,n\na,1\nb\n", &COMMA, &TextColumns::default()).unwrap_err();
-        assert!(error.to_string().starts_with("texts:3: 1 fields"), "{error}");
+        assert!(error.to_string().starts_with("texts:3: 1 field"), "{error}");
         let error = read(b"", &SourceFormat::Parquet, &TextColumns::default()).unwrap_err();
         assert!(error.to_string().contains("not a stream"), "{error}");
         let columns = asked(Some("a"), None);
