@@ -142,8 +142,8 @@ fn a_browser_shows_explanations_to_everybody() {
         return skip(name, &reason);
     }
     let directory = tempfile::tempdir().unwrap();
-    let rows = "text,label\na good film,good\na bad film,bad\na film,so-so\n".repeat(4);
-    std::fs::write(directory.path().join("reviews.csv"), rows).unwrap();
+    let rows = "a good film,good\na bad film,bad\na film,so-so\n".repeat(4);
+    std::fs::write(directory.path().join("reviews.csv"), format!("text,label\n{rows}")).unwrap();
     let model = model("bert");
     let of_text = ["--text", "a bad film, and so very long that it is not all read"];
     let of_file = ["--file", "reviews.csv", "--label-column", "label", "--limit", "6"];
