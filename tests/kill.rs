@@ -6,41 +6,20 @@
 use std::fs;
 use std::path::Path;
 
+use muster_tests::outcome::{Outcome, assert_alike, outcome as outcome_of};
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
 use muster_tests::service::summary;
 use muster_tests::skip;
-use serde_json::Value;
 
 const SAMPLE: Sample = Sample { max_trials: 4, min_steps: 12 };
 const RUN: [&str; 6] = ["run", "sample.yaml", "--slots", "1", "--summary", "summary.json"];
 const RESUME: [&str; 6] = ["run", "--resume", "--slots", "1", "--summary", "summary.json"];
 
 /// What must not depend on whether anybody was killed.
-fn outcome(summary: &Value) -> Value {
-    let trials: Vec<Value> = summary["trials"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|trial| {
-            serde_json::json!([
-                trial["id"],
-                trial["state"],
-                trial["hyperparameters"],
-                trial["steps"],
-                trial["objective"]
-            ])
-        })
-        .collect();
-    let best = &summary["best"];
-    serde_json::json!([
-        summary["state"],
-        trials,
-        best["trial"],
-        best["step"],
-        best["validation"],
-        best["test"]
-    ])
+fn outcome(directory: &Path) -> Outcome {
+    let of_trials = ["state", "hyperparameters", "steps", "objective"];
+    outcome_of(directory, &of_trials, &["trial", "step", "validation", "test"]).unwrap()
 }
 
 /// Decision lines without their times.
@@ -50,9 +29,9 @@ fn decisions(stderr: &str) -> Vec<String> {
     stderr.lines().filter(is_decision).filter_map(text).collect()
 }
 
-fn undisturbed(directory: &Path) -> (Value, Vec<String>) {
+fn undisturbed(directory: &Path) -> (Outcome, Vec<String>) {
     let (_, stderr) = Muster::start(directory, "undisturbed", &RUN).unwrap().succeed().unwrap();
-    (summary(directory).unwrap(), decisions(&stderr))
+    (outcome(directory), decisions(&stderr))
 }
 
 fn prepare(name: &str) -> Option<tempfile::TempDir> {
@@ -89,7 +68,8 @@ fn a_killed_coordinator_goes_on_with_the_same_decisions() {
     let after = decisions(&stderr);
     assert_eq!(after[..before.len()], before[..], "journaled decisions never change");
     assert_eq!(after, expected_decisions);
-    assert_eq!(outcome(&summary(directory.path()).unwrap()), outcome(&expected));
+    let found = outcome(directory.path());
+    assert_alike((&found, directory.path()), (&expected, quiet.path())).unwrap();
     println!("killed after {} of {} decisions", before.len(), after.len());
 }
 
@@ -115,9 +95,9 @@ fn a_killed_runner_continues_from_its_last_checkpoint() {
     send_signal("KILL", runners[0]).unwrap();
     run.succeed().unwrap();
 
-    let found = summary(directory.path()).unwrap();
-    assert_eq!(outcome(&found), outcome(&expected));
-    let trial = &found["trials"][1];
+    let found = outcome(directory.path());
+    assert_alike((&found, directory.path()), (&expected, quiet.path())).unwrap();
+    let trial = &summary(directory.path()).unwrap()["trials"][1];
     assert_eq!(trial["restarts"], 1, "{trial}");
     let log =
         fs::read_to_string(directory.path().join("muster-data/coordinator/logs/sample-1.log"))

@@ -3,13 +3,13 @@
 //! killed in between.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use muster_tests::outcome::{Outcome, assert_alike, outcome as outcome_of};
 use muster_tests::process::{Muster, descendants, send_signal};
 use muster_tests::sample::{Sample, write_manifest};
-use muster_tests::service::summary;
 use muster_tests::skip;
 use serde_json::Value;
 
@@ -77,29 +77,14 @@ fn checkpoints(directory: &Path) -> Checkpoints {
 }
 
 /// What must not depend on whether anybody was killed: every checkpoint's weights, and the results.
-fn outcome(directory: &Path) -> BTreeMap<String, String> {
-    let mut said = BTreeMap::new();
+fn outcome(directory: &Path) -> Outcome {
+    let of_trials = ["state", "hyperparameters", "objective"];
+    let mut said = outcome_of(directory, &of_trials, &["trial", "validation"]).unwrap();
     // Of several runs that reached a step the last one counts.
     for ((trial, step, _), (parts, _)) in checkpoints(directory) {
         said.insert(format!("checkpoint of t{trial} at step {step:02}"), parts.to_string());
     }
-    let summary = summary(directory).unwrap();
-    for trial in summary["trials"].as_array().unwrap() {
-        for what in ["state", "hyperparameters", "objective"] {
-            said.insert(format!("{} {what}", trial["id"]), trial[what].to_string());
-        }
-    }
-    for what in ["trial", "validation"] {
-        said.insert(format!("best {what}"), summary["best"][what].to_string());
-    }
     said
-}
-
-/// What only one of them says, for a failure that fits on a screen.
-fn differences(left: &BTreeMap<String, String>, right: &BTreeMap<String, String>) -> Vec<String> {
-    let names: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
-    let differs = names.into_iter().filter(|name| left.get(*name) != right.get(*name));
-    differs.map(|name| format!("{name}: {:?}, not {:?}", left.get(name), right.get(name))).collect()
 }
 
 #[test]
@@ -155,6 +140,6 @@ fn a_killed_population_ends_like_one_that_was_left_alone() {
     let (_, stderr) =
         Muster::start(directory.path(), "resumed", &RESUME).unwrap().succeed().unwrap();
     assert!(!exploits(&stderr).is_empty(), "{stderr}");
-    let differences = differences(&outcome(directory.path()), &expected);
-    assert!(differences.is_empty(), "{differences:#?}\n{stderr}");
+    let found = outcome(directory.path());
+    assert_alike((&found, directory.path()), (&expected, quiet.path())).unwrap();
 }

@@ -11,6 +11,7 @@ pub mod hub;
 pub mod kubelet;
 pub mod kubernetes;
 pub mod limits;
+pub mod outcome;
 pub mod process;
 pub mod proxy;
 pub mod s3;
