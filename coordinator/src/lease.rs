@@ -70,7 +70,7 @@ mod tests {
         let (host, token_name) = ("h".to_owned(), None);
         let joined = Event::WorkerJoined { worker: worker.clone(), host, token_name };
         driver.apply(joined).await.unwrap();
-        live.touch(&worker, Instant::now());
+        let _messages = live.connect(&worker, 1, None, None, Instant::now()).unwrap();
         let watching = tokio::spawn(watch_leases(driver.clone(), live, lease, shutdown.clone()));
         driver.read(move |_| std::thread::sleep(lease * 5 / 2)).await.unwrap();
         tokio::time::sleep(lease / 5).await;
