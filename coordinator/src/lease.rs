@@ -11,7 +11,8 @@ use crate::engine::{Engine, Event, LossCause};
 use crate::live::Live;
 
 /// Looks at every lease, a few times per lease, until `shutdown`. Workers go on when the coordinator is
-/// away, so after a restart, or after this process stood still itself, every lease starts afresh.
+/// away, so after a restart, or after this process stood still itself, every lease starts afresh. Nor is a worker lost
+/// whose words lie unread because its session still deals with earlier ones; see [`Live::silence`].
 pub async fn watch_leases(
     driver: Driver,
     live: Live,
