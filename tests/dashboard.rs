@@ -228,6 +228,10 @@ fn one_trial_is_told(served: &Served, best: u64) {
     let saved = served.json(&format!("{path}/checkpoints"));
     assert!(list(&saved, "checkpoints").iter().any(|c| c["is_best"] == true), "{saved}");
     assert!(list(&saved, "checkpoints").iter().all(|c| c["bytes"].as_u64().unwrap() > 1000));
+    let used = served.json(&format!("{path}/equipment"));
+    let kind = &list(&used, "workers")[0];
+    assert_eq!((&kind["threads"], &used["problem"]), (&json!(1), &json!("")), "{used}");
+    assert!(!kind["processor"].as_str().unwrap().is_empty() && kind["memory_bytes"].is_u64());
     let log = served.json(&format!("{path}/logs"));
     assert!(!list(&log, "lines").is_empty());
     let more = served.json(&format!("{path}/logs?from={}", log["next"]));

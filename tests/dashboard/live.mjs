@@ -131,6 +131,8 @@ async function lookAtFinished(page) {
         'Classification report',
         'Test split',
         'Checkpoints',
+        'Trained with',
+        'libtorch',
         'Log',
         'precision',
     ]) {
