@@ -404,10 +404,7 @@ function drawGroup(name, curves) {
                 axisLabel: labels(name === 'Memory' ? (value) => bytes(value, 4) : format),
             }),
             series: curves.map((curve, index) => ({
-                // The heading says what all of them begin with.
-                name: words(
-                    /validation/i.test(name) ? curve.name.replace('validation_', '') : curve.name,
-                ),
+                name: lineName(name, curve.name),
                 type: 'line',
                 showSymbol: curve.steps.length < 12,
                 symbolSize: 6,
@@ -417,6 +414,12 @@ function drawGroup(name, curves) {
             })),
         },
     };
+}
+
+/** What a line is called below a heading that says what all of them begin with. */
+function lineName(heading, name) {
+    if (/validation/i.test(heading)) return words(name.replace('validation_', ''));
+    return words(heading === 'Learning rate' ? name.replace('learning_rate_', '') : name);
 }
 
 /** Rows of all curves by step. */
