@@ -68,7 +68,8 @@ await withBrowser(async (browser) => {
         rates.forEach((one, group) => {
             const wanted = rate / 2 ** group;
             // Both are written with three digits at least.
-            check(Math.abs(one - wanted) <= 0.011 * wanted + 1e-12, `step ${step}, group ${group}: ${one}, not ${wanted}`);
+            const isNear = Math.abs(one - wanted) <= 0.011 * wanted + 1e-12;
+            check(isNear, `step ${step}, group ${group}: ${one}, not ${wanted}`);
         });
     }
     check(whole.some(([, rate]) => Number(rate) > 0), 'all rates are 0');

@@ -4,10 +4,10 @@
         [--table FILE] NAME=MODEL=FILE [NAME=MODEL=FILE ...]
 
 For every kind of value it prints the largest difference over all texts, as a share of the largest value of its text,
-and the median beside it, with a column for each model; `--table` writes that to a file too. Ends with 1 if one is above
-1e-3 or no number. `generate.py` says what is needed, and `compare.sh` (`make explained`) does all of it. The baseline must
-be the padding token. Conductance is only compared where it is asked for, on the first TEXTS texts: with 150 steps it takes
-minutes on a real model.
+and the median beside it, with a column for each model; `--table` writes that to a file too. Ends with 1 if one is
+above 1e-3 or no number. `generate.py` says what is needed, and `compare.sh` (`make explained`) does all of it. The
+baseline must be the padding token. Conductance is only compared where it is asked for, on the first TEXTS texts: with
+150 steps it takes minutes on a real model.
 """
 
 import argparse

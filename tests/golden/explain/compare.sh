@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# `make explained`: do explanations of real models say what Captum and transformers say about the same weights? MiniLM of
-# the demo and, where it lies in MUSTER_SHARED, gte-small are fine-tuned for a minute on sentences of the demo; then ten
-# sentences are explained by both sides. The table of relative differences is printed and put into configs/README.md. Ends
-# with 1 if one is above 1e-3.
+# `make explained`: do explanations of real models say what Captum and transformers say about the same weights?
+# MiniLM of the demo and, where it lies in MUSTER_SHARED, gte-small are fine-tuned for a minute on sentences of the
+# demo; then ten sentences are explained by both sides. The table of relative differences is printed and put into
+# configs/README.md. Ends with 1 if one is above 1e-3.
 #
 #   tests/golden/explain/compare.sh [MODEL_DIR]
 #
-# With a directory of a fine-tuned classifier that one is compared instead, and no document is changed. Needs the peers of
-# `make bench` (6 GB once; or a Python with torch and transformers in MUSTER_PEERS_PYTHON). CONDUCTANCE="150 2" are the
-# steps of Captum's sums and the texts on which conductance is compared, for it takes minutes.
+# With a directory of a fine-tuned classifier that one is compared instead, and no document is changed. Needs the
+# peers of `make bench` (6 GB once; or a Python with torch and transformers in MUSTER_PEERS_PYTHON).
+# CONDUCTANCE="150 2" are the steps of Captum's sums and the texts on which conductance is compared, for it takes
+# minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 own=$PWD/tests/golden/explain
