@@ -5,8 +5,17 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Files of the shim.
-const SHIM: [&str; 8] =
-    ["attention", "autocast", "collective", "dropout", "guard", "linear", "optimizer", "rows"];
+const SHIM: [&str; 9] = [
+    "attention",
+    "autocast",
+    "collective",
+    "dropout",
+    "guard",
+    "linear",
+    "optimizer",
+    "rows",
+    "version",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
