@@ -192,8 +192,8 @@ impl<W: Fn() -> Vec<u32>> Launcher for Life<'_, W> {
     }
 }
 
-/// [`live_through`] with a coordinator whose workers come from a cluster, and these are their processes, in order. Gives
-/// the coordinator, which has nothing to do any more.
+/// [`live_through`] with a coordinator whose workers come from a cluster; `workers` are their processes, in order.
+/// Gives the coordinator, which has nothing to do any more.
 pub fn live_on(ground: &Ground, workers: impl Fn() -> Vec<u32>) -> anyhow::Result<Muster> {
     let server = ground.serve("serve")?;
     let mut life = Life { ground, server, workers };
@@ -201,9 +201,9 @@ pub fn live_on(ground: &Ground, workers: impl Fn() -> Vec<u32>) -> anyhow::Resul
     Ok(life.server)
 }
 
-/// One trial, in the middle of which the coordinator is killed and started again: the worker comes back to it with the run
-/// that it has, and the trial ends. `away` is done while there is no coordinator, `back` when there is one again, before
-/// the run goes on. Gives the second coordinator.
+/// One trial, in the middle of which the coordinator is killed and started again: the worker comes back to it with
+/// the run that it has, and the trial ends. `away` is done while there is no coordinator, `back` when there is one
+/// again, before the run goes on. Gives the second coordinator.
 pub fn come_back(
     ground: &Ground,
     runners: impl Fn() -> Vec<u32>,

@@ -379,8 +379,8 @@ pub(crate) fn verify(path: &Path, size: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what came instead of a file, which must not be taken for it the next time; fails with the path that cannot be
-/// removed.
+/// Removes what came instead of a file, which must not be taken for it the next time; fails with the path that
+/// cannot be removed.
 pub(crate) fn discard(path: &Path) -> Result<(), (String, std::io::Error)> {
     let blob = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     for path in [blob.as_path(), path] {
