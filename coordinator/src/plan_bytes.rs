@@ -99,6 +99,7 @@ fn averaged(step: u64, every: u64, last: u64) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::plan::{Premises, plan};
+    use crate::sample::manifest;
 
     const NUM_TRAIN: u64 = 1000;
 
@@ -108,23 +109,15 @@ mod tests {
 
     /// What two trials of 100 steps with a checkpoint every 25 take, by a section `training`.
     fn planned(training: &str) -> PlannedBytes {
-        let text = format!(
-            "version: 1
-name: e
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
+        let more = format!(
+            "hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
 searcher: {{metric: loss, max_trials: 2}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 25}}
 training: {training}
 "
         );
-        let manifest = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let manifest = manifest("e", &more);
         let premises = Premises { num_slots: 1, num_train: NUM_TRAIN, examples_per_second: None };
         let plan = plan(&manifest, &premises).unwrap();
         assert_eq!(plan.num_checkpoints, 8);
