@@ -8,7 +8,6 @@ use anyhow::Context;
 use muster_common::id::TrialId;
 use muster_common::metric::{MetricName, read_trial};
 use muster_common::storage::Store;
-use serde_json::Value;
 use tokio::runtime;
 
 use crate::service::summary;
