@@ -42,7 +42,8 @@ struct Scale<'a> {
     manifest: &'a Manifest,
     num_train: u64,
     trained: &'a Shapes,
-    /// By what is averaged, the digits of the averaged steps, which are part of names, and whether there are best weights.
+    /// By what is averaged, by the digits of the averaged steps, which are part of names, and by whether there are best
+    /// weights.
     known: BTreeMap<(Option<Category>, Vec<u32>, bool), u64>,
 }
 

@@ -218,8 +218,16 @@ impl Rules<'_> {
             if end >= lowest {
                 let (end, lowest) = (written(end), written(lowest));
                 let message = format!("it ends at {end}, but learning_rate is {lowest} at least");
-                let mend = "lower end_learning_rate: the schedule falls";
-                self.refuse(&["training", "schedule"], message, mend);
+                let (section, mend) = match training.schedule {
+                    ScheduleShape::Polynomial { .. } => {
+                        ("training", "lower end_learning_rate: the schedule falls")
+                    }
+                    _ => (
+                        "hyperparameters",
+                        "add `training.schedule: {type: polynomial, end_learning_rate: 0}`",
+                    ),
+                };
+                self.refuse(&[section, "schedule"], message, mend);
             }
         }
         let ClassWeights::Given(weights) = &training.class_weights else { return };

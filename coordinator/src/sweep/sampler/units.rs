@@ -44,8 +44,8 @@ impl<'a> Units<'a> {
         Self::with(space, functions, width)
     }
 
-    /// With one side for each hyperparameter, words too: for those who only cut sides into parts, as any set of words can
-    /// be cut out of a list.
+    /// With one side for each hyperparameter, words too: for those who only cut sides into parts, as any set of words
+    /// can be cut out of a list.
     pub(in crate::sweep) fn flat(space: &'a SearchSpace, functions: Elementary) -> Self {
         Self::with(space, functions, |_| 1)
     }
