@@ -400,8 +400,8 @@ function drawPlane(experiment, points, chosen, state) {
     const cells = isContour ? surface(pick(xs), pick(ys), pick(zs), logX, logY) : [];
     const data = whole.map((index) => [xs[index], ys[index], zs[index]]);
     const along = (name, isLogarithmic) => {
-        const data = listed(experiment, name);
-        if (data) return { type: 'category', data, axisLabel: labels(), boundaryGap: true };
+        const choices = listed(experiment, name);
+        if (choices) return { type: 'category', data: choices, axisLabel: labels(), boundaryGap: true };
         return {
             type: isLogarithmic ? 'log' : 'value',
             axisLabel: labels(isLogarithmic ? power : number),

@@ -122,9 +122,7 @@ export function trialTable(id, state, compare) {
     async function refresh() {
         const { parameters } = state.experiment;
         if (!limits.childElementCount && parameters.length) {
-            limits.append(
-                ...parameters.map((one) => (one.kind === 'words' ? choice(one) : range(one))),
-            );
+            limits.append(...parameters.map((one) => (one.kind === 'words' ? choice(one) : range(one))));
         }
         let answer;
         try {
