@@ -1,5 +1,6 @@
 //! The `training` and `evaluation` sections: choices that hold for every trial of an experiment.
-//! What is a number and worth searching is a hyperparameter instead.
+//! What is a number and worth searching is a hyperparameter instead, and of some words here trials can have their own
+//! as hyperparameters: see [`Manifest::training_of`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
