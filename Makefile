@@ -1,5 +1,5 @@
 # Short names for what one does here; the work is in the scripts. `make` alone lists the targets.
-.PHONY: help demo test check bench bench-peers parity sim planted kills fuzz bless clean-cache
+.PHONY: help demo test check bench bench-peers parity explained sim planted kills fuzz bless clean-cache
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -22,6 +22,9 @@ bench-peers: ## Install the peers that `make bench` compares with (6 GB once)
 
 parity: ## Compare exported models with the reference libraries (installs 5 GB once)
 	@tests/parity/run.sh
+
+explained: ## Compare explanations of real models with Captum's [MODEL=DIR] (installs 6 GB once)
+	@tests/golden/explain/compare.sh $(if $(MODEL),$(MODEL))
 
 sim: ## Simulate the coordinator with SEEDS=100000 seeds (a night): faults, replays, invariants
 	@MUSTER_SEEDS=$(or $(SEEDS),100000) cargo test --release --workspace --locked --test simulation -- --nocapture

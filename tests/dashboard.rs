@@ -228,6 +228,10 @@ fn one_trial_is_told(served: &Served, best: u64) {
     let saved = served.json(&format!("{path}/checkpoints"));
     assert!(list(&saved, "checkpoints").iter().any(|c| c["is_best"] == true), "{saved}");
     assert!(list(&saved, "checkpoints").iter().all(|c| c["bytes"].as_u64().unwrap() > 1000));
+    let used = served.json(&format!("{path}/equipment"));
+    let kind = &list(&used, "workers")[0];
+    assert_eq!((&kind["threads"], &used["problem"]), (&json!(1), &json!("")), "{used}");
+    assert!(!kind["processor"].as_str().unwrap().is_empty() && kind["memory_bytes"].is_u64());
     let log = served.json(&format!("{path}/logs"));
     assert!(!list(&log, "lines").is_empty());
     let more = served.json(&format!("{path}/logs?from={}", log["next"]));
@@ -466,6 +470,12 @@ fn groups_of_parameters_have_learning_rates() {
     }
     let names = list(&answer, "curves").iter().filter_map(|curve| curve["name"].as_str());
     assert_eq!(names.filter(|name| name.starts_with("learning_rate_group_")).count(), 3);
+    if let Err(reason) = browser() {
+        return skip(name, &reason);
+    }
+    let variables = [("MUSTER_URL", served.url.as_str()), ("MUSTER_FINISHED", "sample-1")];
+    let said = browse("groups.mjs", served.path(), &variables).unwrap();
+    assert!(said.contains("3 groups are drawn"), "{said}");
 }
 
 /// A log is sent line by line as it is written, from the place that is asked for, or where the reader was before.
@@ -568,9 +578,14 @@ fn pages_look_as_approved() {
     if let Err(reason) = browser() {
         return skip(name, &reason);
     }
-    let served = Served::start(tempfile::tempdir().unwrap(), &["--no-workers"], false);
+    let start = |tokens| Served::start(tempfile::tempdir().unwrap(), &["--no-workers"], tokens);
+    let (served, asking) = (start(false), start(true));
     let bless = std::env::var("MUSTER_BLESS").unwrap_or_default();
-    let variables = [("MUSTER_URL", served.url.as_str()), ("MUSTER_BLESS", bless.as_str())];
+    let variables = [
+        ("MUSTER_URL", served.url.as_str()),
+        ("MUSTER_ASKING", asking.url.as_str()),
+        ("MUSTER_BLESS", bless.as_str()),
+    ];
     let said = browse("pictures.mjs", served.path(), &variables).unwrap();
     assert!(said.contains("as approved"), "{said}");
 }

@@ -59,6 +59,53 @@ fn assert_whole(best: &Value, report: &Value) {
     assert!(report["card"]["slot_hours"].as_f64().unwrap() > 0.0);
 }
 
+/// The value of a field in a table of the kernel's.
+fn kernel(file: &str, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let value = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == field).then(|| value.trim().to_owned())
+    };
+    text.lines().find_map(value)
+}
+
+/// The run card has what the workers trained with: this machine, one thread each, this build.
+fn assert_equipped(report: &Value) {
+    let [found] = &report["card"]["workers"].as_array().unwrap()[..] else {
+        panic!("not one kind of worker: {}", report["card"]["workers"])
+    };
+    assert_eq!((&found["num_workers"], &found["threads"]), (&2.into(), &1.into()), "{found}");
+    let processor = found["processor"].as_str().unwrap();
+    match kernel("/proc/cpuinfo", "model name") {
+        Some(name) => assert_eq!(processor, name),
+        None => assert!(processor.contains(std::env::consts::ARCH), "{found}"),
+    }
+    let memory = kernel("/proc/meminfo", "MemTotal").unwrap();
+    let kibibytes: u64 = memory.trim_end_matches("kB").trim().parse().unwrap();
+    assert_eq!(found["memory_bytes"], 1024 * kibibytes, "{found}");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(found["hosts"], serde_json::json!([host.trim()]), "{found}");
+    assert_eq!(found["hosts"][0], report["card"]["hosts"][0]["name"], "as its metrics say");
+    assert_eq!(found["muster"], env!("CARGO_PKG_VERSION"));
+    let libtorch: Vec<u32> =
+        found["libtorch"].as_str().unwrap().split('.').flat_map(str::parse::<u32>).collect();
+    assert!(libtorch.len() >= 2 && libtorch[0] == 2, "{found}");
+}
+
+/// The model says so too, without names of machines.
+fn assert_model_is_equipped(root: &Path, report: &Value) {
+    let own = json(&root.join("muster-data/experiments/sample-1/best/muster.json"));
+    let (own, found) = (&own["trained_with"][0], &report["card"]["workers"][0]);
+    for field in ["processor", "num_processors", "memory_bytes", "threads", "libtorch", "muster"] {
+        assert_eq!((field, &own[field]), (field, &found[field]));
+    }
+    assert!(own["hosts"].is_null() && own["host"].is_null() && own["worker"].is_null(), "{own}");
+    let page = std::fs::read_to_string(root.join("all.html")).unwrap();
+    let threads = "<td class=\"n\">1</td>";
+    assert!(page.contains("<caption>What they trained with</caption>") && page.contains(threads));
+    assert!(page.contains("<th scope=\"row\">2 workers</th>"), "the row of the workers");
+}
+
 /// The file of predictions has lengths of all examples, and texts of mistakes alone.
 async fn assert_described(root: &Path, trial: &str) {
     let store = Store::open(root.join("muster-data").to_str().unwrap()).unwrap();
@@ -125,6 +172,7 @@ fn assert_stored(root: &Path, best: &Value) {
     ask("stored", &files).succeed().unwrap();
     let report = json(&root.join("stored.json"));
     assert_same(best, &report);
+    assert_equipped(&report);
     assert_eq!(report["card"]["chosen"]["trial"], best["trial"]);
     assert_eq!(report["ranking"]["trials"].as_array().unwrap().len(), 9);
     assert!(report["ranking"]["trials"][0]["objectives"][0].is_number(), "{}", report["ranking"]);
@@ -227,6 +275,8 @@ async fn a_report_is_one_file_with_the_numbers_of_the_summary() {
     assert_eq!(stdout, "all.html\n");
     assert_whole(best, &json(&root.join("all.json")));
 
+    assert_equipped(&json(&root.join("all.json")));
+    assert_model_is_equipped(root, &json(&root.join("all.json")));
     assert_explained(root, &json(&root.join("all.json")));
     assert_stored(root, best);
 

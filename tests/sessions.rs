@@ -1,12 +1,13 @@
 //! Sessions of workers with a running coordinator, over TLS and with tokens; the test speaks as the workers do.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
 use muster_common::access::Access;
-use muster_common::id::WorkerId;
+use muster_common::id::{Generation, WorkerId};
 use muster_common::manifest::Manifest;
 use muster_common::run::{DataSummary, RunReport};
 use muster_common::time::Timestamp;
@@ -19,7 +20,8 @@ use muster_proto::dial::dial;
 use muster_proto::v1::session_request::Message as Request;
 use muster_proto::v1::session_response::Message as Response;
 use muster_proto::v1::worker_service_client::WorkerServiceClient;
-use muster_proto::v1::{Goodbye, Hello, Report, SessionRequest, SessionResponse};
+use muster_proto::v1::{Goodbye, Hello, LogLines, Report, SessionRequest, SessionResponse};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -34,13 +36,17 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 async fn start(directory: &Path) -> System {
+    // Nobody is lost while such a test runs.
+    start_with(directory, Duration::from_secs(600)).await
+}
+
+async fn start_with(directory: &Path, lease: Duration) -> System {
     let path = |name: &str| directory.join(name).display().to_string();
     let pairs = [
         ("MUSTER_STATE", path("state")),
         ("MUSTER_STORE", path("store")),
         ("MUSTER_TLS", "auto".to_owned()),
-        // Nobody is lost while this test runs.
-        ("MUSTER_LEASE_SECONDS", "600".to_owned()),
+        ("MUSTER_LEASE_SECONDS", lease.as_secs().to_string()),
     ];
     let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value));
     let settings = Settings::load(&SettingsFlags::default(), pairs).unwrap();
@@ -97,12 +103,24 @@ impl Session {
         }
     }
 
+    async fn say(&self, message: Request) {
+        let message = Some(message);
+        self.to_coordinator.send(SessionRequest { message }).await.unwrap();
+    }
+
     /// Makes the first report of a run; until it is acknowledged.
     async fn report(&mut self, generation: u64) {
+        self.say_report(generation).await;
+        self.acknowledged(generation).await;
+    }
+
+    async fn say_report(&self, generation: u64) {
         let prepared = RunReport::Prepared(DataSummary { num_train: 9, ..DataSummary::default() });
         let report = Report { generation, sequence: 1, report: Some((&prepared).into()) };
-        let message = Some(Request::Report(report));
-        self.to_coordinator.send(SessionRequest { message }).await.unwrap();
+        self.say(Request::Report(report)).await;
+    }
+
+    async fn acknowledged(&mut self, generation: u64) {
         let answer = soon(self.responses.message()).await.unwrap().unwrap();
         match answer.message {
             Some(Response::Acknowledge(wire)) => {
@@ -125,8 +143,7 @@ impl Session {
 
     /// Leaves for good; until the coordinator has ended the session.
     async fn leave(mut self) {
-        let goodbye = Request::Goodbye(Goodbye { reason: "done".to_owned() });
-        self.to_coordinator.send(SessionRequest { message: Some(goodbye) }).await.unwrap();
+        self.say(Request::Goodbye(Goodbye { reason: "done".to_owned() })).await;
         drop(self.to_coordinator);
         while let Ok(Some(_)) = soon(self.responses.message()).await {}
     }
@@ -304,5 +321,37 @@ async fn what_is_replayed_counts_once_and_opens_nothing_that_was_closed() {
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     }
     assert_eq!(runs(&system).await, reported);
+    soon(system.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_worker_is_not_lost_while_the_disk_of_its_lines_stands_still() {
+    let (directory, lease) = (tempfile::tempdir().unwrap(), Duration::from_secs(3));
+    let system = start_with(directory.path(), lease).await;
+    let access = system.guard.local_worker_access().unwrap();
+    // A pipe in the place of the file: whoever writes a line waits until somebody reads.
+    let lines = system.idle_log();
+    std::fs::create_dir_all(lines.parent().unwrap()).unwrap();
+    mkfifoat(CWD, &lines, Mode::RUSR | Mode::WUSR).unwrap();
+    submit(&system).await;
+    let mut session = Session::open(&access, "w-1").await.unwrap();
+    let generation = session.assigned().await;
+    session
+        .say(Request::LogLines(LogLines { generation: None, lines: vec!["up".to_owned()] }))
+        .await;
+    session.say_report(generation).await;
+    tokio::time::sleep(lease * 2).await;
+    let is_quiet = session.is_quiet().await;
+    let num_workers = system.driver.read(|engine| engine.workers().len()).await.unwrap();
+    // Before anything can fail: a thread that waits there would hold up the end of the test too.
+    let _read = File::options().read(true).write(true).open(&lines).unwrap();
+    assert!(is_quiet, "its report lies unread behind the line");
+    assert_eq!(num_workers, 1, "it was lost, though it is the coordinator that does not listen");
+    session.acknowledged(generation).await;
+    let goes_on = move |engine: &Engine| engine.runs().contains_key(&Generation(generation));
+    assert!(system.driver.read(goes_on).await.unwrap());
+    // From here on it really says nothing.
+    await_workers(&system, 0).await;
+    drop(session);
     soon(system.stop()).await.unwrap();
 }

@@ -5,8 +5,17 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Files of the shim.
-const SHIM: [&str; 8] =
-    ["attention", "autocast", "collective", "dropout", "guard", "linear", "optimizer", "rows"];
+const SHIM: [&str; 9] = [
+    "attention",
+    "autocast",
+    "collective",
+    "dropout",
+    "guard",
+    "linear",
+    "optimizer",
+    "rows",
+    "version",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
@@ -22,7 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         return Err(problem.into());
     }
-    cc::Build::new()
+    let runtime = runtime_directory(&libtorch)?;
+    let openmp = openmp_of(&runtime)?;
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++17")
         .pic(true)
@@ -34,9 +46,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .flag("-ffp-contract=off")
         .flag("-fno-math-errno")
         .include("shim/include")
-        .files(SHIM.map(|name| format!("shim/{name}.cpp")))
-        .try_compile("muster_shim")?;
-    let runtime = runtime_directory(&libtorch)?;
+        .files(SHIM.map(|name| format!("shim/{name}.cpp")));
+    if openmp.is_some() {
+        build.flag("-fopenmp");
+    }
+    build.try_compile("muster_shim")?;
+    if let Some(openmp) = openmp {
+        println!("cargo::rustc-link-search=native={}", runtime.display());
+        println!("cargo::rustc-link-lib=dylib:+verbatim={openmp}");
+    }
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", runtime.display());
     // Link arguments do not reach crates that depend on this one; their build scripts read it as
     // DEP_MUSTER_SHIM_RPATH.
@@ -54,4 +72,15 @@ fn runtime_directory(libtorch: &Path) -> Result<PathBuf, Box<dyn Error>> {
     println!("cargo::rerun-if-changed={}", library.display());
     let directory = real.parent().ok_or("a library without a directory")?;
     Ok(directory.to_path_buf())
+}
+
+/// libtorch's own OpenMP, by the name of its file. Its headers deal loops out to threads only in code that is compiled
+/// for OpenMP, and with a second copy of it a process would have two sets of threads.
+fn openmp_of(runtime: &Path) -> Result<Option<String>, Box<dyn Error>> {
+    let mut names = Vec::new();
+    for entry in runtime.read_dir()? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names.into_iter().find(|name| name.starts_with("libgomp") && name.contains(".so")))
 }

@@ -5,7 +5,7 @@
 ///
 /// Each was worth something on two cores with MiniLM on SST-2 (real tokens per second, medians):
 /// kernels kept, a third of a step; memory kept and threads that wait, 1,770 to 2,150 together.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     // oneDNN compiles kernels for each shape of a linear layer; by default it keeps 1024 and throws
     // out what is needed again.
     ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192"),
@@ -15,6 +15,10 @@ const SETTINGS: [(&str, &str); 5] = [
     ("MALLOC_TOP_PAD_", "67108864"),
     // Threads of GNU OpenMP sleep after a wait of microseconds, and wake up late.
     ("GOMP_SPINCOUNT", "1000000"),
+    // Only in this mode does MKL promise reductions in one order and work dealt out the same each time, which a
+    // resume to the bit rests on; its kernels stay those of the processor. Intel's Developer Guide for oneMKL,
+    // "Obtaining Numerically Reproducible Results".
+    ("MKL_CBWR", "AUTO"),
 ];
 
 /// What to add to the environment of a process that computes. What the user has set is left as it is.

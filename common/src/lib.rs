@@ -10,6 +10,7 @@ pub mod compute;
 pub mod count;
 pub mod digest;
 pub mod elementary;
+pub mod equipment;
 pub mod evaluation;
 pub mod goal;
 pub mod id;

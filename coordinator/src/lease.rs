@@ -11,7 +11,8 @@ use crate::engine::{Engine, Event, LossCause};
 use crate::live::Live;
 
 /// Looks at every lease, a few times per lease, until `shutdown`. Workers go on when the coordinator is
-/// away, so after a restart, or after this process stood still itself, every lease starts afresh.
+/// away, so after a restart, or after this process stood still itself, every lease starts afresh. Nor is a worker lost
+/// whose words lie unread because its session still deals with earlier ones; see [`Live::silence`].
 pub async fn watch_leases(
     driver: Driver,
     live: Live,
@@ -70,7 +71,7 @@ mod tests {
         let (host, token_name) = ("h".to_owned(), None);
         let joined = Event::WorkerJoined { worker: worker.clone(), host, token_name };
         driver.apply(joined).await.unwrap();
-        live.touch(&worker, Instant::now());
+        let _messages = live.connect(&worker, 1, None, None, Instant::now()).unwrap();
         let watching = tokio::spawn(watch_leases(driver.clone(), live, lease, shutdown.clone()));
         driver.read(move |_| std::thread::sleep(lease * 5 / 2)).await.unwrap();
         tokio::time::sleep(lease / 5).await;

@@ -37,6 +37,8 @@ pub mod plan_bytes;
 pub mod report;
 pub mod request;
 pub mod rpc;
+#[cfg(test)]
+mod sample;
 pub mod settings;
 pub mod sweep;
 pub mod system;

@@ -15,6 +15,9 @@ use crate::curve::{CurveSet, LiveCurves};
 /// Messages a session may lag behind before it is cut: a worker gets a handful per run.
 const SESSION_CAPACITY: usize = 64;
 
+/// A session that deals with one message for longer hangs: nobody will hear its worker again.
+const TAKING_MAX: Duration = Duration::from_secs(5 * 60);
+
 /// Coordinator to worker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToWorker {
@@ -56,6 +59,8 @@ struct Session {
     number: u64,
     token_name: Option<String>,
     sender: mpsc::Sender<ToWorker>,
+    /// It deals with something that the worker has said, and reads nothing meanwhile.
+    taking_since: Option<Instant>,
 }
 
 /// Shared by the service, the driver and the views. Locks are held for a few instructions.
@@ -94,7 +99,8 @@ impl Live {
             return None;
         }
         let token_name = token_name.map(ToOwned::to_owned);
-        state.sessions.insert(worker.clone(), Session { number, token_name, sender });
+        let session = Session { number, token_name, sender, taking_since: None };
+        state.sessions.insert(worker.clone(), session);
         state.heard.insert(worker.clone(), now);
         Some(receiver)
     }
@@ -112,9 +118,24 @@ impl Live {
         self.state().sessions.len()
     }
 
-    /// Something was heard of a worker.
-    pub fn touch(&self, worker: &WorkerId, now: Instant) {
-        self.state().heard.insert(worker.clone(), now);
+    /// Session `number` has heard something of a worker, and deals with it.
+    pub fn begin_taking(&self, worker: &WorkerId, number: u64, now: Instant) {
+        self.set_taking(worker, number, now, Some(now));
+    }
+
+    /// Session `number` reads on: what the worker has said meanwhile comes now.
+    pub fn end_taking(&self, worker: &WorkerId, number: u64, now: Instant) {
+        self.set_taking(worker, number, now, None);
+    }
+
+    fn set_taking(&self, worker: &WorkerId, number: u64, now: Instant, since: Option<Instant>) {
+        let mut state = self.state();
+        let State { sessions, heard, .. } = &mut *state;
+        // One that was cut off, or has said goodbye, is not heard any more.
+        let session = sessions.get_mut(worker).filter(|session| session.number == number);
+        let Some(session) = session else { return };
+        session.taking_since = since;
+        heard.insert(worker.clone(), now);
     }
 
     /// Every worker counts as heard of now.
@@ -122,10 +143,15 @@ impl Live {
         self.state().heard.values_mut().for_each(|heard| *heard = now);
     }
 
-    /// Time since a worker was last heard of; the first question about it starts its lease.
+    /// Time since a worker was last heard of; the first question about it starts its lease. While its session deals
+    /// with something that it has said, its next words lie unread: then it is this process that is slow.
     pub fn silence(&self, worker: &WorkerId, now: Instant) -> Duration {
         let mut state = self.state();
         let heard = *state.heard.entry(worker.clone()).or_insert(now);
+        let taking_since = state.sessions.get(worker).and_then(|session| session.taking_since);
+        if taking_since.is_some_and(|since| now.saturating_duration_since(since) < TAKING_MAX) {
+            return Duration::ZERO;
+        }
         now.saturating_duration_since(heard)
     }
 
@@ -255,6 +281,33 @@ mod tests {
         let displacing = |token| live.connect(&worker, 6, Some("c"), Some(token), now);
         assert!(displacing("a").is_none(), "another came between");
         assert!(displacing("b").is_some());
+    }
+
+    #[test]
+    fn whose_words_lie_unread_is_not_silent_unless_its_session_hangs() {
+        let (live, begun) = (Live::default(), Instant::now());
+        let worker: WorkerId = "w-1".parse().unwrap();
+        let _first = live.connect(&worker, 1, None, None, begun).unwrap();
+        let after = |seconds: u64| begun + Duration::from_secs(seconds);
+        let silence = |seconds: u64| live.silence(&worker, after(seconds)).as_secs();
+        assert_eq!(silence(20), 20);
+        live.begin_taking(&worker, 1, after(20));
+        assert_eq!(silence(50), 0);
+        let hangs = 20 + TAKING_MAX.as_secs();
+        assert_eq!(silence(hangs), TAKING_MAX.as_secs());
+        live.end_taking(&worker, 1, after(60));
+        assert_eq!(silence(75), 15);
+        // A session that another has taken the place of says nothing about the worker.
+        live.begin_taking(&worker, 1, after(80));
+        let _second = live.connect(&worker, 2, None, None, after(90)).unwrap();
+        assert_eq!(silence(100), 10);
+        live.end_taking(&worker, 1, after(100));
+        assert_eq!(silence(100), 10);
+        // Nor does one about a worker that has left.
+        live.forget(&worker);
+        live.end_taking(&worker, 2, after(110));
+        assert_eq!(silence(120), 0, "its lease begins when it is asked for");
+        assert_eq!(silence(125), 5);
     }
 
     #[test]

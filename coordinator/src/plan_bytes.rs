@@ -104,6 +104,7 @@ fn averaged(step: u64, every: u64, last: u64) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::plan::{Premises, plan};
+    use crate::sample::manifest;
 
     const NUM_TRAIN: u64 = 1000;
 
@@ -118,23 +119,15 @@ mod tests {
 
     /// The same with other hyperparameters.
     fn planned_with(training: &str, hyperparameters: &str) -> PlannedBytes {
-        let text = format!(
-            "version: 1
-name: e
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters: {{{hyperparameters}}}
+        let more = format!(
+            "hyperparameters: {{{hyperparameters}}}
 searcher: {{metric: loss, max_trials: 2}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 25}}
 training: {training}
 "
         );
-        let manifest = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+        let manifest = manifest("e", &more);
         let premises = Premises { num_slots: 1, num_train: NUM_TRAIN, examples_per_second: None };
         let plan = plan(&manifest, &premises).unwrap();
         assert_eq!(plan.num_checkpoints, 8);

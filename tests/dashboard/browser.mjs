@@ -71,6 +71,26 @@ export async function ready(page) {
     );
 }
 
+/** Ticks the two best trials of an experiment; the part of the page that has them side by side, drawn. */
+export async function compareTwo(page) {
+    const heading = page.getByRole('heading', { name: 'Trials', exact: true });
+    const boxes = page.locator('section', { has: heading }).getByRole('checkbox');
+    for (const place of [0, 1]) await boxes.nth(place).check();
+    const compared = page.locator('section.compared');
+    await compared.locator('thead th').nth(1).waitFor();
+    await compared.locator('.canvas[data-ready="true"]').waitFor();
+    await ready(page);
+    return compared;
+}
+
+/** The answer to a dialog. */
+export async function answer(page, verb) {
+    const dialog = page.getByRole('dialog');
+    await dialog.waitFor();
+    await dialog.getByRole('button', { name: verb, exact: true }).click();
+    await dialog.waitFor({ state: 'detached' });
+}
+
 export function check(isTrue, text) {
     if (!isTrue) throw new Error(text);
 }

@@ -1,7 +1,7 @@
 // Every page against a real coordinator with a finished and a running experiment, then what people may do.
 // Variables: MUSTER_URL, MUSTER_FINISHED, MUSTER_RUNNING.
 
-import { check, openWindow, quiet, ready, withBrowser } from './browser.mjs';
+import { answer, check, compareTwo, openWindow, quiet, ready, withBrowser } from './browser.mjs';
 
 const {
     MUSTER_URL: origin,
@@ -103,12 +103,7 @@ async function lookAtFinished(page) {
     await trials.getByLabel('state').selectOption('');
 
     // Two of them side by side.
-    const boxes = trials.getByRole('checkbox');
-    await boxes.nth(0).check();
-    await boxes.nth(1).check();
-    const compared = page.locator('section.compared');
-    await compared.locator('thead th').nth(1).waitFor();
-    await compared.locator('.canvas[data-ready="true"]').waitFor();
+    await compareTwo(page);
 
     // The contour.
     await page.getByLabel('as', { exact: true }).selectOption('contour');
@@ -131,22 +126,17 @@ async function lookAtFinished(page) {
         'Classification report',
         'Test split',
         'Checkpoints',
+        'Trained with',
+        'libtorch',
         'Log',
         'precision',
     ]) {
         check(best.includes(words), `no "${words}" in ${best}`);
     }
+    check(!best.includes('Lineage'), 'lineage of a trial that went on from nobody');
     await page.waitForFunction(() => document.querySelector('.log').textContent.length > 40);
     await accessible(page, 'trial');
     await shot(page, 'trial');
-}
-
-/** The answer to a dialog. */
-async function answer(page, verb) {
-    const dialog = page.getByRole('dialog');
-    await dialog.waitFor();
-    await dialog.getByRole('button', { name: verb, exact: true }).click();
-    await dialog.waitFor({ state: 'detached' });
 }
 
 async function act(page) {

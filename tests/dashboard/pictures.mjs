@@ -2,11 +2,16 @@
 // With MUSTER_BLESS=1 the pictures are made anew. What a picture shows is looked at by people; here it is compared,
 // small and with a tolerance, because fonts and browsers differ a little from machine to machine.
 
-import { readFileSync, writeFileSync } from 'node:fs';
-import { check, ready, withBrowser } from './browser.mjs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { check, compareTwo, openWindow, quiet, ready, withBrowser } from './browser.mjs';
 import { best, openRecorded } from './recorded.mjs';
 
-const { MUSTER_URL: origin, MUSTER_BLESS: bless, MUSTER_REPOSITORY: repository } = process.env;
+const {
+    MUSTER_URL: origin,
+    MUSTER_ASKING: asking,
+    MUSTER_BLESS: bless,
+    MUSTER_REPOSITORY: repository,
+} = process.env;
 const folder = `${repository}/tests/dashboard`;
 
 /** Pixels of a window that are one of a compared picture. */
@@ -20,6 +25,9 @@ const SHARE_MAX = 0.004;
 /** What no square may differ by. */
 const FAR_MAX = 60;
 
+/** The page on which a token is shown; only a coordinator that asks for one has it. */
+const LOGIN = '/login?why=expired';
+
 const PAGES = [
     ['experiments', '/', {}],
     ['experiment', '/experiments/reviews-1', {}],
@@ -28,6 +36,10 @@ const PAGES = [
     ['cluster', '/cluster', {}],
     ['phone', '/experiments/reviews-1', { viewport: { width: 390, height: 844 } }],
     ['contour', '/experiments/reviews-1', {}, contour],
+    ['compare', '/experiments/reviews-1', {}, compareTwo],
+    ['compare-dark', '/experiments/reviews-1', { colorScheme: 'dark' }, compareTwo],
+    ['login', LOGIN, {}],
+    ['login-dark', LOGIN, { colorScheme: 'dark' }],
 ];
 
 /** The part of the page with two hyperparameters against each other, as a surface. */
@@ -37,6 +49,13 @@ async function contour(page) {
     return page.locator('section', {
         has: page.getByRole('heading', { name: 'Any two against each other', exact: true }),
     });
+}
+
+async function openLogin(browser, options) {
+    const { context, page, complaints } = await openWindow(browser, asking, options);
+    await page.goto(`${asking}${LOGIN}`, { waitUntil: 'networkidle' });
+    check((await page.locator('main.login').count()) === 1, 'there is no login to be seen');
+    return { context, page, complaints };
 }
 
 /** What the README shows: the first part of a page. */
@@ -105,8 +124,13 @@ await withBrowser(async (browser) => {
     const desk = await (await browser.newContext()).newPage();
     const found = [];
     for (const [name, path, options, part] of PAGES) {
-        const { context, page } = await openRecorded(browser, origin, path.replace('BEST', best), options);
+        const opened =
+            path === LOGIN
+                ? openLogin(browser, options)
+                : openRecorded(browser, origin, path.replace('BEST', best), options);
+        const { context, page, complaints } = await opened;
         const pictured = part ? await part(page) : page;
+        quiet(complaints);
         const png = await pictured.screenshot({ ...(part ? {} : { fullPage: true }), animations: 'disabled' });
         const fresh = await small(desk, png, Math.round(page.viewportSize().width / SCALE));
         const file = `${folder}/approved/${name}.webp`;
@@ -117,6 +141,7 @@ await withBrowser(async (browser) => {
                 write(FIRST.file, await small(desk, first, FIRST.width, 0.8));
             }
         } else {
+            check(existsSync(file), `no picture of ${name} is approved; MUSTER_BLESS=1 makes it, then look at it`);
             const approved = `data:image/webp;base64,${readFileSync(file).toString('base64')}`;
             const { share, far, heights } = await difference(desk, approved, fresh);
             const isTall = Math.abs(heights[0] - heights[1]) > 0.04 * heights[0];

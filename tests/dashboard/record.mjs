@@ -2,7 +2,7 @@
 // Variables: MUSTER_URL, MUSTER_FINISHED. Paths of the machine are cut to their last two parts.
 
 import { writeFileSync } from 'node:fs';
-import { openWindow, ready, withBrowser } from './browser.mjs';
+import { compareTwo, openWindow, ready, withBrowser } from './browser.mjs';
 
 const { MUSTER_URL: origin, MUSTER_FINISHED: finished, MUSTER_REPOSITORY: repository } = process.env;
 const answers = {};
@@ -27,6 +27,7 @@ await withBrowser(async (browser) => {
         await page.goto(`${origin}${path}`);
         await ready(page);
     }
+    await compareTwo(page);
     await page.locator('.tiles a').first().click();
     await page.waitForURL(/trials\/\d+$/);
     await ready(page);

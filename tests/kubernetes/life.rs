@@ -1,86 +1,25 @@
 //! The real programs from their start to their end: sweeps and gangs although pods are evicted and lost, a coordinator
 //! and an API server that are killed and come back, Jobs that cannot begin.
 
-use std::time::{Duration, Instant};
-
 use k8s_openapi::api::batch::v1::Job as JobObject;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use muster_common::access::Access;
 use muster_coordinator::launcher::kubernetes::manifest::ACCESS_KEY;
-use muster_tests::cluster::{Launcher, live_through};
-use muster_tests::gang::{FOUR_TRIALS, Laboratory};
-use muster_tests::process::{Muster, PATIENCE, is_alive, send_signal};
-use muster_tests::service::{await_checkpoints, exported_weights, summary, undisturbed_weights};
+use muster_tests::gang::FOUR_TRIALS;
+use muster_tests::ground::{GANG, ONE, SECRET, SWEEP, come_back, live_on};
+use muster_tests::process::{await_ends, send_signal};
+use muster_tests::service::{await_checkpoints, exported_weights, undisturbed_weights};
 
 use crate::forbid;
 use crate::site::Site;
-
-/// One trial of many small steps.
-const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
-checkpoint: {every_steps: 50}
-";
-/// The same on two slots.
-const GANG: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, micro_batch_size: 2, dropout: 0.2}
-checkpoint: {every_steps: 50}
-resources: {slots: 2}
-training: {step_deadline_s: 20}
-";
-const SWEEP: &str = "hyperparameters:
-  learning_rate: {min: 1e-4, max: 1e-2, scale: log}
-  global_batch_size: 9
-searcher:
-  metric: loss
-  max_trials: 4
-  pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 300}}
-checkpoint: {every_steps: 50}
-";
-
-/// A coordinator that gets its workers from Kubernetes.
-struct Life {
-    site: Site,
-    server: Muster,
-}
-
-impl Launcher for Life {
-    const OUTLIVES: bool = true;
-    const GROWS: bool = true;
-
-    fn laboratory(&self) -> &Laboratory {
-        &self.site.laboratory
-    }
-
-    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        Ok(self.site.ask(arguments))
-    }
-
-    fn workers(&self) -> Vec<u32> {
-        let mut pids = self.site.processes("muster-worker supervise", "");
-        pids.retain(|pid| is_alive(*pid));
-        pids.sort_unstable();
-        pids
-    }
-
-    fn restart(&mut self) -> anyhow::Result<()> {
-        self.server.kill()?;
-        self.server = self.site.serve("again");
-        Ok(())
-    }
-
-    fn finish(&mut self) -> anyhow::Result<()> {
-        // What has nothing to do is given back.
-        Ok(())
-    }
-}
 
 #[test]
 fn kubernetes_keeps_what_everything_has_to_that_starts_workers() {
     let name = "kubernetes_keeps_what_everything_has_to_that_starts_workers";
     let profile = "max_allocations = 2\nidle_seconds = 6\n";
     let Some(site) = Site::new(name, FOUR_TRIALS, 600, profile) else { return };
-    let server = site.serve("serve");
-    let mut life = Life { site, server };
-    live_through(&mut life).unwrap();
-    life.site.await_nothing_left();
+    let _idle = live_on(&site.ground, || site.workers()).unwrap();
+    site.await_nothing_left();
 }
 
 #[test]
@@ -93,7 +32,7 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     await_checkpoints(site.directory(), "gang-1", 1).unwrap();
     // No secret is where others could see it.
     let pods = serde_json::to_string(&site.all::<Pod>()).unwrap();
-    assert!(pods.contains("supervise") && !pods.contains("hunter2"), "{pods}");
+    assert!(pods.contains("supervise") && !pods.contains(SECRET), "{pods}");
     site.evict(&first[0]);
     let second = site.await_running("another pod for the one that was evicted", |running| {
         running.len() == 2 && !running.contains(&first[0])
@@ -103,22 +42,15 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     assert_eq!(killed.len(), 1, "{lost}");
     send_signal("KILL", killed[0]).unwrap();
     site.await_words(&["ls"], &format!("pod {lost} has failed: exit code 137"));
-    run.succeed().unwrap();
 
-    let summary = summary(site.directory()).unwrap();
-    assert_eq!(summary["state"], "completed", "{summary}");
+    let summary = site.ground.complete(run).unwrap();
     let trials = summary["trials"].as_array().unwrap();
     assert_eq!(trials.len(), 4);
     let restarts: u64 = trials.iter().map(|trial| trial["restarts"].as_u64().unwrap()).sum();
     assert!(restarts <= 1, "an eviction is nobody's fault: {summary}");
     assert_eq!(site.record()["next_number"], 3, "the Jobs themselves have replaced their pods");
     site.await_nothing_left();
-    let left = site.processes("muster-worker", "");
-    let begun = Instant::now();
-    while left.iter().any(|pid| is_alive(*pid)) {
-        assert!(begun.elapsed() < PATIENCE, "workers are left behind");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    await_ends(|| site.processes("muster-worker", "")).unwrap();
 }
 
 #[test]
@@ -127,34 +59,23 @@ fn coordinator_and_api_server_are_killed_and_find_everything_again() {
     let profile = "max_allocations = 1\nidle_seconds = 3\n";
     let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
     let wanted = undisturbed_weights(site.directory(), "1").unwrap();
-    let mut first = site.serve("first");
-    site.ask(&["submit", "gang.yaml"]);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
-    // It stands still until everybody is back, however fast this machine is.
-    let runners = site.processes("muster-worker runner", "");
-    assert_eq!(runners.len(), 1);
-    send_signal("STOP", runners[0]).unwrap();
-    // The token is where the worker reads it, and nowhere else.
-    let secret = site.all::<Secret>().remove(0);
-    let file = site.directory().join("handed-over.json");
-    muster_common::access::write_private(&file, &secret.data.unwrap()[ACCESS_KEY].0).unwrap();
-    let token = Access::read(&file).unwrap().token.unwrap().reveal();
-    let objects = serde_json::to_string(&(site.all::<Pod>(), site.all::<JobObject>())).unwrap();
-    assert!(!objects.contains(&token));
+    let runners = || site.processes("muster-worker runner", "");
+    let away = || {
+        // The token is where the worker reads it, and nowhere else.
+        let secret = site.all::<Secret>().remove(0);
+        let file = site.directory().join("handed-over.json");
+        muster_common::access::write_private(&file, &secret.data.unwrap()[ACCESS_KEY].0).unwrap();
+        let token = Access::read(&file).unwrap().token.unwrap().reveal();
+        let objects = serde_json::to_string(&(site.all::<Pod>(), site.all::<JobObject>())).unwrap();
+        assert!(!objects.contains(&token));
 
-    first.kill().unwrap();
-    let pods = site.running();
-    site.kubernetes.restart_api_server().unwrap();
-    let again = site.serve("second");
-    // The worker comes back to it, with the run it has.
-    site.await_words(&["ls"], "workers 1, at work 1");
+        assert_eq!(site.running().len(), 1);
+        site.kubernetes.restart_api_server().unwrap();
+    };
     // The API server goes while somebody watches.
-    site.kubernetes.restart_api_server().unwrap();
-    site.await_words(&["ls"], "workers 1, at work 1");
-    send_signal("CONT", runners[0]).unwrap();
-    site.await_words(&["ls"], "completed");
+    let back = || site.kubernetes.restart_api_server().unwrap();
+    let again = come_back(&site.ground, runners, away, back).unwrap();
     assert_eq!(site.record()["next_number"], 2, "nothing was asked for twice");
-    assert!(pods.len() == 1, "{pods:?}");
     assert!(exported_weights(site.directory(), "gang-1").unwrap() == wanted, "the same bits");
     let why = site.ask(&["why", "gang-1/t1"]);
     assert!(!why.contains("lost with a worker"), "it counts as no failure: {why}");
@@ -189,17 +110,14 @@ fn ranks_of_a_gang_are_pods_of_one_job_and_one_may_be_lost() {
     let name = "ranks_of_a_gang_are_pods_of_one_job_and_one_may_be_lost";
     let profile = "max_allocations = 1\nworkers_per_job = 2\n";
     let Some(site) = Site::new(name, GANG, 1500, profile) else { return };
-    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"]);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let run = site.ground.run(2).unwrap();
     let both = site.await_running("two pods", |running| running.len() == 2);
     assert_eq!(site.all::<JobObject>().len(), 1);
     site.lose(&both[0]);
     site.await_running("another pod for the one that is lost", |running| {
         running.len() == 2 && running.contains(&both[1]) && !running.contains(&both[0])
     });
-    run.succeed().unwrap();
-    let summary = summary(site.directory()).unwrap();
-    assert_eq!(summary["state"], "completed", "{summary}");
+    let summary = site.ground.complete(run).unwrap();
     assert_eq!(summary["trials"][0]["attempts"], 2, "{summary}");
     assert_eq!(site.record()["next_number"], 2, "the Job itself has replaced its pod");
     site.await_nothing_left();
@@ -212,8 +130,7 @@ fn a_coordinator_that_is_gone_for_good_leaves_nothing() {
     // This API server does not know the rule about exit codes: a second worker has to find out as well.
     let profile = "max_allocations = 1\nalone_seconds = 10\nkeep_seconds = 0\nmax_failures = 1\n";
     let Some(site) = Site::new(name, ONE, 600, profile) else { return };
-    let mut run = site.start("run", &["run", "gang.yaml"]);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let mut run = site.ground.run(2).unwrap();
     let first = site.running();
     let workers = site.processes("muster-worker", "");
     assert!(first.len() == 1 && workers.len() >= 2, "{first:?} {workers:?}");
@@ -222,9 +139,5 @@ fn a_coordinator_that_is_gone_for_good_leaves_nothing() {
     let log = site.directory().join(format!("node/{}.log", first[0]));
     let said = std::fs::read_to_string(log).unwrap();
     assert!(said.contains("no coordinator for too long"), "{said}");
-    let begun = Instant::now();
-    while workers.iter().any(|pid| is_alive(*pid)) {
-        assert!(begun.elapsed() < PATIENCE, "workers are left behind");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    await_ends(|| workers.clone()).unwrap();
 }

@@ -1,21 +1,17 @@
 //! A namespace with a node, and the real programs in it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::batch::v1::Job as JobObject;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use muster_tests::gang::Laboratory;
+use muster_tests::ground::Ground;
 use muster_tests::kubelet::Kubelet;
 use muster_tests::kubernetes::{ADMIN, Kubernetes, LAUNCHER};
-use muster_tests::process::{Muster, PATIENCE, processes_with, program};
-use muster_tests::sample::repository;
-use muster_tests::service::{await_words, served_address};
+use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with};
 use muster_tests::skip;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -32,17 +28,13 @@ shared_memory_mib = 0
 scratch_gib = 1
 drain_seconds = 20
 ";
-/// Variables of whoever runs the tests.
-const OURS: [&str; 4] =
-    ["MUSTER_COORDINATOR", "MUSTER_ACCESS", "MUSTER_FINGERPRINT", "MUSTER_TOKEN"];
 
 /// A namespace with a node, and a directory with a manifest and a cluster.
 pub(crate) struct Site {
     pub(crate) kubernetes: &'static Kubernetes,
     pub(crate) namespace: String,
     pub(crate) kubelet: Kubelet,
-    pub(crate) laboratory: Laboratory,
-    port: u16,
+    pub(crate) ground: Ground,
     pub(crate) runtime: Runtime,
     pub(crate) client: Client,
 }
@@ -60,66 +52,41 @@ impl Site {
         let runtime = runtime();
         let namespace = runtime.block_on(kubernetes.namespace()).unwrap();
         let client = runtime.block_on(kubernetes.client(ADMIN)).unwrap();
-        let model = repository().join("tests/golden/hf/families/bert-classification");
-        let laboratory = Laboratory::new(&model, 60, settings).unwrap();
-        let directory = laboratory.directory.path();
-        let text = laboratory.text.replace("{steps: 1000000}", &format!("{{steps: {steps}}}"));
-        fs::write(directory.join("gang.yaml"), text).unwrap();
         let whole = format!("{PROFILE}namespace = \"{namespace}\"\n{profile}");
-        fs::write(directory.join("cluster.toml"), whole).unwrap();
-        fs::create_dir(directory.join("node")).unwrap();
-        let kubelet = Kubelet::start(kubernetes, &namespace, &directory.join("node")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Some(Self { kubernetes, namespace, kubelet, laboratory, port, runtime, client })
+        let ground = Ground::new(settings, steps, &whole).unwrap();
+        let home = ground.directory().display().to_string();
+        // With the rights of the role, and no others.
+        let rights = kubernetes.kubeconfig(LAUNCHER).display().to_string();
+        let ground = ground.with("HOME", home).with("KUBECONFIG", rights);
+        let ground = ground.serving(&["--tls", "auto"]);
+        let node = ground.directory().join("node");
+        fs::create_dir(&node).unwrap();
+        let kubelet = Kubelet::start(kubernetes, &namespace, &node).unwrap();
+        Some(Self { kubernetes, namespace, kubelet, ground, runtime, client })
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        self.laboratory.directory.path()
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(program("muster").unwrap());
-        for name in OURS {
-            command.env_remove(name);
-        }
-        command.env("MUSTER_LISTEN", format!("127.0.0.1:{}", self.port));
-        // With the rights of the role, and no others.
-        command.env("KUBECONFIG", self.kubernetes.kubeconfig(LAUNCHER));
-        command.env("AWS_SECRET_ACCESS_KEY", "hunter2").env("HOME", self.directory());
-        command
+        self.ground.directory()
     }
 
     /// Starts `muster` with the cluster.
     pub(crate) fn start(&self, label: &str, arguments: &[&str]) -> Muster {
-        let arguments = [arguments, &["--cluster", "cluster.toml"]].concat();
-        Muster::start_command(self.command(), self.directory(), label, &arguments).unwrap()
+        self.ground.start(label, arguments).unwrap()
     }
 
     /// `muster serve` with certificate and tokens, once it answers.
     pub(crate) fn serve(&self, label: &str) -> Muster {
-        let mut server = self.start(label, &["serve", "--tls", "auto"]);
-        served_address(&mut server).unwrap();
-        server
+        self.ground.serve(label).unwrap()
     }
 
     /// What a client prints that ends well.
     pub(crate) fn ask(&self, arguments: &[&str]) -> String {
-        let url = format!("http://127.0.0.1:{}", self.port);
-        let owner = self.directory().join("muster-data/coordinator/access.json");
-        let mut command = self.command();
-        let named = ["--coordinator", url.as_str()];
-        let named: &[&str] = if owner.is_file() { &[] } else { &named };
-        if owner.is_file() {
-            command.env("MUSTER_ACCESS", owner);
-        }
-        let arguments = [arguments, named].concat();
-        let client = Muster::start_command(command, self.directory(), "client", &arguments);
-        client.unwrap().succeed().unwrap().0
+        self.ground.ask(arguments).unwrap()
     }
 
     /// Asks until the answer says these words.
     pub(crate) fn await_words(&self, arguments: &[&str], words: &str) -> String {
-        await_words(words, || Ok(self.ask(arguments))).unwrap()
+        self.ground.await_words(arguments, words).unwrap()
     }
 
     pub(crate) fn record(&self) -> Value {
@@ -212,5 +179,13 @@ impl Site {
         processes_with(words, |environment| {
             environment.contains(&format!("MUSTER_POD={pod}")) && environment.contains(&folder)
         })
+    }
+
+    /// The processes of the workers.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        let mut pids = self.processes("muster-worker supervise", "");
+        pids.retain(|pid| is_alive(*pid));
+        pids.sort_unstable();
+        pids
     }
 }

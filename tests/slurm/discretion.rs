@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use muster_common::access::Access;
 use muster_tests::gang::FOUR_TRIALS;
+use muster_tests::ground::ONE;
 use muster_tests::process::send_signal;
 use muster_tests::service::{await_checkpoints, served_address};
 
-use crate::ONE;
 use crate::site::{Site, variable};
 
 /// The command lines of all processes.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use muster_tests::ground::{GANG, ONE};
 use muster_tests::process::send_signal;
-use muster_tests::service::{await_checkpoints, exported_weights, summary, undisturbed_weights};
+use muster_tests::service::{exported_weights, undisturbed_weights};
 use muster_tests::slurm::JobLine;
 
 use crate::site::{Site, variable};
-use crate::{GANG, ONE};
 
 #[test]
 fn a_coordinator_that_is_gone_for_good_leaves_nothing() {
@@ -16,8 +16,7 @@ fn a_coordinator_that_is_gone_for_good_leaves_nothing() {
     let profile = "max_allocations = 1\nworkers_per_node = 2\nidle_seconds = 3600\n\
                    alone_seconds = 10\ndrain_seconds = 20\n";
     let Some(site) = Site::new(name, ONE, 600, profile) else { return };
-    let mut run = site.start("run", &["run", "gang.yaml"], None);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let mut run = site.ground.run(2).unwrap();
     site.await_running(1);
     // One of its two workers has a run, the other has none.
     assert_eq!(site.workers().len(), 2);
@@ -35,8 +34,7 @@ fn an_allocation_that_is_requeued_costs_nothing() {
     let profile = "max_allocations = 1\nidle_seconds = 120\ndrain_seconds = 20\n";
     let Some(site) = Site::new(name, ONE, 3000, profile) else { return };
     let wanted = undisturbed_weights(site.directory(), "1").unwrap();
-    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let run = site.ground.run(2).unwrap();
     let job = site.await_running(1).remove(0);
     let before = site.workers();
     site.slurm.ask("scontrol", &["requeue", &job.id]).unwrap();
@@ -47,12 +45,9 @@ fn an_allocation_that_is_requeued_costs_nothing() {
         (is_running && said.contains(" Restarts=1 ")).then_some(())
     };
     site.slurm.wait_for(&site.prefix(), "second start", has_begun_anew).unwrap();
-    run.succeed().unwrap();
+    let summary = site.ground.complete(run).unwrap();
     assert_eq!(before.len(), 1);
     assert!(!site.workers().contains(&before[0]), "it has another worker");
-
-    let summary = summary(site.directory()).unwrap();
-    assert_eq!(summary["state"], "completed", "{summary}");
     let trial = &summary["trials"][0];
     assert_eq!(
         (trial["attempts"].as_u64(), trial["restarts"].as_u64()),
@@ -70,8 +65,7 @@ fn a_gang_of_four_has_an_allocation_of_two_nodes_and_a_gpu_for_each_rank() {
     let profile = "max_allocations = 1\nnodes = 2\nworkers_per_node = 2\ndrain_seconds = 20\n";
     let gang = GANG.replace("{slots: 2}", "{slots: 4}");
     let Some(site) = Site::new(name, &gang, 600, profile) else { return };
-    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
-    await_checkpoints(site.directory(), "gang-1", 1).unwrap();
+    let run = site.ground.run(1).unwrap();
     let runners = site.processes("muster-worker runner");
     for pid in &runners {
         send_signal("STOP", *pid).unwrap();
@@ -93,9 +87,7 @@ fn a_gang_of_four_has_an_allocation_of_two_nodes_and_a_gpu_for_each_rank() {
         assert!(gpus.len() == 2 && gpus.iter().all(is_one), "one for each: {node} {gpus:?}");
         assert_ne!(gpus[0], gpus[1], "shared with nobody: {node}");
     }
-    run.succeed().unwrap();
-    let summary = summary(site.directory()).unwrap();
-    assert_eq!(summary["state"], "completed", "{summary}");
+    let summary = site.ground.complete(run).unwrap();
     assert_eq!(summary["trials"][0]["attempts"], 1, "{summary}");
     assert_eq!(site.jobs().len(), 1, "one allocation: {:?}", site.jobs());
     site.await_nothing_left();

@@ -17,34 +17,16 @@ use muster_coordinator::launcher::cluster::Identity;
 use muster_coordinator::launcher::profile::Profile;
 use muster_coordinator::launcher::slurm::Slurm as Cluster;
 use muster_coordinator::launcher::slurm::script::Start;
-use muster_tests::cluster::{Launcher, Parties, conform, live_through};
-use muster_tests::gang::{FOUR_TRIALS, Laboratory};
-use muster_tests::process::{Muster, descendants, processes_with, program, send_signal};
+use muster_tests::cluster::{Parties, conform};
+use muster_tests::gang::FOUR_TRIALS;
+use muster_tests::ground::{GANG, ONE, SECRET, SWEEP, come_back, live_on};
+use muster_tests::process::{descendants, processes_with, program, send_signal};
 use muster_tests::service::{await_checkpoints, exported_weights, summary, undisturbed_weights};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
 
 use site::{Site, variable};
 
-/// One trial of many small steps.
-const ONE: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, dropout: 0.2}
-checkpoint: {every_steps: 50}
-";
-/// The same on two slots.
-const GANG: &str = "hyperparameters: {learning_rate: 1e-3, global_batch_size: 9, micro_batch_size: 2, dropout: 0.2}
-checkpoint: {every_steps: 50}
-resources: {slots: 2}
-training: {step_deadline_s: 20}
-";
-const SWEEP: &str = "hyperparameters:
-  learning_rate: {min: 1e-4, max: 1e-2, scale: log}
-  global_batch_size: 9
-searcher:
-  metric: loss
-  max_trials: 4
-  pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 300}}
-checkpoint: {every_steps: 50}
-";
 /// Of the test that lets a node fail: three, one job on each.
 const FRAIL: &str = "exclusive = true\noptions = {exclude = \"n[1-2,6-7]\"}\n";
 /// Of the test that drains a node.
@@ -85,49 +67,13 @@ fn slurm_keeps_what_every_cluster_has_to() {
     runtime.block_on(conform(&parties)).unwrap();
 }
 
-/// A coordinator that gets its workers from Slurm.
-struct Life {
-    site: Site,
-    server: Muster,
-}
-
-impl Launcher for Life {
-    const OUTLIVES: bool = true;
-    const GROWS: bool = true;
-
-    fn laboratory(&self) -> &Laboratory {
-        &self.site.laboratory
-    }
-
-    fn ask(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        Ok(self.site.ask(arguments))
-    }
-
-    fn workers(&self) -> Vec<u32> {
-        self.site.workers()
-    }
-
-    fn restart(&mut self) -> anyhow::Result<()> {
-        self.server.kill()?;
-        self.server = self.site.serve("again");
-        Ok(())
-    }
-
-    fn finish(&mut self) -> anyhow::Result<()> {
-        // What has nothing to do is given back.
-        Ok(())
-    }
-}
-
 #[test]
 fn slurm_keeps_what_everything_has_to_that_starts_workers() {
     let name = "slurm_keeps_what_everything_has_to_that_starts_workers";
     let profile = "max_allocations = 2\nidle_seconds = 6\ndrain_seconds = 20\n";
     let Some(site) = Site::new(name, FOUR_TRIALS, 600, profile) else { return };
-    let server = site.serve("serve");
-    let mut life = Life { site, server };
-    live_through(&mut life).unwrap();
-    life.site.await_nothing_left();
+    let _idle = live_on(&site.ground, || site.workers()).unwrap();
+    site.await_nothing_left();
 }
 
 #[test]
@@ -135,17 +81,14 @@ fn a_sweep_ends_well_although_a_job_is_canceled_from_outside() {
     let name = "a_sweep_ends_well_although_a_job_is_canceled_from_outside";
     let profile = "max_allocations = 2\nworkers_per_node = 2\ndrain_seconds = 20\n";
     let Some(site) = Site::new(name, SWEEP, 1200, profile) else { return };
-    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let run = site.ground.run(2).unwrap();
     let victim = site.await_running(1).remove(0);
     // No secret is where others could see it.
     let script = site.slurm.ask("scontrol", &["write", "batch_script", &victim.id, "-"]).unwrap();
-    assert!(script.contains("supervise") && !script.contains("hunter2"), "{script}");
+    assert!(script.contains("supervise") && !script.contains(SECRET), "{script}");
     site.slurm.ask("scancel", &[&victim.id]).unwrap();
-    run.succeed().unwrap();
 
-    let summary = summary(site.directory()).unwrap();
-    assert_eq!(summary["state"], "completed", "{summary}");
+    let summary = site.ground.complete(run).unwrap();
     let trials = summary["trials"].as_array().unwrap();
     assert_eq!(trials.len(), 4);
     for trial in trials {
@@ -163,8 +106,7 @@ fn a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing() {
     let profile = format!("{FRAIL}max_allocations = 2\nidle_seconds = 120\ndrain_seconds = 20\n");
     let Some(site) = Site::new(name, FOUR_TRIALS, 1000, &profile) else { return };
     let wanted = undisturbed_weights(site.directory(), "2").unwrap();
-    let run = site.start("run", &["run", "gang.yaml", "--summary", "summary.json"], None);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
+    let run = site.ground.run(2).unwrap();
     let why = site.ask(&["why", "gang-1/t1"]);
     let (_, place) = why.split_once(" on ").unwrap();
     let (node, _) = place.split_once(" trains to ").unwrap();
@@ -185,10 +127,8 @@ fn a_node_that_fails_in_the_middle_of_a_sweep_loses_nothing() {
         jobs.iter().find(is_there).is_none().then_some(())
     };
     site.slurm.wait_for(&site.prefix(), "end on the failed node", has_left).unwrap();
-    run.succeed().unwrap();
 
-    let summary = summary(site.directory()).unwrap();
-    assert_eq!(summary["state"], "completed", "{summary}");
+    let summary = site.ground.complete(run).unwrap();
     let count = |field: &str| {
         let trials = summary["trials"].as_array().unwrap();
         trials.iter().map(|trial| trial[field].as_u64().unwrap()).collect::<Vec<_>>()
@@ -276,19 +216,9 @@ fn a_killed_coordinator_finds_its_jobs_again() {
     let name = "a_killed_coordinator_finds_its_jobs_again";
     let profile = "max_allocations = 1\nidle_seconds = 3\ndrain_seconds = 20\n";
     let Some(site) = Site::new(name, ONE, 1500, profile) else { return };
-    let mut server = site.serve("first");
-    site.ask(&["submit", "gang.yaml"]);
-    await_checkpoints(site.directory(), "gang-1", 2).unwrap();
-    let runners = site.processes("muster-worker runner");
-    send_signal("STOP", runners[0]).unwrap();
-    server.kill().unwrap();
-    let before = site.jobs();
-    let again = site.serve("second");
-    // The worker comes back to it, with the run it has.
-    site.await_words(&["ls"], "workers 1, at work 1");
-    send_signal("CONT", runners[0]).unwrap();
-    site.await_words(&["ls"], "completed");
-    assert_eq!(before.len(), 1);
+    let runners = || site.processes("muster-worker runner");
+    let away = || assert_eq!(site.jobs().len(), 1);
+    let again = come_back(&site.ground, runners, away, || ()).unwrap();
     assert_eq!(site.jobs().len(), 1, "nothing was asked for twice");
     site.await_nothing_left();
     drop(again);
@@ -356,7 +286,7 @@ fn workers_share_gpus_where_the_profile_says_so() {
 fn inside_an_allocation_workers_are_steps_of_it() {
     let name = "inside_an_allocation_workers_are_steps_of_it";
     let Some(site) = Site::new(name, GANG, 300, "drain_seconds = 20\n") else { return };
-    let (directory, port) = (site.directory().display(), site.port);
+    let (directory, port) = (site.directory().display(), site.ground.port);
     let job = format!("inside-{port}");
     let script = format!(
         "#!/bin/bash

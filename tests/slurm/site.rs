@@ -1,15 +1,11 @@
 //! A directory with a manifest and a cluster of Slurm, and the real programs in it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use muster_tests::gang::Laboratory;
-use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with, program};
-use muster_tests::sample::repository;
-use muster_tests::service::{await_words, served_address};
+use muster_tests::ground::Ground;
+use muster_tests::process::{Muster, PATIENCE, await_ends, is_alive, processes_with};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
 use serde_json::Value;
@@ -25,11 +21,10 @@ const POLL: &str = "poll_seconds = 1\n";
 /// Two nodes are enough for most; nothing happens to them.
 const STURDY: &str = "options = {exclude = \"n[3-7]\"}\n";
 
-/// A directory with a manifest and a cluster, and where its coordinator listens.
+/// A directory with a manifest and a cluster of Slurm.
 pub(crate) struct Site {
     pub(crate) slurm: &'static Slurm,
-    pub(crate) laboratory: Laboratory,
-    pub(crate) port: u16,
+    pub(crate) ground: Ground,
 }
 
 impl Site {
@@ -42,62 +37,41 @@ impl Site {
                 return None;
             }
         };
-        let model = repository().join("tests/golden/hf/families/bert-classification");
-        let laboratory = Laboratory::new(&model, 60, settings).unwrap();
-        let directory = laboratory.directory.path();
-        let text = laboratory.text.replace("{steps: 1000000}", &format!("{{steps: {steps}}}"));
-        fs::write(directory.join("gang.yaml"), text).unwrap();
         let nodes = if profile.contains("options") { "" } else { STURDY };
         let poll = if profile.contains("poll_seconds") { "" } else { POLL };
         let whole = format!("{PROFILE}{poll}{nodes}{profile}");
-        fs::write(directory.join("cluster.toml"), whole).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Some(Self { slurm, laboratory, port })
+        let ground = Ground::new(settings, steps, &whole).unwrap();
+        let ground = ground.with("SLURM_CONF", slurm.configuration());
+        Some(Self { slurm, ground })
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        self.laboratory.directory.path()
+        self.ground.directory()
     }
 
     /// Starts `muster` with the cluster.
     pub(crate) fn start(&self, label: &str, arguments: &[&str], path: Option<&Path>) -> Muster {
-        let mut command = self.slurm.command(program("muster").unwrap().to_str().unwrap());
-        command.env("MUSTER_LISTEN", format!("127.0.0.1:{}", self.port));
-        command.env("AWS_SECRET_ACCESS_KEY", "hunter2");
+        let mut command = self.ground.command().unwrap();
         if let Some(path) = path {
             let usual = std::env::var("PATH").unwrap();
             command.env("PATH", format!("{}:{usual}", path.display()));
         }
-        let arguments = [arguments, &["--cluster", "cluster.toml"]].concat();
-        Muster::start_command(command, self.directory(), label, &arguments).unwrap()
+        self.ground.start_command(command, label, arguments).unwrap()
     }
 
     /// `muster serve`, once it answers.
     pub(crate) fn serve(&self, label: &str) -> Muster {
-        let mut server = self.start(label, &["serve"], None);
-        served_address(&mut server).unwrap();
-        server
+        self.ground.serve(label).unwrap()
     }
 
     /// What a client prints that ends well.
     pub(crate) fn ask(&self, arguments: &[&str]) -> String {
-        let owner = self.directory().join("muster-data/coordinator/access.json");
-        let url = format!("http://127.0.0.1:{}", self.port);
-        let mut command = Command::new(program("muster").unwrap());
-        // Where there is an access file it names the address.
-        let named = ["--coordinator", url.as_str()];
-        let named: &[&str] = if owner.is_file() { &[] } else { &named };
-        if owner.is_file() {
-            command.env("MUSTER_ACCESS", owner);
-        }
-        let arguments = [arguments, named].concat();
-        let client = Muster::start_command(command, self.directory(), "client", &arguments);
-        client.unwrap().succeed().unwrap().0
+        self.ground.ask(arguments).unwrap()
     }
 
     /// Asks until the answer says these words.
     pub(crate) fn await_words(&self, arguments: &[&str], words: &str) -> String {
-        await_words(words, || Ok(self.ask(arguments))).unwrap()
+        self.ground.await_words(arguments, words).unwrap()
     }
 
     /// What the names of this coordinator's jobs begin with.
@@ -156,11 +130,7 @@ impl Site {
 
     /// Waits until no process is left that jobs of this coordinator have started.
     pub(crate) fn await_no_process(&self) {
-        let begun = Instant::now();
-        while self.processes("muster-worker").iter().any(|pid| is_alive(*pid)) {
-            assert!(begun.elapsed() < PATIENCE, "workers are left behind");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        await_ends(|| self.processes("muster-worker")).unwrap();
     }
 }
 

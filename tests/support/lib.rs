@@ -5,6 +5,7 @@ pub mod browser;
 pub mod cluster;
 pub mod gang;
 pub mod gradient;
+pub mod ground;
 pub mod hosts;
 pub mod http;
 pub mod hub;

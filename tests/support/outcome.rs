@@ -5,7 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use muster_common::id::TrialId;
+use muster_common::metric::{MetricName, read_trial};
+use muster_common::storage::Store;
 use serde_json::Value;
+use tokio::runtime;
 
 use crate::service::summary;
 
@@ -40,8 +44,49 @@ pub fn assert_alike(
     if differences.is_empty() {
         return Ok(());
     }
+    let numbers = other_numbers(directory, other);
+    let numbers = numbers.unwrap_or_else(|error| vec![format!("not known: {error:#}")]);
     let (course, expected_course) = (course(directory), course(other));
-    anyhow::bail!("{differences:#?}\n--- its course\n{course}--- the other's\n{expected_course}")
+    anyhow::bail!(
+        "{differences:#?}\n--- where numbers of steps that both did begin to differ\n{numbers:#?}\n\
+         --- its course\n{course}--- the other's\n{expected_course}"
+    )
+}
+
+/// What training itself measured, by trial, step and name.
+type Measured = BTreeMap<(u32, u64, String), f64>;
+
+/// Where trials of two experiments begin to have other numbers: of each the first step that both did. None: what
+/// was computed is the same, and what was decided is not.
+fn other_numbers(directory: &Path, other: &Path) -> anyhow::Result<Vec<String>> {
+    let (found, expected) = (measured(directory)?, measured(other)?);
+    let mut first: BTreeMap<u32, String> = BTreeMap::new();
+    for (place, value) in &found {
+        let (trial, step, name) = place;
+        let differs = |wanted: &&f64| wanted.to_bits() != value.to_bits();
+        if let Some(wanted) = expected.get(place).filter(differs) {
+            let text = || format!("t{trial}, step {step}: {name} {value}, not {wanted}");
+            first.entry(*trial).or_insert_with(text);
+        }
+    }
+    Ok(first.into_values().collect())
+}
+
+fn measured(directory: &Path) -> anyhow::Result<Measured> {
+    let names = [MetricName::TRAIN_LOSS, MetricName::GRAD_NORM, MetricName::VALIDATION_LOSS];
+    let store = Store::open(&directory.join("muster-data").display().to_string())?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let summary = summary(directory)?;
+    let mut measured = Measured::new();
+    for trial in summary["trials"].as_array().context("a summary has trials")? {
+        let id: TrialId = trial["id"].as_str().context("a trial has an id")?.parse()?;
+        let points = runtime.block_on(read_trial(&store, &id))?.into_iter();
+        let counted = points.filter(|point| names.contains(&point.name));
+        measured.extend(
+            counted.map(|point| ((id.number, point.step, point.name.to_string()), point.value)),
+        );
+    }
+    Ok(measured)
 }
 
 /// What the programs that ran in `directory` said, and what their runs logged.

@@ -195,6 +195,21 @@ pub fn processes_with(words: &str, wanted: impl Fn(&str) -> bool) -> Vec<u32> {
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(found).collect()
 }
 
+/// Waits until none of these processes is there; they are looked for again and again.
+pub fn await_ends(found: impl Fn() -> Vec<u32>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        let alive: Vec<u32> = found().into_iter().filter(|pid| is_alive(*pid)).collect();
+        if alive.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > PATIENCE {
+            bail!("left behind: {alive:?}");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Whether a process is there and not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

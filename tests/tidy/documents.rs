@@ -12,7 +12,7 @@ const DOCUMENTS: [&str; 8] = [
     "configs/README.md",
     "coordinator/README.md",
     "deploy/README.md",
-    "tests/README.md",
+    "tests/bench/README.md",
 ];
 
 /// What a command or the reader makes: named in documents, absent in a fresh clone.

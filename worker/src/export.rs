@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use muster_common::equipment::EquipmentKind;
 use muster_common::evaluation::Evaluation;
 use muster_common::id::TrialId;
 use muster_common::manifest::{Assignment, Manifest};
@@ -74,6 +75,8 @@ pub struct Provenance<'a> {
     pub checkpoint: &'a CheckpointKey,
     /// Scores on the test split.
     pub test: Option<&'a Evaluation>,
+    /// What the trial was trained with, as far as that is kept: no names of machines, for models are given away.
+    pub trained_with: &'a [EquipmentKind],
 }
 
 /// Writes `model` with its heads to the experiment's `best` directory and returns where that is.
@@ -191,7 +194,7 @@ fn config(pretrained: &ModelConfig, fields: impl Iterator<Item = (&'static str, 
 }
 
 fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
-    let Provenance { manifest, trial, assignment, checkpoint, test } = provenance;
+    let Provenance { manifest, trial, assignment, checkpoint, test, trained_with } = provenance;
     let hyperparameters: serde_json::Map<String, Value> =
         assignment.iter().map(|(name, value)| (name.clone(), value.to_json())).collect();
     let scores = test.map(|test| {
@@ -213,6 +216,7 @@ fn describe(provenance: &Provenance<'_>, ordered: bool) -> Value {
         "pretrained": manifest.model.pretrained,
         "columns": {"text": manifest.data.text, "text_pair": manifest.data.text_pair},
         "test": scores,
+        "trained_with": trained_with,
     })
 }
 
@@ -267,6 +271,7 @@ budget: {epochs: 1}
                 assignment: &Assignment::new(),
                 checkpoint: &key,
                 test: Some(&test),
+                trained_with: &[crate::equipment::of_slot().kind],
             };
             let (handle, source) = (self.runtime.handle(), self.source.path());
             let exported = export(handle, &self.store, model, source, dropout, &provenance);
@@ -313,6 +318,9 @@ budget: {epochs: 1}
             let provenance = json_of(&exported.join(PROVENANCE_FILE));
             assert_eq!(provenance["columns"]["text"], "text");
             assert_eq!(provenance["test"]["scores"]["accuracy"], 0.875);
+            let own = crate::equipment::of_slot();
+            assert_eq!(provenance["trained_with"][0]["processor"], own.kind.processor);
+            assert!(provenance["trained_with"][0]["host"].is_null());
             assert!(exported.join("tokenizer.json").is_file());
             assert!(exported.join("merges.txt").is_file());
             let weights = std::fs::read(exported.join(WEIGHTS_FILE)).unwrap();

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod collective;
 pub mod data;
 pub mod deadline;
+mod equipment;
 pub mod explain;
 pub mod export;
 pub mod ffi;

@@ -5,6 +5,7 @@
 //! experiments/EXPERIMENT/trials/N/checkpoints/STEP-GENERATION/{PART.safetensors, index.json}
 //! experiments/EXPERIMENT/trials/N/metrics/ATTEMPT-RANK-SEQUENCE.parquet
 //! experiments/EXPERIMENT/trials/N/metrics/trial.parquet    in their place, when the trial has ended
+//! experiments/EXPERIMENT/trials/N/equipment/ATTEMPT-RANK.json   what a rank trained with: hardware, versions
 //! experiments/EXPERIMENT/trials/N/report/test.parquet   what the chosen trial said of the test split
 //! experiments/EXPERIMENT/trials/N/tensorboard/events.out.tfevents.SECONDS.muster    if the settings say so
 //! experiments/EXPERIMENT/trials/N/logs/GENERATION-RANK-SEQUENCE.log    what a run of the trial said
@@ -179,6 +180,16 @@ impl Layout {
     pub fn metrics(trial: &TrialId, attempt: Attempt, rank: u32, sequence: u32) -> Path {
         let name = format!("{attempt}-{rank}-{sequence:06}.parquet");
         Self::trial(trial).join("metrics").join(name)
+    }
+
+    /// What a rank of a run trained with.
+    pub fn equipment(trial: &TrialId, attempt: Attempt, rank: u32) -> Path {
+        Self::all_equipment(trial).join(format!("{attempt}-{rank}.json"))
+    }
+
+    /// What the ranks of all runs of a trial trained with.
+    pub fn all_equipment(trial: &TrialId) -> Path {
+        Self::trial(trial).join("equipment")
     }
 
     /// The one file of metrics of a trial that has ended.

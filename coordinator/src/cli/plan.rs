@@ -239,28 +239,14 @@ fn num_classes(manifest: &Manifest) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn manifest(rest: &str) -> Manifest {
-        let text = format!(
-            "version: 1
-name: e
-model: {rest}
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-budget: {{epochs: 1}}
-"
-        );
-        Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"))
-    }
+    use crate::sample::manifest;
 
     #[test]
     fn rows_are_counted_by_lines_where_nobody_says_them() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("d.csv");
         std::fs::write(&file, "text,label\na,1\nb,0\n\nc,1\n").unwrap();
-        let mut manifest = manifest("{pretrained: m}\ndata:");
+        let mut manifest = manifest("e", "budget: {epochs: 1}\n");
         manifest.rebase(folder.path());
         let mut notes = Vec::new();
         assert_eq!(num_train(&manifest, &mut notes).unwrap(), 3);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_common::equipment::Workers;
 use serde::{Deserialize, Serialize};
 
 use crate::view::Setting;
@@ -41,6 +42,8 @@ pub(super) struct ExperimentRow {
     pub(super) paused: bool,
     /// What it waits for or why it failed; may be empty.
     pub(super) reason: String,
+    /// It failed when only the model of its best trial was left to write: `resume` has that tried again.
+    pub(super) lacks_model: bool,
     pub(super) project: Option<String>,
     pub(super) priority: i32,
     pub(super) created_at_ms: u64,
@@ -429,6 +432,16 @@ pub(super) struct CheckpointAnswer {
     pub(super) parent: Option<String>,
     /// Its result was the best of the trial.
     pub(super) is_best: bool,
+}
+
+/// `GET /api/v1/experiments/ID/trials/N/equipment`.
+#[derive(Debug, Serialize)]
+pub(super) struct EquipmentAnswer {
+    /// What its ranks trained with, a row for each kind of hardware and version; empty until something is measured,
+    /// and where a build trained that kept nothing.
+    pub(super) workers: Vec<Workers>,
+    /// Empty, or why the store could not be asked.
+    pub(super) problem: String,
 }
 
 /// `GET .../logs`: lines up to now, and where to go on.

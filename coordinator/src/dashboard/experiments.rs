@@ -79,6 +79,7 @@ pub(super) fn row(
         state: view.state.name(),
         paused: view.paused,
         reason: view.reason,
+        lacks_model: experiment.lacks_model(),
         project: experiment.project.as_ref().map(ToString::to_string),
         priority: experiment.priority,
         created_at_ms: view.created_at.0,

@@ -1,16 +1,20 @@
-//! What a trial has measured and saved: curves and checkpoints, from the store and, while it runs, from its run.
+//! What a trial has measured and saved: curves, checkpoints and what it trained with, from the store and, while it
+//! runs, from its run.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Path, RawQuery, State};
+use muster_common::equipment::{Workers, by_kind, read_trial};
 use muster_common::id::{Generation, TrialId};
 use muster_common::metric::MetricName;
 use muster_common::storage::{CheckpointKey, FoundCheckpoint, Scope, Store};
 use tokio::time::timeout;
 
-use super::answer::{CheckpointAnswer, CheckpointsAnswer, CurveAnswer, CurvesAnswer};
+use super::answer::{
+    CheckpointAnswer, CheckpointsAnswer, CurveAnswer, CurvesAnswer, EquipmentAnswer,
+};
 use super::problem::Problem;
 use super::query::Query;
 use super::{Reply, Room, json, trial_id};
@@ -23,7 +27,7 @@ const POINTS: usize = 256;
 const POINTS_MAX: usize = 512;
 /// Trials whose curves are kept, some hundred kilobytes each.
 const TRIALS_KEPT: usize = 64;
-/// Longest wait for a listing of checkpoints.
+/// Longest wait for a listing of checkpoints, and for what a trial trained with.
 const LISTING: Duration = Duration::from_secs(15);
 
 /// A trial, what it had when it was read, and that.
@@ -100,6 +104,30 @@ fn answer(name: &MetricName, curve: &Curve) -> CurveAnswer {
     }
 }
 
+/// What the ranks of one trial trained with.
+pub(super) async fn equipment(
+    State(room): State<Room>,
+    Path((id, number)): Path<(String, u32)>,
+) -> Reply {
+    let trial = trial_id(&id, number)?;
+    let at = look(&room.service.driver, &trial).await?;
+    let (workers, problem) = match kept(&at.store, &trial).await {
+        Ok(workers) => (workers, String::new()),
+        Err(problem) => (Vec::new(), problem),
+    };
+    json(&EquipmentAnswer { workers, problem })
+}
+
+async fn kept(store: &str, trial: &TrialId) -> Result<Vec<Workers>, String> {
+    let store = Store::open(store).map_err(|error| error.to_string())?;
+    let found = timeout(LISTING, read_trial(&store, trial)).await.map_err(|_| silent())?;
+    Ok(by_kind(&found.map_err(|error| error.to_string())?))
+}
+
+fn silent() -> String {
+    format!("the store did not answer within {} s", LISTING.as_secs())
+}
+
 /// Checkpoints of one trial: the engine knows which there are, the store how large.
 pub(super) async fn checkpoints(
     State(room): State<Room>,
@@ -126,7 +154,7 @@ async fn listing(store: &str, trial: TrialId) -> Result<Vec<FoundCheckpoint>, St
     let store = Store::open(store).map_err(|error| error.to_string())?;
     match timeout(LISTING, store.checkpoints(&Scope::Trial(trial))).await {
         Ok(found) => found.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("the store did not answer within {} s", LISTING.as_secs())),
+        Err(_) => Err(silent()),
     }
 }
 

@@ -136,6 +136,7 @@ fn api() -> Router<Room> {
         .route("/experiments/{id}/trials/{number}", get(trial))
         .route("/experiments/{id}/trials/{number}/curves", get(measurements::curves))
         .route("/experiments/{id}/trials/{number}/checkpoints", get(measurements::checkpoints))
+        .route("/experiments/{id}/trials/{number}/equipment", get(measurements::equipment))
         .route("/experiments/{id}/trials/{number}/logs", get(log_lines::of_trial))
         .route("/experiments/{id}/trials/{number}/logs/live", get(live::log))
         .route("/experiments/{id}/trials/{number}/{action}", post(action::on_trial))

@@ -14,6 +14,7 @@ use super::{cluster, experiments, plots, trials};
 use crate::engine::experiment::Experiment;
 use crate::engine::{Action, Engine, Event, RULES};
 use crate::live::Live;
+use crate::sample;
 
 const NUM_TRIALS: u32 = 10_000;
 const NUM_SLOTS: usize = 64;
@@ -65,16 +66,8 @@ impl Bench {
 
 /// An experiment of which all trials have begun.
 fn large() -> Engine {
-    let text = format!(
-        "version: 1
-name: large
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters:
+    let more = format!(
+        "hyperparameters:
   learning_rate: {{min: 1e-5, max: 1e-3, scale: log}}
   dropout: {{min: 0.0, max: 0.3}}
   global_batch_size: {{values: [8, 16, 32]}}
@@ -85,6 +78,7 @@ searcher:
 budget: {{steps: 160}}
 "
     );
+    let text = sample::text("large", &more);
     let mut bench = Bench { engine: Engine::default(), now: 1000, waiting: Vec::new() };
     bench.apply(Event::RulesAdopted { rules: RULES });
     for slot in 0..NUM_SLOTS {

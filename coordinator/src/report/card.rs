@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_common::equipment::{self, Workers};
 use muster_common::manifest::TrialSettings;
 use muster_common::run::DataSummary;
 use serde::Serialize;
@@ -41,6 +42,9 @@ pub struct Card {
     pub slot_hours: Option<f64>,
     /// Machines that trained.
     pub hosts: Vec<Host>,
+    /// What they trained with: a row for each kind of hardware and version, most workers first. Empty where builds that
+    /// kept nothing have trained.
+    pub workers: Vec<Workers>,
     /// Slots that one trial occupies, for people.
     pub slots_per_trial: String,
     /// What trials learn.
@@ -147,6 +151,7 @@ impl Card {
             wall_seconds: view.elapsed_seconds(),
             slot_hours: (!hosts.is_empty()).then_some(slot_seconds / 3600.0),
             hosts,
+            workers: workers(source),
             slots_per_trial: manifest.resources.slots.to_string(),
             training_objective: manifest.objective.name().to_owned(),
             goal: wanted.chain(bounds).collect(),
@@ -231,6 +236,11 @@ fn words(source: &Source<'_>, trial: &TrialView) -> Vec<(String, Value)> {
     let names = space.keys().chain(trial.assignment.keys());
     let word = |name: &String| Some((name.clone(), Value::from(training.category(name)?.name())));
     names.filter_map(word).collect()
+}
+
+fn workers(source: &Source<'_>) -> Vec<Workers> {
+    let measured = source.measured();
+    equipment::by_kind(measured.iter().flat_map(|(_, measured)| &measured.equipment))
 }
 
 fn hosts(source: &Source<'_>) -> Vec<Host> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use muster_common::equipment::Equipment;
 use muster_common::id::TrialId;
 use muster_common::metric::{MetricName, MetricPoint};
 use serde::Serialize;
@@ -31,6 +32,8 @@ pub struct Measured {
     pub objective: BTreeMap<u64, f64>,
     /// When which rank was where.
     pub spans: Vec<Span>,
+    /// What ranks trained with, as far as they have kept it.
+    pub equipment: Vec<Equipment>,
 }
 
 /// From the first to the last value that one rank of one run has recorded, of those that count.
@@ -58,8 +61,14 @@ impl Span {
 }
 
 impl Measured {
-    /// What the points of `trial` tell, in the order of their steps; `objective` is the first objective's metric.
-    pub fn of(trial: &TrialId, points: &[MetricPoint], objective: &MetricName) -> Self {
+    /// What the points of `trial` tell, in the order of their steps; `objective` is the first objective's metric, and
+    /// `equipment` what its ranks trained with.
+    pub fn of(
+        trial: &TrialId,
+        points: &[MetricPoint],
+        objective: &MetricName,
+        equipment: Vec<Equipment>,
+    ) -> Self {
         let mut spans: BTreeMap<(u32, u32), Span> = BTreeMap::new();
         for point in points {
             let at = point.recorded_at.0;
@@ -82,6 +91,7 @@ impl Measured {
             curves: stored(points),
             objective: first_rank.map(|point| (point.step, point.value)).collect(),
             spans: spans.into_values().collect(),
+            equipment,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reports of made-up experiments: what is in them, what is not, and how large they are.
 
+use muster_common::equipment::{Equipment, EquipmentKind, Gpu};
 use muster_common::evaluation::prediction::Prediction;
 use muster_common::evaluation::{AttributedText, Attribution, Evaluation, WordWeight};
 use muster_common::goal::Merit;
@@ -92,6 +93,22 @@ fn trial(number: u32, draws: &mut muster_common::seed::Draws) -> TrialView {
     }
 }
 
+/// Workers 1 to 4 take turns; the fourth has a GPU.
+fn equipment(trial: &TrialView) -> Equipment {
+    let number = trial.id.number % 4 + 1;
+    let (name, driver) = (format!("NVIDIA H200 {HOSTILE}"), "570.86.15".to_owned());
+    let kind = EquipmentKind {
+        processor: format!("AMD EPYC 9B14 {HOSTILE}"),
+        num_processors: 4,
+        memory_bytes: 24 << 30,
+        threads: 2,
+        gpu: (number == 4).then_some(Gpu { name, memory_bytes: 141 << 30, driver }),
+        libtorch: "2.11.0".to_owned(),
+        muster: "0.1.7".to_owned(),
+    };
+    Equipment { host: format!("node-{number}"), worker: format!("worker-{number}"), kind }
+}
+
 fn measured(trial: &TrialView, num_steps: u64) -> Measured {
     let objective = MetricName::validation(ObjectiveMetric::Accuracy);
     let last = trial.merit.as_ref().unwrap().first();
@@ -112,7 +129,7 @@ fn measured(trial: &TrialView, num_steps: u64) -> Measured {
         .map(|step| point(&MetricName::TRAIN_LOSS, step, 1.0 / step as f64))
         .collect();
     points.push(point(&objective, num_steps, last));
-    Measured::of(&trial.id, &points, &objective)
+    Measured::of(&trial.id, &points, &objective, vec![equipment(trial)])
 }
 
 fn fixture(num_trials: u32, num_classes: u32, num_steps: u64) -> Fixture {
@@ -244,6 +261,44 @@ fn a_report_says_what_there_is() {
     }
     let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
     assert_eq!(json["test"]["scores"]["accuracy"], accuracy);
+}
+
+#[test]
+fn the_run_card_has_a_row_for_each_kind_of_hardware() {
+    let mut fixture = fixture(12, 2, 20);
+    let report = Report::of(&fixture.source()).unwrap();
+    let [plain, with_gpu] = &report.card.workers[..] else { panic!("{:?}", report.card.workers) };
+    assert_eq!((plain.num_workers, with_gpu.num_workers), (3, 1));
+    assert_eq!(plain.hosts, ["node-1", "node-2", "node-3"]);
+    assert_eq!((plain.kind.threads, plain.kind.gpu.is_none()), (2, true));
+    let page = page::render(&report).unwrap();
+    assert_is_safe(&page);
+    for words in [
+        "<th scope=\"row\">3 workers</th><td>node-1, node-2, node-3</td><td>AMD EPYC 9B14 &lt;/script&gt;",
+        "<td class=\"n\">2</td><td class=\"n\">24 GiB</td><td>-</td><td>2.11.0</td><td>0.1.7</td>",
+        "<th scope=\"row\">1 worker</th><td>node-4</td>",
+        "141 GiB, driver 570.86.15",
+    ] {
+        assert!(page.contains(words), "no `{words}`");
+    }
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    let found = &json["card"]["workers"][1];
+    assert_eq!((&found["num_workers"], &found["gpu"]["driver"]), (&1.into(), &"570.86.15".into()));
+    // A report on one trial is about the worker that trained it.
+    let source = Source { subject: Some(1), ..fixture.source() };
+    let one = Report::of(&source).unwrap();
+    assert_eq!(
+        (one.card.workers.len(), &one.card.workers[0].hosts[..]),
+        (1, &["node-2".to_owned()][..])
+    );
+
+    fixture.measured.iter_mut().for_each(|measured| measured.equipment.clear());
+    let report = Report::of(&fixture.source()).unwrap();
+    assert!(report.card.workers.is_empty());
+    let page = page::render(&report).unwrap();
+    assert!(
+        page.contains("a build that did not keep it") && !page.contains("What they trained with")
+    );
 }
 
 #[test]

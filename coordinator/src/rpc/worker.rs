@@ -243,15 +243,18 @@ impl Session {
         self.send(message).await
     }
 
-    /// Acts on a message. A report is to be acknowledged when it is durable.
+    /// Acts on a message. A report is to be acknowledged when it is durable. Meanwhile nothing else is read: a disk
+    /// that stands still is no silence of the worker.
     async fn take(&self, request: SessionRequest) -> Result<Option<PendingReport>, Status> {
-        self.service.live.touch(&self.worker, Instant::now());
-        match request.message {
-            Some(Request::Report(report)) => return self.take_report(report).await.map(Some),
-            Some(message) => self.take_other(message).await?,
-            None => {}
-        }
-        Ok(None)
+        let (live, worker) = (&self.service.live, &self.worker);
+        live.begin_taking(worker, self.number, Instant::now());
+        let taken = match request.message {
+            Some(Request::Report(report)) => self.take_report(report).await.map(Some),
+            Some(message) => self.take_other(message).await.map(|()| None),
+            None => Ok(None),
+        };
+        live.end_taking(worker, self.number, Instant::now());
+        taken
     }
 
     async fn take_other(&self, message: Request) -> Result<(), Status> {

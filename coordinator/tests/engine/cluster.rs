@@ -9,22 +9,16 @@ use muster_common::time::Timestamp;
 use muster_coordinator::engine::trial::Trial;
 use muster_coordinator::engine::{Action, Engine, Event, LossCause, RULES};
 
+use crate::sample;
+
 pub(super) fn manifest(name: &str, slots: &str, searcher: &str) -> Manifest {
     wanting(name, slots, &format!("metric: accuracy, {searcher}"))
 }
 
 /// As [`manifest`], with objectives of its own.
 pub(super) fn wanting(name: &str, slots: &str, searcher: &str) -> Manifest {
-    let text = format!(
-        "version: 1
-name: {name}
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
+    let more = format!(
+        "hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
 searcher: {{{searcher}}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 10}}
@@ -32,7 +26,7 @@ resources: {{slots: {slots}}}
 max_restarts: 2
 "
     );
-    Manifest::parse(&text).unwrap()
+    sample::manifest(name, &more)
 }
 
 /// An engine, its clock, and what it asked for last.

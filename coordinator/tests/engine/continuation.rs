@@ -9,6 +9,7 @@ use muster_coordinator::engine::trial::TrialState;
 use muster_coordinator::engine::{Action, RULES};
 
 use super::cluster::{Cluster, ONE, lost, manifest, scored};
+use crate::sample;
 
 fn task(cluster: &Cluster) -> TrainTask {
     match cluster.only().task {
@@ -104,16 +105,8 @@ fn what_cannot_begin_is_refused_or_ends_with_the_reason() {
 
 /// Two members of a population under a budget of epochs: one takes 125 steps for an epoch, the other 63.
 fn of_two_batch_sizes(seed: u64) -> Manifest {
-    let text = format!(
-        "version: 1
-name: p
-seed: {seed}
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
+    let more = format!(
+        "seed: {seed}
 hyperparameters:
   learning_rate: {{min: 1e-5, max: 1e-3}}
   global_batch_size: {{values: [8, 16]}}
@@ -122,7 +115,7 @@ budget: {{epochs: 2}}
 checkpoint: {{every_steps: 5, keep_last: 9}}
 "
     );
-    Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+    sample::manifest("p", &more)
 }
 
 fn members(cluster: &Cluster) -> &Experiment {

@@ -13,5 +13,7 @@ mod leaving;
 mod population;
 mod preempted;
 mod rules;
+#[path = "../../src/sample.rs"]
+mod sample;
 mod sharing;
 mod why;

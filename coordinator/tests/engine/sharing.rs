@@ -14,6 +14,7 @@ use muster_coordinator::engine::{Action, Event};
 use muster_coordinator::view::why;
 
 use super::cluster::{Cluster, manifest};
+use crate::sample;
 
 const MANY: &str = "max_trials: 50";
 
@@ -22,11 +23,7 @@ fn with(name: &str, slots: &str, searcher: &str, more: &str) -> Manifest {
     let plain = manifest(name, slots, searcher);
     let text = serde_json::to_value(&plain).unwrap();
     let mut found: Manifest = serde_json::from_value(text).unwrap();
-    let more = format!(
-        "version: 1\nname: {name}\nmodel: {{pretrained: m}}\ndata:\n  train: {{path: d.csv}}\n  \
-         validation: {{fraction: 0.1}}\n  text: text\n  label: {{column: label}}\nbudget: {{steps: 1}}\n{more}\n"
-    );
-    let more = Manifest::parse(&more).unwrap();
+    let more = sample::manifest(name, &format!("budget: {{steps: 1}}\n{more}\n"));
     found.project = more.project;
     found.limits = more.limits;
     found.resources.priority = more.resources.priority;

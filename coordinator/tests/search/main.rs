@@ -5,6 +5,8 @@
 mod bits;
 mod goals;
 mod quality;
+#[path = "../../src/sample.rs"]
+mod sample;
 mod slots;
 
 use muster_common::manifest::Limits;

@@ -12,23 +12,17 @@ use muster_common::time::Timestamp;
 use muster_coordinator::engine::experiment::Experiment;
 use muster_coordinator::engine::{Action, Engine, Event, RULES};
 
+use crate::sample;
+
 /// A manifest whose trials are told apart by their learning rate only.
 pub(crate) fn manifest(budget: &str, searcher: &str) -> Manifest {
-    let text = format!(
-        "version: 1
-name: e
-model: {{pretrained: m}}
-data:
-  train: {{path: d.csv}}
-  validation: {{fraction: 0.1}}
-  text: text
-  label: {{column: label}}
-hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
+    let more = format!(
+        "hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
 searcher: {{{searcher}}}
 budget: {budget}
 "
     );
-    Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+    sample::manifest("e", &more)
 }
 
 /// Loss of a trial after so many steps.

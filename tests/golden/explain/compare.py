@@ -1,21 +1,36 @@
 """Compares what `muster explain MODEL ... --json FILE` has written with Captum and transformers on the same weights.
 
-    PYTHONPATH=captum-files .cache/peers/bin/python tests/golden/explain/compare.py MODEL FILE [CONDUCTANCE_STEPS]
+    PYTHONPATH=captum-files .cache/peers/bin/python tests/golden/explain/compare.py [--conductance STEPS TEXTS] \
+        [--table FILE] NAME=MODEL=FILE [NAME=MODEL=FILE ...]
 
-Prints, for every text, the largest difference of each kind as a share of the largest value, and ends with 1 if one is
-above 1e-3. `generate.py` says what is needed. The baseline must be the padding token. Conductance is only compared where
-steps are given: 150 take minutes on a real model.
+For every kind of value it prints the largest difference over all texts, as a share of the largest value of its text,
+and the median beside it, with a column for each model; `--table` writes that to a file too. Ends with 1 if one is
+above 1e-3 or no number. `generate.py` says what is needed, and `compare.sh` (`make explained`) does all of it. The
+baseline must be the padding token. Conductance is only compared where it is asked for, on the first TEXTS texts: with
+150 steps it takes minutes on a real model.
 """
 
+import argparse
 import json
+import statistics
 import sys
 
+import captum
 import torch
 import transformers
 
 from generate import Explained
 
 LIMIT = 1e-3
+# What each kind of value is compared with.
+KINDS = {
+    "attention of every layer and head": "transformers, `eager`, which BertViz draws",
+    "attention rollout": "the same maps, multiplied as Abnar and Zuidema say",
+    "integrated gradients": "Captum, LayerIntegratedGradients",
+    "gradient x input": "Captum, InputXGradient",
+    "occlusion": "Captum, Occlusion",
+    "conductance of every layer": "Captum, LayerConductance, two sums and their limit",
+}
 
 
 def largest(found, wanted):
@@ -24,6 +39,7 @@ def largest(found, wanted):
 
 
 def compare(model, tokenizer, text, steps, conductance_steps):
+    """The largest difference of each kind of one text; conductance only with steps."""
     ids = [token["id"] for token in text["tokens"]]
     ordinary = [token["ordinary"] for token in text["tokens"]]
     encoded = tokenizer(text["text"], text.get("text_pair"), truncation=True, return_token_type_ids=True)
@@ -34,36 +50,76 @@ def compare(model, tokenizer, text, steps, conductance_steps):
     found = {entry["method"]: entry["tokens"] for entry in text["importance"]}
     # Muster leaves out what special tokens have, which for these two methods is not always nothing.
     only_ordinary = lambda values: [value if keep else 0.0 for value, keep in zip(values, ordinary)]
+    attention, rollout, integrated, times_input, occlusion, conductance = KINDS
     differences = {
-        "attention": max(
-            largest(ours, theirs) for ours, theirs in zip(text["layers"]["attentions"], subject.attentions())),
-        "rollout": largest(text["layers"]["rollout"], subject.rollout()),
-        "integrated gradients": largest(found["integrated_gradients"], subject.integrated_gradients(steps)),
-        "gradient x input": largest(found["gradient_times_input"], only_ordinary(subject.gradient_times_input())),
-        "occlusion": largest(found["occlusion"], only_ordinary(subject.occlusion())),
+        attention: max(
+            largest(ours, theirs)
+            for ours, theirs in zip(text["layers"]["attentions"], subject.attentions(), strict=True)),
+        rollout: largest(text["layers"]["rollout"], subject.rollout()),
+        integrated: largest(found["integrated_gradients"], subject.integrated_gradients(steps)),
+        times_input: largest(found["gradient_times_input"], only_ordinary(subject.gradient_times_input())),
+        occlusion: largest(found["occlusion"], only_ordinary(subject.occlusion())),
     }
     if conductance_steps:
         # The error of a sum over left ends falls with the step, so that two sums tell where it ends (Richardson).
         coarse, fine = (torch.tensor(subject.conductance(n)) for n in (conductance_steps, 2 * conductance_steps))
         theirs = 2 * fine - coarse
         ours = [layer["tokens"] for layer in text["layers"]["conductance"][1:]]
-        differences["conductance"] = max(largest(a, b) for a, b in zip(ours, theirs))
+        differences[conductance] = max(largest(a, b) for a, b in zip(ours, theirs, strict=True))
     return differences
 
 
-def main():
-    directory, file = sys.argv[1], sys.argv[2]
-    conductance_steps = int(sys.argv[3]) if len(sys.argv) > 3 else 0
+def compare_all(directory, file, conductance_steps, conducted):
+    """For each kind the differences of all texts that it was compared on, and what the model is."""
     report = json.load(open(file, encoding="utf-8"))
+    assert report["settings"]["baseline"] == "pad", "another baseline than the padding token"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         directory, attn_implementation="eager").double().eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    worst = 0.0
-    for text in report["texts"]:
-        differences = compare(model, tokenizer, text, report["settings"]["steps"], conductance_steps)
-        worst = max(worst, *differences.values())
-        print(text["text"][:60], {name: f"{value:.1e}" for name, value in differences.items()})
-    sys.exit(worst > LIMIT)
+    found = {kind: [] for kind in KINDS}
+    for place, text in enumerate(report["texts"]):
+        steps = conductance_steps if place < conducted else 0
+        for kind, value in compare(model, tokenizer, text, report["settings"]["steps"], steps).items():
+            found[kind].append(value)
+    layers, heads = report["model"]["num_layers"], report["model"]["num_heads"]
+    return found, f"{report['model']['family']}, {layers} layers of {heads} heads, {len(report['texts'])} texts"
+
+
+def cell(values):
+    if not values:
+        return "-"
+    return f"{max(values):.1e} ({statistics.median(values):.1e})"
+
+
+def table(models):
+    names = [f"{name} ({what})" for name, (_, what) in models.items()]
+    rows = [["value", "compared with", *names], ["---"] * (2 + len(names))]
+    for kind, reference in KINDS.items():
+        rows.append([kind, reference, *(cell(found[kind]) for found, _ in models.values())])
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--conductance", nargs=2, type=int, metavar=("STEPS", "TEXTS"), default=(0, 0))
+    parser.add_argument("--table", help="a file for the table")
+    parser.add_argument("models", nargs="+", metavar="NAME=MODEL=FILE")
+    arguments = parser.parse_args()
+    models = {}
+    for named in arguments.models:
+        name, directory, file = named.split("=")
+        models[name] = compare_all(directory, file, *arguments.conductance)
+    drawn = table(models)
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, captum {captum.__version__}"
+    print(f"largest relative difference over all texts (median); {versions}, in 64-bit floats\n\n{drawn}")
+    if arguments.table:
+        with open(arguments.table, "w", encoding="utf-8") as file:
+            file.write(drawn)
+    values = [value for found, _ in models.values() for all_of_kind in found.values() for value in all_of_kind]
+    far = [value for value in values if not value <= LIMIT]
+    if far:
+        print(f"error: {len(far)} of {len(values)} differences are above {LIMIT} or no numbers", file=sys.stderr)
+    sys.exit(bool(far))
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ unsafe extern "C" {
     /// Of the C library.
     safe fn _exit(status: c_int) -> !;
     fn muster_last_error() -> *const c_char;
+    fn muster_libtorch_version() -> *const c_char;
     fn muster_adamw(
         parameters: *const RawTensor,
         first_moments: *const RawTensor,
@@ -110,6 +111,12 @@ unsafe extern "C" {
         bias: RawTensor,
         result: *mut *mut c_void,
     ) -> c_int;
+}
+
+/// Version of the libtorch that this program is built for, such as `2.11.0`.
+pub fn libtorch_version() -> String {
+    // SAFETY: it returns a NUL-terminated text that lives as long as the program.
+    unsafe { CStr::from_ptr(muster_libtorch_version()) }.to_string_lossy().into_owned()
 }
 
 /// What the gradients of a step came to under loss scaling; all 0-d and never waited for.

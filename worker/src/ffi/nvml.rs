@@ -5,6 +5,8 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 
+use muster_common::equipment::Gpu;
+
 use super::device::open_function;
 
 /// Where drivers put it.
@@ -13,9 +15,14 @@ const LIBRARY: &str = "libnvidia-ml.so.1";
 /// What calls return when they have done what was asked.
 const SUCCESS: c_int = 0;
 
+/// Room for a text: `NVML_DEVICE_NAME_V2_BUFFER_SIZE`, the larger of the two that are asked for.
+const TEXT_BYTES: usize = 96;
+
 type Device = *mut c_void;
 type GetUse = unsafe extern "C" fn(Device, *mut UtilizationRates) -> c_int;
 type GetMemory = unsafe extern "C" fn(Device, *mut Memory) -> c_int;
+type GetName = unsafe extern "C" fn(Device, *mut c_char, c_uint) -> c_int;
+type GetDriver = unsafe extern "C" fn(*mut c_char, c_uint) -> c_int;
 
 /// `nvmlUtilization_t`, percent of the last sample period of the driver.
 #[repr(C)]
@@ -49,6 +56,8 @@ pub struct Nvml {
     device: Device,
     get_use: GetUse,
     get_memory: GetMemory,
+    get_name: Option<GetName>,
+    get_driver: Option<GetDriver>,
 }
 
 // SAFETY: NVML is thread-safe (its documentation says so of all calls), and a device is a name only.
@@ -94,6 +103,15 @@ impl Nvml {
             get_use: unsafe { std::mem::transmute::<*mut c_void, GetUse>(get_use) },
             // SAFETY: `nvmlReturn_t (nvmlDevice_t device, nvmlMemory_t *memory)`.
             get_memory: unsafe { std::mem::transmute::<*mut c_void, GetMemory>(get_memory) },
+            // What it is called is good to know, and nothing that a run waits for.
+            get_name: function(c"nvmlDeviceGetName").ok().map(|found| {
+                // SAFETY: `nvmlReturn_t (nvmlDevice_t device, char *name, unsigned int length)`.
+                unsafe { std::mem::transmute::<*mut c_void, GetName>(found) }
+            }),
+            get_driver: function(c"nvmlSystemGetDriverVersion").ok().map(|found| {
+                // SAFETY: `nvmlReturn_t (char *version, unsigned int length)`.
+                unsafe { std::mem::transmute::<*mut c_void, GetDriver>(found) }
+            }),
         })
     }
 
@@ -108,6 +126,32 @@ impl Nvml {
         check("nvmlDeviceGetMemoryInfo", status).ok()?;
         Some(GpuUse { share: f64::from(rates.gpu) / 100.0, memory_bytes: memory.used })
     }
+
+    /// What it is. `None`: the driver does not say.
+    pub fn identity(&self) -> Option<Gpu> {
+        let (get_name, get_driver) = (self.get_name?, self.get_driver?);
+        let name = text("nvmlDeviceGetName", |room, length| {
+            // SAFETY: a handle of this library, and room for as much as is said.
+            unsafe { get_name(self.device, room, length) }
+        });
+        let driver = text("nvmlSystemGetDriverVersion", |room, length| {
+            // SAFETY: room for as much as is said.
+            unsafe { get_driver(room, length) }
+        });
+        let mut memory = Memory::default();
+        // SAFETY: a handle of this library and a place for its answer.
+        let status = unsafe { (self.get_memory)(self.device, &raw mut memory) };
+        check("nvmlDeviceGetMemoryInfo", status).ok()?;
+        Some(Gpu { name: name?, memory_bytes: memory.total, driver: driver? })
+    }
+}
+
+/// A text that a call writes into the room that it gets.
+fn text(call: &str, ask: impl FnOnce(*mut c_char, c_uint) -> c_int) -> Option<String> {
+    let mut room = [0u8; TEXT_BYTES];
+    let status = ask(room.as_mut_ptr().cast(), c_uint::try_from(TEXT_BYTES).ok()?);
+    check(call, status).ok()?;
+    Some(CStr::from_bytes_until_nul(&room).ok()?.to_string_lossy().into_owned())
 }
 
 fn check(call: &str, status: c_int) -> Result<(), String> {
@@ -145,6 +189,16 @@ mod tests {
             m->total = 80ULL << 30; m->free = 79ULL << 30; m->used = (1ULL << 30) + 5;
             return device == &second ? 0 : 3;
         }
+        int nvmlDeviceGetName(void *device, char *name, unsigned length) {
+            if (length < 96) return 7;
+            strcpy(name, device == &second ? "NVIDIA H200" : "NVIDIA L4");
+            return 0;
+        }
+        int nvmlSystemGetDriverVersion(char *version, unsigned length) {
+            if (length < 80) return 7;
+            strcpy(version, "570.86.15");
+            return 0;
+        }
     "#;
 
     #[test]
@@ -163,6 +217,10 @@ mod tests {
         assert_eq!(open("1").unwrap().now(), Some(expected));
         assert_eq!(open("GPU-beef").unwrap().now(), Some(expected));
         assert_eq!(open("0").unwrap().now(), None);
+        let (name, driver) = ("NVIDIA H200".to_owned(), "570.86.15".to_owned());
+        let expected = Gpu { name, memory_bytes: 80 << 30, driver };
+        assert_eq!(open("1").unwrap().identity(), Some(expected));
+        assert_eq!(open("0").unwrap().identity(), None, "it does not tell its memory");
         assert!(open("2").unwrap_err().contains("GetHandleByIndex_v2 gives error 2"));
         assert!(open("GPU-dead").unwrap_err().contains("GetHandleByUUID gives error 6"));
         assert!(Nvml::open_in("libmuster_nowhere.so", "0").is_err());

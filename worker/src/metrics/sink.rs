@@ -8,11 +8,13 @@
 //! ```
 //!
 //! A batch keeps its sequence number when it is tried again, so a file whose answer got lost is
-//! written over with itself.
+//! written over with itself. Before the first batch goes what the rank trains with, so that values in the
+//! store can be said to come from somewhere.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use muster_common::equipment::{self, Equipment};
 use muster_common::id::{Attempt, TrialId};
 use muster_common::metric::{MetricError, MetricName, MetricPoint, encode};
 use muster_common::storage::{Layout, Store};
@@ -111,6 +113,25 @@ struct State {
 impl MetricSink {
     /// A sink that writes to `store` from a task on `runtime`.
     pub fn new(store: Store, origin: MetricOrigin, runtime: &Handle) -> Self {
+        Self::begin(store, origin, None, runtime)
+    }
+
+    /// [`MetricSink::new`] that writes what the rank trains with, too.
+    pub fn with_equipment(
+        store: Store,
+        origin: MetricOrigin,
+        equipment: Equipment,
+        runtime: &Handle,
+    ) -> Self {
+        Self::begin(store, origin, Some(equipment), runtime)
+    }
+
+    fn begin(
+        store: Store,
+        origin: MetricOrigin,
+        equipment: Option<Equipment>,
+        runtime: &Handle,
+    ) -> Self {
         let shared = Arc::new(Shared {
             origin,
             state: Mutex::default(),
@@ -122,7 +143,7 @@ impl MetricSink {
         runtime.spawn(
             async move {
                 let _ending = ending;
-                write_all(&task, &store).await;
+                write_all(&task, &store, equipment).await;
             }
             .in_current_span(),
         );
@@ -253,12 +274,20 @@ impl Shared {
 }
 
 /// The task: batches to files until the sink is dropped.
-async fn write_all(shared: &Shared, store: &Store) {
+async fn write_all(shared: &Shared, store: &Store, mut equipment: Option<Equipment>) {
+    let MetricOrigin { trial, attempt, rank, .. } = &shared.origin;
     let mut sequence = 0;
     loop {
         let is_due = timeout(BATCH_AGE, shared.work.notified()).await.is_err();
         while let Some(points) = shared.take_batch(is_due) {
-            write(shared, store, sequence, &points).await;
+            if let Some(equipment) = equipment.take() {
+                let put = || equipment::write(store, trial, (*attempt, *rank), &equipment);
+                patiently(shared, put).await;
+            }
+            let key = Layout::metrics(trial, *attempt, *rank, sequence);
+            if patiently(shared, || put(store, &key, &points)).await {
+                shared.note_stored(points.len());
+            }
             sequence += 1;
         }
         if shared.is_finished() {
@@ -267,19 +296,21 @@ async fn write_all(shared: &Shared, store: &Store) {
     }
 }
 
-/// One file, tried until it is stored; given up only when the sink is dropped.
-async fn write(shared: &Shared, store: &Store, sequence: u32, points: &[MetricPoint]) {
-    let MetricOrigin { trial, attempt, rank, .. } = &shared.origin;
-    let key = Layout::metrics(trial, *attempt, *rank, sequence);
+/// One file, tried until it is stored and given up only when the sink is dropped; whether it is stored.
+async fn patiently<E, F>(shared: &Shared, mut write: impl FnMut() -> F) -> bool
+where
+    E: std::error::Error + Send + Sync + 'static,
+    F: Future<Output = Result<(), E>>,
+{
     loop {
-        let reason = match timeout(WRITE_DEADLINE, put(store, &key, points)).await {
-            Ok(Ok(())) => return shared.note_stored(points.len()),
+        let reason = match timeout(WRITE_DEADLINE, write()).await {
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
             Err(_) => format!("no answer within {} s", WRITE_DEADLINE.as_secs()),
         };
         tracing::warn!("cannot write metrics: {reason}");
         if !shared.note_failure(reason) {
-            return;
+            return false;
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -328,6 +359,22 @@ mod tests {
             sink.flush().unwrap();
             let points = runtime.block_on(read_trial(&store, &origin().trial)).unwrap();
             assert_eq!(points.len() as u64, step);
+        }
+    }
+
+    #[test]
+    fn what_a_rank_trains_with_comes_before_its_first_value() {
+        let Bench { store, runtime, directory: _kept } = bench();
+        let (own, trial) = (crate::equipment::of_slot(), origin().trial);
+        let handle = runtime.handle();
+        let sink = MetricSink::with_equipment(store.clone(), origin(), own.clone(), handle);
+        let read = || runtime.block_on(equipment::read_trial(&store, &trial)).unwrap();
+        sink.flush().unwrap();
+        assert!(read().is_empty(), "a run that measured nothing trained nothing");
+        for step in 1..=2 {
+            sink.record(step, MetricName::TRAIN_LOSS, 0.5);
+            sink.flush().unwrap();
+            assert_eq!(read(), [own.clone()]);
         }
     }
 

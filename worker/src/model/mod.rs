@@ -22,7 +22,7 @@ pub use classifier::Classifier;
 pub use encoder::Hidden;
 pub use freeze::{Adaptation, Frozen};
 pub use hub::{HubError, HubSettings, fetch};
-pub(crate) use hub::{Left, Watch, attend, lock, lock_path, verify};
+pub(crate) use hub::{Watch, attend, discard, lock, lock_path, verify};
 pub use language::{
     LanguageBatch, LanguageExample, LanguageLogits, LanguageLoss, LanguageModel, LanguageObjective,
     LossSum,

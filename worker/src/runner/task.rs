@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use muster_common::equipment::{self, EquipmentKind};
 use muster_common::evaluation::Evaluation;
 use muster_common::evaluation::prediction::{self, PredictionError};
 use muster_common::goal::Goal;
@@ -24,7 +25,7 @@ use super::{Directives, trial};
 use crate::checkpoint::{self, LoadError, SaveError};
 use crate::collective::RendezvousError;
 use crate::data::{self, Data, DataError, Origins, Stream, TextTokenizer};
-use crate::deadline::{Overdue, beside_for};
+use crate::deadline::{Overdue, beside_for, within};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
 use crate::prefix::{Prefix, PrefixError, PrefixProgress};
@@ -300,9 +301,15 @@ impl Bench<'_> {
             }
         };
         let dropout = TrialSettings::resolve(&manifest.hyperparameters, assignment).dropout;
-        let test_or_none = test.as_ref();
-        let provenance =
-            Provenance { manifest, trial, assignment, checkpoint: key, test: test_or_none };
+        let trained_with = self.trained_with(trial);
+        let provenance = Provenance {
+            manifest,
+            trial,
+            assignment,
+            checkpoint: key,
+            test: test.as_ref(),
+            trained_with: &trained_with,
+        };
         let directory = &pretrained.directory;
         let model =
             export::export(self.runtime, &self.store, &model, directory, dropout, &provenance)?;
@@ -314,6 +321,20 @@ impl Bench<'_> {
         let test = test.filter(|test: &Evaluation| test.loss.is_finite());
         self.outbox.report(RunReport::Finished { test, model });
         Ok(RunExit::Completed)
+    }
+
+    /// What the trial was trained with. A model is worth more than that, so it is written without it too.
+    fn trained_with(&self, trial: &TrialId) -> Vec<EquipmentKind> {
+        let read = within(self.runtime, equipment::read_trial(&self.store, trial));
+        let problem = match read {
+            Ok(Ok(found)) => {
+                return equipment::by_kind(&found).into_iter().map(|one| one.kind).collect();
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(overdue) => overdue.to_string(),
+        };
+        tracing::warn!("the model does not say what it was trained with: {problem}");
+        Vec::new()
     }
 
     /// Waits a little for everything to be tokenized, for the next experiment on this data: with the

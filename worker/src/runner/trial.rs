@@ -20,6 +20,7 @@ use super::{Directives, failure};
 use crate::checkpoint::{self, Colleagues, Origin, SaveError, Snapshot, Writer};
 use crate::collective::{Group, Membership, RankFailure, Rendezvous};
 use crate::data::{Data, Dataset};
+use crate::equipment;
 use crate::ffi::ReductionTimes;
 use crate::machine::{Usage, host_name};
 use crate::metrics::{MetricOrigin, MetricSink};
@@ -266,7 +267,8 @@ impl<'a> Session<'a> {
             resumed_from: task.resume_from.as_ref().map_or(0, |key| key.step),
             host: host_name().into(),
         };
-        let metrics = Arc::new(MetricSink::new(bench.store.clone(), origin, bench.runtime));
+        let (store, own) = (bench.store.clone(), equipment::of_slot());
+        let metrics = Arc::new(MetricSink::with_equipment(store, origin, own, bench.runtime));
         let origin = Origin {
             trial: task.trial.clone(),
             generation: bench.spec.generation,

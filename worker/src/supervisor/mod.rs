@@ -186,6 +186,7 @@ enum Going {
 
 struct Supervisor {
     link: Link,
+    worker: WorkerId,
     /// Address of this host for other ranks.
     host: Option<IpAddr>,
     gpu: Option<GpuMemory>,
@@ -218,9 +219,11 @@ impl Supervisor {
         let gpu = GpuMemory::of_slot().await;
         let link = Link::open(options.access.clone(), options.worker.clone());
         let kept = KeptLines::begin(options.worker.clone());
+        let runner = Runner::spawn(&options.worker, host, gpu.clone());
         Ok(Self {
             link,
-            runner: Runner::spawn(host, gpu.clone()).context("the runner does not start")?,
+            worker: options.worker.clone(),
+            runner: runner.context("the runner does not start")?,
             host,
             gpu,
             state: RunnerState::Starting { deadline: Instant::now() + READY_DEADLINE },
@@ -269,7 +272,7 @@ impl Supervisor {
                 self.died(Going::Killed(how)).await
             }
             RunnerState::Dead { again_at } if again_at <= now => {
-                self.runner = Runner::spawn(self.host, self.gpu.clone())
+                self.runner = Runner::spawn(&self.worker, self.host, self.gpu.clone())
                     .context("the runner does not start")?;
                 self.state = RunnerState::Starting { deadline: now + READY_DEADLINE };
                 Ok(())

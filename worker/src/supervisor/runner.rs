@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use muster_common::id::WorkerId;
 use muster_common::{access, compute};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
@@ -15,6 +16,7 @@ use super::gpu::GpuMemory;
 use super::group::ProcessGroup;
 use super::memory::MemoryKills;
 use crate::collective::ADDRESS_VARIABLE;
+use crate::equipment::WORKER_VARIABLE;
 use crate::pipe::{FromRunner, ToRunner};
 
 /// Number of the signal that cannot be caught.
@@ -59,9 +61,13 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// `host` is the address of this host for the other ranks of a gang, unless the environment names
-    /// one.
-    pub(super) fn spawn(host: Option<IpAddr>, gpu: Option<GpuMemory>) -> io::Result<Self> {
+    /// Of the worker of this name. `host` is the address of this host for the other ranks of a gang, unless
+    /// the environment names one.
+    pub(super) fn spawn(
+        worker: &WorkerId,
+        host: Option<IpAddr>,
+        gpu: Option<GpuMemory>,
+    ) -> io::Result<Self> {
         let host = host.filter(|_| std::env::var_os(ADDRESS_VARIABLE).is_none());
         let mut command = Command::new(std::env::current_exe()?);
         // It talks to its supervisor only.
@@ -71,6 +77,7 @@ impl Runner {
         let mut child = command
             .envs(compute::environment())
             .envs(host.map(|host| (ADDRESS_VARIABLE, host.to_string())))
+            .env(WORKER_VARIABLE, worker.as_str())
             .arg("runner")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::{StreamExt, TryStreamExt, stream};
+use muster_common::equipment::{self, Equipment};
 use muster_common::evaluation::prediction;
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::manifest::Manifest;
-use muster_common::metric::{MetricName, read_trial};
+use muster_common::metric::{MetricName, MetricPoint, read_trial};
 use muster_common::storage::{Layout, Store};
 use muster_common::time::Timestamp;
 use muster_common::whole_file::write_whole;
@@ -180,10 +181,21 @@ async fn measure(
     trial: TrialId,
     objective: &MetricName,
 ) -> anyhow::Result<Measured> {
-    let points = timeout(STORE_DEADLINE, read_trial(store, &trial)).await;
-    let points = points.map_err(|_| silent(&trial))?;
+    let (points, equipment) = kept(store, &trial).await?;
+    Ok(Measured::of(&trial, &points, objective, equipment))
+}
+
+/// What the store has of a trial: its metrics, and what it was trained with.
+async fn kept(
+    store: &Store,
+    trial: &TrialId,
+) -> anyhow::Result<(Vec<MetricPoint>, Vec<Equipment>)> {
+    let points = timeout(STORE_DEADLINE, read_trial(store, trial)).await;
+    let points = points.map_err(|_| silent(trial))?;
     let points = points.with_context(|| format!("cannot read the metrics of {trial}"))?;
-    Ok(Measured::of(&trial, &points, objective))
+    let equipment = timeout(STORE_DEADLINE, equipment::read_trial(store, trial)).await;
+    let equipment = equipment.map_err(|_| silent(trial))?;
+    Ok((points, equipment.with_context(|| format!("cannot read what {trial} was trained with"))?))
 }
 
 fn silent(trial: &TrialId) -> anyhow::Error {

@@ -10,7 +10,7 @@ use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, TrialId};
 use muster_common::manifest::{Assignment, Category, Manifest, ParameterValue, SearcherSettings};
-use muster_common::metric::{MetricName, MetricPoint, read_trial};
+use muster_common::metric::{MetricName, MetricPoint};
 use muster_common::objective::{Objective, ObjectiveMetric};
 use muster_common::run::DataSummary;
 use muster_common::storage::{Layout, Store, StoreError};
@@ -18,7 +18,7 @@ use muster_common::time::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::{READS, STORE_DEADLINE, silent};
+use super::{READS, STORE_DEADLINE, kept};
 use crate::report::{Measured, Predictions};
 use crate::view::{BestView, ExperimentState, ExperimentView, TrialStateName, TrialView};
 
@@ -130,10 +130,9 @@ struct Seen {
 }
 
 async fn look(store: &Store, id: TrialId, goal: &Goal) -> anyhow::Result<Seen> {
-    let points = timeout(STORE_DEADLINE, read_trial(store, &id)).await;
-    let points = points.map_err(|_| silent(&id))?;
-    let points = points.with_context(|| format!("cannot read the metrics of {id}"))?;
-    let measured = Measured::of(&id, &points, &MetricName::validation(goal.objective.metric));
+    let (points, equipment) = kept(store, &id).await?;
+    let objective = MetricName::validation(goal.objective.metric);
+    let measured = Measured::of(&id, &points, &objective, equipment);
     let attempts = points.iter().map(|point| point.attempt.0).max().unwrap_or_default();
     let trial = TrialView {
         // Nobody is told: the report knows that this is not known.

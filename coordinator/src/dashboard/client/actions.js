@@ -54,8 +54,12 @@ const TEXTS = {
     cancel: ['Cancel', 'It ends for good. What it has reached so far is kept.'],
 };
 
-function simple(path, name, verb) {
-    const [word, text] = TEXTS[verb];
+/** What is resumed where a search is over and nothing was written of it. */
+const WRITE = 'The model of its best trial is scored and written again. Nothing is trained, and all results stay.';
+
+function simple(path, name, verb, instead) {
+    const [word, usual] = TEXTS[verb];
+    const text = instead ?? usual;
     confirm({
         title: `${word} ${name}?`,
         text,
@@ -132,11 +136,12 @@ function bar(name, buttons) {
 /** Buttons for an experiment; none for those who only look. */
 export function experimentActions(experiment, session) {
     if (!session.may_act) return null;
-    const { id, paused, priority } = experiment;
+    const { id, paused, priority, lacks_model: lacksModel } = experiment;
     const path = `/experiments/${id}`;
     const isOpen = experiment.ended_at_ms === null;
     return bar(id, [
         isOpen && button(paused ? 'Resume' : 'Pause', () => simple(path, id, paused ? 'resume' : 'pause')),
+        lacksModel && button('Resume', () => simple(path, id, 'resume', WRITE)),
         isOpen && button('Priority', () => prioritize(path, id, priority)),
         button('Fork', () => fork(path, id, false)),
         isOpen && button('Cancel', () => simple(path, id, 'cancel'), 'danger'),

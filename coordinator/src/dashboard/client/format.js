@@ -70,6 +70,13 @@ export function bytes(count, digits = 3) {
     return `${unit === 0 ? value : value.toPrecision(digits)} ${units[unit]}`;
 }
 
+/** Memory as it is sold, in powers of 1024. */
+export function binary(count) {
+    const gibibytes = count / 2 ** 30;
+    if (gibibytes < 1) return `${Math.round(count / 2 ** 20)} MiB`;
+    return `${Number(gibibytes.toFixed(gibibytes < 100 ? 1 : 0))} GiB`;
+}
+
 /** A moment, with the date if it is not today's. */
 export function moment(milliseconds) {
     if (milliseconds === null || milliseconds === undefined) return '-';

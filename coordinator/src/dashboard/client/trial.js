@@ -4,7 +4,7 @@ import { trialActions } from './actions.js';
 import { get, stream } from './api.js';
 import { axis, heat, labels, legend, mark, picture, tooltip, vertical } from './charts.js';
 import { badge, empty, experimentLink, fill, h, section, tile, tiles, trialLink } from './elements.js';
-import { ago, bytes, counted, duration, number, percent, score, whole, withUnit, words } from './format.js';
+import { ago, binary, bytes, counted, duration, number, percent, score, whole, withUnit, words } from './format.js';
 import { table } from './table.js';
 import { colour } from './theme.js';
 
@@ -33,6 +33,8 @@ export function trial(id, place, session) {
     const results = h('div');
     const report = h('div');
     const saved = h('div');
+    const tools = h('div', { class: 'wide', hidden: true });
+    const asked = { of: '', answer: null };
     const lines = log(path);
     const pictures = new Map();
     const grid = h('div', { class: 'grid pairs' });
@@ -57,12 +59,14 @@ export function trial(id, place, session) {
             report,
             h('div', { class: 'wide' }, results),
             h('div', { class: 'wide' }, saved),
+            tools,
         ),
         lines.element,
     );
 
     async function refresh() {
         const [answer, measured, kept] = await Promise.all([get(path), curves(), get(`${path}/checkpoints`)]);
+        const used = await equipmentOf(answer);
         fill(
             title,
             h(
@@ -80,8 +84,18 @@ export function trial(id, place, session) {
         fill(results, rungs(answer));
         fill(report, classes(answer));
         fill(saved, checkpoints(kept, answer.now_ms));
+        fill(tools, equipment(used));
+        tools.hidden = !tools.childElementCount;
         await matrix.update(answer);
         await draw(measured);
+    }
+
+    /** Asked for once for each run that has ended: what it trained with does not change any more. */
+    async function equipmentOf({ attempts, state }) {
+        const of = `${attempts} ${state}`;
+        if (asked.of !== of || state === 'running')
+            Object.assign(asked, { of, answer: await get(`${path}/equipment`) });
+        return asked.answer;
     }
 
     /** Curves that cannot be read must not keep the rest of the page away. */
@@ -280,6 +294,32 @@ function checkpoints(answer, now) {
     );
 }
 
+/** What it was trained with, a row for each kind of worker; nothing for trials of builds that kept nothing. */
+function equipment({ workers, problem }) {
+    if (!workers.length && !problem) return null;
+    const made = table('Trained with', [
+        { title: 'Workers', head: true, cell: (row) => `${row.num_workers} on ${row.hosts.join(', ')}` },
+        { title: 'Processor', cell: (row) => `${row.processor}, ${counted(row.num_processors, 'processor')}` },
+        { title: 'Threads', number: true, cell: (row) => number(row.threads) },
+        { title: 'Memory', number: true, cell: (row) => binary(row.memory_bytes) },
+        {
+            title: 'GPU',
+            cell: ({ gpu }) =>
+                gpu ? `${gpu.name}, ${binary(gpu.memory_bytes)}, driver ${gpu.driver}` : '-',
+        },
+        { title: 'libtorch', cell: (row) => row.libtorch },
+        { title: 'Muster', cell: (row) => row.muster },
+    ]);
+    made.update(workers);
+    return section(
+        'Trained with',
+        null,
+        problem ? h('p', { class: 'notice' }, problem) : null,
+        workers.length ? made.element : null,
+        h('p', { class: 'note' }, 'Processors and memory are those of the machine, threads and GPU those of a slot.'),
+    );
+}
+
 /** A line of a log: when, and what was said; the page says of which trial. */
 function short(line) {
     const found = /^\S+ {2}\S+ {2}(\d{4}-\S+Z) +(\w+) (?:run\{([^}]*)\}: )?(.*)$/.exec(line);
@@ -364,10 +404,7 @@ function drawGroup(name, curves) {
                 axisLabel: labels(name === 'Memory' ? (value) => bytes(value, 4) : format),
             }),
             series: curves.map((curve, index) => ({
-                // The heading says what all of them begin with.
-                name: words(
-                    /validation/i.test(name) ? curve.name.replace('validation_', '') : curve.name,
-                ),
+                name: lineName(name, curve.name),
                 type: 'line',
                 showSymbol: curve.steps.length < 12,
                 symbolSize: 6,
@@ -377,6 +414,12 @@ function drawGroup(name, curves) {
             })),
         },
     };
+}
+
+/** What a line is called below a heading that says what all of them begin with. */
+function lineName(heading, name) {
+    if (/validation/i.test(heading)) return words(name.replace('validation_', ''));
+    return words(heading === 'Learning rate' ? name.replace('learning_rate_', '') : name);
 }
 
 /** Rows of all curves by step. */

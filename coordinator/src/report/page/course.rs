@@ -1,6 +1,7 @@
 //! The parts of the page about how the experiment went.
 
 use muster_common::count::counted;
+use muster_common::equipment::{Workers, gib};
 
 use super::element::{
     Cell, count, duration, escape, facts, note, number, number_or_none, paragraph, percent,
@@ -13,6 +14,8 @@ use crate::view::Setting;
 const ROWS_MAX: usize = 60;
 /// Trials whose curve stands in the table.
 const TABLE_TRIALS: usize = 8;
+/// Machines of one kind that are named.
+const HOSTS_NAMED: usize = 6;
 
 pub(super) type Section = Option<(&'static str, &'static str, String)>;
 
@@ -58,6 +61,7 @@ pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
             "Cost and slot time are from the first to the last value that each rank of a training run recorded and \
              that counts; start-up, preparation, the last scoring and steps that were trained again are not in it.",
         );
+        text += &equipment(&card.workers);
     }
     text += &data(report);
     if let Some(chosen) = &card.chosen {
@@ -78,6 +82,51 @@ pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
         }
     }
     ("card", "Run card", text)
+}
+
+/// What the machines are, a row for each kind.
+fn equipment(kinds: &[Workers]) -> String {
+    if kinds.is_empty() {
+        return note(
+            "What hardware and which versions trained is not known: the workers were of a build that did not keep it.",
+        );
+    }
+    let row = |workers: &Workers| {
+        let kind = &workers.kind;
+        let gpu = kind.gpu.as_ref().map_or_else(
+            || "-".to_owned(),
+            |gpu| format!("{}, {}, driver {}", gpu.name, gib(gpu.memory_bytes), gpu.driver),
+        );
+        let (shown, more) = workers.hosts.split_at(workers.hosts.len().min(HOSTS_NAMED));
+        let more =
+            if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        vec![
+            Cell::text(counted(workers.num_workers, "worker")),
+            Cell::text(shown.join(", ") + &more),
+            Cell::text(kind.processor.as_str()),
+            Cell::count(kind.num_processors.into()),
+            Cell::count(kind.threads.into()),
+            Cell::Number(gib(kind.memory_bytes)),
+            Cell::text(gpu),
+            Cell::text(kind.libtorch.as_str()),
+            Cell::text(kind.muster.as_str()),
+        ]
+    };
+    let titles = [
+        "workers",
+        "on",
+        "processor",
+        "processors",
+        "threads of a slot",
+        "memory",
+        "GPU of a slot",
+        "libtorch",
+        "Muster",
+    ];
+    let rows: Vec<Vec<Cell>> = kinds.iter().map(row).collect();
+    let mut text = table("What they trained with", &titles, &rows);
+    text += &note("Processors and memory are those of the whole machine.");
+    text
 }
 
 fn data(report: &Report) -> String {

@@ -23,7 +23,7 @@ use muster_common::telemetry::one_line;
 use tokio::runtime::Handle;
 
 pub(crate) use progress::Watch;
-pub(crate) use waiting::{Left, attend, lock, lock_path};
+pub(crate) use waiting::{attend, lock, lock_path};
 
 /// A download that breaks is begun so many times in all.
 const ATTEMPTS: u32 = 4;
@@ -139,6 +139,22 @@ impl HubSettings {
         let offline = matches!(offline.as_str(), "1" | "ON" | "YES" | "TRUE");
         Self { offline, ..Self::default() }
     }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Result<HFClient, HFError> {
+        // Whole files are tried again here, so the client need not be patient.
+        let mut builder = HFClientBuilder::new().retry_max_attempts(1);
+        if let Some(endpoint) = &self.endpoint {
+            builder = builder.endpoint(endpoint);
+        }
+        if let Some(cache) = &self.cache {
+            builder = builder.cache_dir(cache);
+        }
+        if let Some(token) = &self.token {
+            builder = builder.token(token);
+        }
+        builder.build()
+    }
 }
 
 /// The directory of a model of the hub, downloaded where it is not in the cache. `None`: `go_on`,
@@ -157,13 +173,8 @@ pub fn fetch(
         let cache = hub.client.cache_dir().display().to_string();
         return Err(HubError::Offline { name: name.to_string(), cache });
     }
-    match runtime.block_on(attend(hub.download(), &hub.watch, go_on)) {
-        Ok(done) => done.map(Some),
-        Err(Left::Told) => Ok(None),
-        Err(Left::Silent { seconds }) => {
-            Err(hub.failed(format!("the hub stopped answering after {seconds} s")))
-        }
-    }
+    let failed = |reason| hub.failed(reason);
+    runtime.block_on(attend(hub.download(), &hub.watch, go_on, failed))
 }
 
 /// One revision of one model.
@@ -177,18 +188,7 @@ struct Hub<'a> {
 
 impl<'a> Hub<'a> {
     fn new(name: &'a HubName, settings: &HubSettings) -> Result<Self, HubError> {
-        // Whole files are tried again here, so the client need not be patient.
-        let mut builder = HFClientBuilder::new().retry_max_attempts(1);
-        if let Some(endpoint) = &settings.endpoint {
-            builder = builder.endpoint(endpoint);
-        }
-        if let Some(cache) = &settings.cache {
-            builder = builder.cache_dir(cache);
-        }
-        if let Some(token) = &settings.token {
-            builder = builder.token(token);
-        }
-        let client = builder.build().map_err(|error| HubError::Download {
+        let client = settings.client().map_err(|error| HubError::Download {
             name: name.to_string(),
             endpoint: settings.endpoint.clone().unwrap_or_else(|| "the hub".to_owned()),
             reason: one_line(&error),
@@ -304,15 +304,7 @@ impl<'a> Hub<'a> {
         // Reading a large file takes its time.
         self.watch.alive();
         if let Err(reason) = verified {
-            // Whatever came instead of the file must not be taken for it the next time.
-            let blob = path.canonicalize().unwrap_or_else(|_| path.clone());
-            for path in [&blob, &path] {
-                if let Err(source) = std::fs::remove_file(path)
-                    && source.kind() != std::io::ErrorKind::NotFound
-                {
-                    return Err(HubError::Cache { path: path.display().to_string(), source });
-                }
-            }
+            discard(&path).map_err(|(path, source)| HubError::Cache { path, source })?;
             return Err(self.failed(format!("{name} came damaged ({reason})")));
         }
         Ok(path.parent().map(Path::to_path_buf).unwrap_or_default())
@@ -382,6 +374,20 @@ pub(crate) fn verify(path: &Path, size: u64) -> Result<(), String> {
         let sha256 = ContentHash::of_reader(File::open(&blob).map_err(told)?).map_err(told)?;
         if sha256.as_str() != name {
             return Err(format!("SHA-256 {} instead of {name}", sha256.as_str()));
+        }
+    }
+    Ok(())
+}
+
+/// Removes what came instead of a file, which must not be taken for it the next time; fails with the path that
+/// cannot be removed.
+pub(crate) fn discard(path: &Path) -> Result<(), (String, std::io::Error)> {
+    let blob = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    for path in [blob.as_path(), path] {
+        if let Err(source) = std::fs::remove_file(path)
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err((path.display().to_string(), source));
         }
     }
     Ok(())

@@ -17,36 +17,26 @@ const DEADLINE: Duration = Duration::from_secs(6 * 60 * 60);
 /// How often directives, the deadline and another process's lock are looked at.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Why a download was left before its end.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// Whoever wanted it does not any more.
-    Told,
-    /// Nothing came for too long.
-    Silent {
-        /// Seconds since it was begun.
-        seconds: u64,
-    },
-}
-
-/// Waits for `download`, which tells `watch` how far it is, until `go_on`, asked a few times a second with a
-/// line for people, says to stop.
-pub(crate) async fn attend<T>(
-    download: impl Future<Output = T>,
+/// Waits for `download`, which tells `watch` how far it is. `None`: `go_on`, asked a few times a second with a
+/// line for people, said to stop. Where nothing came for too long, `failed` makes the error of these words.
+pub(crate) async fn attend<T, E>(
+    download: impl Future<Output = Result<T, E>>,
     watch: &Watch,
     mut go_on: impl FnMut(&str) -> ControlFlow<()>,
-) -> Result<T, Left> {
+    failed: impl FnOnce(String) -> E,
+) -> Result<Option<T>, E> {
     let begun = Instant::now();
     let mut download = std::pin::pin!(download);
     loop {
         if let Ok(done) = tokio::time::timeout(INTERVAL, &mut download).await {
-            return Ok(done);
+            return done.map(Some);
         }
         if go_on(&watch.line()).is_break() {
-            return Err(Left::Told);
+            return Ok(None);
         }
         if watch.silence() > STALL || begun.elapsed() > DEADLINE {
-            return Err(Left::Silent { seconds: begun.elapsed().as_secs() });
+            let seconds = begun.elapsed().as_secs();
+            return Err(failed(format!("the hub stopped answering after {seconds} s")));
         }
     }
 }
@@ -95,8 +85,8 @@ mod tests {
             lines.push(line.to_owned());
             if lines.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        let waiting = attend(lock(&path, &watch), &watch, leave_soon).await;
-        assert_eq!(waiting.map(|_file| ()), Err(Left::Told));
+        let waiting = attend(lock(&path, &watch), &watch, leave_soon, io::Error::other).await;
+        assert!(waiting.unwrap().is_none());
         assert_eq!(lines, vec!["another process downloads org/set; waiting for it"; 3]);
         drop(held);
         assert!(lock(&path, &watch).await.is_ok());

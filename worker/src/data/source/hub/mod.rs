@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hf_hub::repository::{HFRepository, RepoTypeDataset};
-use hf_hub::{HFClient, HFClientBuilder, HFError};
+use hf_hub::{HFClient, HFError};
 use muster_common::digest::ContentHash;
 use muster_common::manifest::HubSet;
 use muster_common::whole_file::write_whole;
@@ -24,7 +24,7 @@ use serde_json::json;
 use super::Role;
 use crate::data::DataError;
 use crate::data::moves::moved;
-use crate::model::{HubSettings, Left, Watch, attend, lock, lock_path, verify};
+use crate::model::{HubSettings, Watch, attend, discard, lock, lock_path, verify};
 use layout::{choose, listed, tells_all};
 
 /// A download that breaks is begun so many times in all.
@@ -59,13 +59,7 @@ pub(super) async fn files(
         );
         return Err(hub.refused(message));
     }
-    match attend(hub.download(), &hub.watch, go_on).await {
-        Ok(done) => done.map(Some),
-        Err(Left::Told) => Ok(None),
-        Err(Left::Silent { seconds }) => {
-            Err(hub.failed(format!("the hub stopped answering after {seconds} s")))
-        }
-    }
+    attend(hub.download(), &hub.watch, go_on, |reason| hub.failed(reason)).await
 }
 
 struct Hub<'a> {
@@ -79,18 +73,7 @@ struct Hub<'a> {
 
 impl<'a> Hub<'a> {
     fn new(set: &'a HubSet, role: Role, settings: &HubSettings) -> Result<Self, DataError> {
-        // Whole files are tried again here, so the client need not be patient.
-        let mut builder = HFClientBuilder::new().retry_max_attempts(1);
-        if let Some(endpoint) = &settings.endpoint {
-            builder = builder.endpoint(endpoint);
-        }
-        if let Some(cache) = &settings.cache {
-            builder = builder.cache_dir(cache);
-        }
-        if let Some(token) = &settings.token {
-            builder = builder.token(token);
-        }
-        let client = builder.build().map_err(|error| DataError::Hub {
+        let client = settings.client().map_err(|error| DataError::Hub {
             name: set.name.to_string(),
             endpoint: settings.endpoint.clone().unwrap_or_else(|| "the hub".to_owned()),
             reason: error.to_string(),
@@ -238,15 +221,7 @@ impl<'a> Hub<'a> {
         let verified = tokio::task::spawn_blocking(move || verify(&checked, size)).await;
         self.watch.alive();
         if let Err(reason) = verified.map_err(|error| DataError::cut_off(&error))? {
-            // Whatever came instead of the file must not be taken for it the next time.
-            let blob = path.canonicalize().unwrap_or_else(|_| path.clone());
-            for path in [&blob, &path] {
-                if let Err(source) = std::fs::remove_file(path)
-                    && source.kind() != std::io::ErrorKind::NotFound
-                {
-                    return Err(unwritten(path, source));
-                }
-            }
+            discard(&path).map_err(|(path, source)| DataError::HubCache { path, source })?;
             return Err(self.failed(format!("{name} came damaged ({reason})")));
         }
         Ok(path)
