@@ -425,9 +425,13 @@ fn the_reference_lists_every_hyperparameter() {
         let kind = match spec.kind {
             HyperparameterKind::Int => "whole",
             HyperparameterKind::Float => "real",
+            HyperparameterKind::Category => "word",
         };
-        let default =
-            spec.default.map_or("the model's own".to_owned(), |default| format!("{default:?}"));
+        let default = match (spec.default, spec.kind) {
+            (Some(default), _) => format!("{default:?}"),
+            (None, HyperparameterKind::Category) => format!("that of `training.{}`", spec.name),
+            (None, _) => "the model's own".to_owned(),
+        };
         let default = default.strip_suffix(".0").unwrap_or(&default);
         let row = format!("| `{}` | {kind} | {default} | {} |", spec.name, spec.range());
         assert!(reference.contains(&row), "configs/README.md lacks: {row}");

@@ -201,7 +201,7 @@ fn the_classic_sweeps_are_216_points_of_one_space() {
     let extremes = |name: &str| {
         let whole = |value| match value {
             ParameterValue::Int(value) => u64::try_from(value).unwrap(),
-            ParameterValue::Float(value) => panic!("{name}: {value}"),
+            other => panic!("{name}: {other}"),
         };
         let values = asha.hyperparameters[name].enumerate().unwrap();
         let values: Vec<u64> = values.into_iter().map(whole).collect();

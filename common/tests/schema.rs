@@ -53,6 +53,7 @@ const BEYOND: &[&str] = &[
     "equal steps are not even",
     "has no values in this manifest",
     "is never",
+    "no trial has it",
     "is a range of real numbers",
     "depends on itself",
     "to the width of the range",

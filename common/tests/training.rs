@@ -1,8 +1,8 @@
 //! The sections `training` and `evaluation` of a manifest, and what is warned of.
 
 use muster_common::manifest::{
-    Assignment, Budget, ClassWeights, EvaluationSettings, Manifest, ScheduleShape, SearchSpace,
-    TrainingSettings, TrialSettings, WeightAverage,
+    Assignment, Budget, Category, ClassWeights, EvaluationSettings, Manifest, ParameterValue,
+    ScheduleShape, SearchSpace, TrainingSettings, TrialSettings, WeightAverage,
 };
 use muster_common::objective::Mode;
 
@@ -54,6 +54,75 @@ fn training_may_be_written_short() {
     let expected = WeightAverage::Checkpoints { last: 3, every };
     assert_eq!(average.map(|training| training.average), Ok(expected));
     assert_eq!(training("average: {type: none}"), Ok(TrainingSettings::default()));
+}
+
+/// Words of one trial, by the names of their hyperparameters.
+fn with_words(words: &[(&str, Category)]) -> Assignment {
+    let value =
+        |(name, word): &(&str, Category)| ((*name).to_owned(), ParameterValue::Category(*word));
+    words.iter().map(value).collect()
+}
+
+#[test]
+fn a_trial_with_words_trains_as_a_manifest_that_says_them() {
+    let training = |text: &str| {
+        let text = format!("{MINIMAL}training: {{{text}}}\n");
+        Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}")).training
+    };
+    let text = format!(
+        "{MINIMAL}hyperparameters:\n  schedule: {{values: [linear, cosine, polynomial]}}\n  \
+         precision: {{values: [float32, bfloat16]}}\n  average: {{values: [none, ema]}}\n  \
+         class_weights: balanced\nsearcher: {{metric: loss, sampler: grid}}\n\
+         training: {{schedule: {{type: polynomial, power: 2}}, average: {{type: ema, decay: 0.9}}}}\n"
+    );
+    let manifest = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(manifest.searcher.as_ref().unwrap().max_trials, 12);
+    let cosine = [
+        ("schedule", Category::Cosine),
+        ("precision", Category::Bfloat16),
+        ("average", Category::LastStep),
+    ];
+    let found = manifest.training_of(&with_words(&cosine));
+    let said = "schedule: cosine, precision: bfloat16, class_weights: balanced";
+    assert_eq!(found, training(said));
+    let polynomial = [
+        ("schedule", Category::Polynomial),
+        ("precision", Category::Float32),
+        ("average", Category::Ema),
+    ];
+    let found = manifest.training_of(&with_words(&polynomial));
+    let said = "schedule: {type: polynomial, power: 2}, average: {type: ema, decay: 0.9}, \
+                class_weights: balanced";
+    assert_eq!(found, training(said), "the numbers beside a word are those of its trials");
+    // What workers hold against the device and the classes before trials begin.
+    assert_eq!(manifest.categories("precision"), [Category::Float32, Category::Bfloat16]);
+    assert!(manifest.categories("learning_rate").is_empty());
+    let all = manifest.trainings();
+    let has = |precision: Category| all.iter().any(|t| t.category("precision") == Some(precision));
+    assert!(has(Category::Float32) && has(Category::Bfloat16) && !has(Category::Float16));
+    // A journal keeps it.
+    let json = serde_json::to_string(&manifest).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
+    let assignment = with_words(&cosine);
+    let json = serde_json::to_string(&assignment).unwrap();
+    assert!(json.contains(r#""schedule":{"category":"cosine"}"#), "{json}");
+    assert_eq!(serde_json::from_str::<Assignment>(&json).unwrap(), assignment);
+}
+
+#[test]
+fn words_can_be_listed_and_conditions_name_them() {
+    let text = format!(
+        "{MINIMAL}hyperparameters:\n  schedule: {{values: [linear, cosine]}}\n  \
+         dropout: {{values: [0, 0.1], when: {{schedule: cosine}}}}\n\
+         searcher: {{metric: loss, sampler: grid}}\n"
+    );
+    let manifest = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(manifest.searcher.as_ref().unwrap().max_trials, 3, "linear has no dropout");
+    let points = "[{schedule: cosine}, {schedule: constant}]";
+    let text =
+        format!("{MINIMAL}searcher: {{metric: loss, sampler: {{type: list, points: {points}}}}}\n");
+    let listed = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(listed.categories("schedule"), [Category::Cosine, Category::Constant]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_common::evaluation::{Evaluation, MaskedScore};
 use muster_common::id::Generation;
 use muster_common::manifest::{
-    Budget, Domain, Limits, Manifest, PrunerSettings, SamplerSettings, TrialSettings,
+    Budget, Category, Domain, Limits, Manifest, PrunerSettings, SamplerSettings, TrialSettings,
 };
 use muster_common::run::{DataSummary, RunExit, RunReport, RunSpec, Task, TrainTask};
 use muster_common::seed::Seed;
@@ -51,6 +51,8 @@ pub struct Stretch {
     pub to: u64,
     /// Examples of a step.
     pub global_batch_size: u64,
+    /// Which weights count, where trials differ in that.
+    pub average: Option<Category>,
 }
 
 /// What an experiment will do.
@@ -267,7 +269,11 @@ impl<'a> Rehearsal<'a> {
         let examples = steps as f64 * settings.global_batch_size as f64;
         self.examples += examples;
         let (to, global_batch_size) = (task.target_step, settings.global_batch_size);
-        *self.stretches.entry(Stretch { from, to, global_batch_size }).or_default() += 1;
+        let differ = !self.manifest.categories("average").is_empty();
+        let training = differ.then(|| self.manifest.training_of(&task.assignment));
+        let average = training.and_then(|training| training.category("average"));
+        let stretch = Stretch { from, to, global_batch_size, average };
+        *self.stretches.entry(stretch).or_default() += 1;
         let rate =
             self.premises.examples_per_second.unwrap_or(1.0).max(1e-9) * f64::from(world_size);
         #[expect(

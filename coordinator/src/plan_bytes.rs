@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_common::manifest::{Budget, Manifest, WeightAverage};
+use muster_common::manifest::{Budget, Category, Manifest, WeightAverage};
 use muster_common::model::{SavedParts, Shapes};
 
 use crate::plan::{Plan, Stretch};
@@ -26,8 +26,7 @@ pub fn planned_bytes(
     trained: &Shapes,
     plan: &Plan,
 ) -> PlannedBytes {
-    let parts = SavedParts { trained, average: manifest.training.average };
-    let mut scale = Scale { manifest, num_train, parts, known: BTreeMap::new() };
+    let mut scale = Scale { manifest, num_train, trained, known: BTreeMap::new() };
     let mut planned = PlannedBytes::default();
     for (stretch, count) in &plan.stretches {
         let last = scale.bytes(stretch, stretch.to);
@@ -42,9 +41,10 @@ pub fn planned_bytes(
 struct Scale<'a> {
     manifest: &'a Manifest,
     num_train: u64,
-    parts: SavedParts<'a>,
-    /// By the digits of the averaged steps, which are part of names, and whether there are best weights.
-    known: BTreeMap<(Vec<u32>, bool), u64>,
+    trained: &'a Shapes,
+    /// By what is averaged, by the digits of the averaged steps, which are part of names, and by whether there are best
+    /// weights.
+    known: BTreeMap<(Option<Category>, Vec<u32>, bool), u64>,
 }
 
 impl Scale<'_> {
@@ -73,7 +73,11 @@ impl Scale<'_> {
     fn bytes(&mut self, stretch: &Stretch, step: u64) -> u64 {
         let training = &self.manifest.training;
         let steps = |budget: Budget| budget.steps(stretch.global_batch_size, self.num_train);
-        let moments = match training.average {
+        let average = match stretch.average {
+            Some(word) => training.clone().with(word).average,
+            None => training.average,
+        };
+        let moments = match average {
             WeightAverage::Checkpoints { last, every } => averaged(step, steps(every), last.into()),
             WeightAverage::Off | WeightAverage::Ema { .. } => Vec::new(),
         };
@@ -82,8 +86,9 @@ impl Scale<'_> {
         let has_best = training.early_stopping.is_some()
             && (stretch.from > 0 || step == stretch.to || looked());
         let digits = moments.iter().map(|moment| moment.checked_ilog10().unwrap_or(0)).collect();
-        let parts = &self.parts;
-        *self.known.entry((digits, has_best)).or_insert_with(|| parts.bytes(&moments, has_best))
+        let parts = SavedParts { trained: self.trained, average };
+        let key = (stretch.average, digits, has_best);
+        *self.known.entry(key).or_insert_with(|| parts.bytes(&moments, has_best))
     }
 }
 
@@ -109,8 +114,13 @@ mod tests {
 
     /// What two trials of 100 steps with a checkpoint every 25 take, by a section `training`.
     fn planned(training: &str) -> PlannedBytes {
+        planned_with(training, "learning_rate: {min: 1e-5, max: 1e-3}")
+    }
+
+    /// The same with other hyperparameters.
+    fn planned_with(training: &str, hyperparameters: &str) -> PlannedBytes {
         let more = format!(
-            "hyperparameters: {{learning_rate: {{min: 1e-5, max: 1e-3}}}}
+            "hyperparameters: {{{hyperparameters}}}
 searcher: {{metric: loss, max_trials: 2}}
 budget: {{steps: 100}}
 checkpoint: {{every_steps: 25}}
@@ -138,6 +148,17 @@ training: {training}
         let stopping = "early_stopping: {patience: 3}";
         let found = planned(&format!("{{evaluate_every: {{steps: 50}}, {stopping}}}"));
         assert_eq!(found, PlannedBytes { largest: best, written: 2 * (plain + 3 * best) });
+    }
+
+    #[test]
+    fn trials_that_differ_in_their_averages_differ_in_bytes() {
+        let shapes = shapes();
+        let of = |average| SavedParts { trained: &shapes, average }.bytes(&[], false);
+        let (plain, ema) = (of(WeightAverage::Off), of(WeightAverage::Ema { decay: 0.999 }));
+        assert!(plain < ema);
+        // A grid of both.
+        let found = planned_with("{}", "average: {values: [none, ema]}");
+        assert_eq!(found, PlannedBytes { largest: ema, written: 4 * plain + 4 * ema });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use muster_common::evaluation::{Evaluation, MaskedScore};
 use muster_common::id::{Attempt, Generation};
-use muster_common::manifest::{Assignment, Manifest};
+use muster_common::manifest::{Assignment, Category, Manifest, ParameterValue};
 use muster_common::run::{FailureClass, Gang, RunExit, RunReport, RunSpec, Task, TrainTask};
 use muster_common::storage::CheckpointKey;
 use muster_proto::convert::ConvertError;
@@ -21,6 +21,14 @@ data:
 budget: {steps: 10}
 ";
 
+fn assignment() -> Assignment {
+    Assignment::from([
+        ("learning_rate".to_owned(), ParameterValue::Float(3e-5)),
+        ("global_batch_size".to_owned(), ParameterValue::Int(16)),
+        ("schedule".to_owned(), ParameterValue::Category(Category::SlantedTriangular)),
+    ])
+}
+
 fn spec(gang: Option<Gang>) -> RunSpec {
     RunSpec {
         generation: Generation(7),
@@ -28,7 +36,7 @@ fn spec(gang: Option<Gang>) -> RunSpec {
         task: Task::Train(TrainTask {
             trial: "wire-1/t1".parse().unwrap(),
             attempt: Attempt(2),
-            assignment: Assignment::new(),
+            assignment: assignment(),
             target_step: 5,
             total_steps: 10,
             resume_from: None,
@@ -54,6 +62,19 @@ fn every_place_in_a_gang_comes_back() {
         let wire = v1::RunSpec::try_from(&spec).unwrap();
         assert_eq!(RunSpec::try_from(wire).unwrap(), spec);
     }
+}
+
+#[test]
+fn words_that_nobody_knows_are_refused() {
+    use v1::parameter_value::Value;
+    let mut wire = v1::RunSpec::try_from(&spec(None)).unwrap();
+    let Some(v1::run_spec::Task::Train(task)) = &mut wire.task else {
+        panic!("it is a task to train")
+    };
+    let value = Some(Value::Category("rhombic".to_owned()));
+    task.assignment.insert("schedule".to_owned(), v1::ParameterValue { value });
+    let error = RunSpec::try_from(wire).unwrap_err();
+    assert!(matches!(error, ConvertError::Illegal { field: "assignment.value", .. }), "{error}");
 }
 
 #[test]

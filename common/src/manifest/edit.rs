@@ -1,6 +1,8 @@
 //! Changes to the text of a manifest: what `muster fork --set` does. Comments are lost, because they may
 //! not be true any more.
 
+use super::Manifest;
+use super::assignment::Assignment;
 use super::document::{Entry, Node, NodeKind, parse};
 
 /// One change.
@@ -56,6 +58,25 @@ impl Change {
             return Err(form());
         }
         Ok(if value.trim() == "null" { Self::remove(path) } else { Self::set(path, value) })
+    }
+}
+
+impl Manifest {
+    /// The changes to its text that leave one trial, with this assignment as constants.
+    pub fn fixed_at(&self, assignment: &Assignment) -> Vec<Change> {
+        let mut changes = vec![Change::remove("searcher")];
+        for (name, value) in assignment {
+            changes.push(Change::set(&format!("hyperparameters.{name}"), &value.exact()));
+            // What the section says of another word would be said of no trial.
+            if value.category().is_some_and(|word| self.training.category(name) != Some(word)) {
+                changes.push(Change::remove(&format!("training.{name}")));
+            }
+        }
+        let searched = self.hyperparameters.iter().filter(|(_, domain)| domain.is_searched());
+        // What did not exist beside the others.
+        let absent = searched.filter(|(name, _)| !assignment.contains_key(name));
+        changes.extend(absent.map(|(name, _)| Change::remove(&format!("hyperparameters.{name}"))));
+        changes
     }
 }
 
@@ -168,6 +189,7 @@ fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{Category, ParameterValue};
 
     const TEXT: &str =
         "name: x # a remark\nbudget: {steps: 10}\ndata:\n  files: [a, \"b: c\"]\n  none: {}\n";
@@ -195,6 +217,38 @@ mod tests {
         let fails = |text| edited(TEXT, &[Change::parse(text).unwrap()]).unwrap_err().to_string();
         assert_eq!(fails("name.first=1"), "`name` has no keys to change");
         assert!(fails("name=[1").contains("no YAML"));
+    }
+
+    #[test]
+    fn one_trial_is_left_with_its_values() {
+        let text = |hyperparameters: &str, training: &str| {
+            format!(
+                "version: 1\nname: e\nmodel: {{pretrained: m}}\ndata:\n  train: {{path: d.csv}}\n  \
+                 validation: {{fraction: 0.1}}\n  text: text\n  label: {{column: label}}\n\
+                 hyperparameters: {hyperparameters}\nsearcher: {{metric: loss, max_trials: 9}}\n\
+                 budget: {{steps: 100}}\ntraining: {training}\n"
+            )
+        };
+        let space = "{schedule: {values: [linear, polynomial]}, learning_rate: {min: 1e-5, max: 1e-3}, \
+                     dropout: {values: [0.1, 0.2], when: {schedule: linear}}}";
+        let text = text(space, "{schedule: {type: polynomial, power: 2}}");
+        let manifest = Manifest::parse(&text).unwrap();
+        let rate = ("learning_rate".to_owned(), ParameterValue::Float(2e-5));
+        let with = |word: Category, others: Vec<(String, ParameterValue)>| {
+            let word = ("schedule".to_owned(), ParameterValue::Category(word));
+            let assignment: Assignment = others.into_iter().chain([word]).collect();
+            let text = edited(&text, &manifest.fixed_at(&assignment)).unwrap();
+            let made = Manifest::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            assert!(made.searcher.is_none());
+            let training = made.training_of(&Assignment::new());
+            assert_eq!(training, manifest.training_of(&assignment));
+            made.hyperparameters.keys().cloned().collect::<Vec<_>>()
+        };
+        let dropout = ("dropout".to_owned(), ParameterValue::Float(0.1));
+        let linear = with(Category::Linear, vec![rate.clone(), dropout]);
+        assert_eq!(linear, ["dropout", "learning_rate", "schedule"]);
+        let polynomial = with(Category::Polynomial, vec![rate]);
+        assert_eq!(polynomial, ["learning_rate", "schedule"], "its powers stay, dropout does not");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod assignment;
 mod budget;
+mod category;
 mod continuation;
 mod data;
 mod document;
@@ -33,6 +34,7 @@ mod warning;
 
 pub use assignment::Assignment;
 pub use budget::Budget;
+pub use category::Category;
 pub use continuation::{CheckpointChoice, Continuation};
 pub use document::{Entry, Malformed, Node, NodeKind, parse as parse_yaml};
 pub use edit::{Change, ChangeError, edited};
@@ -84,7 +86,8 @@ pub struct Manifest {
     pub objective: TrainingObjective,
     /// What it learns from.
     pub data: DataSettings,
-    /// Constants and searched domains, by name of [`HYPERPARAMETERS`].
+    /// Constants and searched domains, by name of [`HYPERPARAMETERS`]. What is a word there is said of trials, and
+    /// counts before the section `training`; see [`Manifest::training_of`].
     pub hyperparameters: SearchSpace,
     /// Absent: one trial with constant hyperparameters.
     pub searcher: Option<SearcherSettings>,

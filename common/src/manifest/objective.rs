@@ -131,6 +131,9 @@ impl Rules<'_> {
         if manifest.training.class_weights != ClassWeights::Equal {
             self.refuse_unused(objective, &["training", "class_weights"]);
         }
+        if !manifest.categories("class_weights").is_empty() {
+            self.refuse_unused(objective, &["hyperparameters", "class_weights"]);
+        }
         if manifest.evaluation.ordered.is_some() {
             self.refuse_unused(objective, &["evaluation", "ordered"]);
         }

@@ -10,7 +10,7 @@ use super::searcher::SearcherSettings;
 use super::section::{optional, optional_or, read_budget};
 use super::settings::HyperparameterSpec;
 use super::space::SearchSpace;
-use super::training::number_within;
+use super::training::{TrainingSettings, number_within};
 use super::validate::Rules;
 use super::{Manifest, Precision, SamplerSettings};
 
@@ -113,7 +113,8 @@ impl Rules<'_> {
             let message = "a member of a population goes on from a better one instead of stopping";
             self.refuse(&["training", "early_stopping"], message, "remove it");
         }
-        if manifest.training.precision == Precision::Float16 && searched.contains(&"layer_decay") {
+        let is_half = |training: TrainingSettings| training.precision == Precision::Float16;
+        if manifest.trainings().into_iter().any(is_half) && searched.contains(&"layer_decay") {
             let message = "with float16 a trial cannot go on with another value";
             let path = &["hyperparameters", "layer_decay"];
             self.refuse(path, message, "write one value, or `precision: bfloat16`");

@@ -243,6 +243,17 @@ impl<'a> Field<'a> {
         self.issues.add_mend((line, &path.join(".").replace(".[", "[")), message, mend);
     }
 
+    /// Whether there is something at `path` below this mapping; empty is the same as absent.
+    pub(super) fn has_below(&self, path: &[&str]) -> bool {
+        let mut node = self.node;
+        for key in path {
+            let NodeKind::Mapping(entries) = &node.kind else { return false };
+            let Some(entry) = entries.iter().find(|entry| entry.key == *key) else { return false };
+            node = &entry.value;
+        }
+        !node.is_null()
+    }
+
     pub(super) fn expected<T>(&self, what: &str) -> Option<T> {
         self.refuse(format!("expected {what}, found {}", self.node.describe()));
         None

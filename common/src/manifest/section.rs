@@ -2,6 +2,7 @@
 //! recorded an issue.
 
 use super::budget::Budget;
+use super::category::{Category, fixed};
 use super::continuation::read_continuation;
 use super::data::read_data;
 use super::goal::read_goal;
@@ -303,13 +304,7 @@ pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
     let mut legal = true;
     for (name, field) in section.fields() {
         let Some(spec) = HyperparameterSpec::find(name) else {
-            let names = || HYPERPARAMETERS.iter().map(|spec| spec.name);
-            let mend = match (closest(name, names()), home(name)) {
-                (Some(name), _) => format!("did you mean `{name}`?"),
-                (None, Some((section, name))) => format!("write it as `{section}.{name}`"),
-                (None, None) => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
-            };
-            field.refuse_mend("unknown hyperparameter", mend);
+            refuse_unknown(name, &field);
             legal = false;
             continue;
         };
@@ -323,17 +318,37 @@ pub(super) fn read_space(field: &Field<'_>) -> Option<SearchSpace> {
     legal.then_some(space)
 }
 
+fn refuse_unknown(name: &str, field: &Field<'_>) {
+    if let Some((message, mend)) = fixed(name) {
+        return field.refuse_mend(message, mend);
+    }
+    let names = || HYPERPARAMETERS.iter().map(|spec| spec.name);
+    let mend = match (closest(name, names()), home(name)) {
+        (Some(name), _) => format!("did you mean `{name}`?"),
+        (None, Some((section, name))) => format!("write it as `{section}.{name}`"),
+        (None, None) => format!("known: {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    field.refuse_mend("unknown hyperparameter", mend);
+}
+
 fn read_value(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<ParameterValue> {
     if field.is_list() {
         field.refuse_mend("expected a value, found a list", "write {values: [...]}");
         return None;
+    }
+    if spec.kind == HyperparameterKind::Category {
+        let words: Vec<(&str, Category)> =
+            spec.categories.iter().map(|category| (category.name(), *category)).collect();
+        return field.choice(&words).map(ParameterValue::Category);
     }
     let value = match (spec.kind, field.as_whole()) {
         (HyperparameterKind::Int, Some(whole)) => ParameterValue::Int(whole),
         (HyperparameterKind::Int, None) => {
             return field.expected(&format!("a whole number, {}", spec.range()));
         }
-        (HyperparameterKind::Float, _) => ParameterValue::Float(field.number()?),
+        (HyperparameterKind::Float | HyperparameterKind::Category, _) => {
+            ParameterValue::Float(field.number()?)
+        }
     };
     if !(spec.min..=spec.max).contains(&value.as_f64()) {
         field.refuse(format!("{} lies outside {}", written(value.as_f64()), spec.range()));
@@ -387,32 +402,12 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
             }
             read_values(&values, spec)
         }
-        (None, Some(min), Some(max)) => {
-            let (low, high) = (read_value(&min, spec), read_value(&max, spec));
-            let (low, high, scale) = (low?, high?, scale?);
-            if low.as_f64() >= high.as_f64() {
-                let mend = if low == high { "write the one value" } else { "swap them" };
-                let (low, high) = (written(low.as_f64()), written(high.as_f64()));
-                field.refuse_mend(format!("min {low} is not below max {high}"), mend);
-                return None;
-            }
-            if scale == Scale::Log && low.as_f64() <= 0.0 {
-                min.refuse_mend("a log scale starts above 0", "raise min or write `scale: linear`");
-                return None;
-            }
-            match (low, high, step) {
-                (ParameterValue::Int(min), ParameterValue::Int(max), Some(step)) => {
-                    read_whole_step(&step, (min, max), scale)
-                }
-                (low, high, Some(step)) => read_step(&step, (low.as_f64(), high.as_f64()), scale),
-                (ParameterValue::Int(min), ParameterValue::Int(max), None) => {
-                    Some(Domain::Int { min, max, scale })
-                }
-                (low, high, None) => {
-                    Some(Domain::Float { min: low.as_f64(), max: high.as_f64(), scale })
-                }
-            }
+        (None, Some(_), Some(_)) if spec.kind == HyperparameterKind::Category => {
+            let mend = format!("write {{values: [{}]}}", spec.range());
+            field.refuse_mend("words have no range", mend);
+            None
         }
+        (None, Some(min), Some(max)) => read_range(field, spec, (&min, &max), step, scale),
         _ => {
             let mend = "write a value, {values: [...]} or {min: ..., max: ..., scale: log}";
             field.refuse_mend("expected a value, `values`, or `min` and `max`", mend);
@@ -422,6 +417,38 @@ fn read_domain(field: &Field<'_>, spec: &HyperparameterSpec) -> Option<Domain> {
     match when {
         None => domain,
         Some(when) => read_condition(&when, domain?),
+    }
+}
+
+/// What lies between two numbers.
+fn read_range(
+    field: &Field<'_>,
+    spec: &HyperparameterSpec,
+    (min, max): (&Field<'_>, &Field<'_>),
+    step: Option<Field<'_>>,
+    scale: Option<Scale>,
+) -> Option<Domain> {
+    let (low, high) = (read_value(min, spec), read_value(max, spec));
+    let (low, high, scale) = (low?, high?, scale?);
+    if low.as_f64() >= high.as_f64() {
+        let mend = if low == high { "write the one value" } else { "swap them" };
+        let (low, high) = (written(low.as_f64()), written(high.as_f64()));
+        field.refuse_mend(format!("min {low} is not below max {high}"), mend);
+        return None;
+    }
+    if scale == Scale::Log && low.as_f64() <= 0.0 {
+        min.refuse_mend("a log scale starts above 0", "raise min or write `scale: linear`");
+        return None;
+    }
+    match (low, high, step) {
+        (ParameterValue::Int(min), ParameterValue::Int(max), Some(step)) => {
+            read_whole_step(&step, (min, max), scale)
+        }
+        (low, high, Some(step)) => read_step(&step, (low.as_f64(), high.as_f64()), scale),
+        (ParameterValue::Int(min), ParameterValue::Int(max), None) => {
+            Some(Domain::Int { min, max, scale })
+        }
+        (low, high, None) => Some(Domain::Float { min: low.as_f64(), max: high.as_f64(), scale }),
     }
 }
 

@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::assignment::Assignment;
+use super::category::Category;
 use super::space::{Domain, SearchSpace};
 
-/// Whether a hyperparameter is a whole or a real number.
+/// Whether a hyperparameter is a whole number, a real number or a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HyperparameterKind {
     /// Whole numbers.
     Int,
     /// Real numbers.
     Float,
+    /// Words.
+    Category,
 }
 
 /// Name, kind, legal range and default of one hyperparameter.
@@ -19,13 +22,16 @@ pub enum HyperparameterKind {
 pub struct HyperparameterSpec {
     /// Name in manifests.
     pub name: &'static str,
-    /// Whole or real.
+    /// Whole, real or a word.
     pub kind: HyperparameterKind,
-    /// Smallest legal value.
+    /// Smallest legal value; of words 0.
     pub min: f64,
-    /// Largest legal value.
+    /// Largest legal value; of words 0.
     pub max: f64,
-    /// Value when the manifest is silent; absent: the pretrained model decides.
+    /// The words that it can be; none: it is a number.
+    pub categories: &'static [Category],
+    /// Value when the manifest is silent; absent: the pretrained model decides, of words
+    /// the section `training`.
     pub default: Option<f64>,
     /// One line for people.
     pub meaning: &'static str,
@@ -38,7 +44,7 @@ const fn spec(
     default: f64,
     meaning: &'static str,
 ) -> HyperparameterSpec {
-    HyperparameterSpec { name, kind, min, max, default: Some(default), meaning }
+    HyperparameterSpec { name, kind, min, max, categories: &[], default: Some(default), meaning }
 }
 
 /// As [`spec`], for what the pretrained model decides when the manifest is silent.
@@ -48,7 +54,17 @@ const fn of_model(
     (min, max): (f64, f64),
     meaning: &'static str,
 ) -> HyperparameterSpec {
-    HyperparameterSpec { name, kind, min, max, default: None, meaning }
+    HyperparameterSpec { name, kind, min, max, categories: &[], default: None, meaning }
+}
+
+/// As [`spec`], for words; the section `training` decides when the manifest is silent.
+const fn of_training(
+    name: &'static str,
+    categories: &'static [Category],
+    meaning: &'static str,
+) -> HyperparameterSpec {
+    let kind = HyperparameterKind::Category;
+    HyperparameterSpec { name, kind, min: 0.0, max: 0.0, categories, default: None, meaning }
 }
 
 use HyperparameterKind::{Float, Int};
@@ -82,11 +98,36 @@ pub const HYPERPARAMETERS: &[HyperparameterSpec] = &[
     spec("adam_beta1", Float, (0.0, 0.999_999), 0.9, "decay of the first moment"),
     spec("adam_beta2", Float, (0.0, 0.999_999_9), 0.999, "decay of the second moment"),
     spec("adam_epsilon", Float, (1e-12, 1.0), 1e-8, "added to the denominator"),
+    of_training(
+        "schedule",
+        &[
+            Category::Linear,
+            Category::Cosine,
+            Category::Constant,
+            Category::Polynomial,
+            Category::SlantedTriangular,
+        ],
+        "shape of the learning rate",
+    ),
+    of_training(
+        "precision",
+        &[Category::Float32, Category::Bfloat16, Category::Float16],
+        "number format of matrix products",
+    ),
+    of_training("average", &[Category::LastStep, Category::Ema], "which weights count"),
+    of_training(
+        "class_weights",
+        &[Category::Equal, Category::Balanced],
+        "what an example of each class counts in the loss",
+    ),
 ];
 
 impl HyperparameterSpec {
-    /// The legal values, for messages and documents: `0 to 0.9`.
+    /// The legal values, for messages and documents: `0 to 0.9`, or the words.
     pub fn range(&self) -> String {
+        if !self.categories.is_empty() {
+            return self.categories.iter().map(|word| word.name()).collect::<Vec<_>>().join(", ");
+        }
         format!("{} to {}", written(self.min), written(self.max))
     }
 

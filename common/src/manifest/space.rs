@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::assignment::Assignment;
+use super::category::Category;
 use super::settings::written;
 use crate::elementary::Elementary;
 use crate::seed::Draws;
@@ -18,14 +19,25 @@ pub enum ParameterValue {
     Int(i64),
     /// A real number.
     Float(f64),
+    /// A word.
+    Category(Category),
 }
 
 impl ParameterValue {
-    /// As a real number.
+    /// As a real number; of a word its place among all words.
     pub fn as_f64(self) -> f64 {
         match self {
             Self::Int(n) => n as f64,
             Self::Float(x) => x,
+            Self::Category(category) => category.place(),
+        }
+    }
+
+    /// The word, if it is one.
+    pub fn category(self) -> Option<Category> {
+        match self {
+            Self::Category(category) => Some(category),
+            Self::Int(_) | Self::Float(_) => None,
         }
     }
 }
@@ -36,14 +48,16 @@ impl ParameterValue {
         match self {
             Self::Int(n) => n.to_string(),
             Self::Float(x) => written(x),
+            Self::Category(category) => category.name().to_owned(),
         }
     }
 
-    /// As JSON: whole numbers without a point.
+    /// As JSON: whole numbers without a point, words as text.
     pub fn to_json(self) -> serde_json::Value {
         match self {
             Self::Int(n) => n.into(),
             Self::Float(x) => x.into(),
+            Self::Category(category) => category.name().into(),
         }
     }
 }
@@ -52,6 +66,7 @@ impl fmt::Display for ParameterValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Int(n) => n.fmt(f),
+            Self::Category(category) => category.fmt(f),
             Self::Float(x) if *x != 0.0 && (x.abs() < 1e-3 || x.abs() >= 1e6) => {
                 write!(f, "{x:.2e}")
             }

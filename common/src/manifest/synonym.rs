@@ -49,6 +49,12 @@ const WORDS: &[(&[&str], &str)] = &[
     (&["cma_es", "cma"], "cmaes"),
     (&["successive_halving", "sha", "async_halving", "adaptive_asha"], "asha"),
     (&["pbt"], "population"),
+    (&["lr_scheduler", "lr_scheduler_type", "lr_schedule", "scheduler_type"], "schedule"),
+    (&["mixed_precision", "dtype", "torch_dtype"], "precision"),
+    (&["constant_with_warmup"], "constant"),
+    (&["cosine_annealing", "cosine_with_warmup"], "cosine"),
+    (&["poly"], "polynomial"),
+    (&["exponential_moving_average"], "ema"),
     (&["fp32", "float", "full"], "float32"),
     (&["bf16"], "bfloat16"),
     (&["fp16", "half"], "float16"),
@@ -76,7 +82,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("resources", &["slots", "priority", "max_slots"]),
     (
         "training",
-        &["schedule", "precision", "class_weights", "early_stopping", "evaluate_every", "unfreeze"],
+        &[
+            "schedule",
+            "precision",
+            "class_weights",
+            "average",
+            "early_stopping",
+            "evaluate_every",
+            "unfreeze",
+        ],
     ),
     ("checkpoint", &["every_steps", "keep_last", "keep_best"]),
 ];
@@ -94,7 +108,9 @@ pub(super) fn synonym<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> O
 
 /// The section that `key`, or what it is called here, belongs to, and its name there.
 pub(super) fn home(key: &str) -> Option<(&'static str, &'static str)> {
-    let hyperparameters = HYPERPARAMETERS.iter().map(|spec| ("hyperparameters", spec.name));
+    // What is a word is one for all trials, as a rule.
+    let numbers = HYPERPARAMETERS.iter().filter(|spec| spec.categories.is_empty());
+    let hyperparameters = numbers.map(|spec| ("hyperparameters", spec.name));
     let others =
         HOMES.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)));
     let all: Vec<(&str, &str)> = hyperparameters.chain(others).collect();

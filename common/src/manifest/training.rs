@@ -1,5 +1,6 @@
 //! The `training` and `evaluation` sections: choices that hold for every trial of an experiment.
-//! What is a number and worth searching is a hyperparameter instead.
+//! What is a number and worth searching is a hyperparameter instead, and of some words here trials can have their own
+//! as hyperparameters: see [`Manifest::training_of`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Manifest;
 use super::budget::Budget;
+use super::category::one_for_all;
 use super::objective::{MaskingSettings, read_masking};
 use super::reader::Field;
 use super::section::{optional, optional_or, read_budget};
@@ -39,6 +41,17 @@ pub struct TrainingSettings {
     /// How tokens are hidden, for objectives that hide some; absent: as BERT's authors did it.
     pub masking: Option<MaskingSettings>,
 }
+
+/// What stays of an exponential moving average at each step where the manifest says nothing.
+pub(super) const EMA_DECAY: f64 = 0.999;
+/// Every shape by its name, with the numbers it has where the manifest says nothing.
+pub(super) const SHAPES: [(&str, ScheduleShape); 5] = [
+    ("linear", ScheduleShape::Linear),
+    ("cosine", ScheduleShape::Cosine { cycles: 0.5 }),
+    ("constant", ScheduleShape::Constant),
+    ("polynomial", ScheduleShape::Polynomial { power: 1.0, end_learning_rate: 1e-7 }),
+    ("slanted_triangular", ScheduleShape::SlantedTriangular { ratio: 32.0 }),
+];
 
 /// Seconds of a step's deadline where the manifest says nothing.
 const STEP_DEADLINE_S: u32 = 120;
@@ -198,19 +211,16 @@ impl Manifest {
 
 pub(super) fn read_training(field: &Field<'_>) -> Option<TrainingSettings> {
     let section = field.section()?;
-    let schedule =
-        optional_or(section.get("schedule"), ScheduleShape::Linear, |field| read_schedule(&field));
+    let schedule = one_for_all(&section, "schedule", ScheduleShape::Linear, read_schedule);
     let unfreeze = optional(section.get("unfreeze"), |field| read_unfreeze(&field).map(Some));
-    let class_weights = optional_or(section.get("class_weights"), ClassWeights::Equal, |field| {
-        read_class_weights(&field)
-    });
-    let average =
-        optional_or(section.get("average"), WeightAverage::Off, |field| read_average(&field));
+    let class_weights =
+        one_for_all(&section, "class_weights", ClassWeights::Equal, read_class_weights);
+    let average = one_for_all(&section, "average", WeightAverage::Off, read_average);
     let evaluate_every =
         optional(section.get("evaluate_every"), |field| read_budget(&field).map(Some));
     let early_stopping =
         optional(section.get("early_stopping"), |field| read_early_stopping(&field).map(Some));
-    let precision = optional_or(section.get("precision"), Precision::Float32, |field| {
+    let precision = one_for_all(&section, "precision", Precision::Float32, |field| {
         field.choice(&[
             ("float32", Precision::Float32),
             ("bfloat16", Precision::Bfloat16),
@@ -268,19 +278,11 @@ pub(super) fn number_within(field: &Field<'_>, min: f64, max: f64) -> Option<f64
 }
 
 fn read_schedule(field: &Field<'_>) -> Option<ScheduleShape> {
-    const CYCLES: f64 = 0.5;
-    let shapes = [
-        ("linear", ScheduleShape::Linear),
-        ("cosine", ScheduleShape::Cosine { cycles: CYCLES }),
-        ("constant", ScheduleShape::Constant),
-        ("polynomial", ScheduleShape::Polynomial { power: 1.0, end_learning_rate: 1e-7 }),
-        ("slanted_triangular", ScheduleShape::SlantedTriangular { ratio: 32.0 }),
-    ];
     if !field.is_mapping() {
-        return field.choice(&shapes);
+        return field.choice(&SHAPES);
     }
     let section = field.section()?;
-    let shape = section.require("type", "cosine").and_then(|field| field.choice(&shapes))?;
+    let shape = section.require("type", "cosine").and_then(|field| field.choice(&SHAPES))?;
     let number = |key: &'static str, default: f64, min: f64, max: f64| {
         optional_or(section.get(key), default, |field| number_within(&field, min, max))
     };
@@ -350,7 +352,7 @@ fn read_average(field: &Field<'_>) -> Option<WeightAverage> {
     let average = match kind {
         Kind::None => Some(WeightAverage::Off),
         Kind::Ema => {
-            let decay = optional_or(section.get("decay"), 0.999, |field| {
+            let decay = optional_or(section.get("decay"), EMA_DECAY, |field| {
                 number_within(&field, 0.0, 0.999_999_9)
             });
             decay.map(|decay| WeightAverage::Ema { decay })

@@ -63,7 +63,7 @@ impl Manifest {
         };
         let length = |value: ParameterValue| match value {
             ParameterValue::Int(whole) => u32::try_from(whole).ok(),
-            ParameterValue::Float(_) => None,
+            ParameterValue::Float(_) | ParameterValue::Category(_) => None,
         };
         listed.into_iter().filter_map(length).collect()
     }

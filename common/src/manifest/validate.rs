@@ -102,12 +102,18 @@ fn read(text: &str, issues: &Issues) -> Option<Manifest> {
     rules.check_searcher(&mut manifest);
     rules.check_population(&manifest);
     rules.check_training(&manifest);
+    rules.check_categories(&manifest);
     Some(manifest)
 }
 
 impl Rules<'_> {
     pub(super) fn refuse(&self, path: &[&str], message: impl Into<String>, mend: &str) {
         self.root.refuse_below(path, message, mend);
+    }
+
+    /// Whether the document has something at `path`.
+    pub(super) fn is_written(&self, path: &[&str]) -> bool {
+        self.root.has_below(path)
     }
 
     /// The columns that are read stand in every list of columns, and differ.
@@ -203,13 +209,25 @@ impl Rules<'_> {
 
     fn check_training(&self, manifest: &Manifest) {
         let training = &manifest.training;
-        if let ScheduleShape::Polynomial { end_learning_rate: end, .. } = training.schedule {
+        let ends = manifest.trainings().into_iter().find_map(|training| match training.schedule {
+            ScheduleShape::Polynomial { end_learning_rate, .. } => Some(end_learning_rate),
+            _ => None,
+        });
+        if let Some(end) = ends {
             let (lowest, _) = domain_bounds(manifest, "learning_rate");
             if end >= lowest {
                 let (end, lowest) = (written(end), written(lowest));
                 let message = format!("it ends at {end}, but learning_rate is {lowest} at least");
-                let mend = "lower end_learning_rate: the schedule falls";
-                self.refuse(&["training", "schedule"], message, mend);
+                let (section, mend) = match training.schedule {
+                    ScheduleShape::Polynomial { .. } => {
+                        ("training", "lower end_learning_rate: the schedule falls")
+                    }
+                    _ => (
+                        "hyperparameters",
+                        "add `training.schedule: {type: polynomial, end_learning_rate: 0}`",
+                    ),
+                };
+                self.refuse(&[section, "schedule"], message, mend);
             }
         }
         let ClassWeights::Given(weights) = &training.class_weights else { return };

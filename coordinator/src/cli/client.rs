@@ -395,10 +395,8 @@ pub(super) async fn fork(arguments: ForkArguments) -> anyhow::Result<Exit> {
         let view = once(&mut client, experiment_id).await?;
         let found = view.trials.iter().find(|candidate| candidate.id.to_string() == *trial);
         let found = found.with_context(|| format!("no trial `{trial}`"))?;
-        changes.push(Change::remove("searcher"));
-        for (name, value) in &found.assignment {
-            changes.push(Change::set(&format!("hyperparameters.{name}"), &value.exact()));
-        }
+        let parsed = Manifest::parse(&manifest).context("the manifest of the experiment")?;
+        changes.extend(parsed.fixed_at(&found.assignment));
     }
     match (&arguments.from, &trial) {
         (None, _) => {}

@@ -157,8 +157,5 @@ fn fixed(experiment: &Experiment, number: u32) -> Result<Vec<Change>, Problem> {
     let missing = || Problem::Missing(format!("no trial `{}/t{number}`", experiment.id));
     let trial = experiment.trials.get(&number).ok_or_else(missing)?;
     let assignment = crate::view::assignment_of(&experiment.goal(), trial);
-    let set = assignment
-        .iter()
-        .map(|(name, value)| Change::set(&format!("hyperparameters.{name}"), &value.exact()));
-    Ok(std::iter::once(Change::remove("searcher")).chain(set).collect())
+    Ok(experiment.manifest.fixed_at(assignment))
 }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use muster_common::equipment::Workers;
 use serde::{Deserialize, Serialize};
 
+use crate::view::Setting;
+
 /// `GET /api/v1/session`: who looks, and what they may do.
 #[derive(Debug, Serialize)]
 pub(super) struct SessionAnswer {
@@ -95,7 +97,7 @@ pub(super) struct ExperimentAnswer {
     /// What is searched, by name.
     pub(super) parameters: Vec<ParameterAnswer>,
     /// Hyperparameters that are the same in every trial.
-    pub(super) constants: BTreeMap<String, f64>,
+    pub(super) constants: BTreeMap<String, Setting>,
     pub(super) sampler: &'static str,
     pub(super) pruner: &'static str,
     pub(super) seed: String,
@@ -117,14 +119,14 @@ pub(super) struct ExperimentAnswer {
 #[derive(Debug, Serialize)]
 pub(super) struct ParameterAnswer {
     pub(super) name: String,
-    /// `float`, `int`, `steps` or `values`.
+    /// `float`, `int`, `steps`, `values`, or `words`, of which `min` and `max` say nothing.
     pub(super) kind: &'static str,
     /// Equal factors rather than equal differences are alike.
     pub(super) log: bool,
     pub(super) min: f64,
     pub(super) max: f64,
     /// The legal values, where there are few; else empty.
-    pub(super) values: Vec<f64>,
+    pub(super) values: Vec<Setting>,
 }
 
 /// What the data turned out to be.
@@ -179,7 +181,7 @@ pub(super) struct TrialRow {
     pub(super) reason: String,
     /// Place among all trials, from 1; absent without a result.
     pub(super) rank: Option<usize>,
-    pub(super) parameters: BTreeMap<String, f64>,
+    pub(super) parameters: BTreeMap<String, Setting>,
     pub(super) step: u64,
     pub(super) target_step: u64,
     /// A value for each objective of its best result; empty without one.
@@ -229,7 +231,7 @@ pub(super) struct PointsAnswer {
     /// Names of the columns of `values`.
     pub(super) parameters: Vec<String>,
     /// One column for each hyperparameter; `null` where a trial has none.
-    pub(super) values: Vec<Vec<f64>>,
+    pub(super) values: Vec<Vec<Option<Setting>>>,
 }
 
 /// `GET /api/v1/experiments/ID/rungs`.
@@ -389,7 +391,7 @@ pub(super) struct DescentAnswer {
     pub(super) parent: u32,
     pub(super) parent_step: u64,
     /// Its hyperparameters until then.
-    pub(super) before: BTreeMap<String, f64>,
+    pub(super) before: BTreeMap<String, Setting>,
 }
 
 /// `GET /api/v1/experiments/ID/trials/N/curves`.

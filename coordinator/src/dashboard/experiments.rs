@@ -18,7 +18,7 @@ use crate::engine::decision::Decision;
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::{Trial, TrialState};
 use crate::live::Live;
-use crate::view::{TrialStateName, committed_step, head, mode_name};
+use crate::view::{Setting, TrialStateName, committed_step, head, mode_name};
 
 /// Decisions of the first look; more are asked for.
 const DECISIONS: usize = 30;
@@ -190,6 +190,12 @@ fn parameters(space: &SearchSpace) -> Vec<ParameterAnswer> {
 fn parameter(name: &str, domain: &Domain) -> ParameterAnswer {
     let few = domain.num_values().is_some_and(|count| count <= VALUES_MAX);
     let values = domain.enumerate().filter(|_| few).unwrap_or_default();
+    let is_word = |value: &ParameterValue| value.category().is_some();
+    if values.iter().any(is_word) {
+        let (kind, log, name) = ("words", false, name.to_owned());
+        let values = values.into_iter().map(Setting::from).collect();
+        return ParameterAnswer { name, kind, log, min: f64::NAN, max: f64::NAN, values };
+    }
     let mut values: Vec<f64> = values.into_iter().map(ParameterValue::as_f64).collect();
     values.sort_by(f64::total_cmp);
     let (kind, log, min, max) = match domain {
@@ -204,12 +210,13 @@ fn parameter(name: &str, domain: &Domain) -> ParameterAnswer {
             ("values", false, bound(values.first()), bound(values.last()))
         }
     };
+    let values = values.into_iter().map(Setting::Number).collect();
     ParameterAnswer { name: name.to_owned(), kind, log, min, max, values }
 }
 
-fn constants(space: &SearchSpace) -> BTreeMap<String, f64> {
+fn constants(space: &SearchSpace) -> BTreeMap<String, Setting> {
     let constant = |(name, domain): (&String, &Domain)| match domain {
-        Domain::Constant(value) => Some((name.clone(), value.as_f64())),
+        Domain::Constant(value) => Some((name.clone(), (*value).into())),
         _ => None,
     };
     space.iter().filter_map(constant).collect()

@@ -15,7 +15,7 @@ const KNOWN: [(&str, &[&str]); 9] = [
     ("experiments/{}/decisions", &["limit"]),
     (
         "experiments/{}/trials",
-        &["q", "state", "sort", "descending", "page", "size", "min.", "max."],
+        &["q", "state", "sort", "descending", "page", "size", "min.", "max.", "is."],
     ),
     ("experiments/{}/results", &["limit"]),
     ("experiments/{}/points", &["limit"]),
@@ -75,7 +75,10 @@ mod tests {
     fn names_are_those_of_the_route() {
         for (path, query) in [
             ("/experiments", "q=a&state=open&page=1&size=2"),
-            ("/experiments/results-1/trials", "sort=rank&min.dropout=0.1&max.dropout=&descending="),
+            (
+                "/experiments/results-1/trials",
+                "sort=rank&min.dropout=0.1&max.dropout=&is.schedule=cosine",
+            ),
             ("/experiments/a-1/trials/3/curves", "name=a&name=b&points=3"),
             ("/experiments/a-1/trials/3/logs/live", "from=3"),
             ("/api/v1/experiments/a-1/logs", "from=3"),
@@ -88,7 +91,7 @@ mod tests {
             "unknown parameter `limit`; known here: `q`, `state`, `page`, `size`"
         );
         let refused = refusal("/experiments/a-1/trials", "mindropout=1").unwrap();
-        assert!(refused.ends_with("`min.NAME`, `max.NAME`"), "{refused}");
+        assert!(refused.ends_with("`min.NAME`, `max.NAME`, `is.NAME`"), "{refused}");
         for path in ["/cluster", "/experiments/a-1", "/experiments/a-1/trials/3", "/events"] {
             let refused = refusal(path, "size=1").unwrap();
             assert_eq!(refused, "unknown parameter `size`; known here: none", "{path}");

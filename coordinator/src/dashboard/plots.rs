@@ -11,7 +11,7 @@ use super::standing::{Standing, sample, standings};
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::{StopReason, Trial, TrialState};
 use crate::sweep::asha;
-use crate::view::{TrialStateName, assignment_of, stop_reason};
+use crate::view::{Setting, TrialStateName, assignment_of, stop_reason};
 
 /// Curves or points of a picture, if nothing is said.
 const MARKS: usize = 300;
@@ -57,9 +57,8 @@ pub(super) fn points(experiment: &Experiment, query: &Query) -> Result<PointsAns
     let assignments: Vec<&Assignment> =
         shown.iter().map(|standing| assignment_of(&goal, standing.trial)).collect();
     let column = |name: &String| {
-        let value = |assignment: &&Assignment| {
-            assignment.get(name).map_or(f64::NAN, |value| value.as_f64())
-        };
+        let value =
+            |assignment: &&Assignment| assignment.get(name).map(|value| Setting::from(*value));
         assignments.iter().map(value).collect()
     };
     let num_objectives = 1 + goal.others.len();

@@ -19,7 +19,7 @@ use crate::engine::Engine;
 use crate::engine::experiment::Experiment;
 use crate::engine::trial::TrialState;
 use crate::live::Live;
-use crate::view::{TrialStateName, assignment_of, committed_step, trial_view, why};
+use crate::view::{Setting, TrialStateName, assignment_of, committed_step, trial_view, why};
 
 /// Which trials are wanted.
 struct Filter<'a> {
@@ -27,6 +27,8 @@ struct Filter<'a> {
     number: Option<u32>,
     /// Name, least and greatest value of a hyperparameter.
     bounds: Vec<(&'a str, f64, f64)>,
+    /// Name of a hyperparameter and its word.
+    words: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Filter<'a> {
@@ -46,7 +48,8 @@ impl<'a> Filter<'a> {
         let most = query.with_prefix("max.").map(read).collect::<Result<Vec<_>, _>>()?;
         let least = least.into_iter().map(|(name, least)| (name, least, f64::INFINITY));
         let most = most.into_iter().map(|(name, most)| (name, f64::NEG_INFINITY, most));
-        Ok(Self { states, number, bounds: least.chain(most).collect() })
+        let words = query.with_prefix("is.").collect();
+        Ok(Self { states, number, bounds: least.chain(most).collect(), words })
     }
 
     fn keeps(&self, goal: &Goal, standing: &Standing<'_>) -> bool {
@@ -57,9 +60,14 @@ impl<'a> Filter<'a> {
             let value = assignment.get(name).map(|value| value.as_f64());
             value.is_some_and(|value| (*least..=*most).contains(&value))
         };
+        let is_so = |(name, word): &(&str, &str)| {
+            let found = assignment.get(name).and_then(|value| value.category());
+            found.is_some_and(|found| found.name() == *word)
+        };
         (self.states.is_empty() || self.states.contains(&state))
             && self.number.is_none_or(|number| number == trial.number)
             && self.bounds.iter().all(is_inside)
+            && self.words.iter().all(is_so)
     }
 }
 
@@ -120,8 +128,8 @@ fn absent_last(a: Option<f64>, b: Option<f64>) -> Ordering {
     }
 }
 
-fn numbers(assignment: &Assignment) -> BTreeMap<String, f64> {
-    assignment.iter().map(|(name, value)| (name.clone(), value.as_f64())).collect()
+fn settings(assignment: &Assignment) -> BTreeMap<String, Setting> {
+    assignment.iter().map(|(name, value)| (name.clone(), (*value).into())).collect()
 }
 
 fn row(
@@ -137,7 +145,7 @@ fn row(
         state: view.state.name(),
         reason: view.reason,
         rank: standing.rank,
-        parameters: numbers(&view.assignment),
+        parameters: settings(&view.assignment),
         step: view.step,
         target_step: view.target_step,
         objectives: view.merit.as_ref().map_or_else(Vec::new, |merit| merit.values().to_vec()),
@@ -212,7 +220,7 @@ fn lineage(standing: &Standing<'_>) -> Vec<DescentAnswer> {
         rung: descent.rung + 1,
         parent: descent.parent.trial.number,
         parent_step: descent.parent.step,
-        before: numbers(&descent.before),
+        before: settings(&descent.before),
     };
     standing.trial.lineage.iter().map(answer).collect()
 }

@@ -82,7 +82,7 @@ pub(super) fn read(reader: &Reader<'_>, draft: &mut Draft) {
 fn read_space(space: &Place<'_>, draft: &mut Draft, is_grid: bool) {
     for (name, place) in space.entries() {
         if !place.is_mapping() {
-            draft.put(name, &place, place.number().map(Domain::Constant).ok_or_else(no_number));
+            draft.put(name, &place, Domain::of_scalar(&place));
             continue;
         }
         let kind = place.get("type").and_then(|kind| kind.text());
@@ -122,16 +122,15 @@ fn known_within<'a>(place: &Place<'a>) -> Vec<&'a str> {
     found
 }
 
-fn no_number() -> String {
-    "its value is not a number".to_owned()
-}
-
 fn read_domain(place: &Place<'_>, kind: &str, is_grid: bool) -> Result<Domain, String> {
     let _said = place.take_text("type");
     let number = |key: &str| place.take_number(key);
     let bounds = || number("minval").zip(number("maxval")).ok_or("it has no `minval` and `maxval`");
     let domain = match kind {
-        "const" => return number("val").map(Domain::Constant).ok_or_else(no_number),
+        "const" => {
+            let value = place.get("val").ok_or("it has no `val`")?;
+            return Domain::of_scalar(&value.used());
+        }
         "categorical" => {
             let values = place.get("vals").ok_or("it has no `vals`")?;
             return Domain::of_list(&values.used());

@@ -2,6 +2,7 @@
 
 use muster_common::manifest::{HyperparameterKind, HyperparameterSpec};
 
+use super::names;
 use super::reader::Place;
 
 /// What a hyperparameter may be.
@@ -9,15 +10,40 @@ use super::reader::Place;
 pub(super) enum Domain {
     Constant(f64),
     Values(Vec<f64>),
-    Range { min: f64, max: f64, is_log: bool, step: Option<f64> },
+    /// Words, as the file has them; one: it is always this.
+    Words(Vec<String>),
+    Range {
+        min: f64,
+        max: f64,
+        is_log: bool,
+        step: Option<f64>,
+    },
 }
 
 impl Domain {
-    /// A list of scalars; the reason when one is no number.
+    /// A number or a word; the reason when it is neither.
+    pub(super) fn of_scalar(place: &Place<'_>) -> Result<Self, String> {
+        if let Some(number) = place.number() {
+            return Ok(Self::Constant(number));
+        }
+        let word = place.text().ok_or("its value is not a number")?;
+        Ok(Self::Words(vec![word.to_owned()]))
+    }
+
+    /// A list of numbers or words; the reason when one is neither.
     pub(super) fn of_list(place: &Place<'_>) -> Result<Self, String> {
         let items = place.items();
         let numbers: Option<Vec<f64>> = items.iter().map(Place::number).collect();
-        let mut numbers = numbers.ok_or("its values are not numbers")?;
+        let Some(mut numbers) = numbers else {
+            let words: Option<Vec<&str>> = items.iter().map(Place::text).collect();
+            let mut found: Vec<String> = Vec::new();
+            for word in words.ok_or("its values are not numbers")? {
+                if !found.iter().any(|other| other == word) {
+                    found.push(word.to_owned());
+                }
+            }
+            return Ok(Self::Words(found));
+        };
         let mut seen: Vec<u64> = Vec::new();
         numbers.retain(|number| {
             let is_new = !seen.contains(&number.to_bits());
@@ -69,20 +95,22 @@ impl Domain {
         Self::Values((0..count).map(at).collect())
     }
 
-    /// The largest value.
+    /// The largest value; of words none.
     pub(super) fn max(&self) -> f64 {
         match self {
             Self::Constant(value) => *value,
             Self::Values(values) => values.iter().copied().fold(f64::MIN, f64::max),
+            Self::Words(_) => f64::NAN,
             Self::Range { max, .. } => *max,
         }
     }
 
-    /// The smallest value.
+    /// The smallest value; of words none.
     pub(super) fn min(&self) -> f64 {
         match self {
             Self::Constant(value) => *value,
             Self::Values(values) => values.iter().copied().fold(f64::MAX, f64::min),
+            Self::Words(_) => f64::NAN,
             Self::Range { min, .. } => *min,
         }
     }
@@ -92,12 +120,17 @@ impl Domain {
         match self {
             Self::Constant(_) => 1.0,
             Self::Values(values) => values.len() as f64,
+            Self::Words(words) => words.len() as f64,
             Self::Range { min, max, step, .. } => (max - min) / step.unwrap_or(1.0) + 1.0,
         }
     }
 
     pub(super) fn is_searched(&self) -> bool {
-        !matches!(self, Self::Constant(_))
+        match self {
+            Self::Constant(_) => false,
+            Self::Words(words) => words.len() > 1,
+            Self::Values(_) | Self::Range { .. } => true,
+        }
     }
 
     /// Whether a grid cannot list its points.
@@ -105,8 +138,21 @@ impl Domain {
         matches!(self, Self::Range { step: None, .. }) && spec.kind == HyperparameterKind::Float
     }
 
+    /// What the file has, read as words; a range has none.
+    fn words(&self) -> Vec<String> {
+        match self {
+            Self::Constant(number) => vec![shown(*number)],
+            Self::Values(numbers) => numbers.iter().map(|number| shown(*number)).collect(),
+            Self::Words(words) => words.clone(),
+            Self::Range { .. } => Vec::new(),
+        }
+    }
+
     /// As a manifest writes it; the reason when it is illegal there.
     pub(super) fn text(&self, spec: &HyperparameterSpec) -> Result<String, String> {
+        if spec.kind == HyperparameterKind::Category {
+            return words_text(&self.words(), spec);
+        }
         let value = |number: f64| -> Result<String, String> {
             if !(spec.min..=spec.max).contains(&number) {
                 let (name, range) = (spec.name, spec.range());
@@ -128,6 +174,8 @@ impl Domain {
                     numbers.iter().map(|number| value(*number)).collect();
                 Ok(format!("{{values: [{}]}}", written?.join(", ")))
             }
+            Self::Words(words) if words.len() == 1 => Err("its value is not a number".to_owned()),
+            Self::Words(_) => Err("its values are not numbers".to_owned()),
             Self::Range { min, max, is_log, step } => {
                 if min >= max {
                     return Err("its lower bound is not below its upper".to_owned());
@@ -149,6 +197,26 @@ impl Domain {
             }
         }
     }
+}
+
+/// Words as a manifest has them; the reason when one means nothing there.
+fn words_text(words: &[String], spec: &HyperparameterSpec) -> Result<String, String> {
+    if words.is_empty() {
+        return Err(format!("{} is a word, and words have no range", spec.name));
+    }
+    let mut found: Vec<&str> = Vec::new();
+    for word in words {
+        let unknown = || format!("`{word}` is not known: {} is one of {}", spec.name, spec.range());
+        let category = names::category(spec, word).ok_or_else(unknown)?;
+        if found.contains(&category.name()) {
+            return Err(format!("two of its values are both `{category}`"));
+        }
+        found.push(category.name());
+    }
+    Ok(match found.as_slice() {
+        [one] => (*one).to_owned(),
+        several => format!("{{values: [{}]}}", several.join(", ")),
+    })
 }
 
 /// Which values of a range are tried.
@@ -175,6 +243,7 @@ fn step_text(
     match kind {
         HyperparameterKind::Int if step.fract() != 0.0 => misfit(),
         HyperparameterKind::Int if step.to_bits() == 1f64.to_bits() => Ok(Step::All),
+        HyperparameterKind::Category => misfit(),
         HyperparameterKind::Float if is_log => {
             Err("Muster has steps on a log scale for whole numbers only".to_owned())
         }

@@ -132,6 +132,7 @@ impl Draft {
     fn put_epochs(&mut self, place: &Place<'_>, domain: Result<Domain, String>) {
         let domain = match domain {
             Ok(domain) if (1e-6..=1e6).contains(&domain.max()) => domain,
+            Ok(Domain::Words(_)) => return place.leave_out("it is no number of epochs"),
             Ok(domain) => {
                 return place.leave_out(format!("{} epochs are no budget", shown(domain.max())));
             }
@@ -168,6 +169,7 @@ impl Draft {
             self.budget = Some(Length { unit: "epochs", amount: 3.0 });
             self.assume("budget", "the file does not say how long a trial trains: 3 epochs");
         }
+        self.settle_schedule(reader);
         let (smallest_batch, largest_batch) = self.batches();
         if let Some(budget) = &mut self.budget
             && budget.unit == "examples"
@@ -198,6 +200,24 @@ impl Draft {
         }
         if self.is_search {
             self.settle_search(reader);
+        }
+    }
+
+    /// A polynomial ends at a learning rate that is lower than those it begins at.
+    fn settle_schedule(&mut self, reader: &Reader<'_>) {
+        const END: f64 = 1e-7;
+        let rate = self.space.iter().find(|searched| searched.spec.name == "learning_rate");
+        let lowest = rate.map_or(f64::INFINITY, |rate| rate.domain.min());
+        let falls = |searched: &Searched| {
+            searched.spec.name == "schedule" && searched.text.contains("polynomial")
+        };
+        if lowest > END {
+            return;
+        }
+        if let Some(place) = self.space.iter().position(falls) {
+            let schedule = self.space.remove(place);
+            let reason = "a polynomial ends at 1e-7, and the learning rate is lower";
+            reader.leave_out(&schedule.path, reason);
         }
     }
 

@@ -1,10 +1,10 @@
 //! What others call the hyperparameters and the metrics that Muster knows.
 
-use muster_common::manifest::HyperparameterSpec;
+use muster_common::manifest::{Category, HyperparameterSpec};
 use muster_common::objective::ObjectiveMetric;
 
 /// Other names of hyperparameters, in lower case with `_`.
-const ALIASES: [(&str, &str); 32] = [
+const ALIASES: [(&str, &str); 40] = [
     ("lr", "learning_rate"),
     ("base_lr", "learning_rate"),
     ("base_learning_rate", "learning_rate"),
@@ -37,6 +37,34 @@ const ALIASES: [(&str, &str); 32] = [
     ("beta2", "adam_beta2"),
     ("eps", "adam_epsilon"),
     ("epsilon", "adam_epsilon"),
+    ("scheduler", "schedule"),
+    ("lr_schedule", "schedule"),
+    ("lr_scheduler", "schedule"),
+    ("lr_scheduler_type", "schedule"),
+    ("scheduler_type", "schedule"),
+    ("mixed_precision", "precision"),
+    ("ema", "average"),
+    ("use_ema", "average"),
+];
+
+/// Other words for what hyperparameters can be, in lower case with `_`.
+const WORDS: [(&str, Category); 16] = [
+    ("constant_with_warmup", Category::Constant),
+    ("linear_with_warmup", Category::Linear),
+    ("cosine_with_warmup", Category::Cosine),
+    ("cosine_annealing", Category::Cosine),
+    ("poly", Category::Polynomial),
+    ("fp32", Category::Float32),
+    ("32", Category::Float32),
+    ("no", Category::Float32),
+    ("bf16", Category::Bfloat16),
+    ("bf16_mixed", Category::Bfloat16),
+    ("fp16", Category::Float16),
+    ("16", Category::Float16),
+    ("16_mixed", Category::Float16),
+    ("true", Category::Ema),
+    ("false", Category::LastStep),
+    ("uniform", Category::Equal),
 ];
 
 /// Names of the number of epochs.
@@ -71,6 +99,14 @@ pub(super) fn hyperparameter(name: &str) -> Option<&'static HyperparameterSpec> 
     let plain = plain(last);
     let alias = ALIASES.iter().find(|(alias, _)| *alias == plain).map(|(_, known)| *known);
     HyperparameterSpec::find(alias.unwrap_or(&plain))
+}
+
+/// What a word means for a hyperparameter.
+pub(super) fn category(spec: &HyperparameterSpec, word: &str) -> Option<Category> {
+    let plain = plain(word.trim());
+    let own = spec.categories.iter().find(|category| category.name() == plain);
+    let meant = || WORDS.iter().find(|(word, _)| *word == plain).map(|(_, category)| *category);
+    own.copied().or_else(meant).filter(|category| spec.categories.contains(category))
 }
 
 /// Whether a name means the length of the training in epochs.

@@ -215,6 +215,69 @@ fn steps_of_a_sweep_are_kept_or_named() {
 }
 
 #[test]
+fn words_are_kept_or_named() {
+    let wandb = |parameter: &str| {
+        format!(
+            "method: random\nmetric: {{name: loss, goal: minimize}}\nrun_cap: 4\nparameters:\n  \
+             lr: {{min: 0.00001, max: 0.001}}\n  {parameter}\n"
+        )
+    };
+    let cases = [
+        ("scheduler: {values: [linear, cosine]}", "  schedule: {values: [linear, cosine]}"),
+        ("lr_scheduler_type: {value: constant_with_warmup}", "  schedule: constant #"),
+        ("mixed_precision: {values: ['no', bf16]}", "  precision: {values: [float32, bfloat16]}"),
+        ("precision: {values: [16, 32]}", "  precision: {values: [float16, float32]}"),
+        ("use_ema: {values: [true, false]}", "  average: {values: [ema, none]}"),
+        (
+            "class_weights: {values: [equal, balanced]}",
+            "  class_weights: {values: [equal, balanced]}",
+        ),
+    ];
+    for (parameter, line) in cases {
+        let (text, left_out) = made(&wandb(parameter));
+        assert!(text.contains(line), "{parameter}\n{text}");
+        assert!(left_out.iter().all(|path| !path.starts_with("parameters")), "{left_out:?}");
+    }
+    // What nobody here knows is left out as a whole, with the words that there are.
+    let cases = [
+        (
+            "scheduler: {values: [cosine, one_cycle]}",
+            "`one_cycle` is not known: schedule is one of",
+        ),
+        ("scheduler: {min: 1, max: 5}", "words have no range"),
+        ("precision: {values: [bf16, bfloat16]}", "both `bfloat16`"),
+        ("dropout: {values: [low, high]}", "its values are not numbers"),
+        ("dropout: {value: low}", "its value is not a number"),
+        ("optimizer: {values: [adam, sgd]}", "no hyperparameter of Muster"),
+    ];
+    for (parameter, words) in cases {
+        let imported = import(&wandb(parameter), None, &known()).unwrap();
+        let name = format!("parameters.{}", parameter.split(':').next().unwrap_or_default());
+        let remark = imported.left_out.iter().find(|remark| remark.path == name);
+        assert!(remark.is_some_and(|remark| remark.reason.contains(words)), "{parameter}");
+        assert!(Manifest::parse(&imported.text).is_ok(), "{}", imported.text);
+    }
+    let low = "method: random\nmetric: {name: loss, goal: minimize}\nrun_cap: 4\nparameters:\n  \
+               lr: {min: 0.00000001, max: 0.001}\n  scheduler: {values: [linear, polynomial]}\n";
+    let (_, left_out) = made(low);
+    assert!(left_out.contains(&"parameters.scheduler".to_owned()), "{left_out:?}");
+    let determined = "searcher: {name: random, metric: accuracy, max_trials: 9, max_length: {batches: 64}}\n\
+                      hyperparameters:\n  scheduler: {type: categorical, vals: [linear, cosine]}\n  \
+                      precision: {type: const, val: bf16}\n  average: ema\n";
+    let text = import(determined, Some(Dialect::Determined), &known()).unwrap().text;
+    assert!(Manifest::parse(&text).is_ok(), "{text}");
+    for line in ["schedule: {values: [linear, cosine]}", "precision: bfloat16", "average: ema"] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    let katib = population(
+        "{name: scheduler, parameterType: categorical, feasibleSpace: {list: [linear, cosine]}}",
+        16,
+    );
+    let (text, _) = made(&katib);
+    assert!(text.contains("  schedule: {values: [linear, cosine]}"), "{text}");
+}
+
+#[test]
 fn a_note_about_a_pruner_goes_with_the_pruner() {
     let sweep = |iterations: u32| {
         let early = format!("early_terminate: {{type: hyperband, min_iter: {iterations}}}");
@@ -356,8 +419,10 @@ const VALUES: [&str; 26] = [
 ];
 
 /// Keys of the three systems.
-const KEYS: [&str; 40] = [
+const KEYS: [&str; 42] = [
     "name",
+    "scheduler",
+    "precision",
     "searcher",
     "hyperparameters",
     "max_length",

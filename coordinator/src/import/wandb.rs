@@ -70,10 +70,9 @@ fn read_domain(place: &Place<'_>) -> Result<Domain, String> {
             let _repeated = place.take_text("distribution");
         }
     };
-    if place.get("value").is_some() {
+    if let Some(value) = place.get("value") {
         repeated("constant");
-        let value = place.take_number("value");
-        return value.map(Domain::Constant).ok_or("its value is not a number".to_owned());
+        return Domain::of_scalar(&value.used());
     }
     if let Some(values) = place.get("values") {
         repeated("categorical");

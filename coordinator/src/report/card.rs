@@ -225,8 +225,17 @@ fn chosen(source: &Source<'_>, trial: Option<&TrialView>) -> Option<Chosen> {
         step: best.map_or(found.step, |best| best.step),
         objective: found.merit.as_ref().map(muster_common::goal::Merit::first),
         model: best.map(|best| best.model.clone()).unwrap_or_default(),
-        settings: settings.collect(),
+        settings: settings.chain(words(source, found)).collect(),
     })
+}
+
+/// What of a trial is a word that the hyperparameters name.
+fn words(source: &Source<'_>, trial: &TrialView) -> Vec<(String, Value)> {
+    let space = &source.manifest.hyperparameters;
+    let training = source.manifest.training_of(&trial.assignment);
+    let names = space.keys().chain(trial.assignment.keys());
+    let word = |name: &String| Some((name.clone(), Value::from(training.category(name)?.name())));
+    names.filter_map(word).collect()
 }
 
 fn workers(source: &Source<'_>) -> Vec<Workers> {

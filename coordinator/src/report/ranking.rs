@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Source;
 use super::card::NOT_KNOWN;
-use crate::view::{TrialView, mode_name};
+use crate::view::{Setting, TrialView, mode_name};
 
 /// Trials listed.
 const TRIALS_MAX: usize = 200;
@@ -49,7 +49,7 @@ pub struct Row {
     /// Runs started.
     pub attempts: u32,
     /// Searched hyperparameters.
-    pub parameters: BTreeMap<String, f64>,
+    pub parameters: BTreeMap<String, Setting>,
     /// Why it stopped or failed.
     pub reason: String,
     /// What was decided about it, oldest first.
@@ -95,7 +95,7 @@ fn row(source: &Source<'_>, place: Option<usize>, trial: &TrialView) -> Row {
         violation: trial.merit.as_ref().map_or(0.0, Merit::violation),
         steps: trial.step,
         attempts: trial.attempts,
-        parameters: values.map(|(name, value)| (name.clone(), value.as_f64())).collect(),
+        parameters: values.map(|(name, value)| (name.clone(), (*value).into())).collect(),
         reason: trial.reason.clone(),
         decisions,
     }

@@ -4,12 +4,14 @@
 mod importance;
 mod project;
 pub mod remaining;
+mod setting;
 mod slots;
 mod waiting;
 mod why;
 
 pub use importance::{ImportanceView, Observed};
 pub use project::{assignment_of, committed_step, head, project, stop_reason, trial_view};
+pub use setting::Setting;
 pub use slots::{SlotStateName, SlotView, WorkView, slots};
 pub use waiting::hosts_aside;
 pub use why::why;

@@ -38,6 +38,7 @@ pub fn why(
     lines.extend(standing(experiment, trial));
     lines.extend(wanted(experiment, trial));
     lines.extend(descendants(experiment, trial));
+    lines.extend(settings(trial));
     if trial.restarts + trial.losses > 0 {
         lines.push(format!(
             "{}, {} of {}, {} lost with a worker",
@@ -88,6 +89,13 @@ fn headline(engine: &Engine, experiment: &Experiment, trial: &Trial, now: Timest
         TrialState::Canceled => who_ended_it(experiment, trial),
         TrialState::Failed { message } => format!("failed: {message}"),
     }
+}
+
+/// The hyperparameters that it tries now.
+fn settings(trial: &Trial) -> Option<String> {
+    let values = trial.assignment.iter().map(|(name, value)| format!("{name} {value}"));
+    let values: Vec<String> = values.collect();
+    (!values.is_empty()).then(|| format!("it has {}", values.join(", ")))
 }
 
 /// What was decided about a trial, oldest first.

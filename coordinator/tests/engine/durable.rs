@@ -2,6 +2,7 @@
 //! invariants are for: a state with a broken rule is found.
 
 use muster_common::id::Generation;
+use muster_common::manifest::{Category, Domain, ParameterValue};
 use muster_common::run::{RunExit, RunReport, Task};
 use muster_common::storage::CheckpointKey;
 use muster_common::time::Timestamp;
@@ -14,10 +15,14 @@ use super::cluster::{Cluster, manifest, scored};
 
 const SWEEP: &str = "max_trials: 6, sampler: tpe, pruner: {type: asha, reduction_factor: 2, min_budget: {steps: 20}}";
 
-/// A sweep from its submission to its end, with a lost worker on the way.
+/// A sweep over numbers and words from its submission to its end, with a lost worker on the way.
 fn sweep() -> Cluster {
     let mut cluster = Cluster::new(&[("w0", "a"), ("w1", "b")]);
-    cluster.submit(manifest("e", "1", SWEEP));
+    let mut manifest = manifest("e", "1", SWEEP);
+    let words = [Category::Linear, Category::Cosine, Category::Constant];
+    let words = Domain::Values(words.map(ParameterValue::Category).to_vec());
+    manifest.hyperparameters.insert("schedule".to_owned(), words);
+    cluster.submit(manifest);
     let mut num_done = 0;
     while let Some(generation) = cluster.engine.runs().keys().next().copied() {
         let worker = cluster.engine.runs()[&generation].members[0].worker.clone();

@@ -99,6 +99,7 @@ fn line(point: &Assignment) -> String {
         match value {
             ParameterValue::Int(whole) => write!(text, " {name}={whole}").unwrap(),
             ParameterValue::Float(real) => write!(text, " {name}={:016x}", real.to_bits()).unwrap(),
+            ParameterValue::Category(word) => write!(text, " {name}={word}").unwrap(),
         }
     }
     text

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_common::id::{Attempt, Generation};
-use muster_common::manifest::{Assignment, ParameterValue};
+use muster_common::manifest::{Assignment, Category, ParameterValue};
 use muster_common::run::{Directive, Gang, RunSpec, Task, TrainTask};
 use muster_common::storage::CheckpointKey;
 
@@ -30,6 +30,7 @@ pub fn assignment_to_wire(assignment: &Assignment) -> BTreeMap<String, v1::Param
     let value = |value: &ParameterValue| match value {
         ParameterValue::Int(n) => Value::Int(*n),
         ParameterValue::Float(x) => Value::Float(*x),
+        ParameterValue::Category(category) => Value::Category(category.name().to_owned()),
     };
     let entry = |(name, found): (&String, &ParameterValue)| {
         (name.clone(), v1::ParameterValue { value: Some(value(found)) })
@@ -46,6 +47,13 @@ pub fn assignment_from_wire(
         let value = match required(found.value, "assignment.value")? {
             Value::Int(n) => ParameterValue::Int(n),
             Value::Float(x) => ParameterValue::Float(x),
+            Value::Category(word) => {
+                let illegal = || ConvertError::Illegal {
+                    field: "assignment.value",
+                    reason: format!("`{word}` is no word that this build knows"),
+                };
+                ParameterValue::Category(Category::find(&word).ok_or_else(illegal)?)
+            }
         };
         Ok((name, value))
     };

@@ -89,19 +89,22 @@ pub struct FinishTask {
     #[prost(message, optional, tag = "3")]
     pub checkpoint: ::core::option::Option<Checkpoint>,
 }
-#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ParameterValue {
-    #[prost(oneof = "parameter_value::Value", tags = "1, 2")]
+    #[prost(oneof = "parameter_value::Value", tags = "1, 2, 3")]
     pub value: ::core::option::Option<parameter_value::Value>,
 }
 /// Nested message and enum types in `ParameterValue`.
 pub mod parameter_value {
-    #[derive(Clone, Copy, PartialEq, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Value {
         #[prost(int64, tag = "1")]
         Int(i64),
         #[prost(double, tag = "2")]
         Float(f64),
+        /// A word, such as a shape of the learning rate.
+        #[prost(string, tag = "3")]
+        Category(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -248,7 +248,9 @@ impl Bench<'_> {
     ) -> Result<bool, TaskError> {
         let (pretrained, model) = self.warm.model(self.spec, data, self.spec.manifest.seed)?;
         let labels = &data.summary().labels;
-        train::check(&self.spec.manifest.training, labels, model.device())?;
+        for training in self.spec.manifest.trainings() {
+            train::check(&training, labels, model.device())?;
+        }
         check_scores(&self.spec.manifest, data)?;
         self.warm.masking(self.spec, &model)?;
         // What a language model reads is different each time; where layers are frozen, all is tokenized.
@@ -285,7 +287,8 @@ impl Bench<'_> {
         let test = match split {
             None => None,
             Some(examples) => {
-                let scoring = Scoring::alone(manifest.training.precision);
+                let precision = manifest.training_of(assignment).precision;
+                let scoring = Scoring::alone(precision);
                 let labels = &data.summary().labels;
                 match evaluate(&model, examples, scoring, || self.go_on())? {
                     None => return Ok(self.told()),

@@ -172,7 +172,7 @@ fn plan_of(bench: &Bench<'_>, task: &TrainTask, data: &str) -> TrialPlan {
     let manifest = &bench.spec.manifest;
     TrialPlan {
         settings: TrialSettings::resolve(&manifest.hyperparameters, &task.assignment),
-        training: manifest.training.clone(),
+        training: manifest.training_of(&task.assignment),
         stopping_objective: manifest.stopping_objective(),
         seed: bench.task_seed(task),
         total_steps: task.total_steps,
@@ -291,7 +291,7 @@ impl<'a> Session<'a> {
             last_saved: task.resume_from.as_ref().map(|key| key.step),
             shard_bytes: u64::from(manifest.checkpoint.shard_mib) << 20,
             validation,
-            precision: manifest.training.precision,
+            precision: manifest.training_of(&task.assignment).precision,
             is_ordered: manifest.evaluation.is_ordered(labels)
                 || goal.is_some_and(|goal| goal.metrics().any(ObjectiveMetric::needs_order)),
             group,

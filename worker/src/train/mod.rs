@@ -82,7 +82,7 @@ pub enum TrainError {
     },
     /// Half precision was asked for on a CPU.
     #[error(
-        "training.precision: float16 cannot be trained on a CPU; write bfloat16 or float32, or use a GPU"
+        "precision: float16 cannot be trained on a CPU; write bfloat16 or float32, or use a GPU"
     )]
     Float16,
 }

@@ -213,6 +213,9 @@ fn value(spec: &HyperparameterSpec) -> Value {
             schema["maximum"] = json!(spec.max);
             schema
         }
+        HyperparameterKind::Category => {
+            choice(&spec.categories.iter().map(|category| category.name()).collect::<Vec<_>>())
+        }
     }
 }
 
@@ -226,6 +229,7 @@ fn domain(spec: &HyperparameterSpec) -> Value {
     let step = match spec.kind {
         HyperparameterKind::Float => json!({"type": "number", "exclusiveMinimum": 0}),
         HyperparameterKind::Int => json!({"type": "integer", "minimum": 1}),
+        HyperparameterKind::Category => return one_of(vec![value(spec), values]),
     };
     let range = vec![
         ("min", true, value(spec)),

@@ -138,8 +138,14 @@ fn params(manifest: &Manifest, trial: &TrialView) -> BTreeMap<String, String> {
     if let Ok(Value::Object(fields)) = serde_json::to_value(settings) {
         params.extend(fields.into_iter().map(|(name, value)| (name, value.to_string())));
     }
+    let training = manifest.training_of(&trial.assignment);
+    let words = manifest.hyperparameters.keys().filter_map(|name| {
+        let word = training.category(name)?;
+        Some((name.clone(), word.to_string()))
+    });
+    params.extend(words);
     for (name, value) in &trial.assignment {
-        params.entry(name.clone()).or_insert_with(|| value.as_f64().to_string());
+        params.entry(name.clone()).or_insert_with(|| value.exact());
     }
     params
 }

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, TrialId};
-use muster_common::manifest::{Assignment, Manifest, ParameterValue, SearcherSettings};
+use muster_common::manifest::{Assignment, Category, Manifest, ParameterValue, SearcherSettings};
 use muster_common::metric::{MetricName, MetricPoint};
 use muster_common::objective::{Objective, ObjectiveMetric};
 use muster_common::run::DataSummary;
@@ -32,8 +32,16 @@ const WARNING: &str = "made of the object store alone, without a coordinator: st
 struct Provenance {
     trial: String,
     step: u64,
-    hyperparameters: BTreeMap<String, f64>,
+    hyperparameters: BTreeMap<String, Written>,
     test: Option<TestRecord>,
+}
+
+/// The value of a hyperparameter.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Word(Category),
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,7 +186,10 @@ async fn chosen(
     let mut objective = f64::NAN;
     if let Some(own) = trials.iter_mut().find(|own| own.id == trial) {
         let values = found.hyperparameters.into_iter();
-        let values = values.map(|(name, value)| (name, ParameterValue::Float(value)));
+        let values = values.map(|(name, value)| match value {
+            Written::Number(value) => (name, ParameterValue::Float(value)),
+            Written::Word(word) => (name, ParameterValue::Category(word)),
+        });
         own.assignment = values.collect();
         objective = own.merit.map_or(f64::NAN, |merit| merit.first());
     }

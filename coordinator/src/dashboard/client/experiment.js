@@ -176,7 +176,7 @@ function decisions(id) {
 }
 
 function range(one) {
-    if (one.values.length && one.kind === 'values') return one.values.map(number).join(', ');
+    if (one.values.length && ['values', 'words'].includes(one.kind)) return one.values.map(number).join(', ');
     return `${number(one.min)} to ${number(one.max)}${one.log ? ', log scale' : ''}`;
 }
 

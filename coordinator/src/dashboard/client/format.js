@@ -1,8 +1,12 @@
 // Numbers and times for people.
 
-/** Four significant digits, without needless zeros, below `least` as powers of ten; `-` for what is not there. */
+/**
+ * Four significant digits, without needless zeros, below `least` as powers of ten; `-` for what is not there. Words of
+ * hyperparameters stay as they are.
+ */
 function digits(value, least) {
     if (value === null || value === undefined || Number.isNaN(value)) return '-';
+    if (typeof value === 'string') return value;
     const size = Math.abs(value);
     if (Number.isInteger(value) && size < 1e7) return String(value);
     if (size >= 1e5 || size < least)

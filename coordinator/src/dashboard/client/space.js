@@ -38,6 +38,12 @@ function isLog(experiment, name) {
     return experiment.parameters.find((one) => one.name === name)?.log ?? false;
 }
 
+/** The words of a hyperparameter, if it has some. */
+function listed(experiment, name) {
+    const one = experiment.parameters.find((parameter) => parameter.name === name);
+    return one?.kind === 'words' ? one.values : null;
+}
+
 function describe(points, index, metrics) {
     const parameters = points.parameters.map(
         (name, column) => `${words(name)} ${number(points.values[column][index])}`,
@@ -67,7 +73,7 @@ function go(id, trial) {
 /** The axis of a hyperparameter: as far as it was searched, or the values that there are to choose from. */
 function scale(experiment, name, column) {
     const one = experiment.parameters.find((parameter) => parameter.name === name);
-    if (one?.kind === 'values' && one.values.length)
+    if (['values', 'words'].includes(one?.kind) && one.values.length)
         return { type: 'category', data: one.values.map(number), axisTick: { show: false } };
     const [least, most] = extent([...column, one?.min, one?.max]);
     const isLogarithmic = isLog(experiment, name);
@@ -388,13 +394,19 @@ function drawPlane(experiment, points, chosen, state) {
     const logX = isLog(experiment, chosen.x);
     const logY = isLog(experiment, chosen.y);
     const pick = (values) => whole.map((index) => values[index]);
-    const isContour = chosen.kind === 'contour' && whole.length >= 3;
+    // Nothing lies between two words.
+    const hasWords = [chosen.x, chosen.y].some((name) => listed(experiment, name));
+    const isContour = chosen.kind === 'contour' && whole.length >= 3 && !hasWords;
     const cells = isContour ? surface(pick(xs), pick(ys), pick(zs), logX, logY) : [];
     const data = whole.map((index) => [xs[index], ys[index], zs[index]]);
-    const along = (isLogarithmic) => ({
-        type: isLogarithmic ? 'log' : 'value',
-        axisLabel: labels(isLogarithmic ? power : number),
-    });
+    const along = (name, isLogarithmic) => {
+        const choices = listed(experiment, name);
+        if (choices) return { type: 'category', data: choices, axisLabel: labels(), boundaryGap: true };
+        return {
+            type: isLogarithmic ? 'log' : 'value',
+            axisLabel: labels(isLogarithmic ? power : number),
+        };
+    };
     return {
         words: `${counted(whole.length, 'trial')}, ${words(chosen.x)} across and ${words(chosen.y)} up.`,
         table: {
@@ -418,8 +430,8 @@ function drawPlane(experiment, points, chosen, state) {
                 dimension: 2,
                 seriesIndex: isContour ? [1] : [0],
             },
-            xAxis: axis(words(chosen.x), along(logX)),
-            yAxis: vertical(words(chosen.y), along(logY)),
+            xAxis: axis(words(chosen.x), along(chosen.x, logX)),
+            yAxis: vertical(words(chosen.y), along(chosen.y, logY)),
             series: [
                 {
                     name: 'trials',

@@ -69,6 +69,23 @@ export function trialTable(id, state, compare) {
         return input;
     }
 
+    function range(one) {
+        return h(
+            'div',
+            { class: 'field' },
+            h('span', null, words(one.name)),
+            h('span', null, bound(one.name, 'min'), ' to ', bound(one.name, 'max')),
+        );
+    }
+
+    function choice(one) {
+        const options = [['', 'any'], ...one.values.map((word) => [word, word])];
+        return select(words(one.name), options, '', (value) => {
+            bounds[`is.${one.name}`] = value;
+            change({});
+        });
+    }
+
     function onsort(column) {
         const isSame = wanted.sort === column;
         change({ sort: column, descending: isSame && !wanted.descending ? '1' : '' }).then(() =>
@@ -105,16 +122,7 @@ export function trialTable(id, state, compare) {
     async function refresh() {
         const { parameters } = state.experiment;
         if (!limits.childElementCount && parameters.length) {
-            limits.append(
-                ...parameters.map((one) =>
-                    h(
-                        'div',
-                        { class: 'field' },
-                        h('span', null, words(one.name)),
-                        h('span', null, bound(one.name, 'min'), ' to ', bound(one.name, 'max')),
-                    ),
-                ),
-            );
+            limits.append(...parameters.map((one) => (one.kind === 'words' ? choice(one) : range(one))));
         }
         let answer;
         try {
@@ -189,7 +197,7 @@ function columns(id, parameters, objectives, state, oncompare) {
         ...parameters.map((one) => ({
             title: words(one.name),
             sort: `p.${one.name}`,
-            number: true,
+            number: one.kind !== 'words',
             cell: (row) => setting(one, row.parameters[one.name]),
         })),
         { title: 'Slot time', sort: 'used', number: true, cell: (row) => duration(row.used_seconds) },

@@ -8,6 +8,7 @@ use super::element::{
     picture, table, words,
 };
 use crate::report::{LearningChart, Report};
+use crate::view::Setting;
 
 /// Points of a curve that its table lists.
 const ROWS_MAX: usize = 60;
@@ -65,8 +66,11 @@ pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
     text += &data(report);
     if let Some(chosen) = &card.chosen {
         let setting = |(name, value): (&String, &serde_json::Value)| {
-            let shown = value.as_f64().map_or_else(|| value.to_string(), number);
-            vec![Cell::text(name.as_str()), Cell::Number(shown)]
+            let shown = match value.as_str() {
+                Some(word) => Cell::text(word),
+                None => Cell::Number(value.as_f64().map_or_else(|| value.to_string(), number)),
+            };
+            vec![Cell::text(name.as_str()), shown]
         };
         let rows: Vec<Vec<Cell>> = chosen.settings.iter().map(setting).collect();
         text += "<h3>Hyperparameters</h3>";
@@ -197,6 +201,14 @@ fn learning_picture(place: usize, chart: &LearningChart) -> String {
     )
 }
 
+fn setting(value: Option<Setting>) -> Cell {
+    match value {
+        Some(Setting::Word(word)) => Cell::text(word),
+        Some(Setting::Number(value)) => Cell::number(value),
+        None => Cell::Number(number_or_none(None)),
+    }
+}
+
 /// The trials in their order.
 pub(super) fn ranking(report: &Report) -> Section {
     let ranking = &report.ranking;
@@ -218,7 +230,7 @@ pub(super) fn ranking(report: &Report) -> Section {
         );
         cells.push(Cell::count(trial.steps));
         let values = ranking.parameters.iter().map(|name| trial.parameters.get(name).copied());
-        cells.extend(values.map(|value| Cell::Number(number_or_none(value))));
+        cells.extend(values.map(setting));
         cells.push(Cell::text(trial.reason.as_str()));
         cells
     };

@@ -6,7 +6,7 @@
 //! hyperparameter but `j` is averaged out. `V_j / V`, the main effect of `j`, is averaged over trees.
 //!
 //! Where it differs from Optuna's evaluator: the space is measured as trials are drawn from it (in the logarithm where
-//! the scale is one, equal parts for whole numbers and listed values, which have an order), and a hyperparameter
+//! the scale is one, equal parts for whole numbers and listed values, numbers in their order), and a hyperparameter
 //! that only some trials have is kept. Where it is absent each tree draws a value for it: there it changes nothing,
 //! and the forest sees that.
 
@@ -95,7 +95,7 @@ fn results(
     names: &[&String],
     observations: &[(Assignment, f64)],
 ) -> Vec<Outcome> {
-    let units = Units::new(space, Elementary::Portable);
+    let units = Units::flat(space, Elementary::Portable);
     let outcome = |(assignment, value): &(Assignment, f64)| {
         let position = units.position(assignment).filter(|_| value.is_finite())?;
         let has = |(name, place): (&&String, f64)| assignment.contains_key(name).then_some(place);

@@ -1,6 +1,6 @@
 use std::f64::consts::PI;
 
-use muster_common::manifest::{Domain, ParameterValue, Scale};
+use muster_common::manifest::{Category, Domain, ParameterValue, Scale};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -141,6 +141,18 @@ fn spaces_are_measured_as_trials_are_drawn() {
     let total = decades + listed + counted;
     let found = effects(&space, &observed(&space, 600, function));
     assert_near(&found, &[decades / total, listed / total, counted / total], 0.03);
+}
+
+/// The middle one of three words is another kind than the others: two ninths of variance, however they are listed.
+#[test]
+fn words_explain_as_sets() {
+    let words = [Category::Linear, Category::Cosine, Category::Constant];
+    let words = Domain::Values(words.map(ParameterValue::Category).to_vec());
+    let space = space(vec![words, real(0.0, 1.0)]);
+    let is_cosine = |x: f64| f64::from((x - Category::Cosine.place()).abs() < 0.5);
+    let found = effects(&space, &observed(&space, 400, |x| is_cosine(x[0]) + x[1]));
+    let (chosen, along) = (2.0 / 9.0, 1.0 / 12.0);
+    assert_near(&found, &[chosen / (chosen + along), along / (chosen + along)], 0.03);
 }
 
 /// `x0` is 0 or 1; `x1` exists beside 1 and acts there.

@@ -248,8 +248,12 @@ impl<'a> Search<'a> {
         (value, point)
     }
 
-    /// Other places of a side with few points: all, or those one and an eighth of them away.
+    /// Other places of a side with few points: all, or those one and an eighth of them away; of one that is a word's,
+    /// where it is that word.
     fn neighbors(&self, side: usize, place: f64) -> Vec<f64> {
+        if self.units.is_word(side) {
+            return vec![1.0];
+        }
         let num = self.units.num_points(side).unwrap_or(1).max(1);
         let width = 1.0 / num as f64;
         if num <= CHOICES_MAX {

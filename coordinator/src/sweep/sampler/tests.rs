@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 
 use muster_common::goal::Goal;
 use muster_common::manifest::{
-    Assignment, CmaEsSettings, Domain, GpSettings, ParameterValue, SamplerSettings, Scale,
-    SearchSpace, TpeSettings,
+    Assignment, Category, CmaEsSettings, Domain, GpSettings, ParameterValue, SamplerSettings,
+    Scale, SearchSpace, TpeSettings,
 };
 use muster_common::objective::{Mode, Objective, ObjectiveMetric};
 use muster_common::seed::Seed;
@@ -242,6 +242,43 @@ fn what_does_not_exist_is_not_proposed() {
         let again = search(&sampler, &space, Seed(4), 60, value);
         assert_eq!(tried, again, "{}", sampler.name());
     }
+}
+
+/// The best word stands between the worst two: whoever took the list for an order would look elsewhere.
+#[test]
+fn words_are_proposed_without_an_order() {
+    let costs = [
+        (Category::Linear, 1.0),
+        (Category::Cosine, 4.0),
+        (Category::Constant, 0.0),
+        (Category::Polynomial, 4.0),
+        (Category::SlantedTriangular, 1.0),
+    ];
+    let mut space = plane();
+    let words = costs.iter().map(|(word, _)| ParameterValue::Category(*word)).collect();
+    space.insert("schedule".to_owned(), Domain::Values(words));
+    let word = |point: &Assignment| point["schedule"].category().unwrap();
+    let value = |point: &Assignment| {
+        let cost = costs.iter().find(|(known, _)| *known == word(point)).map(|(_, cost)| *cost);
+        0.02 * bowl(point) + cost.unwrap()
+    };
+    for sampler in all() {
+        let num_trials = if matches!(sampler, SamplerSettings::CmaEs(_)) { 300 } else { 60 };
+        let tried = search(&sampler, &space, Seed(5), num_trials, value);
+        let found: Vec<Category> = tried.iter().map(|(point, _)| word(point)).collect();
+        let late = found.iter().rev().take(20).filter(|word| **word == Category::Constant).count();
+        if sampler.learns() {
+            assert!(late >= 8, "{}: {late} of the last 20", sampler.name());
+        } else {
+            let all: BTreeSet<Category> = found.iter().copied().collect();
+            assert_eq!(all.len(), costs.len(), "{}", sampler.name());
+        }
+        assert_eq!(search(&sampler, &space, Seed(5), num_trials, value), tried);
+    }
+    let only = SearchSpace::from([("schedule".to_owned(), space["schedule"].clone())]);
+    let grid = search(&SamplerSettings::Grid, &only, Seed(5), 5, |_| 0.0);
+    let grid: Vec<Category> = grid.iter().map(|(point, _)| word(point)).collect();
+    assert_eq!(grid, costs.map(|(word, _)| word), "in the order of the manifest");
 }
 
 #[test]
