@@ -185,7 +185,8 @@ async fn measure(
     Ok(Measured::of(&trial, &points, objective, equipment))
 }
 
-/// What the store has of a trial: its metrics, and what it was trained with.
+/// What the store has of a trial: its metrics, and what it was trained with. A report is worth more than the latter, so
+/// it is made without it too.
 async fn kept(
     store: &Store,
     trial: &TrialId,
@@ -193,9 +194,13 @@ async fn kept(
     let points = timeout(STORE_DEADLINE, read_trial(store, trial)).await;
     let points = points.map_err(|_| silent(trial))?;
     let points = points.with_context(|| format!("cannot read the metrics of {trial}"))?;
-    let equipment = timeout(STORE_DEADLINE, equipment::read_trial(store, trial)).await;
-    let equipment = equipment.map_err(|_| silent(trial))?;
-    Ok((points, equipment.with_context(|| format!("cannot read what {trial} was trained with"))?))
+    let problem = match timeout(STORE_DEADLINE, equipment::read_trial(store, trial)).await {
+        Ok(Ok(equipment)) => return Ok((points, equipment)),
+        Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+        Err(_) => silent(trial).to_string(),
+    };
+    eprintln!("warning: the report does not say what {trial} was trained with: {problem}");
+    Ok((points, Vec::new()))
 }
 
 fn silent(trial: &TrialId) -> anyhow::Error {
@@ -212,4 +217,20 @@ async fn predictions(store: &Store, view: &ExperimentView) -> anyhow::Result<Opt
     let Some(bytes) = bytes.map_err(|_| silent(&best.trial))?? else { return Ok(None) };
     let found = prediction::decode(bytes);
     Ok(Some(found.with_context(|| format!("cannot use {}", store.display(&key)))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::id::Attempt;
+
+    #[tokio::test]
+    async fn a_report_is_made_without_what_cannot_be_read_of_the_machines() {
+        let store = Store::in_memory();
+        let trial: TrialId = "demo-1/t1".parse().unwrap();
+        let key = Layout::equipment(&trial, Attempt(1), 0);
+        store.put(&key, &b"{\"host\": 7}"[..]).await.unwrap();
+        let (points, equipment) = kept(&store, &trial).await.unwrap();
+        assert!(points.is_empty() && equipment.is_empty());
+    }
 }
