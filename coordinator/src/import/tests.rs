@@ -269,6 +269,12 @@ fn words_are_kept_or_named() {
     for line in ["schedule: {values: [linear, cosine]}", "precision: bfloat16", "average: ema"] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+    // What a schedule is made of is no hyperparameter that has a type.
+    let group = "searcher: {name: random, metric: accuracy, max_trials: 9, max_length: {batches: 64}}\n\
+                 hyperparameters:\n  lr: {type: log, minval: -5, maxval: -3}\n  \
+                 lr_scheduler: {type: step, warmup_steps: 7}\n";
+    let text = import(group, Some(Dialect::Determined), &known()).unwrap().text;
+    assert!(text.contains("  warmup_steps: 7\n"), "{text}");
     let katib = population(
         "{name: scheduler, parameterType: categorical, feasibleSpace: {list: [linear, cosine]}}",
         16,
