@@ -322,6 +322,21 @@ spec:
 }
 
 #[test]
+fn words_that_do_not_go_with_a_population_are_left_out() {
+    let list = |name: &str, values: &str| {
+        format!("{{name: {name}, parameterType: categorical, feasibleSpace: {{list: [{values}]}}}}")
+    };
+    let decay = list("layer_decay", "\"0.8\", \"0.9\"");
+    for (words, is_kept) in [("bf16, fp32", true), ("bf16, fp16", false)] {
+        let precision = list("mixed_precision", words);
+        let (text, left_out) = made(&population(&format!("{decay}\n    - {precision}"), 40));
+        assert!(text.contains("pruner: {type: population"), "{text}");
+        assert_eq!(text.contains("  precision: {values: [bfloat16, float32]}"), is_kept, "{text}");
+        assert_eq!(left_out.iter().any(|path| path == "spec.parameters[1]"), !is_kept);
+    }
+}
+
+#[test]
 fn generations_of_katib_become_a_population() {
     let rate = "{name: lr, parameterType: double, feasibleSpace: {min: \"0.0001\", max: \"0.01\"}}";
     let (text, left_out) = made(&population(rate, 40));
