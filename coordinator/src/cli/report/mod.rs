@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use muster_common::equipment::{self, Equipment};
 use muster_common::evaluation::prediction;
 use muster_common::id::{ExperimentId, TrialId};
@@ -191,10 +191,13 @@ async fn kept(
     store: &Store,
     trial: &TrialId,
 ) -> anyhow::Result<(Vec<MetricPoint>, Vec<Equipment>)> {
-    let points = timeout(STORE_DEADLINE, read_trial(store, trial)).await;
+    let points = timeout(STORE_DEADLINE, read_trial(store, trial));
+    let equipment = timeout(STORE_DEADLINE, equipment::read_trial(store, trial));
+    // Sweeps have thousands of trials, and a store that is far away takes its time to answer.
+    let (points, equipment) = future::join(points, equipment).await;
     let points = points.map_err(|_| silent(trial))?;
     let points = points.with_context(|| format!("cannot read the metrics of {trial}"))?;
-    let problem = match timeout(STORE_DEADLINE, equipment::read_trial(store, trial)).await {
+    let problem = match equipment {
         Ok(Ok(equipment)) => return Ok((points, equipment)),
         Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
         Err(_) => silent(trial).to_string(),
