@@ -68,6 +68,7 @@ const BEYOND: &[&str] = &[
     "a population of one",
     "goes on from a better one",
     "with float16 a trial cannot go on",
+    "changes while a trial of a population trains",
     "is none of them",
     "is above max",
     "write both bounds in one",

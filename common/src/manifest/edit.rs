@@ -112,6 +112,10 @@ fn apply(
     value: Option<Node>,
     depth: usize,
 ) -> Result<(), ChangeError> {
+    // A section that is left empty has no keys yet.
+    if node.is_null() {
+        node.kind = NodeKind::Mapping(Vec::new());
+    }
     let NodeKind::Mapping(entries) = &mut node.kind else {
         let path = path.get(..depth).unwrap_or_default().join(".");
         return Err(ChangeError::Leaf { path });
@@ -231,10 +235,9 @@ mod tests {
         };
         let space = "{schedule: {values: [linear, polynomial]}, learning_rate: {min: 1e-5, max: 1e-3}, \
                      dropout: {values: [0.1, 0.2], when: {schedule: linear}}}";
-        let text = text(space, "{schedule: {type: polynomial, power: 2}}");
-        let manifest = Manifest::parse(&text).unwrap();
-        let rate = ("learning_rate".to_owned(), ParameterValue::Float(2e-5));
-        let with = |word: Category, others: Vec<(String, ParameterValue)>| {
+        let with = |training: &str, word: Category, others: Vec<(String, ParameterValue)>| {
+            let text = text(space, training);
+            let manifest = Manifest::parse(&text).unwrap();
             let word = ("schedule".to_owned(), ParameterValue::Category(word));
             let assignment: Assignment = others.into_iter().chain([word]).collect();
             let text = edited(&text, &manifest.fixed_at(&assignment)).unwrap();
@@ -244,11 +247,28 @@ mod tests {
             assert_eq!(training, manifest.training_of(&assignment));
             made.hyperparameters.keys().cloned().collect::<Vec<_>>()
         };
+        let rate = ("learning_rate".to_owned(), ParameterValue::Float(2e-5));
         let dropout = ("dropout".to_owned(), ParameterValue::Float(0.1));
-        let linear = with(Category::Linear, vec![rate.clone(), dropout]);
+        let squares = "{schedule: {type: polynomial, power: 2}}";
+        let linear = with(squares, Category::Linear, vec![rate.clone(), dropout]);
         assert_eq!(linear, ["dropout", "learning_rate", "schedule"]);
-        let polynomial = with(Category::Polynomial, vec![rate]);
-        assert_eq!(polynomial, ["learning_rate", "schedule"], "its powers stay, dropout does not");
+        // Its powers stay, dropout does not; a section may be there and empty.
+        for training in [squares, "", "{}"] {
+            let polynomial = with(training, Category::Polynomial, vec![rate.clone()]);
+            assert_eq!(polynomial, ["learning_rate", "schedule"]);
+        }
+    }
+
+    #[test]
+    fn an_empty_section_takes_keys() {
+        for empty in ["", " ~", " {}"] {
+            let text = format!("name: x\ntraining:{empty}\n");
+            let change = Change::set("training.precision", "bfloat16");
+            let written = edited(&text, &[change]).unwrap();
+            assert_eq!(written, "name: x\ntraining: \n  precision: bfloat16\n");
+            let removed = edited(&text, &[Change::remove("training.precision")]).unwrap();
+            assert_eq!(removed, "name: x\ntraining: {}\n");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::reader::{Field, Section};
 use super::searcher::SearcherSettings;
 use super::section::{optional, optional_or, read_budget};
 use super::settings::HyperparameterSpec;
-use super::space::SearchSpace;
+use super::space::{Domain, SearchSpace};
 use super::training::{TrainingSettings, number_within};
 use super::validate::Rules;
 use super::{Manifest, Precision, SamplerSettings};
@@ -113,11 +113,28 @@ impl Rules<'_> {
             let message = "a member of a population goes on from a better one instead of stopping";
             self.refuse(&["training", "early_stopping"], message, "remove it");
         }
+        self.check_kept(&manifest.hyperparameters);
         let is_half = |training: TrainingSettings| training.precision == Precision::Float16;
         if manifest.trainings().into_iter().any(is_half) && searched.contains(&"layer_decay") {
             let message = "with float16 a trial cannot go on with another value";
             let path = &["hyperparameters", "layer_decay"];
             self.refuse(path, message, "write one value, or `precision: bfloat16`");
+        }
+    }
+
+    /// What cannot change must not come and go with what does.
+    fn check_kept(&self, space: &SearchSpace) {
+        for (name, domain) in space {
+            let Some((other, _)) = domain.condition() else { continue };
+            let changes = HyperparameterSpec::can_change(other)
+                && space.get(other).is_some_and(Domain::is_searched);
+            if changes && !HyperparameterSpec::can_change(name) {
+                let message = format!(
+                    "`{other}` changes while a trial of a population trains, and `{name}` cannot"
+                );
+                let mend = "remove the condition, or name a hyperparameter that stays";
+                self.refuse(&["hyperparameters", name, "when"], message, mend);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Determined's experiment configuration (`docs/reference/experiment-config-reference` of version 0.38, and
 //! the lengths in `max_length` of earlier ones).
 
+use muster_common::manifest::{HyperparameterKind, HyperparameterSpec};
 use muster_common::objective::Mode;
 
 use super::domain::{Domain, whole};
@@ -102,10 +103,11 @@ fn read_space(space: &Place<'_>, draft: &mut Draft, is_grid: bool) {
     }
 }
 
-/// Whether a mapping with a `type` holds hyperparameters of its own: the type is then that of an optimizer or
-/// the like.
+/// Whether a mapping with a `type` holds hyperparameters of its own: the type is then that of an optimizer, a schedule
+/// or the like.
 fn is_group(name: &str, place: &Place<'_>, kind: &str) -> bool {
-    let is_ours = names::hyperparameter(name).is_some() || names::is_epochs(name);
+    let is_number = |spec: &HyperparameterSpec| spec.kind != HyperparameterKind::Category;
+    let is_ours = names::hyperparameter(name).is_some_and(is_number) || names::is_epochs(name);
     let holds_more = place.entries().iter().any(|(_, inner)| inner.is_mapping());
     holds_more || (!is_ours && !TYPES.contains(&kind))
 }

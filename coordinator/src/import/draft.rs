@@ -268,6 +268,7 @@ impl Draft {
             let reason = "nothing that is searched can change while a trial of Muster trains";
             return self.leave_out_pruning(reader, reason);
         }
+        self.settle_half(reader);
         let one = self.budget.unwrap_or(Length { unit: "epochs", amount: 3.0 });
         let all = Length::legal(one.unit, one.amount * generations as f64);
         let fits = (2..=999).contains(&generations) && (2..=1_000_000).contains(&members);
@@ -280,6 +281,26 @@ impl Draft {
         let each = written_length(one);
         let reason = format!("a trial of Katib is one generation, {each}: {generations} of them");
         self.assume("budget", reason);
+    }
+
+    /// Half precision remembers what a member of a population would have to change.
+    fn settle_half(&mut self, reader: &Reader<'_>) {
+        let decays = |searched: &Searched| {
+            searched.spec.name == "layer_decay" && searched.domain.is_searched()
+        };
+        let is_half = |searched: &Searched| {
+            let mut words = searched.text.split(|c: char| !c.is_ascii_alphanumeric());
+            searched.spec.name == "precision" && words.any(|word| word == "float16")
+        };
+        if !self.space.iter().any(decays) {
+            return;
+        }
+        if let Some(place) = self.space.iter().position(is_half) {
+            let precision = self.space.remove(place);
+            let reason =
+                "with float16 a member of a population cannot go on with another layer_decay";
+            reader.leave_out(&precision.path, reason);
+        }
     }
 
     /// Leaves out what no trial is long enough for.

@@ -269,6 +269,12 @@ fn words_are_kept_or_named() {
     for line in ["schedule: {values: [linear, cosine]}", "precision: bfloat16", "average: ema"] {
         assert!(text.contains(line), "{line}\n{text}");
     }
+    // What a schedule is made of is no hyperparameter that has a type.
+    let group = "searcher: {name: random, metric: accuracy, max_trials: 9, max_length: {batches: 64}}\n\
+                 hyperparameters:\n  lr: {type: log, minval: -5, maxval: -3}\n  \
+                 lr_scheduler: {type: step, warmup_steps: 7}\n";
+    let text = import(group, Some(Dialect::Determined), &known()).unwrap().text;
+    assert!(text.contains("  warmup_steps: 7\n"), "{text}");
     let katib = population(
         "{name: scheduler, parameterType: categorical, feasibleSpace: {list: [linear, cosine]}}",
         16,
@@ -313,6 +319,21 @@ spec:
     - {{name: epochs, parameterType: discrete, feasibleSpace: {{list: [\"2\"]}}}}
 "
     )
+}
+
+#[test]
+fn words_that_do_not_go_with_a_population_are_left_out() {
+    let list = |name: &str, values: &str| {
+        format!("{{name: {name}, parameterType: categorical, feasibleSpace: {{list: [{values}]}}}}")
+    };
+    let decay = list("layer_decay", "\"0.8\", \"0.9\"");
+    for (words, is_kept) in [("bf16, fp32", true), ("bf16, fp16", false)] {
+        let precision = list("mixed_precision", words);
+        let (text, left_out) = made(&population(&format!("{decay}\n    - {precision}"), 40));
+        assert!(text.contains("pruner: {type: population"), "{text}");
+        assert_eq!(text.contains("  precision: {values: [bfloat16, float32]}"), is_kept, "{text}");
+        assert_eq!(left_out.iter().any(|path| path == "spec.parameters[1]"), !is_kept);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //!
 //! A batch keeps its sequence number when it is tried again, so a file whose answer got lost is
 //! written over with itself. Before the first batch goes what the rank trains with, so that values in the
-//! store can be said to come from somewhere.
+//! store can be said to come from somewhere; values are worth more, so they do not wait for a store that refuses it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -275,19 +275,14 @@ impl Shared {
 
 /// The task: batches to files until the sink is dropped.
 async fn write_all(shared: &Shared, store: &Store, mut equipment: Option<Equipment>) {
-    let MetricOrigin { trial, attempt, rank, .. } = &shared.origin;
     let mut sequence = 0;
     loop {
         let is_due = timeout(BATCH_AGE, shared.work.notified()).await.is_err();
         while let Some(points) = shared.take_batch(is_due) {
-            if let Some(equipment) = equipment.take() {
-                let put = || equipment::write(store, trial, (*attempt, *rank), &equipment);
-                patiently(shared, put).await;
-            }
-            let key = Layout::metrics(trial, *attempt, *rank, sequence);
-            if patiently(shared, || put(store, &key, &points)).await {
-                shared.note_stored(points.len());
-            }
+            equipment = left_to_write(shared, store, equipment).await;
+            write(shared, store, sequence, &points).await;
+            // A store that was away for a moment takes it now, and a short run has no further batch.
+            equipment = left_to_write(shared, store, equipment).await;
             sequence += 1;
         }
         if shared.is_finished() {
@@ -296,24 +291,44 @@ async fn write_all(shared: &Shared, store: &Store, mut equipment: Option<Equipme
     }
 }
 
-/// One file, tried until it is stored and given up only when the sink is dropped; whether it is stored.
-async fn patiently<E, F>(shared: &Shared, mut write: impl FnMut() -> F) -> bool
-where
-    E: std::error::Error + Send + Sync + 'static,
-    F: Future<Output = Result<(), E>>,
-{
+/// Tries once to write what the rank trains with; it is given back if it is not in the store.
+async fn left_to_write(
+    shared: &Shared,
+    store: &Store,
+    equipment: Option<Equipment>,
+) -> Option<Equipment> {
+    let equipment = equipment?;
+    let MetricOrigin { trial, attempt, rank, .. } = &shared.origin;
+    let put = equipment::write(store, trial, (*attempt, *rank), &equipment);
+    let reason = match timeout(WRITE_DEADLINE, put).await {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+        Err(_) => silence(),
+    };
+    tracing::warn!("cannot write what the rank trains with: {reason}");
+    Some(equipment)
+}
+
+/// One file, tried until it is stored; given up only when the sink is dropped.
+async fn write(shared: &Shared, store: &Store, sequence: u32, points: &[MetricPoint]) {
+    let MetricOrigin { trial, attempt, rank, .. } = &shared.origin;
+    let key = Layout::metrics(trial, *attempt, *rank, sequence);
     loop {
-        let reason = match timeout(WRITE_DEADLINE, write()).await {
-            Ok(Ok(())) => return true,
+        let reason = match timeout(WRITE_DEADLINE, put(store, &key, points)).await {
+            Ok(Ok(())) => return shared.note_stored(points.len()),
             Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
-            Err(_) => format!("no answer within {} s", WRITE_DEADLINE.as_secs()),
+            Err(_) => silence(),
         };
         tracing::warn!("cannot write metrics: {reason}");
         if !shared.note_failure(reason) {
-            return false;
+            return;
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
+}
+
+fn silence() -> String {
+    format!("no answer within {} s", WRITE_DEADLINE.as_secs())
 }
 
 async fn put(
@@ -376,6 +391,29 @@ mod tests {
             sink.flush().unwrap();
             assert_eq!(read(), [own.clone()]);
         }
+    }
+
+    #[test]
+    fn values_do_not_wait_for_a_store_that_refuses_what_a_rank_trains_with() {
+        let Bench { store, runtime, directory: _kept } = bench();
+        let (own, trial) = (crate::equipment::of_slot(), origin().trial);
+        // A file where its directory should be: every write fails, whoever runs this.
+        let blocked = store.local_path(&Layout::all_equipment(&trial)).unwrap();
+        std::fs::create_dir_all(blocked.parent().unwrap()).unwrap();
+        std::fs::write(&blocked, b"in the way").unwrap();
+        let handle = runtime.handle();
+        let sink = MetricSink::with_equipment(store.clone(), origin(), own.clone(), handle);
+        for step in 1..=2 {
+            sink.record(step, MetricName::TRAIN_LOSS, 0.5);
+            sink.flush_within(Duration::from_secs(10)).unwrap();
+            let points = runtime.block_on(read_trial(&store, &trial)).unwrap();
+            assert_eq!(points.len() as u64, step);
+        }
+        std::fs::remove_file(&blocked).unwrap();
+        sink.record(3, MetricName::TRAIN_LOSS, 0.5);
+        sink.flush().unwrap();
+        // It comes before the batch, or right behind the one before.
+        assert_eq!(runtime.block_on(equipment::read_trial(&store, &trial)).unwrap(), [own]);
     }
 
     #[test]

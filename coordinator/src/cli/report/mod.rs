@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use muster_common::equipment::{self, Equipment};
 use muster_common::evaluation::prediction;
 use muster_common::id::{ExperimentId, TrialId};
@@ -185,17 +185,25 @@ async fn measure(
     Ok(Measured::of(&trial, &points, objective, equipment))
 }
 
-/// What the store has of a trial: its metrics, and what it was trained with.
+/// What the store has of a trial: its metrics, and what it was trained with. A report is worth more than the latter, so
+/// it is made without it too.
 async fn kept(
     store: &Store,
     trial: &TrialId,
 ) -> anyhow::Result<(Vec<MetricPoint>, Vec<Equipment>)> {
-    let points = timeout(STORE_DEADLINE, read_trial(store, trial)).await;
+    let points = timeout(STORE_DEADLINE, read_trial(store, trial));
+    let equipment = timeout(STORE_DEADLINE, equipment::read_trial(store, trial));
+    // Sweeps have thousands of trials, and a store that is far away takes its time to answer.
+    let (points, equipment) = future::join(points, equipment).await;
     let points = points.map_err(|_| silent(trial))?;
     let points = points.with_context(|| format!("cannot read the metrics of {trial}"))?;
-    let equipment = timeout(STORE_DEADLINE, equipment::read_trial(store, trial)).await;
-    let equipment = equipment.map_err(|_| silent(trial))?;
-    Ok((points, equipment.with_context(|| format!("cannot read what {trial} was trained with"))?))
+    let problem = match equipment {
+        Ok(Ok(equipment)) => return Ok((points, equipment)),
+        Ok(Err(error)) => format!("{:#}", anyhow::Error::new(error)),
+        Err(_) => silent(trial).to_string(),
+    };
+    eprintln!("warning: the report does not say what {trial} was trained with: {problem}");
+    Ok((points, Vec::new()))
 }
 
 fn silent(trial: &TrialId) -> anyhow::Error {
@@ -212,4 +220,20 @@ async fn predictions(store: &Store, view: &ExperimentView) -> anyhow::Result<Opt
     let Some(bytes) = bytes.map_err(|_| silent(&best.trial))?? else { return Ok(None) };
     let found = prediction::decode(bytes);
     Ok(Some(found.with_context(|| format!("cannot use {}", store.display(&key)))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use muster_common::id::Attempt;
+
+    #[tokio::test]
+    async fn a_report_is_made_without_what_cannot_be_read_of_the_machines() {
+        let store = Store::in_memory();
+        let trial: TrialId = "demo-1/t1".parse().unwrap();
+        let key = Layout::equipment(&trial, Attempt(1), 0);
+        store.put(&key, &b"{\"host\": 7}"[..]).await.unwrap();
+        let (points, equipment) = kept(&store, &trial).await.unwrap();
+        assert!(points.is_empty() && equipment.is_empty());
+    }
 }

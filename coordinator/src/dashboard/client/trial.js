@@ -24,6 +24,8 @@ const GROUPS = [
 ];
 /** Lines of a log that are kept on the page. */
 const LINES_MAX = 1000;
+/** While a trial runs it is asked so often what it trains with: ranks say it one after the other, and once each. */
+const EQUIPMENT_MS = 30_000;
 
 export function trial(id, place, session) {
     const path = `/experiments/${id}/trials/${place}`;
@@ -34,7 +36,7 @@ export function trial(id, place, session) {
     const report = h('div');
     const saved = h('div');
     const tools = h('div', { class: 'wide', hidden: true });
-    const asked = { of: '', answer: null };
+    const asked = { of: '', at: 0, isOpen: false };
     const lines = log(path);
     const pictures = new Map();
     const grid = h('div', { class: 'grid pairs' });
@@ -66,7 +68,6 @@ export function trial(id, place, session) {
 
     async function refresh() {
         const [answer, measured, kept] = await Promise.all([get(path), curves(), get(`${path}/checkpoints`)]);
-        const used = await equipmentOf(answer);
         fill(
             title,
             h(
@@ -84,18 +85,22 @@ export function trial(id, place, session) {
         fill(results, rungs(answer));
         fill(report, classes(answer));
         fill(saved, checkpoints(kept, answer.now_ms));
-        fill(tools, equipment(used));
-        tools.hidden = !tools.childElementCount;
         await matrix.update(answer);
         await draw(measured);
+        await equip(answer);
     }
 
-    /** Asked for once for each run that has ended: what it trained with does not change any more. */
-    async function equipmentOf({ attempts, state }) {
+    /**
+     * What runs that have ended trained with does not change any more, and is asked for once, unless the store did not
+     * answer. It comes last: the page does not wait for it.
+     */
+    async function equip({ attempts, state }) {
         const of = `${attempts} ${state}`;
-        if (asked.of !== of || state === 'running')
-            Object.assign(asked, { of, answer: await get(`${path}/equipment`) });
-        return asked.answer;
+        if (asked.of === of && !(asked.isOpen && Date.now() - asked.at >= EQUIPMENT_MS)) return;
+        const answer = await get(`${path}/equipment`);
+        Object.assign(asked, { of, at: Date.now(), isOpen: state === 'running' || answer.problem !== '' });
+        fill(tools, equipment(answer));
+        tools.hidden = !tools.childElementCount;
     }
 
     /** Curves that cannot be read must not keep the rest of the page away. */

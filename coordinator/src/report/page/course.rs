@@ -88,7 +88,8 @@ pub(super) fn card(report: &Report) -> (&'static str, &'static str, String) {
 fn equipment(kinds: &[Workers]) -> String {
     if kinds.is_empty() {
         return note(
-            "What hardware and which versions trained is not known: the workers were of a build that did not keep it.",
+            "What hardware and which versions trained is not known: the workers were of a build that did not keep \
+             it, or it could not be read.",
         );
     }
     let row = |workers: &Workers| {
