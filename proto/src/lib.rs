@@ -10,8 +10,9 @@ mod codec;
 pub mod convert;
 pub mod dial;
 
-/// Version of the worker session, compared at Hello.
-pub const PROTOCOL_VERSION: u32 = 2;
+/// Version of the worker session, compared at Hello: 3 since a manifest's hyperparameters may be words, which an older
+/// worker cannot read.
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Messages and services of package `muster.v1`.
 #[allow(

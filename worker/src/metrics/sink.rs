@@ -389,7 +389,7 @@ mod tests {
         for step in 1..=2 {
             sink.record(step, MetricName::TRAIN_LOSS, 0.5);
             sink.flush().unwrap();
-            assert_eq!(read(), [own.clone()]);
+            assert_eq!(read(), std::slice::from_ref(&own));
         }
     }
 

@@ -102,12 +102,11 @@ impl<'a> Units<'a> {
     pub(in crate::sweep) fn position(&self, assignment: &Assignment) -> Option<Vec<f64>> {
         let mut point = Vec::with_capacity(self.len());
         for span in &self.spans {
-            match assignment.get(&span.name) {
-                Some(value) => point.extend(span.places(*value)?),
-                None => {
-                    self.space.get(&span.name)?.condition()?;
-                    point.extend(std::iter::repeat_n(ABSENT, span.width));
-                }
+            if let Some(value) = assignment.get(&span.name) {
+                point.extend(span.places(*value)?);
+            } else {
+                self.space.get(&span.name)?.condition()?;
+                point.extend(std::iter::repeat_n(ABSENT, span.width));
             }
         }
         Some(point)
