@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use muster_common::count::counted;
 
 use super::attention::HeadSummary;
+use super::attribution::Completeness;
 use super::curve::Faithfulness;
 use super::record::{Importance, LayerRecord, Report, SplitExplanation, TextExplanation};
 use super::words::Word;
@@ -16,6 +17,8 @@ const WIDTH: usize = 80;
 const WIDTHS: std::ops::RangeInclusive<usize> = 40..=140;
 /// A word is coloured, or has its number, from this share of the strongest on.
 const SHOWN_FROM: f64 = 0.1;
+/// From this completeness error on, as a share of what a sum should come to, more points are advised.
+const FAR_FROM: f64 = 0.05;
 
 /// How text is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,34 @@ pub(super) fn render(report: &Report, style: Style) -> String {
     if let Some(split) = &report.split {
         render_split(&mut out, split, style);
     }
+    out.extend(advice(worst_error(report), report.settings.steps));
     out
+}
+
+/// The largest completeness error as a share of what the sum should come to, which is more than nothing.
+fn worst_error(report: &Report) -> f64 {
+    let of_text = |text: &TextExplanation| {
+        let whole: Vec<f64> = text
+            .importance
+            .iter()
+            .filter_map(|importance| importance.completeness.as_ref())
+            .chain(text.layers.iter().flat_map(|all| &all.conductance).map(|it| &it.completeness))
+            .map(Completeness::relative)
+            .collect();
+        whole
+    };
+    let of_split = report.split.iter().map(|split| split.completeness_error);
+    let all = report.texts.iter().flat_map(of_text).chain(of_split);
+    all.filter(|error| error.is_finite()).fold(0.0, f64::max)
+}
+
+/// What to do about sums that do not come to what they should.
+fn advice(worst: f64, steps: u32) -> Option<String> {
+    let percent = 100.0 * worst;
+    let more = steps.saturating_mul(8);
+    (worst > FAR_FROM).then(|| {
+        format!("\ncompleteness errors of up to {percent:.1} %: more points make them smaller, --steps {more}\n")
+    })
 }
 
 fn render_text(out: &mut String, text: &TextExplanation, style: Style) {
@@ -294,6 +324,13 @@ mod tests {
             shown,
             "  a \x1b[38;5;231m\x1b[48;5;27mgood\x1b[0m \x1b[38;5;16m\x1b[48;5;216mfilm\x1b[0m\n"
         );
+    }
+
+    #[test]
+    fn more_points_are_advised_where_sums_are_far_off() {
+        let said = advice(0.113, 50).unwrap();
+        assert!(said.contains("11.3 %") && said.contains("--steps 400"), "{said}");
+        assert_eq!(advice(0.01, 50), None);
     }
 
     #[test]
