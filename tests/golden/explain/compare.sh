@@ -8,8 +8,8 @@
 #
 # With a directory of a fine-tuned classifier that one is compared instead, and no document is changed. Needs the
 # peers of `make bench` (6 GB once; or a Python with torch and transformers in MUSTER_PEERS_PYTHON).
-# CONDUCTANCE="150 2" are the steps of Captum's sums and the texts on which conductance is compared, for it takes
-# minutes.
+# CONDUCTANCE=400 are the steps of the sums of conductance, ours and Captum's; 0 leaves it out. Only the first two texts
+# are compared in that, and not on gte-small: Captum takes minutes with 400 steps, and there needs thousands.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 own=$PWD/tests/golden/explain
@@ -66,11 +66,18 @@ while IFS= read -r line; do
     if [ -n "$line" ]; then texts+=(--text "$line"); fi
 done <tests/parity/sentences.txt
 
+conductance=${CONDUCTANCE:-400}
 compared=()
 explain() { # NAME MODEL_DIR
     echo "explaining $1: $2"
     timeout 900 target/release/muster explain "$2" "${texts[@]}" --json "$out/$1.json" >"$out/$1.txt"
-    compared+=("$1=$2=$out/$1.json")
+    if [ "$conductance" -gt 0 ] && [ "$1" != gte-small ]; then
+        timeout 900 target/release/muster explain "$2" "${texts[@]:0:4}" --steps "$conductance" \
+            --json "$out/$1-fine.json" >"$out/$1-fine.txt"
+        compared+=("$1=$2=$out/$1.json=$out/$1-fine.json")
+    else
+        compared+=("$1=$2=$out/$1.json")
+    fi
 }
 
 if [ "$#" -gt 0 ]; then
@@ -93,9 +100,8 @@ else
     done
 fi
 
-read -r -a conductance <<<"${CONDUCTANCE:-150 2}"
 PYTHONPATH=$PWD/$captum:$own HF_HUB_OFFLINE=1 timeout 7200 "$python" "$own/compare.py" \
-    --conductance "${conductance[@]}" --table "$out/table.md" "${compared[@]}"
+    --conductance "$conductance" --table "$out/table.md" "${compared[@]}"
 if [ "$#" -eq 0 ]; then
     sed -i -e '/^<!-- explained -->$/,/^<!-- end of explained -->$/{/^<!-- /!d}' \
         -e "/^<!-- explained -->\$/r $out/table.md" "$document"
