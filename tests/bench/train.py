@@ -151,7 +151,7 @@ class Bench:
             run = muster.run(self.root, self.folder("warm"), two, threads=THREADS)
             ends = [at for at in run.log_time("run completed") if at > run.last_step_at("1")]
             warm.append(run.first_step_at("2") - min(ends))
-        note = f"HF Trainer {median(theirs['hf']):.1f} s, PyTorch loop {median(theirs['expert']):.1f} s"
+        note = f"HF Trainer {statistics.median(theirs['hf']):.1f} s, PyTorch loop {statistics.median(theirs['expert']):.1f} s"
         yield seconds("first_step_cold_s", cold, note)
         yield seconds("first_step_cold_untokenized_s", untokenized, note)
         yield seconds("first_step_warm_s", warm, "end of a trial's run to the first step of the next, same runner")
