@@ -3,9 +3,11 @@
 //! others.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use muster_common::id::Generation;
 use muster_common::manifest::{Assignment, Manifest, SearchSpace, TrainingSettings, TrialSettings};
@@ -16,7 +18,7 @@ use muster_tests::gradient::gradient_of;
 use muster_tests::process::send_signal;
 use muster_tests::sample::repository;
 use muster_worker::checkpoint::Snapshot;
-use muster_worker::collective::{Membership, Rendezvous, share};
+use muster_worker::collective::{Membership, RankFailure, Rendezvous, share};
 use muster_worker::data::Split;
 use muster_worker::model::{Classifier, Frozen, NamedTensors, Pretrained};
 use muster_worker::train::{Examples, Trainer, TrialPlan};
@@ -279,6 +281,42 @@ fn ranks_leave_at_the_same_step_when_one_is_told_first() {
     }
 }
 
+/// How rank 1 ends that comes to a rank 0 which is gone, and is told `directive` itself a moment later.
+/// `has_port`: rank 0 left before it took the connection in, and not before it was there.
+fn end_of_latecomer(has_port: bool, directive: Option<Directive>) -> RunExit {
+    let mut laboratory = Laboratory::new(&model("bert"), 60, DROPOUT).unwrap();
+    let generation = laboratory.next_generation();
+    let mut ranks = laboratory.ranks(1).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let rendezvous = Some(listener.local_addr().unwrap().to_string());
+    let gang = Gang { rank: 1, world_size: 2, rendezvous };
+    let listener = has_port.then_some(listener);
+    let manifest = laboratory.manifest.clone();
+    laboratory.start_rank(&mut ranks[0], &manifest, generation, (1000, None), Some(gang)).unwrap();
+    if let Some(listener) = listener {
+        drop(listener.accept().unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    if let Some(directive) = directive {
+        ranks[0].direct(generation, directive).unwrap();
+    }
+    ranks[0].end().unwrap().0
+}
+
+#[test]
+fn a_rank_that_comes_too_late_waits_for_its_own_directive() {
+    for has_port in [false, true] {
+        let exits =
+            [(Directive::Cancel, RunExit::Canceled), (Directive::Preempt, RunExit::Preempted)];
+        for (directive, wanted) in exits {
+            assert_eq!(end_of_latecomer(has_port, Some(directive)), wanted, "{has_port}");
+        }
+        let exit = end_of_latecomer(has_port, None);
+        let RunExit::Failed { message, permanent, .. } = &exit else { panic!("{exit:?}") };
+        assert!(message.contains("rank 0") && !permanent, "{message}");
+    }
+}
+
 #[test]
 fn ranks_that_do_not_train_the_same_say_what_differs() {
     let mut laboratory = Laboratory::new(&model("bert"), 60, DROPOUT).unwrap();
@@ -411,14 +449,15 @@ fn rank_gradient(
     let membership = Membership {
         generation: Generation(1),
         gang: Gang { rank, world_size, rendezvous },
-        step_deadline: std::time::Duration::from_secs(60),
+        step_deadline: Duration::from_secs(60),
     };
-    let rendezvous = Rendezvous::open(membership, |failure| panic!("{failure:?}")).unwrap();
+    let go_on = || ControlFlow::Continue(());
+    let on_failure = |failure: &RankFailure| panic!("{failure:?}");
+    let rendezvous = Rendezvous::open(membership, on_failure, go_on).unwrap().unwrap();
     if let Some(sender) = sender {
         sender.send(rendezvous.address().to_string()).unwrap();
     }
     let identity = trainer.identity("tiny");
-    let go_on = || ControlFlow::Continue(());
     let group = rendezvous.join(identity, Device::Cpu, go_on).unwrap().unwrap();
     trainer.join(group.clone()).unwrap();
     let own = share(&batch, |_| 9, rank, world_size);

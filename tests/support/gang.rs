@@ -267,6 +267,31 @@ model:
         target_step: u64,
         resume_from: Option<&CheckpointKey>,
     ) -> anyhow::Result<()> {
+        let world_size = u32::try_from(ranks.len())?;
+        let mut rendezvous = None;
+        for (rank, (runner, manifest)) in (0..).zip(ranks.iter_mut().zip(manifests)) {
+            let place = Gang { rank, world_size, rendezvous: rendezvous.clone() };
+            let gang = (world_size > 1).then_some(place);
+            self.start_rank(runner, manifest, generation, (target_step, resume_from), gang)?;
+            if rank == 0 && world_size > 1 {
+                rendezvous = Some(runner.wait_for(|report| match report {
+                    RunReport::RendezvousOpened { address } => Some(address.clone()),
+                    _ => None,
+                })?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts one rank of a run, with its place in `gang`, up to `target_step`.
+    pub fn start_rank(
+        &self,
+        runner: &mut Rank,
+        manifest: &Manifest,
+        generation: Generation,
+        (target_step, resume_from): (u64, Option<&CheckpointKey>),
+        gang: Option<Gang>,
+    ) -> anyhow::Result<()> {
         let task = Task::Train(TrainTask {
             trial: self.trial()?,
             attempt: Attempt(u32::try_from(generation.0)?),
@@ -277,23 +302,10 @@ model:
             earlier: Vec::new(),
             seed_of: None,
         });
-        let world_size = u32::try_from(ranks.len())?;
-        let mut rendezvous = None;
-        for (rank, (runner, manifest)) in (0..).zip(ranks.iter_mut().zip(manifests)) {
-            let mut spec = self.spec(generation, task.clone())?;
-            spec.manifest = manifest.clone();
-            if world_size > 1 {
-                spec.gang = Some(Gang { rank, world_size, rendezvous: rendezvous.clone() });
-            }
-            runner.tell(&ToRunner::Start(Box::new(spec)))?;
-            if rank == 0 && world_size > 1 {
-                rendezvous = Some(runner.wait_for(|report| match report {
-                    RunReport::RendezvousOpened { address } => Some(address.clone()),
-                    _ => None,
-                })?);
-            }
-        }
-        Ok(())
+        let mut spec = self.spec(generation, task)?;
+        spec.manifest = manifest.clone();
+        spec.gang = gang;
+        runner.tell(&ToRunner::Start(Box::new(spec)))
     }
 
     /// Trains with `world_size` fresh runners from the beginning to `target_step`; the last

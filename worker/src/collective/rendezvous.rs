@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use muster_common::id::Generation;
@@ -114,11 +115,13 @@ impl std::fmt::Debug for Rendezvous {
 
 impl Rendezvous {
     /// Opens the port as rank 0, or connects to it. `on_failure` is called on another thread, once,
-    /// when another rank is known to have failed.
+    /// when another rank is known to have failed. `None`: `go_on`, asked while rank 0 cannot be
+    /// reached, said to stop.
     pub fn open(
         membership: Membership,
         on_failure: impl Fn(&RankFailure) + Send + Sync + 'static,
-    ) -> Result<Self, RendezvousError> {
+        go_on: impl FnMut() -> ControlFlow<()>,
+    ) -> Result<Option<Self>, RendezvousError> {
         let shared = shared(&membership, Box::new(on_failure));
         let Some(address) = &membership.gang.rendezvous else {
             let host = host_address()?;
@@ -126,14 +129,12 @@ impl Rendezvous {
             let listener = TcpListener::bind((host, 0)).map_err(refused)?;
             let address = listener.local_addr().map_err(refused)?;
             watch::host(&shared, listener).map_err(refused)?;
-            return Ok(Self { membership, host, address, shared });
+            return Ok(Some(Self { membership, host, address, shared }));
         };
         let refused = |source| RendezvousError::Connect { address: address.clone(), source };
-        let stream = connect(address).map_err(refused)?;
-        let peer = stream.peer_addr().map_err(refused)?;
-        let host = stream.local_addr().map_err(refused)?.ip();
-        watch::join(&shared, stream).map_err(refused)?;
-        Ok(Self { membership, host, address: peer, shared })
+        let reached = reach(&shared, address, go_on).map_err(refused)?;
+        let Some((peer, host)) = reached else { return Ok(None) };
+        Ok(Some(Self { membership, host: host.ip(), address: peer, shared }))
     }
 
     /// Where rank 0 waits.
@@ -312,6 +313,29 @@ fn host_address() -> Result<IpAddr, RendezvousError> {
     match std::env::var(ADDRESS_VARIABLE) {
         Ok(text) => text.parse().map_err(|_| RendezvousError::Address { text }),
         Err(_) => Ok(Ipv4Addr::LOCALHOST.into()),
+    }
+}
+
+/// Connects to rank 0; the addresses of the two ends. A port that was open and is not has been left by
+/// rank 0 for a reason, of which word may be on its way here. `None`: `go_on` said to stop.
+fn reach(
+    shared: &Arc<Shared>,
+    address: &str,
+    mut go_on: impl FnMut() -> ControlFlow<()>,
+) -> std::io::Result<Option<(SocketAddr, SocketAddr)>> {
+    let begun = Instant::now();
+    loop {
+        let reached = connect(address).and_then(|stream| {
+            let ends = (stream.peer_addr()?, stream.local_addr()?);
+            watch::join(shared, stream)?;
+            Ok(ends)
+        });
+        match reached {
+            Ok(ends) => return Ok(Some(ends)),
+            Err(_) if go_on().is_break() => return Ok(None),
+            Err(error) if begun.elapsed() > WORD_DEADLINE => return Err(error),
+            Err(_) => thread::sleep(LOOK),
+        }
     }
 }
 

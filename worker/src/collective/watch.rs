@@ -229,12 +229,15 @@ fn converse(
     mut messages: Vec<Message>,
 ) {
     let (mut heard, mut beaten) = (Instant::now(), Instant::now());
+    // Who hosts has heard who it is that came.
+    let mut is_received = shared.rank == 0;
     let failed = |class, message: String| {
         shared.fail(&RankFailure { rank: peer, class, message, permanent: false });
     };
     loop {
         for message in messages.drain(..) {
             heard = Instant::now();
+            is_received = true;
             if take(shared, peer, message) {
                 return;
             }
@@ -244,6 +247,11 @@ fn converse(
         }
         match read(&mut stream, &mut lines) {
             Ok(found) => messages = found,
+            // Rank 0 left, in good order or not, before it took this connection in.
+            Err(_cut) if !is_received => {
+                take(shared, peer, Message::Leaving);
+                return;
+            }
             Err(reason) => return failed(FailureClass::Lost, reason),
         }
         if messages.is_empty() && heard.elapsed() > shared.silence {

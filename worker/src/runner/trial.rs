@@ -50,7 +50,8 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
     let is_first = membership.gang.rank == 0;
     let outbox = bench.outbox.clone();
     let on_failure = move |failed: &RankFailure| failure::end_with_rank(&outbox, failed);
-    let rendezvous = Rendezvous::open(membership, on_failure)?;
+    let rendezvous = Rendezvous::open(membership, on_failure, || bench.go_on())?;
+    let Some(rendezvous) = rendezvous else { return Ok(bench.told()) };
     if is_first {
         let address = rendezvous.address().to_string();
         bench.outbox.report(RunReport::RendezvousOpened { address });
