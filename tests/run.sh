@@ -34,6 +34,13 @@ phase() {
 set_up() {
     deploy/setup/check.sh
     deploy/setup/libtorch.sh
+    deploy/setup/cargo_deny.sh
+    # cargo-deny looks at the dependencies of every platform; a build fetches those of this one only.
+    timeout --foreground 600 cargo fetch --locked --quiet
+}
+
+# What the tests need besides the programs: it comes from the network, and no build waits for it.
+tools() {
     deploy/setup/demo_inputs.sh
     deploy/setup/python_readers.sh
     deploy/setup/s3_server.sh
@@ -41,9 +48,6 @@ set_up() {
     deploy/setup/linters.sh
     deploy/setup/kubernetes.sh
     deploy/setup/browser.sh
-    deploy/setup/cargo_deny.sh
-    # cargo-deny looks at the dependencies of every platform; a build fetches those of this one only.
-    timeout --foreground 600 cargo fetch --locked --quiet
 }
 
 lints() {
@@ -107,6 +111,7 @@ totals() {
 
 case $mode in
 phase-set-up) set_up ;;
+phase-tools) tools ;;
 phase-build)
     # Not joined with &&: bash forgets `set -e` inside a function that stands in a condition.
     build
@@ -120,11 +125,19 @@ check)
     ;;
 all)
     phase set-up 1200
+    timeout --kill-after=30 1800 bash "$self" phase-tools >target/tools.log 2>&1 &
+    tools=$!
+    trap 'kill "$tools" 2>/dev/null || true' EXIT
     phase build 3000
+    if ! wait "$tools"; then
+        cat target/tools.log >&2
+        echo "error: what the tests need could not be set up" >&2
+        exit 1
+    fi
     rm -f "$log"
     touch "$log"
     status=0
-    phase tests 2400 || status=$?
+    phase tests 2700 || status=$?
     if [ "$status" -ne 0 ]; then
         # What the failing tests printed; the log has the rest.
         awk '/^failures:$/ {show = 1} /^test result:/ {show = 0} show' "$log" | head -n 200

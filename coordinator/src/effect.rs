@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use muster_common::id::ExperimentId;
 use muster_common::storage::{CheckpointKey, Layout, Store, StoreError};
 use muster_common::telemetry::RunIds;
 use tokio::sync::mpsc;
@@ -18,10 +19,18 @@ use crate::metrics::Metrics;
 
 /// Work on object stores at the same time.
 const CHORES_AT_ONCE: usize = 8;
+/// Of what is to be done, so much is done together where it can be.
+const CHORES_MAX: usize = 64;
 /// Deleted checkpoints of one event, at most, and how long the first of them waits for others. Nobody waits for
 /// these events: what a crash leaves unsaid is deleted again.
 const DELETED_MAX: usize = 256;
 const DELETED_WAIT: Duration = Duration::from_millis(250);
+
+/// Work on an object store.
+enum Chore {
+    Write { experiment: ExperimentId, store: String, text: String },
+    Delete { store: String, checkpoint: CheckpointKey },
+}
 
 /// Takes actions until the driver is gone. What workers are told goes out at once, and never waits for an
 /// object store.
@@ -42,8 +51,14 @@ pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: D
                 Action::DirectRun { worker, generation, directive } => {
                     live.send(&worker, ToWorker::Direct { generation, directive });
                 }
-                Action::StoreManifest { .. } | Action::DeleteCheckpoint { .. } => {
-                    if chores.send(action).is_err() {
+                Action::StoreManifest { experiment, store, text } => {
+                    if chores.send(Chore::Write { experiment, store, text }).is_err() {
+                        return;
+                    }
+                    metrics.pending("chore", 1);
+                }
+                Action::DeleteCheckpoint { store, checkpoint } => {
+                    if chores.send(Chore::Delete { store, checkpoint }).is_err() {
                         return;
                     }
                     metrics.pending("chore", 1);
@@ -60,17 +75,19 @@ pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: D
 
 /// Works on object stores until nobody asks for it any more.
 async fn keep_house(
-    waiting: mpsc::UnboundedReceiver<Action>,
+    waiting: mpsc::UnboundedReceiver<Chore>,
     gone: mpsc::UnboundedSender<CheckpointKey>,
     metrics: Metrics,
 ) {
     let opened = Stores::default();
     let (stores, gone, metrics) = (&opened, &gone, &metrics);
-    let work = move |chore| async move {
-        do_chore(chore, stores, gone).await;
-        metrics.pending("chore", -1);
+    let work = move |chores: Vec<Chore>| async move {
+        let number = i64::try_from(chores.len()).unwrap_or(i64::MAX);
+        do_chores(chores, stores, gone).await;
+        metrics.pending("chore", -number);
     };
-    UnboundedReceiverStream::new(waiting).for_each_concurrent(CHORES_AT_ONCE, work).await;
+    let chunks = UnboundedReceiverStream::new(waiting).ready_chunks(CHORES_MAX);
+    chunks.for_each_concurrent(CHORES_AT_ONCE, work).await;
 }
 
 /// Tells the engine which checkpoints are gone, many at a time: there are more of them than of results.
@@ -91,23 +108,43 @@ async fn note_deleted(mut deleted: mpsc::UnboundedReceiver<CheckpointKey>, drive
     }
 }
 
-async fn do_chore(chore: Action, stores: &Stores, gone: &mpsc::UnboundedSender<CheckpointKey>) {
-    match chore {
-        Action::StoreManifest { experiment, store, text } => {
-            let key = Layout::manifest(&experiment);
-            let written = match stores.open(&store) {
-                Ok(store) => store.put(&key, Bytes::from(text)).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                tracing::warn!(%experiment, error = &error as &dyn std::error::Error, "manifest not stored");
+/// Writes manifests one by one, and deletes what lies in one store together.
+async fn do_chores(
+    chores: Vec<Chore>,
+    stores: &Stores,
+    gone: &mpsc::UnboundedSender<CheckpointKey>,
+) {
+    let mut deletions: BTreeMap<String, Vec<CheckpointKey>> = BTreeMap::new();
+    for chore in chores {
+        match chore {
+            Chore::Write { experiment, store, text } => {
+                let key = Layout::manifest(&experiment);
+                let written = match stores.open(&store) {
+                    Ok(store) => store.put(&key, Bytes::from(text)).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    tracing::warn!(%experiment, error = &error as &dyn std::error::Error, "manifest not stored");
+                }
+            }
+            Chore::Delete { store, checkpoint } => {
+                deletions.entry(store).or_default().push(checkpoint);
             }
         }
-        Action::DeleteCheckpoint { store, checkpoint } => {
-            let deleted = match stores.open(&store) {
-                Ok(store) => store.delete_checkpoint(&checkpoint).await,
-                Err(error) => Err(error),
-            };
+    }
+    for (store, checkpoints) in deletions {
+        let deleted = match stores.open(&store) {
+            Ok(store) => store.delete_checkpoints(checkpoints).await,
+            Err(error) => {
+                tracing::warn!(
+                    store,
+                    error = &error as &dyn std::error::Error,
+                    "checkpoints not deleted"
+                );
+                continue;
+            }
+        };
+        for (checkpoint, deleted) in deleted {
             match deleted {
                 Ok(()) => {
                     // Whoever writes it down ends after all chores.
@@ -118,10 +155,6 @@ async fn do_chore(chore: Action, stores: &Stores, gone: &mpsc::UnboundedSender<C
                 }
             }
         }
-        Action::StartRun { .. }
-        | Action::DirectRun { .. }
-        | Action::Rejected { .. }
-        | Action::Created { .. } => {}
     }
 }
 

@@ -2,6 +2,8 @@
 //! here knows a coordinator; the indexes say what was continued from what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::Path as FilePath;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
@@ -15,6 +17,8 @@ use crate::time::Timestamp;
 
 /// Indexes read at the same time.
 const READS_AT_ONCE: usize = 16;
+/// Checkpoints deleted at the same time from a remote store.
+const DELETIONS_AT_ONCE: usize = 4;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +159,52 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Deletes checkpoints as [`Store::delete_checkpoint`] does, and says what became of each. On this host all of them
+    /// take one turn of a thread that may block, where each takes three by itself.
+    pub async fn delete_checkpoints(
+        &self,
+        checkpoints: Vec<CheckpointKey>,
+    ) -> Vec<(CheckpointKey, Result<(), StoreError>)> {
+        if !self.is_on_this_host() {
+            let delete = |key: CheckpointKey| async move {
+                let deleted = self.delete_checkpoint(&key).await;
+                (key, deleted)
+            };
+            let deletions = futures::stream::iter(checkpoints.into_iter().map(delete));
+            return deletions.buffer_unordered(DELETIONS_AT_ONCE).collect().await;
+        }
+        let store = self.clone();
+        let delete = move || {
+            let of = |key: CheckpointKey| {
+                let deleted = store.delete_here(&key);
+                (key, deleted)
+            };
+            checkpoints.into_iter().map(of).collect()
+        };
+        // It cannot be cancelled; where the process ends meanwhile, nobody is left to be told.
+        tokio::task::spawn_blocking(delete).await.unwrap_or_default()
+    }
+
+    fn delete_here(&self, checkpoint: &CheckpointKey) -> Result<(), StoreError> {
+        let directory = checkpoint.directory();
+        let paths = self.local_path(&checkpoint.index()).zip(self.local_path(&directory));
+        let Some((index, path)) = paths else { return Ok(()) };
+        remove_directory(&index, &path).map_err(|source| {
+            let source = object_store::Error::Generic { store: "file", source: source.into() };
+            self.explain("delete", &directory, source)
+        })
+    }
+}
+
+/// Removes `directory` and the files in it, `first` before all others.
+fn remove_directory(first: &FilePath, directory: &FilePath) -> std::io::Result<()> {
+    let or_gone = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    or_gone(std::fs::remove_file(first))?;
+    or_gone(std::fs::remove_dir_all(directory))
 }
 
 /// Which of `found`, all checkpoints of whole trials, nobody follows. What was written to within `grace` before `now`
@@ -296,6 +346,36 @@ mod tests {
                 prop_assert!(!swept.contains(key), "{key} is followed");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn checkpoints_are_deleted_together_here_and_far_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = Store::open(directory.path().to_str().unwrap()).unwrap();
+        for store in [here.clone(), Store::in_memory()] {
+            let (whole, half, kept) = (key(1, 10, 2), key(1, 20, 2), key(1, 30, 2));
+            for key in [&whole, &half, &kept] {
+                store.put(&key.part("model"), b"model".to_vec()).await.unwrap();
+            }
+            store.put(&whole.index(), b"{}".to_vec()).await.unwrap();
+            let wanted = vec![whole.clone(), half.clone(), key(9, 10, 2)];
+            let mut deleted = store.delete_checkpoints(wanted.clone()).await;
+            deleted.sort_by_key(|(key, _)| key.clone());
+            for ((key, deleted), wanted) in deleted.into_iter().zip(wanted) {
+                assert_eq!(key, wanted);
+                deleted.unwrap();
+            }
+            let left = store.list(&Layout::trial(&whole.trial)).await.unwrap();
+            assert_eq!(left, [kept.part("model")]);
+        }
+        // One that cannot be deleted stops no other.
+        let (bad, good) = (key(2, 10, 2), key(2, 20, 2));
+        std::fs::create_dir_all(here.local_path(&bad.index()).unwrap().join("x")).unwrap();
+        here.put(&good.part("model"), b"model".to_vec()).await.unwrap();
+        let deleted = here.delete_checkpoints(vec![bad.clone(), good.clone()]).await;
+        let [(_, Err(error)), (_, Ok(()))] = &deleted[..] else { panic!("{deleted:?}") };
+        assert!(error.to_string().contains("cannot delete"), "{error}");
+        assert!(here.list(&good.directory()).await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use std::thread;
 use bytes::Bytes;
 use muster_common::digest::ContentHash;
 use muster_common::storage::{CheckpointError, CheckpointIndex, CheckpointKey, Store, StoreError};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 use tokio::runtime::Handle;
 
 use crate::deadline::{Beside, Overdue, beside_for, within};
@@ -54,6 +54,18 @@ impl Snapshot {
         let (model, optimizer, average) = (copied(model)?, copied(optimizer)?, copied(average)?);
         // The best weights are replaced as a whole and never written to: they can be shared.
         Ok(Self { shard, progress, model, optimizer, average, best })
+    }
+
+    /// The whole of it, tensors not copied: nobody may write to them any more.
+    pub(crate) fn shared(progress: Progress, state: [NamedTensors; 4]) -> Self {
+        let [model, optimizer, average, best] = state;
+        Self { shard: Shard::WHOLE, progress, model, optimizer, average, best }
+    }
+
+    /// Whether a checkpoint of it holds the same bits: all its tensors are as they are written.
+    pub(crate) fn is_as_written(&self) -> bool {
+        let files = [&self.model, &self.optimizer, &self.average, &self.best];
+        files.into_iter().flat_map(NamedTensors::values).all(|tensor| tensor.kind() == Kind::Float)
     }
 
     /// Bytes of its tensors, which all take 32 bits an element in a checkpoint.

@@ -40,7 +40,7 @@ pub(crate) use layer::{LayerNorm, Linear};
 pub(crate) use lazy_table::LazyTable;
 pub(crate) use load::PretrainedStamp;
 pub(crate) use muster_common::model::{CONFIG_FILE, TokenTypes, WEIGHTS_FILE, is_layer_norm};
-pub use packing::{Frame, rounded};
+pub use packing::{Frame, forward_batches, rounded};
 pub(crate) use parameters::{Scope, duplicate};
 pub(crate) use tensors::{serialize_tensors, texts_of};
 

@@ -119,6 +119,9 @@ pub(super) fn execute(
     };
     let spec = &*local;
     let mut bench = Bench { spec, manifest, store, warm, outbox, directives, runtime };
+    if !matches!(spec.task, Task::Train(_)) {
+        bench.warm.clear_left();
+    }
     match &spec.task {
         Task::Prepare { part, num_parts } => bench.prepare(*part, *num_parts),
         Task::Train(task) => trial::train(&mut bench, task),

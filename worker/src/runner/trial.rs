@@ -78,7 +78,9 @@ fn train_as_rank(
     let manifest = &bench.spec.manifest;
     let seed = bench.task_seed(task);
     let max_length = manifest.max_length(&task.assignment);
-    bench.warm.pretrained(&manifest.model.pretrained)?.check_max_length(max_length)?;
+    let pretrained = bench.warm.pretrained(&manifest.model.pretrained)?;
+    pretrained.check_max_length(max_length)?;
+    let left = bench.warm.take_left(task.resume_from.as_ref(), &pretrained.sha256);
     let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
     let cache = match (&model, &*data) {
@@ -103,13 +105,15 @@ fn train_as_rank(
         tracing::warn!("{warning}");
     }
     let mut trainer = Trainer::new(plan, model, training)?;
+    let is_warm = left.is_some();
     let keys = task.resume_from.iter().chain(&task.earlier);
-    let found = checkpoint::load_newest(bench.runtime, &bench.store, keys, &pretrained.sha256)?;
+    let load = || checkpoint::load_newest(bench.runtime, &bench.store, keys, &pretrained.sha256);
+    let found = left.map_or_else(load, |left| Ok(Some(left)))?;
     let resumed = found.as_ref().map(|(key, _)| key.clone());
     let task = &TrainTask { resume_from: resumed, ..task.clone() };
     if let Some((key, snapshot)) = found {
         take_over(&mut trainer, task, &key, snapshot)?;
-        tracing::info!(step = key.step, attempt = %task.attempt, "resumed from {key}");
+        tracing::info!(step = key.step, attempt = %task.attempt, is_warm, "resumed from {key}");
     }
     let group = match rendezvous {
         None => None,
@@ -127,14 +131,34 @@ fn train_as_rank(
     if let Err(error) = session.metrics.flush_within(LAST_FLUSH) {
         tracing::warn!("{error}; they follow if this process lives on");
     }
-    if group.is_some() {
-        log_times(&trainer.reduction_times()?);
-    }
-    drop((trainer, session));
+    let last = session.last_checkpoint(task);
+    drop(session);
     if let Some(group) = group {
+        log_times(&trainer.reduction_times()?);
+        drop(trainer);
         group.close();
+    } else if let Some(checkpoint) = last.filter(|_| exit == RunExit::Completed) {
+        leave(bench, task, checkpoint, &pretrained.sha256, trainer)?;
     }
     Ok(exit)
+}
+
+/// Keeps the state of a trial that may go on from `checkpoint`, which holds the same.
+fn leave(
+    bench: &mut Bench<'_>,
+    task: &TrainTask,
+    checkpoint: CheckpointKey,
+    pretrained: &ContentHash,
+    trainer: Trainer<'_>,
+) -> Result<(), TaskError> {
+    let may_go_on = task.target_step < task.total_steps && trainer.step() == checkpoint.step;
+    if may_go_on {
+        let snapshot = trainer.into_snapshot()?;
+        if snapshot.is_as_written() {
+            bench.warm.leave(checkpoint, pretrained.clone(), snapshot);
+        }
+    }
+    Ok(())
 }
 
 /// Continues from the checkpoint at `key`, of this trial or of another one.
@@ -298,6 +322,12 @@ impl<'a> Session<'a> {
             group,
             usage: Usage::begin(),
         }
+    }
+
+    /// The newest checkpoint of this run.
+    fn last_checkpoint(&self, task: &TrainTask) -> Option<CheckpointKey> {
+        let (trial, generation) = (task.trial.clone(), self.generation);
+        self.last_saved.map(|step| CheckpointKey { trial, step, generation })
     }
 
     /// Of all ranks the first one writes and reports.

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use muster_common::digest::ContentHash;
 use muster_common::id::ExperimentId;
 use muster_common::run::RunSpec;
 use muster_common::seed::Seed;
-use muster_common::storage::Store;
+use muster_common::storage::{CheckpointKey, Store};
 use tch::Device;
 use tokio::runtime::Handle;
 
 use super::task::TaskError;
+use crate::checkpoint::Snapshot;
 use crate::data::{self, Data, Dataset, TextTokenizer};
 use crate::deadline::while_it_moves;
 use crate::model::{
@@ -33,6 +35,17 @@ pub struct Warm {
     pretrained: Option<(PretrainedStamp, Rc<Pretrained>)>,
     prefix: Option<Rc<PrefixCache>>,
     masking: Option<(DataStamp, Rc<Masking>)>,
+    left: Option<Left>,
+}
+
+/// The state in which a run has left its trial, which the next one may go on with.
+#[derive(Debug)]
+struct Left {
+    /// The checkpoint that holds the same.
+    checkpoint: CheckpointKey,
+    /// Digest of the pretrained weights that it started from.
+    pretrained: ContentHash,
+    snapshot: Snapshot,
 }
 
 /// Tells datasets apart.
@@ -47,7 +60,35 @@ struct DataStamp {
 impl Warm {
     /// Nothing yet; models will lie on `device`.
     pub fn new(device: Device) -> Self {
-        Self { device, data: Vec::new(), pretrained: None, prefix: None, masking: None }
+        Self { device, data: Vec::new(), pretrained: None, prefix: None, masking: None, left: None }
+    }
+
+    /// Keeps the state of a trial at a checkpoint that is in the store, so that a run that goes on from it need
+    /// not read it: reading takes longer than everything else between two runs.
+    pub(super) fn leave(
+        &mut self,
+        checkpoint: CheckpointKey,
+        pretrained: ContentHash,
+        snapshot: Snapshot,
+    ) {
+        self.left = Some(Left { checkpoint, pretrained, snapshot });
+    }
+
+    /// The state at `checkpoint`, if the last run left it. One that is not wanted now is forgotten: it takes
+    /// as much memory as the training itself.
+    pub(super) fn take_left(
+        &mut self,
+        checkpoint: Option<&CheckpointKey>,
+        pretrained: &ContentHash,
+    ) -> Option<(CheckpointKey, Snapshot)> {
+        let left = self.left.take()?;
+        let fits = Some(&left.checkpoint) == checkpoint && left.pretrained == *pretrained;
+        fits.then_some((left.checkpoint, left.snapshot))
+    }
+
+    /// Forgets what the last run left.
+    pub(super) fn clear_left(&mut self) {
+        self.left = None;
     }
 
     /// The dataset of the experiment with sequences of at most `max_length` tokens, read once. Where it

@@ -9,9 +9,9 @@ use tch::{Kind, Tensor};
 
 use super::batch::Examples;
 use super::precision::autocast;
-use crate::model::{Dropout, LanguageModel, ModelError, TaskModel};
+use crate::model::{Dropout, LanguageModel, ModelError, TaskModel, forward_batches};
 
-/// Examples per forward.
+/// Examples per forward, at most.
 const EVALUATION_BATCH: usize = 64;
 
 /// The same where tokens are guessed: every hidden one has a score for every token of the vocabulary.
@@ -126,8 +126,10 @@ pub fn evaluate(
         TaskModel::Language(model) if model.objective().masks() => MASKED_BATCH,
         _ => EVALUATION_BATCH,
     };
+    let length = |index: &u32| lengths.get(*index as usize).map_or(0, |length| *length as usize);
+    let batches = forward_batches(&order, batch_size, model.device(), length);
     let ranks = (0..scoring.num_ranks.max(1)).cycle();
-    for (indices, rank) in order.chunks(batch_size).zip(ranks) {
+    for (indices, rank) in batches.into_iter().zip(ranks) {
         if rank != scoring.rank {
             continue;
         }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use muster_common::manifest::ClassWeights;
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::TrainError;
-use crate::model::{LanguageLoss, ModelError};
+use super::batch::Examples;
+use super::{TrainError, TrialPlan};
+use crate::model::{Classifier, LanguageLoss, ModelError};
 
 /// Target value that `cross_entropy_loss` leaves out; no class has it.
 const IGNORE_NOTHING: i64 = -100;
@@ -118,6 +119,22 @@ fn balanced(counts: &[u64]) -> Vec<f64> {
     let total: u64 = counts.iter().sum();
     let even = total as f64 / counts.len().max(1) as f64;
     counts.iter().map(|count| if *count == 0 { 1.0 } else { even / *count as f64 }).collect()
+}
+
+/// The loss of a classifier, balanced over its training examples where that is wanted.
+pub(super) fn loss_of(
+    plan: &TrialPlan,
+    model: &Classifier,
+    examples: &Examples<'_>,
+) -> Result<Loss, TrainError> {
+    let mut counts = vec![0u64; model.labels().len()];
+    for index in (0..).take(examples.len()) {
+        if let Some(count) = counts.get_mut(examples.label(index) as usize) {
+            *count += 1;
+        }
+    }
+    let (weights, smoothing) = (&plan.training.class_weights, plan.settings.label_smoothing);
+    Loss::new(weights, smoothing, model.labels(), &counts, model.device())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::TrainError;
 use super::agreement::must_agree;
 use super::average::{Average, copies};
 use super::batch::Examples;
-use super::loss::{Loss, Normalizer};
+use super::loss::{Loss, Normalizer, loss_of};
 use super::optimizer::{Optimizer, num_layers};
 use super::precision::{self, LossScale};
 use super::ranks::Ranks;
@@ -409,6 +409,11 @@ impl<'a> Trainer<'a> {
         Ok(Snapshot::copied(Shard::WHOLE, self.progress(), self.state()?)?)
     }
 
+    /// The same of a trainer that is not needed any more: its tensors themselves.
+    pub fn into_snapshot(self) -> Result<Snapshot, TrainError> {
+        Ok(Snapshot::shared(self.progress(), self.state()?))
+    }
+
     /// What `rank` of `num_ranks` writes of it, at least `least` bytes. `None`: the ranks before it write
     /// everything.
     pub fn shard(
@@ -578,20 +583,4 @@ fn read_words_through(model: &mut TaskModel, words: Option<LazyTable>) {
     if let TaskModel::Classifier(model) = model {
         model.read_words_through(words);
     }
-}
-
-/// The loss of a classifier, balanced over its training examples where that is wanted.
-fn loss_of(
-    plan: &TrialPlan,
-    model: &Classifier,
-    examples: &Examples<'_>,
-) -> Result<Loss, TrainError> {
-    let mut counts = vec![0u64; model.labels().len()];
-    for index in (0..).take(examples.len()) {
-        if let Some(count) = counts.get_mut(examples.label(index) as usize) {
-            *count += 1;
-        }
-    }
-    let (weights, smoothing) = (&plan.training.class_weights, plan.settings.label_smoothing);
-    Loss::new(weights, smoothing, model.labels(), &counts, model.device())
 }
