@@ -1,11 +1,10 @@
 //! Those who follow an experiment by lines, while its coordinator is killed, stopped and started again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
 use std::path::Path;
 
 use muster_tests::process::Muster;
-use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::sample::{Sample, slow_down, write_manifest};
 use muster_tests::service::{Place, Service};
 use muster_tests::skip;
 
@@ -44,16 +43,11 @@ fn await_outage(client: &mut Muster, before: usize) {
     client.wait_for("a word of the outage", noticed).unwrap();
 }
 
-/// A small manifest whose steps take so long that a trial is not over before somebody has looked twice; why there is
-/// none.
+/// A small manifest of slow steps; why there is none.
 fn write_slow_manifest(directory: &Path) -> Result<(), String> {
     // Fewer steps than a curve has points: each of them is told of.
     let path = write_manifest(directory, &Sample { max_trials: 1, min_steps: 60 })?;
-    let text = fs::read_to_string(&path).unwrap();
-    let slow = text.replace("{values: [8, 16]}", "{values: [64, 96]}");
-    assert_ne!(slow, text);
-    fs::write(&path, slow).unwrap();
-    Ok(())
+    slow_down(&path)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use muster_tests::process::{Muster, PATIENCE};
-use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::sample::{Sample, slow_down, write_manifest};
 use muster_tests::skip;
 
 /// One answer over HTTP/1.1: status, headers in lower case, body.
@@ -167,8 +167,9 @@ fn value(families: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)
 fn a_running_sweep_is_scraped_and_every_name_is_documented() {
     let name = "a_running_sweep_is_scraped_and_every_name_is_documented";
     let directory = tempfile::tempdir().unwrap();
-    let sample = Sample { max_trials: 3, min_steps: 8 };
-    if let Err(reason) = write_manifest(directory.path(), &sample) {
+    let sample = Sample { max_trials: 3, min_steps: 20 };
+    // Slow, so that it is not over before somebody has seen it at work.
+    if let Err(reason) = write_manifest(directory.path(), &sample).and_then(|path| slow_down(&path)) {
         return skip(name, &reason);
     }
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--slots", "1"];
@@ -192,13 +193,19 @@ fn a_running_sweep_is_scraped_and_every_name_is_documented() {
     let url = format!("http://{address}");
     let submit = ["submit", "sample.yaml", "--coordinator", &url];
     Muster::start(directory.path(), "submit", &submit).unwrap().succeed().unwrap();
-    let started_at = Instant::now();
+    let scrape_until = |what: &str, is_so: &dyn Fn(&BTreeMap<String, Family>) -> bool| {
+        let started_at = Instant::now();
+        loop {
+            let families = scrape();
+            if is_so(&families) {
+                return families;
+            }
+            assert!(started_at.elapsed() < PATIENCE, "no {what}: {families:?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
     let running = [("experiment", "sample-1"), ("state", "running")];
-    while value(&scrape(), "muster_trials", &running) < 1.0 {
-        assert!(started_at.elapsed() < PATIENCE, "no running trial: {}", server.stderr());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    let busy = scrape();
+    let busy = scrape_until("running trial", &|now| value(now, "muster_trials", &running) > 0.5);
     assert_eq!(exposed(&busy), documented());
     let at = |name: &str, labels: &[(&str, &str)]| value(&busy, name, labels);
     assert!(at("muster_worker_connections", &[]) >= 1.0);
@@ -206,7 +213,11 @@ fn a_running_sweep_is_scraped_and_every_name_is_documented() {
     assert!(at("process_resident_memory_bytes", &[]) > 1e6);
     let watch = ["watch", "sample-1", "--coordinator", &url];
     Muster::start(directory.path(), "watch", &watch).unwrap().succeed().unwrap();
-    let done = scrape();
+    // What is deleted and put together at the end takes a moment.
+    let chores = [("kind", "chore")];
+    let done = scrape_until("end of chores", &|now| {
+        value(now, "muster_effects_pending", &chores).abs() < 0.5
+    });
     let at = |name: &str, labels: &[(&str, &str)]| value(&done, name, labels);
     let ended = ["completed", "stopped"]
         .map(|state| at("muster_trials", &[("experiment", "_ended"), ("state", state)]));
@@ -218,7 +229,6 @@ fn a_running_sweep_is_scraped_and_every_name_is_documented() {
     assert!(at("muster_slot_idle_seconds_count", &[]) > 3.5);
     assert!(at("muster_queue_wait_seconds_count", &[]) > 0.5);
     assert!(at("muster_journal_commit_seconds_count", &[]) > 5.0);
-    assert!(at("muster_effects_pending", &[("kind", "chore")]).abs() < 0.5);
     println!("{} series", done.values().map(|family| family.samples.len()).sum::<usize>());
     server.terminate().unwrap();
     assert!(server.wait().unwrap().success(), "{}", server.stderr());
