@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use muster_tests::process::Muster;
-use muster_tests::sample::{Sample, slow_down, write_manifest};
+use muster_tests::sample::{Sample, write_slow_manifest};
 use muster_tests::service::{Place, Service};
 use muster_tests::skip;
 
@@ -43,19 +43,14 @@ fn await_outage(client: &mut Muster, before: usize) {
     client.wait_for("a word of the outage", noticed).unwrap();
 }
 
-/// A small manifest of slow steps; why there is none.
-fn write_slow_manifest(directory: &Path) -> Result<(), String> {
-    // Fewer steps than a curve has points: each of them is told of.
-    let path = write_manifest(directory, &Sample { max_trials: 1, min_steps: 60 })?;
-    slow_down(&path)
-}
-
 #[test]
 fn followers_go_on_when_the_coordinator_is_back() {
     let name = "followers_go_on_when_the_coordinator_is_back";
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    if let Err(reason) = write_slow_manifest(directory) {
+    // Fewer steps than a curve has points: each of them is told of.
+    let sample = Sample { max_trials: 1, min_steps: 60 };
+    if let Err(reason) = write_slow_manifest(directory, &sample) {
         return skip(name, &reason);
     }
     let mut service = Service::start(directory, HERE).unwrap();

@@ -11,7 +11,7 @@ use muster_common::access::Access;
 use muster_tests::gang::{FOUR_TRIALS, Laboratory};
 use muster_tests::hosts::{Host, Hosts};
 use muster_tests::process::{Muster, PATIENCE, descendants, program, send_signal};
-use muster_tests::sample::{Sample, repository, slow_down, write_manifest};
+use muster_tests::sample::{Sample, repository, write_slow_manifest};
 use muster_tests::service::{
     Place, Service, exported_weights, served_address, undisturbed_weights,
 };
@@ -139,6 +139,18 @@ fn files_with(directory: &Path, secret: &str) -> Vec<String> {
     found
 }
 
+/// Where a secret is: in the file that was made for it, and in no log, journal or store.
+fn secrets_are_kept(served: &Served, made: [(&str, &str); 2]) {
+    for (file, access) in made {
+        let token = Access::read(Path::new(access)).unwrap().token.unwrap().reveal();
+        let secret = token.rsplit('_').next().unwrap();
+        assert_eq!(files_with(served.path(), secret), [file]);
+    }
+    let token = served.owner().token.unwrap().reveal();
+    let found = files_with(served.path(), token.rsplit('_').next().unwrap());
+    assert_eq!(found, ["muster-data/coordinator/access.json"]);
+}
+
 #[test]
 fn a_sweep_goes_through_tls_and_tokens_over_the_network_and_a_new_certificate() {
     let name = "a_sweep_goes_through_tls_and_tokens_over_the_network_and_a_new_certificate";
@@ -148,7 +160,7 @@ fn a_sweep_goes_through_tls_and_tokens_over_the_network_and_a_new_certificate() 
     let directory = tempfile::tempdir().unwrap();
     let sample = Sample { max_trials: 2, min_steps: 30 };
     // Slow, so that it is not over before somebody has seen it at work.
-    if let Err(reason) = write_manifest(directory.path(), &sample).and_then(|path| slow_down(&path)) {
+    if let Err(reason) = write_slow_manifest(directory.path(), &sample) {
         return skip(name, &reason);
     }
     let options = ["--tls", "auto", "--no-workers", "--log", "debug"];
@@ -193,18 +205,10 @@ fn a_sweep_goes_through_tls_and_tokens_over_the_network_and_a_new_certificate() 
     assert_ne!(fs::read(tls.join("certificate.pem")).unwrap(), before);
     let result = ask(&["watch", "sample-1"]);
     assert!(result.contains("sample-1 completed"), "{result}");
-    let has_noticed = |worker: &Muster| worker.stderr().contains("no line to the coordinator");
-    supervisor.wait_for("word of the outage", |worker| has_noticed(worker).then_some(())).unwrap();
+    let said = |worker: &Muster| worker.stderr().contains("no line to the coordinator");
+    supervisor.wait_for("word of the outage", |worker| said(worker).then_some(())).unwrap();
 
-    // Where a secret is: in the file that was made for it, and in no log, journal or store.
-    for (file, access) in [("anna.json", &user), ("gpu-1.json", &worker)] {
-        let token = Access::read(Path::new(access)).unwrap().token.unwrap().reveal();
-        let secret = token.rsplit('_').next().unwrap();
-        assert_eq!(files_with(served.path(), secret), [file]);
-    }
-    let token = served.owner().token.unwrap().reveal();
-    let found = files_with(served.path(), token.rsplit('_').next().unwrap());
-    assert_eq!(found, ["muster-data/coordinator/access.json"]);
+    secrets_are_kept(&served, [("anna.json", &user), ("gpu-1.json", &worker)]);
 
     // A worker whose token is taken away is out at once, and says why.
     served.ask(&[], &["token", "revoke", "gpu-1"]);

@@ -87,6 +87,13 @@ checkpoint: {{every_steps: 3}}
     Ok(path)
 }
 
+/// The same with steps that take long; see [`slow_down`].
+pub fn write_slow_manifest(directory: &Path, sample: &Sample) -> Result<PathBuf, String> {
+    let path = write_manifest(directory, sample)?;
+    slow_down(&path)?;
+    Ok(path)
+}
+
 /// Makes steps of that manifest take so long, by larger batches, that a trial of 60 is not over before somebody has
 /// looked twice.
 pub fn slow_down(manifest: &Path) -> Result<(), String> {
