@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use muster_tests::cluster::{Launcher, live_through};
 use muster_tests::gang::{FOUR_TRIALS, Laboratory};
-use muster_tests::process::{Muster, descendants, is_alive, processes_with, program, send_signal};
+use muster_tests::process::{
+    Muster, descendants, is_alive, processes_with, program, send_signal, without_children,
+};
 use muster_tests::sample::repository;
 use muster_tests::service::{await_checkpoints, served_address};
 
@@ -107,7 +109,7 @@ impl Launcher for Life {
         let mut pids = processes_with("muster-worker supervise", |_| true);
         pids.retain(is_own);
         pids.sort_unstable();
-        pids
+        without_children(&pids)
     }
 
     fn restart(&mut self) -> anyhow::Result<()> {

@@ -54,7 +54,7 @@ fn show(title: &str, screen: &str) {
 #[test]
 fn a_sweep_is_watched_to_its_end() {
     let name = "a_sweep_is_watched_to_its_end";
-    let Some(served) = Served::start(name, &Sample { max_trials: 3, min_steps: 20 }) else {
+    let Some(served) = Served::start(name, &Sample { max_trials: 3, min_steps: 40 }) else {
         return;
     };
     let mut terminal = served.watch(&["sample-1"], LARGE, &[]);
