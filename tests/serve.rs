@@ -71,7 +71,9 @@ fn an_experiment_is_submitted_watched_and_listed() {
         let column = |name: &str| line[name].as_str().unwrap().to_owned();
         format!("{}  {}  {}\n", column("trial"), column("worker"), column("text"))
     };
-    assert_eq!(objects.lines().map(as_text).collect::<String>(), logs);
+    // The last words of a run may come after its end.
+    let objects: String = objects.lines().map(as_text).collect();
+    assert!(objects.starts_with(&logs), "{objects}\n{logs}");
 
     let mut missing = served.client("missing", &["watch", "sample-9"]);
     assert!(!missing.wait().unwrap().success());
