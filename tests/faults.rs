@@ -7,7 +7,7 @@ use std::fs;
 use muster_tests::gang::Laboratory;
 use muster_tests::hosts::{Host, Hosts};
 use muster_tests::limits::{Disk, MemoryLimit};
-use muster_tests::process::{Muster, descendants};
+use muster_tests::process::{Muster, descendants, send_signal};
 use muster_tests::sample::repository;
 use muster_tests::service::{Place, Service, await_checkpoints, exported_weights};
 use muster_tests::skip;
@@ -79,7 +79,8 @@ fn two_hosts_that_lose_each_other_end_with_the_same_weights() {
 fn an_elastic_gang_goes_on_with_fewer_and_grows_again() {
     let laboratory = prepare("{min: 2, max: 3, grace_seconds: 1}", 2000);
     let directory = laboratory.directory.path();
-    fs::write(directory.join("muster.toml"), "lease_seconds = 2\nmax_slots = 3\n").unwrap();
+    // Nobody is lost but who is killed.
+    fs::write(directory.join("muster.toml"), "lease_seconds = 8\nmax_slots = 3\n").unwrap();
     let service = Service::start(directory, Place::Here).unwrap();
     let mut workers: Vec<Muster> =
         ["w1", "w2", "w3"].map(|label| service.worker(Place::Here, label).unwrap()).into();
@@ -92,7 +93,17 @@ fn an_elastic_gang_goes_on_with_fewer_and_grows_again() {
         watch.wait_for(words, |watch| watch.stderr().contains(words).then_some(())).unwrap();
     };
     told("on 2 slots");
+    // They stand still until another one is there, however fast this machine is.
+    let runner = |worker: &Muster| descendants(worker.pid(), "muster-worker runner").pop();
+    let runners = [0, 2].map(|index: usize| workers[index].wait_for("a runner", runner).unwrap());
+    for pid in runners {
+        send_signal("STOP", pid).unwrap();
+    }
     let _again = service.worker(Place::Here, "w4").unwrap();
+    service.await_workers(3).unwrap();
+    for pid in runners {
+        send_signal("CONT", pid).unwrap();
+    }
     let (result, told) = service.ask(Place::Here, &["watch", "gang-1"]).unwrap();
     println!("{result}\n{told}");
     assert!(result.contains("gang-1 completed"), "{result}");
@@ -141,7 +152,8 @@ fn a_rank_without_memory_is_named_and_started_again() {
 #[test]
 fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     let name = "a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room";
-    let laboratory = prepare("1", 500);
+    // So many steps that the disk is full before they are done.
+    let laboratory = prepare("1", 2000);
     let directory = laboratory.directory.path();
     let disk = match Disk::mount(&directory.join("muster-data/coordinator"), 16) {
         Ok(disk) => disk,
@@ -161,7 +173,7 @@ fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     let _worker = service.worker(Place::Here, "second").unwrap();
     let (result, _) = service.ask(Place::Here, &["watch", "gang-1"]).unwrap();
     assert!(result.contains("gang-1 completed"), "{result}");
-    assert!(exported_weights(directory, "gang-1").unwrap() == undisturbed(1, 500));
+    assert!(exported_weights(directory, "gang-1").unwrap() == undisturbed(1, 2000));
 }
 
 #[test]

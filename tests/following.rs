@@ -1,11 +1,10 @@
 //! Those who follow an experiment by lines, while its coordinator is killed, stopped and started again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
 use std::path::Path;
 
 use muster_tests::process::Muster;
-use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::sample::{Sample, write_slow_manifest};
 use muster_tests::service::{Place, Service};
 use muster_tests::skip;
 
@@ -44,24 +43,14 @@ fn await_outage(client: &mut Muster, before: usize) {
     client.wait_for("a word of the outage", noticed).unwrap();
 }
 
-/// A small manifest whose steps take so long that a trial is not over before somebody has looked twice; why there is
-/// none.
-fn write_slow_manifest(directory: &Path) -> Result<(), String> {
-    // Fewer steps than a curve has points: each of them is told of.
-    let path = write_manifest(directory, &Sample { max_trials: 1, min_steps: 60 })?;
-    let text = fs::read_to_string(&path).unwrap();
-    let slow = text.replace("{values: [8, 16]}", "{values: [64, 96]}");
-    assert_ne!(slow, text);
-    fs::write(&path, slow).unwrap();
-    Ok(())
-}
-
 #[test]
 fn followers_go_on_when_the_coordinator_is_back() {
     let name = "followers_go_on_when_the_coordinator_is_back";
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    if let Err(reason) = write_slow_manifest(directory) {
+    // Fewer steps than a curve has points: each of them is told of.
+    let sample = Sample { max_trials: 1, min_steps: 60 };
+    if let Err(reason) = write_slow_manifest(directory, &sample) {
         return skip(name, &reason);
     }
     let mut service = Service::start(directory, HERE).unwrap();

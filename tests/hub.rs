@@ -84,6 +84,7 @@ fn slots_share_what_is_downloaded_once_and_say_how_far_it_is() {
     let arguments = ["run", "sweep.yaml", "--slots", "2"];
     let mut terminal = Terminal::start(directory.path(), &arguments, size, &environment).unwrap();
     let screen = terminal.wait_for("downloading tiny: model.safetensors").unwrap();
+    hub.release();
     assert!(screen.contains("preparing") && screen.contains(" MiB"), "{screen}");
     assert!(terminal.wait().unwrap().success(), "{}", terminal.written());
     let sent = hub.sent();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use muster_tests::outcome::{Outcome, assert_alike, outcome as outcome_of};
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive, send_signal};
-use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::sample::{Sample, write_slow_manifest};
 use muster_tests::service::summary;
 use muster_tests::skip;
 
@@ -36,7 +36,8 @@ fn undisturbed(directory: &Path) -> (Outcome, Vec<String>) {
 
 fn prepare(name: &str) -> Option<tempfile::TempDir> {
     let directory = tempfile::tempdir().unwrap();
-    match write_manifest(directory.path(), &SAMPLE) {
+    // Slow, so that it is not over before somebody who has seen something can kill.
+    match write_slow_manifest(directory.path(), &SAMPLE) {
         Ok(_) => Some(directory),
         Err(reason) => {
             skip(name, &reason);

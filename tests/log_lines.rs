@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use muster_tests::process::Muster;
 use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::service::served_address;
 use muster_tests::skip;
 use serde_json::{Map, Value};
 
@@ -40,12 +41,12 @@ fn every_line_of_every_process_is_an_object_that_names_its_run() {
     let arguments =
         ["serve", "--listen", "127.0.0.1:0", "--slots", "1", "--log", log, "--log-format", "json"];
     let mut server = Muster::start(directory.path(), "serve", &arguments).unwrap();
-    let url = server
-        .wait_for("address", |server| {
-            let line = server.stdout().lines().next()?.to_owned();
-            line.strip_prefix("serving on ").map(ToOwned::to_owned)
-        })
-        .unwrap();
+    let url = served_address(&mut server).unwrap();
+    // What a runner says as it comes up is kept apart only while no run waits for it.
+    let idle = directory.path().join("muster-data/coordinator/logs/_idle-workers.log");
+    let is_up =
+        |_: &Muster| std::fs::read_to_string(&idle).ok()?.contains("runner is ready").then_some(());
+    server.wait_for("a runner", is_up).unwrap();
     let submit = ["submit", "sample.yaml", "--watch", "--coordinator", &url];
     Muster::start(directory.path(), "submit", &submit).unwrap().succeed().unwrap();
     server.terminate().unwrap();

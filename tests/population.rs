@@ -9,7 +9,7 @@ use std::path::Path;
 
 use muster_tests::outcome::{Outcome, assert_alike, outcome as outcome_of};
 use muster_tests::process::{Muster, descendants, send_signal};
-use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::sample::{Sample, slow_down, write_manifest};
 use muster_tests::skip;
 use serde_json::Value;
 
@@ -124,10 +124,14 @@ fn whoever_exploits_has_the_bits_of_whom_it_exploits() {
 fn a_killed_population_ends_like_one_that_was_left_alone() {
     let name = "a_killed_population_ends_like_one_that_was_left_alone";
     let Some(quiet) = prepare(name, "") else { return };
+    // Slow, so that it is not over before somebody who has seen something can kill.
+    let slow = |directory: &Path| slow_down(&directory.join("sample.yaml")).unwrap();
+    slow(quiet.path());
     Muster::start(quiet.path(), "undisturbed", &RUN).unwrap().succeed().unwrap();
     let expected = outcome(quiet.path());
 
     let directory = prepare(name, "").unwrap();
+    slow(directory.path());
     let mut first = Muster::start(directory.path(), "first", &RUN).unwrap();
     let exploited = |run: &Muster| (!exploits(&run.stderr()).is_empty()).then_some(());
     first.wait_for("somebody who exploits", exploited).unwrap();

@@ -326,7 +326,7 @@ async fn what_is_replayed_counts_once_and_opens_nothing_that_was_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_worker_is_not_lost_while_the_disk_of_its_lines_stands_still() {
-    let (directory, lease) = (tempfile::tempdir().unwrap(), Duration::from_secs(3));
+    let (directory, lease) = (tempfile::tempdir().unwrap(), Duration::from_secs(6));
     let system = start_with(directory.path(), lease).await;
     let access = system.guard.local_worker_access().unwrap();
     // A pipe in the place of the file: whoever writes a line waits until somebody reads.

@@ -236,7 +236,8 @@ fn what_cannot_work_is_said_at_once_and_without_secrets() {
                 .unwrap();
         let status = run.wait().unwrap();
         let said = run.stderr();
-        assert!(begun.elapsed() < Duration::from_secs(20), "{label}: {:?}", begun.elapsed());
+        // Far less than the minutes that a store may be away in the middle of a run.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{label}: {:?}", begun.elapsed());
         assert_eq!(status.code(), Some(2), "{label}: {said}");
         assert!(said.contains(words), "{label}: {said}");
         assert_eq!(said.lines().count(), 1, "{label}: one message\n{said}");

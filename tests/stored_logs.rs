@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use muster_tests::process::{Muster, PATIENCE, descendants, is_alive};
 use muster_tests::sample::{Sample, write_manifest};
-use muster_tests::service::served_address;
+use muster_tests::service::{await_checkpoints, served_address};
 use muster_tests::skip;
 
 fn serve(directory: &Path, label: &str) -> (Muster, String) {
@@ -29,6 +29,11 @@ fn process_of(line: &str) -> &str {
     line.split("  ").nth(1).unwrap_or_default()
 }
 
+/// Whether a line of this process has these words.
+fn said(text: &str, process: &str, words: &str) -> bool {
+    text.lines().any(|line| process_of(line) == process && line.contains(words))
+}
+
 /// The objects of `--json` have what the lines `text` of the trial have.
 fn assert_same_as_json(directory: &Path, text: &str) {
     let objects = ["logs", "sample-1/t1", "--store", "muster-data", "--json"];
@@ -46,19 +51,30 @@ fn a_trial_is_told_of_when_every_process_was_killed() {
     let name = "a_trial_is_told_of_when_every_process_was_killed";
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
-    if let Err(reason) = write_manifest(directory, &Sample { max_trials: 2, min_steps: 400 }) {
+    // The first trial goes on for as long as anybody looks.
+    if let Err(reason) = write_manifest(directory, &Sample { max_trials: 2, min_steps: 40_000 }) {
         return skip(name, &reason);
     }
     let (mut server, url) = serve(directory, "serve");
     let submit = ["submit", "sample.yaml", "--coordinator", &url];
     Muster::start(directory, "submit", &submit).unwrap().succeed().unwrap();
-    // Written while the run goes on: two seconds later at the latest.
+    // Written while the run goes on: two seconds later at the latest, if nothing stands still.
+    let words = [
+        ("runner", "the first step of this run is done"),
+        ("supervisor", "the runner is given the run"),
+        ("coordinator", "the run is assigned"),
+    ];
     let begun = Instant::now();
-    while !stored(directory, "sample-1/t1").contains("the first step of this run is done") {
-        assert!(begun.elapsed() < PATIENCE, "{}", stored(directory, "sample-1/t1"));
+    loop {
+        let text = stored(directory, "sample-1/t1");
+        if words.iter().all(|(process, words)| said(&text, process, words)) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{text}");
         std::thread::sleep(Duration::from_millis(100));
     }
-    std::thread::sleep(Duration::from_secs(4));
+    // The first is reported before the second is begun: the coordinator knows of it.
+    await_checkpoints(directory, "sample-1", 2).unwrap();
     let family = descendants(server.pid(), "muster");
     server.kill().unwrap();
     for pid in &family {
@@ -72,12 +88,7 @@ fn a_trial_is_told_of_when_every_process_was_killed() {
     }
 
     let text = stored(directory, "sample-1/t1");
-    let said = |process: &str, words: &str| {
-        text.lines().any(|line| process_of(line) == process && line.contains(words))
-    };
-    assert!(said("runner", "the first step of this run is done"), "{text}");
-    assert!(said("supervisor", "the runner is given the run"), "{text}");
-    assert!(said("coordinator", "the run is assigned"), "{text}");
+    assert!(words.iter().all(|(process, words)| said(&text, process, words)), "{text}");
     assert!(text.lines().is_sorted_by_key(|line| line.split("  ").next().unwrap_or_default()));
     assert!(!text.contains("trial=2 "), "{text}");
     let all = stored(directory, "sample-1");

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use muster_tests::process::Muster;
-use muster_tests::sample::{Sample, write_manifest};
+use muster_tests::sample::{Sample, slow_down, write_manifest};
 use muster_tests::service::served_address;
 use muster_tests::skip;
 use muster_tests::terminal::{Size, Terminal};
@@ -24,6 +24,8 @@ impl Served {
             skip(name, &reason);
             return None;
         }
+        // Slow, so that something is seen of it before it is over.
+        slow_down(&directory.path().join("sample.yaml")).unwrap();
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--slots", "1"];
         let mut server = Muster::start(directory.path(), "serve", &arguments).unwrap();
         let url = served_address(&mut server).unwrap();
@@ -52,7 +54,7 @@ fn show(title: &str, screen: &str) {
 #[test]
 fn a_sweep_is_watched_to_its_end() {
     let name = "a_sweep_is_watched_to_its_end";
-    let Some(served) = Served::start(name, &Sample { max_trials: 3, min_steps: 20 }) else {
+    let Some(served) = Served::start(name, &Sample { max_trials: 3, min_steps: 40 }) else {
         return;
     };
     let mut terminal = served.watch(&["sample-1"], LARGE, &[]);

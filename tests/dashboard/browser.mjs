@@ -6,7 +6,7 @@ const require = createRequire(`${process.env.MUSTER_MODULES}/`);
 const { chromium } = require('playwright-core');
 
 /** Everything that anything waits for takes less, on a busy machine too. */
-export const PATIENCE_MS = 60000;
+export const PATIENCE_MS = 120000;
 
 /** Calls `work(browser)` with a browser, and ends it whatever happens. */
 export async function withBrowser(work) {

@@ -1,7 +1,7 @@
 // Every page against a real coordinator with a finished and a running experiment, then what people may do.
 // Variables: MUSTER_URL, MUSTER_FINISHED, MUSTER_RUNNING.
 
-import { answer, check, compareTwo, openWindow, quiet, ready, withBrowser } from './browser.mjs';
+import { PATIENCE_MS, answer, check, compareTwo, openWindow, quiet, ready, withBrowser } from './browser.mjs';
 
 const {
     MUSTER_URL: origin,
@@ -189,7 +189,7 @@ async function outside(path) {
 }
 
 async function untilNothingRuns() {
-    const deadline = Date.now() + 60000;
+    const deadline = Date.now() + PATIENCE_MS;
     for (;;) {
         const response = await fetch(`${origin}/api/v1/experiments/${running}`);
         const { trials } = await response.json();

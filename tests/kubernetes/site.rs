@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use muster_tests::ground::Ground;
 use muster_tests::kubelet::Kubelet;
 use muster_tests::kubernetes::{ADMIN, Kubernetes, LAUNCHER};
-use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with};
+use muster_tests::process::{Muster, PATIENCE, is_alive, processes_with, without_children};
 use muster_tests::skip;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -186,6 +186,6 @@ impl Site {
         let mut pids = self.processes("muster-worker supervise", "");
         pids.retain(|pid| is_alive(*pid));
         pids.sort_unstable();
-        pids
+        without_children(&pids)
     }
 }

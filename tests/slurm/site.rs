@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use muster_tests::ground::Ground;
-use muster_tests::process::{Muster, PATIENCE, await_ends, is_alive, processes_with};
+use muster_tests::process::{
+    Muster, PATIENCE, await_ends, is_alive, processes_with, without_children,
+};
 use muster_tests::skip;
 use muster_tests::slurm::{JobLine, Slurm};
 use serde_json::Value;
@@ -125,7 +127,7 @@ impl Site {
         };
         pids.retain(is_worker);
         pids.sort_unstable();
-        pids
+        without_children(&pids)
     }
 
     /// Waits until no process is left that jobs of this coordinator have started.

@@ -8,7 +8,7 @@ use anyhow::bail;
 use crate::sample::repository;
 
 /// Longest time of one script, seconds.
-const SCRIPT_SECONDS: &str = "300";
+const SCRIPT_SECONDS: &str = "600";
 
 /// Why there is no browser, if there is none.
 pub fn browser() -> Result<(), String> {

@@ -206,7 +206,13 @@ impl Still {
     fn of(workers: &[u32]) -> anyhow::Result<Self> {
         let runners = workers.iter().flat_map(|pid| descendants(*pid, "muster-worker runner"));
         let still = Self(runners.collect());
-        still.0.iter().try_for_each(|pid| send_signal("STOP", *pid))?;
+        for pid in &still.0 {
+            match send_signal("STOP", *pid) {
+                Err(error) if is_alive(*pid) => return Err(error),
+                // Or it has just ended.
+                _ => {}
+            }
+        }
         Ok(still)
     }
 }

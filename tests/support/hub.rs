@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use muster_common::digest::ContentHash;
 use serde_json::json;
+
+use crate::process::PATIENCE;
 
 /// The commit of every revision.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -25,25 +28,33 @@ pub struct Hub {
     /// Its URL.
     pub endpoint: String,
     sent: Arc<Mutex<BTreeMap<String, usize>>>,
+    is_released: Arc<AtomicBool>,
 }
 
 impl Hub {
     /// Serves files by their place: `MODEL/FILE` and `datasets/OWNER/SET/FILE`. Weights come slowly, as over a
-    /// network.
+    /// network, and not whole before [`Hub::release`].
     pub fn start(files: BTreeMap<String, Vec<u8>>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         let (files, sent) = (Arc::new(files), Arc::new(Mutex::new(BTreeMap::new())));
-        let counts = Arc::clone(&sent);
+        let is_released = Arc::<AtomicBool>::default();
+        let (counts, released) = (Arc::clone(&sent), Arc::clone(&is_released));
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let (files, counts) = (Arc::clone(&files), Arc::clone(&counts));
+                let released = Arc::clone(&released);
                 thread::spawn(move || {
-                    let _a_client_that_leaves = answer(&connection, &files, &counts);
+                    let _a_client_that_leaves = answer(&connection, &files, &counts, &released);
                 });
             }
         });
-        Ok(Self { endpoint, sent })
+        Ok(Self { endpoint, sent, is_released })
+    }
+
+    /// Lets the last pieces of weights go: whoever wanted to see a download has seen it.
+    pub fn release(&self) {
+        self.is_released.store(true, Ordering::Relaxed);
     }
 
     /// How often the contents of each file were sent.
@@ -56,6 +67,7 @@ fn answer(
     mut connection: &TcpStream,
     files: &BTreeMap<String, Vec<u8>>,
     counts: &Mutex<BTreeMap<String, usize>>,
+    is_released: &AtomicBool,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(connection);
     loop {
@@ -84,7 +96,16 @@ fn answer(
             connection.write_all(&body)?;
             continue;
         }
-        for piece in body.chunks(body.len().div_ceil(NUM_PIECES).max(1)) {
+        let pieces = body.chunks(body.len().div_ceil(NUM_PIECES).max(1));
+        let last = pieces.len().saturating_sub(1);
+        let begun = Instant::now();
+        for (number, piece) in pieces.enumerate() {
+            while number == last
+                && !is_released.load(Ordering::Relaxed)
+                && begun.elapsed() < PATIENCE
+            {
+                thread::sleep(PIECE_PAUSE);
+            }
             connection.write_all(piece)?;
             thread::sleep(PIECE_PAUSE);
         }

@@ -93,7 +93,8 @@ while read -r line; do
         kill -9 "$(cat apiserver.pid)"
         wait "$(cat apiserver.pid)" 2>/dev/null || true
         serve
-        await && echo ready
+        await || exit 1
+        echo ready
         ;;
     esac
 done

@@ -195,6 +195,18 @@ pub fn processes_with(words: &str, wanted: impl Fn(&str) -> bool) -> Vec<u32> {
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(found).collect()
 }
 
+/// Those of them whose parent is not among them: until a child has become the program that it is to be, it has the
+/// command line of its parent.
+pub fn without_children(pids: &[u32]) -> Vec<u32> {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        fields.split_whitespace().nth(1)?.parse().ok()
+    };
+    let is_own = |pid: &u32| !parent(*pid).is_some_and(|parent| pids.contains(&parent));
+    pids.iter().copied().filter(is_own).collect()
+}
+
 /// Waits until none of these processes is there; they are looked for again and again.
 pub fn await_ends(found: impl Fn() -> Vec<u32>) -> anyhow::Result<()> {
     let begun = Instant::now();

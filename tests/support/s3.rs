@@ -114,12 +114,13 @@ impl S3Server {
     pub fn create_container(&self, name: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let (status, _) = self.ask("POST", &format!("/buckets/{name}/"), b"", 3)?;
-            if status == 201 {
+            // This part of the server may come up after the one that was asked for its health.
+            let answered = self.ask("POST", &format!("/buckets/{name}/"), b"", 3);
+            if matches!(answered, Ok((201, _))) {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                bail!("container {name}: status {status}");
+                bail!("container {name}: {answered:?}");
             }
             std::thread::sleep(Duration::from_millis(50));
         }

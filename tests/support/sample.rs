@@ -86,3 +86,22 @@ checkpoint: {{every_steps: 3}}
     fs::write(&path, text).map_err(said)?;
     Ok(path)
 }
+
+/// The same with steps that take long; see [`slow_down`].
+pub fn write_slow_manifest(directory: &Path, sample: &Sample) -> Result<PathBuf, String> {
+    let path = write_manifest(directory, sample)?;
+    slow_down(&path)?;
+    Ok(path)
+}
+
+/// Makes steps of that manifest take so long, by larger batches, that a trial of 60 is not over before somebody has
+/// looked twice.
+pub fn slow_down(manifest: &Path) -> Result<(), String> {
+    let said = |error: std::io::Error| error.to_string();
+    let text = fs::read_to_string(manifest).map_err(said)?;
+    let slow = text.replace("{values: [8, 16]}", "{values: [64, 96]}");
+    if slow == text {
+        return Err(format!("{} has other batches than those of a sample", manifest.display()));
+    }
+    fs::write(manifest, slow).map_err(said)
+}

@@ -139,7 +139,7 @@ CONF
 }
 
 wait_for() {
-    for _ in $(seq 1 300); do
+    for _ in $(seq 1 1200); do
         "$@" >/dev/null 2>&1 && return
         sleep 0.1
     done
@@ -155,12 +155,16 @@ for number in $(seq 1 "$nodes"); do
     mkdir -p "$directory/run/spool.n$number"
     slurmd -f "$SLURM_CONF" -N "n$number"
 done
-for _ in $(seq 1 300); do
+is_ready=false
+for _ in $(seq 1 1200); do
     ready=$(sinfo --noheader --Node --states=idle --format=%N 2>/dev/null | sort -u | wc -l)
     if [ "$ready" -eq "$nodes" ]; then
-        echo ready
+        is_ready=true
         break
     fi
     sleep 0.1
 done
+# Whoever waits for the word must not wait for ever.
+$is_ready || exit 1
+echo ready
 read -r _ || true

@@ -1,7 +1,7 @@
 //! A program in a pseudo terminal, and what a person in front of it sees.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -17,6 +17,9 @@ use crate::process::{PATIENCE, program, send_signal};
 
 /// Pause between two looks at the screen.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Written behind everything that the program has written, so that whoever has read it has read that: a command to the
+/// terminal that none knows, so nobody sees it.
+const END: &[u8] = b"\x1b]7777;end\x07";
 
 /// Rows and columns.
 #[derive(Debug, Clone, Copy)]
@@ -163,12 +166,31 @@ impl Terminal {
             }
             std::thread::sleep(LOOK_EVERY);
         };
-        let mut count = usize::MAX;
-        while count != lock(&self.seen).bytes.len() {
-            count = lock(&self.seen).bytes.len();
-            std::thread::sleep(5 * LOOK_EVERY);
+        let mut end = File::from(self.other_end.try_clone()?);
+        // The program may have left it so that writing does not wait.
+        while let Err(error) = end.write_all(END) {
+            if error.kind() != ErrorKind::WouldBlock || begun.elapsed() > PATIENCE {
+                return Err(error.into());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        while !self.take_end() {
+            if begun.elapsed() > PATIENCE {
+                bail!("not all that was written was read:\n{}", self.screen());
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
         Ok(status)
+    }
+
+    /// Whether the mark of the end was read, which is taken away then.
+    fn take_end(&self) -> bool {
+        let mut seen = lock(&self.seen);
+        let place = seen.bytes.windows(END.len()).rposition(|bytes| bytes == END);
+        if let Some(place) = place {
+            seen.bytes.drain(place..place + END.len());
+        }
+        place.is_some()
     }
 }
 

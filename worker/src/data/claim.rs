@@ -136,7 +136,8 @@ mod tests {
         let next = turn_within(&store, &index, RENEWAL * 2).await.unwrap();
         assert!(matches!(next, Turn::Mine(_)));
         assert!(begun.elapsed() >= RENEWAL * 2);
-        let third = turn_within(&store, &index, RENEWAL * 2);
-        assert!(tokio::time::timeout(RENEWAL * 3, third).await.is_err());
+        // A renewal may be late on a busy machine.
+        let third = turn_within(&store, &index, RENEWAL * 5);
+        assert!(tokio::time::timeout(RENEWAL * 6, third).await.is_err());
     }
 }

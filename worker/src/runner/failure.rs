@@ -29,8 +29,9 @@ const WORDS: [(&str, FailureClass); 14] = [
     ("gloo/transport", FailureClass::Lost),
 ];
 
-/// Word of the rank that failed first comes within this time, if one has.
-const WORD_DEADLINE: Duration = Duration::from_secs(2);
+/// Word of the rank that failed first comes within this time, if one has: in no time, unless rank 0, which passes it
+/// on, is not scheduled for some seconds. Who gives up before would blame the connection, and name nobody.
+const WORD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What kind of failure this is.
 pub(super) fn class_of(error: &TaskError) -> FailureClass {

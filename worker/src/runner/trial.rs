@@ -39,6 +39,9 @@ const FRESH_MAX: usize = 1024;
 
 /// Longest wait for the last metrics of a run that leaves early: a slot that was taken back is waited for.
 const LAST_FLUSH: Duration = Duration::from_millis(700);
+/// The same of a run that ends by itself. Its trial may have ended with it, and what comes later than the one file of
+/// metrics that is made then stays beside it: a disk that stands still for a moment is waited for.
+const FINAL_FLUSH: Duration = Duration::from_secs(10);
 
 pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, TaskError> {
     let Some(gang) = bench.spec.gang.clone() else { return train_as_rank(bench, task, None) };
@@ -128,7 +131,7 @@ fn train_as_rank(
     session.writer = session.writer.with(ledger);
     let exit = train_and_conclude(bench, task, &mut trainer, &mut session)?;
     // The trial may have ended with this run, and its metrics are put in order then.
-    if let Err(error) = session.metrics.flush_within(LAST_FLUSH) {
+    if let Err(error) = session.metrics.flush_within(last_flush(&exit)) {
         tracing::warn!("{error}; they follow if this process lives on");
     }
     let last = session.last_checkpoint(task);
@@ -159,6 +162,12 @@ fn leave(
         }
     }
     Ok(())
+}
+
+/// Longest wait for the last metrics of a run that ends so.
+fn last_flush(exit: &RunExit) -> Duration {
+    let leaves_early = matches!(exit, RunExit::Preempted | RunExit::Canceled);
+    if leaves_early { LAST_FLUSH } else { FINAL_FLUSH }
 }
 
 /// Continues from the checkpoint at `key`, of this trial or of another one.

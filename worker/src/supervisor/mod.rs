@@ -20,7 +20,7 @@ use anyhow::Context;
 use muster_common::access::AccessFlags;
 use muster_common::id::{Generation, WorkerId};
 use muster_common::run::{Directive, FailureClass, RunExit, RunReport, RunSpec};
-use muster_common::telemetry::{LogFormat, RunIds, foreign_line};
+use muster_common::telemetry::{LogFormat, RunIds, foreign_line, named_run};
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -300,7 +300,10 @@ impl Supervisor {
             }
             RunnerEvent::Logged(line) => {
                 self.book.note_line(&line);
-                self.log(self.current.map(|run| run.generation), line);
+                // Its last lines may be read after its last report, and after the next run has begun: those that
+                // name their run are of that one.
+                let current = self.current.map(|run| run.generation);
+                self.log(named_run(&line).or(current), line);
                 Ok(())
             }
             RunnerEvent::Ended(death) => self.died(Going::Died(death)).await,

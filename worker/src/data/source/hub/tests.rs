@@ -62,7 +62,7 @@ fn answer(mut connection: &TcpStream, state: &Mutex<State>) -> std::io::Result<(
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let (head, body) = respond(&mut state.lock().unwrap(), method, path);
         if method == "GET" && path.contains("/resolve/") && state.lock().unwrap().is_silent {
-            thread::sleep(Duration::from_secs(30));
+            thread::sleep(Duration::from_secs(600));
         }
         connection.write_all(head.as_bytes())?;
         if method == "GET" {
@@ -210,7 +210,7 @@ async fn whoever_is_told_to_stop_does_not_wait_for_the_hub() {
     };
     let begun = std::time::Instant::now();
     let left = files(&set, Role::Train, &settings, go_on).await.unwrap();
-    assert!(left.is_none() && begun.elapsed() < Duration::from_secs(20), "{lines:?}");
+    assert!(left.is_none() && begun.elapsed() < Duration::from_secs(60), "{lines:?}");
     // The lock went with whoever left.
     state.lock().unwrap().is_silent = false;
     assert_eq!(fetched(&set, Role::Train, &settings).await.unwrap().len(), 1);
