@@ -46,6 +46,10 @@ pub(super) struct State {
     pub(super) peers: BTreeMap<u32, Peer>,
     /// Port of the store, once all are there.
     pub(super) go: Option<u16>,
+    /// Of rank 0: all were ready, and from here on they join. Nobody leaves alone any more.
+    pub(super) is_decided: bool,
+    /// Of the others: rank 0 does not count on this rank.
+    pub(super) is_released: bool,
     pub(super) refused: Option<String>,
     pub(super) failure: Option<RankFailure>,
     /// What other ranks have in the store of the checkpoint of a step.
@@ -98,6 +102,11 @@ impl Shared {
         self.changed.notify_all();
         thread::sleep(LAST_WORDS);
         (self.on_failure)(failure);
+    }
+
+    /// Whether `rank` needs no watching: it went in good order, or is about to.
+    fn has_left(&self, rank: u32) -> bool {
+        self.state().peers.get(&rank).is_some_and(|peer| peer.has_left)
     }
 
     fn admit(&self, rank: u32, stream: &TcpStream) -> Result<(), String> {
@@ -252,6 +261,7 @@ fn converse(
                 take(shared, peer, Message::Leaving);
                 return;
             }
+            Err(_gone) if shared.has_left(peer) => return,
             Err(reason) => return failed(FailureClass::Lost, reason),
         }
         if messages.is_empty() && heard.elapsed() > shared.silence {
@@ -282,6 +292,15 @@ fn take(shared: &Shared, peer: u32, message: Message) -> bool {
             state.written.insert((step, peer), parts);
         }
         Message::Refused { reason } => state.refused = Some(reason),
+        // Without an answer it waits for word that all join, which is on its way.
+        Message::Told if state.is_decided => {}
+        Message::Told => {
+            if let Some(peer) = state.peers.get_mut(&peer) {
+                peer.has_left = true;
+                peer.tell(&Message::Released);
+            }
+        }
+        Message::Released => state.is_released = true,
         Message::Leaving => {
             if let Some(peer) = state.peers.get_mut(&peer) {
                 peer.has_left = true;
