@@ -48,8 +48,11 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         step_deadline: bench.spec.manifest.training.step_deadline(),
     };
     let is_first = membership.gang.rank == 0;
-    let outbox = bench.outbox.clone();
-    let on_failure = move |failed: &RankFailure| failure::end_with_rank(&outbox, failed);
+    let (outbox, directives) = (bench.outbox.clone(), bench.directives.clone());
+    let generation = bench.spec.generation;
+    let on_failure = move |failed: &RankFailure| {
+        failure::end_with_rank(&outbox, generation, directives.of(generation), failed);
+    };
     let rendezvous = Rendezvous::open(membership, on_failure, || bench.go_on())?;
     let Some(rendezvous) = rendezvous else { return Ok(bench.told()) };
     if is_first {
