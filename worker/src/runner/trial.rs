@@ -338,11 +338,13 @@ impl<'a> Session<'a> {
     /// it yet, but all are here.
     fn told(&mut self, trainer: &Trainer<'_>) -> Result<RunExit, TaskError> {
         let directive = trainer.agreed_now(self.directives.of(self.generation))?;
+        if directive == Some(Directive::Preempt) {
+            // Where the best weights count, the last steps are not saved before they are scored.
+            self.save_now(trainer)?;
+            return Ok(RunExit::Preempted);
+        }
         self.wait()?;
-        Ok(match directive {
-            Some(Directive::Preempt) => RunExit::Preempted,
-            Some(Directive::Cancel) | None => RunExit::Canceled,
-        })
+        Ok(RunExit::Canceled)
     }
 
     /// The end of a run whose last weights count.
@@ -432,6 +434,10 @@ impl Host for Session<'_> {
     }
 
     fn progress(&mut self, progress: RunProgress) {
+        // What is in the store counts only once it is reported, and the next save may be far.
+        if let Some(key) = self.writer.poll() {
+            self.committed(key);
+        }
         if self.is_first() {
             self.outbox.progress(progress);
             self.outbox.measured(std::mem::take(&mut self.fresh).into_values().collect());
