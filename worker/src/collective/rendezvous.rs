@@ -277,13 +277,13 @@ impl Rendezvous {
                 state.is_decided = true;
                 return Ok(true);
             }
-            if let Some((rank, _)) = state.peers.iter().find(|(_, peer)| peer.has_left)
+            if let Some((rank, peer)) = state.peers.iter().find(|(_, peer)| peer.has_left)
                 && left_at.get_or_insert_with(Instant::now).elapsed() > WORD_DEADLINE
             {
                 return Err(RendezvousError::Peer(RankFailure {
                     rank: *rank,
-                    // Had it failed, its own end would say so.
-                    class: FailureClass::Preempted,
+                    // Who leaves in good order was told to. Had it failed, its own end would say so.
+                    class: if peer.is_cut { FailureClass::Lost } else { FailureClass::Preempted },
                     message: "it left before it was ready".to_owned(),
                     permanent: false,
                 }));

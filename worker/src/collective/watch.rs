@@ -63,6 +63,8 @@ pub(super) struct Peer {
     stream: TcpStream,
     pub(super) identity: Option<Identity>,
     pub(super) has_left: bool,
+    /// The line to it ended before it had said anything: whether it left in good order is not known.
+    pub(super) is_cut: bool,
 }
 
 impl Peer {
@@ -104,6 +106,14 @@ impl Shared {
         (self.on_failure)(failure);
     }
 
+    /// Nothing comes of `rank`, and nothing has come.
+    fn cut_off(&self, rank: u32) {
+        if let Some(peer) = self.state().peers.get_mut(&rank) {
+            (peer.has_left, peer.is_cut) = (true, true);
+        }
+        self.changed.notify_all();
+    }
+
     /// Whether `rank` needs no watching: it went in good order, or is about to.
     fn has_left(&self, rank: u32) -> bool {
         self.state().peers.get(&rank).is_some_and(|peer| peer.has_left)
@@ -115,7 +125,7 @@ impl Shared {
             return Err(format!("rank {rank} is here already"));
         }
         let stream = stream.try_clone().map_err(|error| error.to_string())?;
-        state.peers.insert(rank, Peer { stream, identity: None, has_left: false });
+        state.peers.insert(rank, Peer { stream, identity: None, has_left: false, is_cut: false });
         drop(state);
         self.changed.notify_all();
         Ok(())
@@ -257,10 +267,7 @@ fn converse(
         match read(&mut stream, &mut lines) {
             Ok(found) => messages = found,
             // Rank 0 left, in good order or not, before it took this connection in.
-            Err(_cut) if !is_received => {
-                take(shared, peer, Message::Leaving);
-                return;
-            }
+            Err(_cut) if !is_received => return shared.cut_off(peer),
             Err(_gone) if shared.has_left(peer) => return,
             Err(reason) => return failed(FailureClass::Lost, reason),
         }
