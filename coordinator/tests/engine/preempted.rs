@@ -1,6 +1,6 @@
 //! Runs that are preempted by somebody else than the engine, again and again.
 
-use muster_common::run::{DataSummary, FailureClass, RunExit, RunReport, Task};
+use muster_common::run::{DataSummary, Directive, FailureClass, RunExit, RunReport, Task};
 use muster_coordinator::engine::experiment::Phase;
 use muster_coordinator::engine::trial::TrialState;
 use muster_coordinator::engine::{Engine, Event};
@@ -85,6 +85,24 @@ fn a_gang_that_the_engine_told_to_leave_before_it_met_goes_on_at_once() {
         let trial = cluster.trial("g-1");
         assert_eq!((trial.preempted_in_vain, trial.restarts), (0, 0), "{exit}");
         assert!(matches!(trial.state, TrialState::Running { .. }), "{exit}");
+    }
+}
+
+#[test]
+fn a_gang_of_which_one_rank_was_preempted_has_not_failed() {
+    // Its worker was told to go and could not say so; the other misses it, or is told to give up and is too slow.
+    for exit in [failed(FailureClass::Lost), lost(), RunExit::Canceled] {
+        let mut cluster = Cluster::new(&FOUR[..2]);
+        cluster.submit(manifest("g", "2", ONE));
+        let generation = cluster.only().generation;
+        cluster.open(generation);
+        cluster.end(generation, 1, RunExit::Preempted);
+        assert_eq!(cluster.told(), [("w1".to_owned(), Directive::Cancel)]);
+        cluster.end(generation, 0, exit.clone());
+        let trial = cluster.trial("g-1");
+        assert_eq!((trial.restarts, trial.preempted_in_vain), (0, 1), "{exit}");
+        assert!(matches!(trial.state, TrialState::Running { .. }), "{exit}");
+        assert!(cluster.engine.hosts().is_empty(), "{exit}");
     }
 }
 
