@@ -213,6 +213,31 @@ fn ranks_that_are_told_in_the_last_evaluation_end_alike() {
     assert_eq!(evaluation(&reports).1, 5000);
 }
 
+#[test]
+fn what_was_trained_is_saved_by_who_is_told_in_the_last_evaluation() {
+    // The best weights count, and which these are shows only when the one step has been scored.
+    let settings = format!(
+        "{EXACT}training: {{evaluate_every: {{steps: 50}}, early_stopping: {{patience: 100}}}}\n"
+    );
+    for world_size in [1, 2] {
+        let mut laboratory = Laboratory::new(&model("bert"), 6000, &settings).unwrap();
+        let text =
+            laboratory.text.replace("validation: {examples: 10}", "validation: {examples: 5000}");
+        laboratory.manifest = Manifest::parse(&text).unwrap();
+        let mut ranks = laboratory.ranks(world_size).unwrap();
+        let generation = laboratory.start(&mut ranks, 1, None).unwrap();
+        ranks[0].first_step().unwrap();
+        ranks[0].direct(generation, Directive::Preempt).unwrap();
+        let ends: Vec<_> = ranks.iter_mut().map(|rank| rank.end().unwrap()).collect();
+        assert!(ends.iter().all(|(exit, _)| *exit == RunExit::Preempted), "{ends:?}");
+        let key = ends[0].1.iter().rev().find_map(committed).unwrap();
+        assert_eq!(key.step, 1);
+        laboratory.start(&mut ranks, 1, Some(&key)).unwrap();
+        let (_, reports) = finish(&mut ranks).unwrap();
+        assert_eq!(evaluation(&reports).1, 5000);
+    }
+}
+
 /// Starts ranks that train for very long, and waits until they do.
 fn busy(settings: &str, world_size: u32) -> (Laboratory, Vec<Rank>, Generation) {
     let mut laboratory = Laboratory::new(&model("bert"), 60, settings).unwrap();
@@ -280,6 +305,19 @@ fn ranks_leave_at_the_same_step_when_one_is_told_first() {
     for rank in &mut ranks {
         assert_eq!(rank.end().unwrap().0, RunExit::Canceled);
     }
+}
+
+#[test]
+fn a_rank_that_was_told_to_save_itself_does_not_fail_for_want_of_another() {
+    let (_laboratory, mut ranks, generation) = busy(DROPOUT, 2);
+    send_signal("STOP", ranks[1].pid()).unwrap();
+    ranks[0].direct(generation, Directive::Preempt).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    send_signal("KILL", ranks[1].pid()).unwrap();
+    // Its process ends, and its supervisor, which gave it the word, says that it was preempted.
+    ranks[0].gone().unwrap();
+    let said = ranks[0].end();
+    assert!(said.is_err(), "{said:?}");
 }
 
 /// How rank 1 ends that comes to a rank 0 which is gone, and is told `directive` itself a moment later.

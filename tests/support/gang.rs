@@ -106,6 +106,22 @@ impl Rank {
         }
     }
 
+    /// Waits until its progress says that a step is done.
+    pub fn first_step(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            match self.messages.recv_timeout(left) {
+                Ok(FromRunner::Progress { progress, .. }) if progress.step > 0 => return Ok(()),
+                Ok(FromRunner::Report { report: RunReport::Ended { exit }, .. }) => {
+                    bail!("it ended: {exit:?}\n{}", self.log())
+                }
+                Ok(_other) => {}
+                Err(error) => bail!("no step ({error}):\n{}", self.log()),
+            }
+        }
+    }
+
     /// The first report that `wanted` makes something of; those before it are passed over.
     pub fn wait_for<T>(
         &mut self,

@@ -126,13 +126,17 @@ impl Engine {
         exit: RunExit,
         actions: &mut Vec<Action>,
     ) {
+        let is_exact = self.is_exact();
         let Some(run) = self.runs.get_mut(&generation) else { return };
         let is_told = run.directive_for_ranks() == Some(Directive::Cancel);
         let is_killed = is_told && matches!(exit, RunExit::Lost { .. });
-        let is_late = is_killed && run.has_vanished();
-        // Before the rendezvous nothing was there to save, however it left.
-        let is_spared = is_killed && run.gathers() && run.directive == Some(Directive::Preempt);
-        let exit = if is_spared { RunExit::Preempted } else { exit };
+        let is_cut_short = run.has_vanished() || (is_exact && run.has_preempted_rank());
+        let is_late = is_killed && is_cut_short;
+        // Before the rendezvous nothing was there to save, and it was told to give up instead: however it left, it
+        // was preempted, and by the engine.
+        let is_preempted = run.gathers() && run.directive == Some(Directive::Preempt);
+        let has_left = is_killed || exit == RunExit::Canceled;
+        let exit = if is_preempted && has_left { RunExit::Preempted } else { exit };
         let Some(member) = run.member_mut(rank) else { return };
         member.state = MemberState::Ended { exit, counts: true, is_late };
         let worker = member.worker.clone();

@@ -9,10 +9,10 @@ use muster_common::run::{FailureClass, RunExit, Task};
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Engine;
 use super::failure::class_of;
 use super::run::{Member, MemberState, Run};
 use super::trial::Trial;
+use super::{Engine, Rules};
 
 /// So many failures within [`WINDOW`] set a machine aside.
 const FAILURES_MAX: usize = 3;
@@ -54,7 +54,7 @@ impl Engine {
         if experiment.is_ended() || (is_unwanted && self.is_strict()) {
             return;
         }
-        let is_hang = class_of(&run.ending().exit) == Some(FailureClass::Hang);
+        let is_hang = class_of(&run.ending(Rules(self.rules)).exit) == Some(FailureClass::Hang);
         for (rank, member) in run.members.iter().enumerate() {
             let Some(reason) = blame(run, member, is_hang) else { continue };
             let host = member.host.clone();

@@ -98,7 +98,8 @@ pub struct Engine {
 /// kept only. 5: logarithms and the like have the same bits on every machine, a checkpoint's random choices follow
 /// from the run that made it, what is preempted again and again in vain waits, of the slots on their way out only
 /// those count that somebody can have, the preparation and the end of an experiment wait after a failure, a trial that
-/// diverges stands last at the rung that it was on its way to, and every trial that ends with its experiment says why.
+/// diverges stands last at the rung that it was on its way to, every trial that ends with its experiment says why, and
+/// ranks that miss one which was preempted have not failed.
 pub const RULES: u32 = 5;
 
 /// Rules by their number, as [`RULES`] counts them.

@@ -104,7 +104,7 @@ impl Engine {
     pub(super) fn end_run(&mut self, now: Timestamp, generation: Generation, run: &Run) {
         let rules = Rules(self.rules);
         let Some(experiment) = self.experiments.get_mut(&run.experiment) else { return };
-        let ending = run.ending();
+        let ending = run.ending(rules);
         match &run.task {
             Task::Prepare { part, .. } => {
                 experiment.end_part(now, *part as usize, generation, ending, rules);

@@ -11,6 +11,7 @@ use muster_common::run::{Directive, FailureClass, Gang, RunExit, Task};
 use muster_common::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Rules;
 use super::table::Row;
 
 /// A run that has not ended.
@@ -236,6 +237,14 @@ impl Run {
         self.members.iter().any(vanished)
     }
 
+    /// Whether a rank was preempted.
+    pub(super) fn has_preempted_rank(&self) -> bool {
+        let is_preempted = |member: &Member| {
+            matches!(member.state, MemberState::Ended { exit: RunExit::Preempted, .. })
+        };
+        self.members.iter().any(is_preempted)
+    }
+
     /// Whether a rank has left in a way that the others cannot go on from. Preempted ranks have
     /// agreed to leave, and each does so when it has saved what it has to.
     pub(super) fn is_broken(&self) -> bool {
@@ -251,13 +260,19 @@ impl Run {
     }
 
     /// How it ended, from how its ranks did: what is nearest to the cause wins. A rank that vanished
-    /// explains those that miss it, and a rank that found its data damaged explains all of them.
-    pub(super) fn ending(&self) -> Ending {
+    /// explains those that miss it, so does one that was preempted, and a rank that found its data damaged explains
+    /// all of them.
+    pub(super) fn ending(&self, rules: Rules) -> Ending {
+        let is_preempted = rules.are_exact() && self.has_preempted_rank();
+        let misses = |exit: &RunExit| {
+            matches!(exit, RunExit::Failed { class: FailureClass::Lost, permanent: false, .. })
+        };
         let mut chosen: Option<(usize, &Member, &RunExit, bool)> = None;
         let mut nearest = 0;
         for (rank, member) in self.members.iter().enumerate() {
             let MemberState::Ended { exit, counts, is_late } = &member.state else { continue };
-            let nearness = if *is_late { causality(&RunExit::Canceled) } else { causality(exit) };
+            let is_consequence = *is_late || (is_preempted && misses(exit));
+            let nearness = causality(if is_consequence { &RunExit::Canceled } else { exit });
             if chosen.is_none() || nearness > nearest {
                 nearest = nearness;
                 chosen = Some((rank, member, exit, *counts));
@@ -313,6 +328,7 @@ fn causality(exit: &RunExit) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RULES;
     use super::*;
 
     fn gang(exits: &[RunExit]) -> Run {
@@ -336,16 +352,23 @@ mod tests {
     fn the_cause_wins_over_its_consequences() {
         let lost = RunExit::Lost { reason: "signal 9".to_owned() };
         let missed = failed(FailureClass::Lost);
-        let ending = |exits: &[RunExit]| gang(exits).ending().exit.to_string();
+        let ending = |exits: &[RunExit]| gang(exits).ending(Rules(RULES)).exit.to_string();
         let text = ending(&[missed.clone(), lost.clone(), RunExit::Canceled]);
         assert_eq!(text, "lost: rank 1 on h: signal 9");
         let text = ending(&[missed.clone(), RunExit::Canceled, failed(FailureClass::OutOfMemory)]);
         assert_eq!(text, "failed: rank 2 on h: OutOfMemory");
-        let text = ending(&[failed(FailureClass::Hang), lost]);
+        let text = ending(&[failed(FailureClass::Hang), lost.clone()]);
         assert_eq!(text, "failed: rank 0 on h: Hang; rank 1 on h: signal 9");
         assert_eq!(ending(&[RunExit::Completed, RunExit::Completed]), "completed");
         assert_eq!(ending(&[RunExit::Canceled, RunExit::Preempted]), "preempted");
-        assert_eq!(ending(&[missed, RunExit::Diverged { step: 3 }]), "diverged at step 3");
+        assert_eq!(ending(&[missed.clone(), RunExit::Diverged { step: 3 }]), "diverged at step 3");
+        // Who misses a rank that was preempted has not failed, unless another one vanished.
+        let exits = [missed.clone(), RunExit::Preempted, RunExit::Canceled];
+        assert_eq!(ending(&exits), "preempted");
+        let older = gang(&exits).ending(Rules(RULES - 1)).exit.to_string();
+        assert_eq!(older, "failed: rank 0 on h: Lost");
+        let text = ending(&[missed, RunExit::Preempted, lost]);
+        assert_eq!(text, "lost: rank 2 on h: signal 9");
     }
 
     #[test]

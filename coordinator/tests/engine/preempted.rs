@@ -1,11 +1,11 @@
 //! Runs that are preempted by somebody else than the engine, again and again.
 
-use muster_common::run::{DataSummary, FailureClass, RunExit, RunReport, Task};
+use muster_common::run::{DataSummary, Directive, FailureClass, RunExit, RunReport, Task};
 use muster_coordinator::engine::experiment::Phase;
 use muster_coordinator::engine::trial::TrialState;
 use muster_coordinator::engine::{Engine, Event};
 
-use super::cluster::{Cluster, ONE, failed, manifest};
+use super::cluster::{Cluster, FOUR, ONE, failed, lost, manifest};
 
 /// Seconds until the next run, which the engine wants to be woken for; then it begins.
 fn wait(cluster: &mut Cluster) -> u64 {
@@ -68,6 +68,42 @@ fn a_trial_that_the_engine_told_to_leave_goes_on_at_once() {
         assert_eq!(cluster.started().len(), 1);
     }
     assert_eq!(cluster.trial("e-1").preempted_in_vain, 0);
+}
+
+#[test]
+fn a_gang_that_the_engine_told_to_leave_before_it_met_goes_on_at_once() {
+    for exit in [RunExit::Canceled, lost()] {
+        let mut cluster = Cluster::new(&FOUR[..2]);
+        cluster.submit(manifest("g", "2", ONE));
+        for _ in 0..4 {
+            let generation = cluster.only().generation;
+            let experiment = || "g-1".parse().unwrap();
+            cluster.apply(Event::ExperimentPaused { experiment: experiment() });
+            cluster.end(generation, 0, exit.clone());
+            cluster.apply(Event::ExperimentResumed { experiment: experiment() });
+        }
+        let trial = cluster.trial("g-1");
+        assert_eq!((trial.preempted_in_vain, trial.restarts), (0, 0), "{exit}");
+        assert!(matches!(trial.state, TrialState::Running { .. }), "{exit}");
+    }
+}
+
+#[test]
+fn a_gang_of_which_one_rank_was_preempted_has_not_failed() {
+    // Its worker was told to go and could not say so; the other misses it, or is told to give up and is too slow.
+    for exit in [failed(FailureClass::Lost), lost(), RunExit::Canceled] {
+        let mut cluster = Cluster::new(&FOUR[..2]);
+        cluster.submit(manifest("g", "2", ONE));
+        let generation = cluster.only().generation;
+        cluster.open(generation);
+        cluster.end(generation, 1, RunExit::Preempted);
+        assert_eq!(cluster.told(), [("w1".to_owned(), Directive::Cancel)]);
+        cluster.end(generation, 0, exit.clone());
+        let trial = cluster.trial("g-1");
+        assert_eq!((trial.restarts, trial.preempted_in_vain), (0, 1), "{exit}");
+        assert!(matches!(trial.state, TrialState::Running { .. }), "{exit}");
+        assert!(cluster.engine.hosts().is_empty(), "{exit}");
+    }
 }
 
 #[test]

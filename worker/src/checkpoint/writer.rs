@@ -2,7 +2,7 @@
 //! shards of one checkpoint, rank 0 writes the index once all of them are in the store.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -79,6 +79,8 @@ struct InFlight {
     checkpoint: CheckpointKey,
     deadline: Duration,
     result: Receiver<Result<(), SaveError>>,
+    /// What [`Writer::poll`] has found out, for whoever waits next.
+    failed: Option<SaveError>,
 }
 
 impl Writer {
@@ -127,23 +129,32 @@ impl Writer {
             let reason = format!("no thread: {error}");
             return Err(SaveError::NotReady { checkpoint, reason });
         }
-        self.in_flight = Some(InFlight { checkpoint, deadline, result });
+        self.in_flight = Some(InFlight { checkpoint, deadline, result, failed: None });
         Ok(before)
     }
 
-    /// The key of the checkpoint on its way if it has been committed since; does not wait.
-    pub fn poll(&mut self) -> Result<Option<CheckpointKey>, SaveError> {
-        let Some(InFlight { result, .. }) = &self.in_flight else { return Ok(None) };
-        match result.try_recv() {
-            Ok(written) => self.take(written),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => self.overdue(),
+    /// The key of the checkpoint on its way if it has been committed since; does not wait. That it was not is said
+    /// by the next [`Writer::begin`] or [`Writer::finish`].
+    pub fn poll(&mut self) -> Option<CheckpointKey> {
+        let in_flight = self.in_flight.as_mut()?;
+        match in_flight.result.try_recv() {
+            Ok(Ok(())) => self.in_flight.take().map(|done| done.checkpoint),
+            Ok(Err(error)) => {
+                in_flight.failed = Some(error);
+                None
+            }
+            Err(_nothing_yet) => None,
         }
     }
 
     /// Waits for the checkpoint on its way, if there is one, and returns its key.
     pub fn finish(&mut self) -> Result<Option<CheckpointKey>, SaveError> {
-        let Some(InFlight { result, deadline, .. }) = &self.in_flight else { return Ok(None) };
+        let Some(InFlight { result, deadline, failed, .. }) = &mut self.in_flight else {
+            return Ok(None);
+        };
+        if let Some(error) = failed.take() {
+            return self.take(Err(error));
+        }
         match result.recv_timeout(*deadline) {
             Ok(written) => self.take(written),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.overdue(),
@@ -257,4 +268,84 @@ impl Work {
 /// Builds that know of no shards can read a checkpoint without them.
 fn format_of(shard: Shard) -> u32 {
     if shard.is_one_of_several() { CHECKPOINT_FORMAT } else { WHOLE_CHECKPOINT_FORMAT }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use muster_common::manifest::{Assignment, SearchSpace, TrainingSettings, TrialSettings};
+    use muster_common::seed::Seed;
+
+    use super::*;
+    use crate::checkpoint::Progress;
+    use crate::model::NamedTensors;
+    use crate::train::StoppingState;
+
+    fn origin() -> Origin {
+        Origin {
+            trial: TrialId { experiment: "demo-1".parse().unwrap(), number: 1 },
+            generation: Generation(3),
+            attempt: Attempt(1),
+            parent: None,
+            pretrained: ContentHash::of(b"weights"),
+        }
+    }
+
+    fn snapshot(step: u64) -> Snapshot {
+        let progress = Progress {
+            step,
+            epoch: 0,
+            step_in_epoch: step,
+            seed: Seed(1),
+            total_steps: 100,
+            data: String::new(),
+            settings: TrialSettings::resolve(&SearchSpace::new(), &Assignment::new()),
+            training: TrainingSettings::default(),
+            evaluated_step: 0,
+            stopping: StoppingState::default(),
+        };
+        let none = NamedTensors::new;
+        let (model, optimizer, average, best) = (none(), none(), none(), none());
+        Snapshot { shard: Shard::WHOLE, progress, model, optimizer, average, best }
+    }
+
+    fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "nothing happens");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_known_once_it_is_in_the_store_and_a_failure_is_kept_for_who_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let store = Store::open(&directory.path().display().to_string()).unwrap();
+        let (sender, ready) = mpsc::channel::<Result<(), String>>();
+        let ready = Mutex::new(ready);
+        let before_commit = Arc::new(move || ready.lock().unwrap().recv().unwrap());
+        let mut writer = Writer::new(runtime.handle().clone(), store, origin(), before_commit);
+
+        assert_eq!(writer.begin(snapshot(10)).unwrap(), None);
+        assert_eq!(writer.poll(), None, "it is on its way");
+        sender.send(Ok(())).unwrap();
+        assert_eq!(until(|| writer.poll()).step, 10);
+        assert_eq!(writer.finish().unwrap(), None, "said once");
+
+        assert_eq!(writer.begin(snapshot(20)).unwrap(), None);
+        sender.send(Err("no metrics".to_owned())).unwrap();
+        until(|| {
+            assert_eq!(writer.poll(), None);
+            writer.in_flight.as_ref().and_then(|one| one.failed.as_ref()).map(|_failed| ())
+        });
+        let error = writer.begin(snapshot(30)).unwrap_err().to_string();
+        assert!(error.contains("no metrics"), "{error}");
+        assert_eq!(writer.finish().unwrap(), None);
+    }
 }

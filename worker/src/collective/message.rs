@@ -27,6 +27,10 @@ pub(super) enum Message {
     Beat,
     /// A rank has failed, and with it the run.
     Failed(RankFailure),
+    /// This rank was told to leave: may it, or do all join already?
+    Told,
+    /// Rank 0 does not count on this rank any more.
+    Released,
     /// The run has ended for this rank in good order.
     Leaving,
 }

@@ -17,7 +17,7 @@ use super::group::Group;
 use super::identity::Identity;
 use super::ledger::Ledger;
 use super::message::{Message, RankFailure};
-use super::watch::{self, OnFailure, Shared, State};
+use super::watch::{self, OnFailure, Peer, Shared, State};
 use crate::ffi::{Place, ProcessGroup, ShimError, Store};
 
 /// Longest wait for the slowest rank to load its data and its model.
@@ -173,6 +173,10 @@ impl Rendezvous {
             }
             store
         } else {
+            // Before it is ready nobody counts on it.
+            if go_on().is_break() {
+                return Ok(None);
+            }
             if let Some(peer) = self.shared.state().peers.get_mut(&0) {
                 peer.tell(&Message::Ready { identity });
             }
@@ -221,8 +225,32 @@ impl Rendezvous {
     }
 
     fn all_ready(&self, state: &State) -> bool {
-        let ready = state.peers.values().filter(|peer| peer.identity.is_some()).count();
+        let is_ready = |peer: &&Peer| peer.identity.is_some() && !peer.has_left;
+        let ready = state.peers.values().filter(is_ready).count();
         ready + 1 == self.membership.gang.world_size as usize
+    }
+
+    /// Whether this rank, which was told to leave, can do so alone. Rank 0 says when all join. The others ask it,
+    /// since it may just have said so, and who does not come then is waited for; after their first step all leave
+    /// together. `asked_at`: when it was asked.
+    fn may_leave(&self, state: &mut State, asked_at: &mut Option<Instant>) -> bool {
+        if self.membership.gang.rank == 0 {
+            return true;
+        }
+        if state.go.is_some() {
+            return false;
+        }
+        let Some(first) = state.peers.get_mut(&0).filter(|first| !first.has_left) else {
+            return true;
+        };
+        if state.is_released || state.failure.is_some() || state.refused.is_some() {
+            return true;
+        }
+        let asked_at = asked_at.get_or_insert_with(|| {
+            first.tell(&Message::Told);
+            Instant::now()
+        });
+        asked_at.elapsed() > WORD_DEADLINE
     }
 
     /// Waits until `done`. `false`: told to stop.
@@ -232,12 +260,13 @@ impl Rendezvous {
         done: impl Fn(&State) -> bool,
     ) -> Result<bool, RendezvousError> {
         let begun = Instant::now();
-        let mut left_at: Option<Instant> = None;
+        let (mut left_at, mut asked_at) = (None::<Instant>, None::<Instant>);
         loop {
-            if go_on().is_break() {
+            let is_told = go_on().is_break();
+            let mut state = self.shared.state();
+            if is_told && self.may_leave(&mut state, &mut asked_at) {
                 return Ok(false);
             }
-            let state = self.shared.state();
             if let Some(failure) = &state.failure {
                 return Err(RendezvousError::Peer(failure.clone()));
             }
@@ -245,14 +274,16 @@ impl Rendezvous {
                 return Err(RendezvousError::Refused { reason: reason.clone() });
             }
             if done(&state) {
+                state.is_decided = true;
                 return Ok(true);
             }
-            if let Some((rank, _)) = state.peers.iter().find(|(_, peer)| peer.has_left)
+            if let Some((rank, peer)) = state.peers.iter().find(|(_, peer)| peer.has_left)
                 && left_at.get_or_insert_with(Instant::now).elapsed() > WORD_DEADLINE
             {
                 return Err(RendezvousError::Peer(RankFailure {
                     rank: *rank,
-                    class: FailureClass::Lost,
+                    // Who leaves in good order was told to. Had it failed, its own end would say so.
+                    class: if peer.is_cut { FailureClass::Lost } else { FailureClass::Preempted },
                     message: "it left before it was ready".to_owned(),
                     permanent: false,
                 }));
@@ -348,4 +379,88 @@ fn connect(address: &str) -> std::io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rank of a gang of `world_size`; the others come to rank 0 at `rendezvous`.
+    fn open(rank: u32, world_size: u32, rendezvous: Option<String>) -> Rendezvous {
+        let gang = Gang { rank, world_size, rendezvous };
+        let step_deadline = Duration::from_secs(10);
+        let membership = Membership { generation: Generation(1), gang, step_deadline };
+        let go_on = || ControlFlow::Continue(());
+        Rendezvous::open(membership, |_failure| {}, go_on).unwrap().unwrap()
+    }
+
+    /// Whether it joins; it leaves in good order either way.
+    fn joins(rendezvous: Rendezvous, go_on: impl FnMut() -> ControlFlow<()>) -> bool {
+        let group = rendezvous.join(Identity::default(), Device::Cpu, go_on).unwrap();
+        let has_joined = group.is_some();
+        if let Some(group) = group {
+            // Whoever closes at once may do so before the others have found everybody.
+            assert_eq!(group.max(1).unwrap(), 1);
+            group.close();
+        }
+        rendezvous.leave();
+        has_joined
+    }
+
+    /// Said once it is ready, after `wait`.
+    fn told_when_ready(wait: Duration) -> impl FnMut() -> ControlFlow<()> {
+        let mut is_ready = false;
+        move || {
+            if !is_ready {
+                is_ready = true;
+                return ControlFlow::Continue(());
+            }
+            thread::sleep(wait);
+            ControlFlow::Break(())
+        }
+    }
+
+    #[test]
+    fn who_leaves_after_being_ready_is_not_waited_for() {
+        for world_size in [2, 3] {
+            let first = open(0, world_size, None);
+            let address = Some(first.address().to_string());
+            let others: Vec<Rendezvous> =
+                (1..world_size).map(|rank| open(rank, world_size, address.clone())).collect();
+            for other in others {
+                assert!(!joins(other, told_when_ready(Duration::ZERO)));
+            }
+            // Its own word comes later.
+            let begun = Instant::now();
+            let told = move || {
+                if begun.elapsed() > Duration::from_millis(300) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
+            assert!(!joins(first, told), "{world_size} ranks");
+        }
+    }
+
+    #[test]
+    fn who_is_told_when_all_join_joins_too() {
+        let first = open(0, 2, None);
+        let second = open(1, 2, Some(first.address().to_string()));
+        let first = thread::spawn(move || joins(first, || ControlFlow::Continue(())));
+        let second = thread::spawn(move || joins(second, told_when_ready(Duration::from_secs(2))));
+        assert_eq!([first.join().unwrap(), second.join().unwrap()], [true, true]);
+    }
+
+    #[test]
+    fn a_rank_that_misses_one_which_has_left_does_not_call_it_a_failure() {
+        let first = open(0, 2, None);
+        let second = open(1, 2, Some(first.address().to_string()));
+        assert!(!joins(second, told_when_ready(Duration::ZERO)));
+        let go_on = || ControlFlow::Continue(());
+        let error = first.join(Identity::default(), Device::Cpu, go_on).unwrap_err();
+        let RendezvousError::Peer(failure) = &error else { panic!("{error}") };
+        assert_eq!((failure.rank, failure.class), (1, FailureClass::Preempted));
+        assert!(!failure.permanent);
+    }
 }

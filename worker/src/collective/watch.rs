@@ -46,6 +46,10 @@ pub(super) struct State {
     pub(super) peers: BTreeMap<u32, Peer>,
     /// Port of the store, once all are there.
     pub(super) go: Option<u16>,
+    /// Of rank 0: all were ready, and from here on they join. Nobody leaves alone any more.
+    pub(super) is_decided: bool,
+    /// Of the others: rank 0 does not count on this rank.
+    pub(super) is_released: bool,
     pub(super) refused: Option<String>,
     pub(super) failure: Option<RankFailure>,
     /// What other ranks have in the store of the checkpoint of a step.
@@ -59,6 +63,8 @@ pub(super) struct Peer {
     stream: TcpStream,
     pub(super) identity: Option<Identity>,
     pub(super) has_left: bool,
+    /// The line to it ended before it had said anything: whether it left in good order is not known.
+    pub(super) is_cut: bool,
 }
 
 impl Peer {
@@ -100,13 +106,26 @@ impl Shared {
         (self.on_failure)(failure);
     }
 
+    /// Nothing comes of `rank`, and nothing has come.
+    fn cut_off(&self, rank: u32) {
+        if let Some(peer) = self.state().peers.get_mut(&rank) {
+            (peer.has_left, peer.is_cut) = (true, true);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether `rank` needs no watching: it went in good order, or is about to.
+    fn has_left(&self, rank: u32) -> bool {
+        self.state().peers.get(&rank).is_some_and(|peer| peer.has_left)
+    }
+
     fn admit(&self, rank: u32, stream: &TcpStream) -> Result<(), String> {
         let mut state = self.state();
         if state.peers.contains_key(&rank) {
             return Err(format!("rank {rank} is here already"));
         }
         let stream = stream.try_clone().map_err(|error| error.to_string())?;
-        state.peers.insert(rank, Peer { stream, identity: None, has_left: false });
+        state.peers.insert(rank, Peer { stream, identity: None, has_left: false, is_cut: false });
         drop(state);
         self.changed.notify_all();
         Ok(())
@@ -248,10 +267,8 @@ fn converse(
         match read(&mut stream, &mut lines) {
             Ok(found) => messages = found,
             // Rank 0 left, in good order or not, before it took this connection in.
-            Err(_cut) if !is_received => {
-                take(shared, peer, Message::Leaving);
-                return;
-            }
+            Err(_cut) if !is_received => return shared.cut_off(peer),
+            Err(_gone) if shared.has_left(peer) => return,
             Err(reason) => return failed(FailureClass::Lost, reason),
         }
         if messages.is_empty() && heard.elapsed() > shared.silence {
@@ -282,6 +299,15 @@ fn take(shared: &Shared, peer: u32, message: Message) -> bool {
             state.written.insert((step, peer), parts);
         }
         Message::Refused { reason } => state.refused = Some(reason),
+        // Without an answer it waits for word that all join, which is on its way.
+        Message::Told if state.is_decided => {}
+        Message::Told => {
+            if let Some(peer) = state.peers.get_mut(&peer) {
+                peer.has_left = true;
+                peer.tell(&Message::Released);
+            }
+        }
+        Message::Released => state.is_released = true,
         Message::Leaving => {
             if let Some(peer) = state.peers.get_mut(&peer) {
                 peer.has_left = true;

@@ -4,7 +4,8 @@ use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
-use muster_common::run::{FailureClass, RunExit, RunReport};
+use muster_common::id::Generation;
+use muster_common::run::{Directive, FailureClass, RunExit};
 
 use super::outbox::Outbox;
 use super::task::TaskError;
@@ -46,23 +47,37 @@ pub(super) fn class_of(error: &TaskError) -> FailureClass {
         cause = error.source();
     }
     let by_word = WORDS.iter().find(|(word, _)| text.contains(word)).map(|(_, class)| *class);
-    by_word.unwrap_or(if error.is_permanent() {
-        FailureClass::BadData
-    } else {
-        FailureClass::Other
+    by_word.unwrap_or(match error {
+        // Whoever misses rank 0 knows nothing; rank 0's own end says more.
+        TaskError::Rendezvous(RendezvousError::Connect { .. }) => FailureClass::Lost,
+        _ if error.is_permanent() => FailureClass::BadData,
+        _ => FailureClass::Other,
     })
 }
 
-/// Ends the run and the process: the thread that trains waits for a rank that is gone, and cannot be
-/// asked.
-pub(super) fn end_with_rank(outbox: &Outbox, failure: &RankFailure) {
+/// Ends run `generation` and the process: the thread that trains waits for a rank that is gone, and cannot be
+/// asked. Does nothing when that thread has ended the run already; what goes on then is another one.
+pub(super) fn end_with_rank(
+    outbox: &Outbox,
+    generation: Generation,
+    told: Option<Directive>,
+    failure: &RankFailure,
+) {
     let RankFailure { rank, class, message, permanent } = failure;
     let message = format!("rank {rank}: {message}");
-    tracing::error!("{message}");
-    let exit = RunExit::Failed { message, permanent: *permanent, class: *class };
-    outbox.report(RunReport::Ended { exit });
-    outbox.end();
-    crate::ffi::leave_process(1);
+    let has_ended = if told == Some(Directive::Preempt) {
+        // Ranks that were told to save themselves and leave miss those that were quicker, or were killed because they
+        // were too slow. That is no failure: the supervisor, which knows what was told, says how this one ended.
+        tracing::warn!("{message}");
+        !outbox.end(generation)
+    } else {
+        tracing::error!("{message}");
+        let exit = RunExit::Failed { message, permanent: *permanent, class: *class };
+        !outbox.conclude(generation, exit)
+    };
+    if !has_ended {
+        crate::ffi::leave_process(1);
+    }
 }
 
 /// Gives the watch time to say which rank failed first, and to end this process with that. Comes back
@@ -107,5 +122,8 @@ mod tests {
         let full = std::io::Error::from_raw_os_error(28);
         let error = RendezvousError::Connect { address: "a:1".to_owned(), source: full };
         assert_eq!(class_of(&error.into()), FailureClass::DiskFull);
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let error = RendezvousError::Connect { address: "a:1".to_owned(), source: refused };
+        assert_eq!(class_of(&error.into()), FailureClass::Lost);
     }
 }

@@ -17,7 +17,7 @@ use std::thread;
 
 use anyhow::Context;
 use muster_common::id::Generation;
-use muster_common::run::{Directive, RunExit, RunReport, RunSpec};
+use muster_common::run::{Directive, RunExit, RunSpec};
 use muster_common::telemetry::{RunIds, one_line};
 use tch::Device;
 use tokio::signal::unix::{SignalKind, signal};
@@ -114,8 +114,7 @@ fn serve(
         drop(run);
         // What ranks have in flight together when one fails cannot be called back.
         let is_spent = spec.gang.is_some() && matches!(exit, RunExit::Failed { .. });
-        outbox.report(RunReport::Ended { exit });
-        outbox.end();
+        outbox.conclude(generation, exit);
         if is_spent {
             crate::ffi::leave_process(1);
         }

@@ -22,9 +22,20 @@ impl Outbox {
         *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = Some(generation);
     }
 
-    /// No run is going on.
-    pub(super) fn end(&self) {
-        *self.generation.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Run `generation` is not going on any more. `false`: it was not.
+    pub(super) fn end(&self, generation: Generation) -> bool {
+        let mut current = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        current.take_if(|current| *current == generation).is_some()
+    }
+
+    /// Says how run `generation` ended, if nobody has: the thread that trains and the one that watches other ranks
+    /// may both know. `false`: its end had been said.
+    pub(super) fn conclude(&self, generation: Generation, exit: RunExit) -> bool {
+        let is_first = self.end(generation);
+        if is_first {
+            send(&FromRunner::Report { generation, report: RunReport::Ended { exit } });
+        }
+        is_first
     }
 
     fn generation(&self) -> Option<Generation> {
@@ -87,5 +98,23 @@ pub(super) fn send(message: &FromRunner) {
             }
         }
         Err(error) => tracing::error!("a message to the supervisor is lost: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_once_and_another_does_not_end_with_it() {
+        let outbox = Outbox::default();
+        let (old, new) = (Generation(1), Generation(2));
+        assert!(!outbox.end(old), "it has not begun");
+        outbox.begin(old);
+        assert!(outbox.end(old) && !outbox.end(old));
+        // Whoever learns late of a failure in the old run must not end the one that has begun since.
+        outbox.begin(new);
+        assert!(!outbox.end(old));
+        assert_eq!(outbox.generation(), Some(new));
     }
 }

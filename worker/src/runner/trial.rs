@@ -51,8 +51,11 @@ pub(super) fn train(bench: &mut Bench<'_>, task: &TrainTask) -> Result<RunExit, 
         step_deadline: bench.spec.manifest.training.step_deadline(),
     };
     let is_first = membership.gang.rank == 0;
-    let outbox = bench.outbox.clone();
-    let on_failure = move |failed: &RankFailure| failure::end_with_rank(&outbox, failed);
+    let (outbox, directives) = (bench.outbox.clone(), bench.directives.clone());
+    let generation = bench.spec.generation;
+    let on_failure = move |failed: &RankFailure| {
+        failure::end_with_rank(&outbox, generation, directives.of(generation), failed);
+    };
     let rendezvous = Rendezvous::open(membership, on_failure, || bench.go_on())?;
     let Some(rendezvous) = rendezvous else { return Ok(bench.told()) };
     if is_first {
@@ -374,11 +377,13 @@ impl<'a> Session<'a> {
     /// it yet, but all are here.
     fn told(&mut self, trainer: &Trainer<'_>) -> Result<RunExit, TaskError> {
         let directive = trainer.agreed_now(self.directives.of(self.generation))?;
+        if directive == Some(Directive::Preempt) {
+            // Where the best weights count, the last steps are not saved before they are scored.
+            self.save_now(trainer)?;
+            return Ok(RunExit::Preempted);
+        }
         self.wait()?;
-        Ok(match directive {
-            Some(Directive::Preempt) => RunExit::Preempted,
-            Some(Directive::Cancel) | None => RunExit::Canceled,
-        })
+        Ok(RunExit::Canceled)
     }
 
     /// The end of a run whose last weights count.
@@ -468,6 +473,10 @@ impl Host for Session<'_> {
     }
 
     fn progress(&mut self, progress: RunProgress) {
+        // What is in the store counts only once it is reported, and the next save may be far.
+        if let Some(key) = self.writer.poll() {
+            self.committed(key);
+        }
         if self.is_first() {
             self.outbox.progress(progress);
             self.outbox.measured(std::mem::take(&mut self.fresh).into_values().collect());

@@ -292,14 +292,8 @@ impl Line {
             host: host_name(),
             held_generation: self.held.map(|held| held.generation.0),
         });
-        let mut first = vec![hello];
-        first.extend(self.unacknowledged.iter().cloned().map(Request::Report));
-        let draining = self.draining.clone().map(|reason| v1::Draining { reason });
-        first.extend(draining.map(Request::Draining));
-        for message in first {
-            if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
-                return Cut::Lost("the connection closed".to_owned());
-            }
+        if sender.send(SessionRequest { message: Some(hello) }).await.is_err() {
+            return Cut::Lost("the connection closed".to_owned());
         }
         let mut client = WorkerServiceClient::new(line);
         let opening = client.session(ReceiverStream::new(requests));
@@ -309,10 +303,14 @@ impl Line {
             Err(_) => return Cut::Lost("the coordinator does not answer".to_owned()),
         };
         self.was_in = true;
-        // Not before: nothing is read until the stream is open, and these may be many.
-        for lines in self.missed.take() {
-            let message = Some(Request::LogLines(lines));
-            if sender.send(SessionRequest { message }).await.is_err() {
+        // Not before: nothing is read until the stream is open, and these may be many. That it leaves comes first, as
+        // it did: else the end of its run breaks a gang, whose other ranks get no time to save themselves.
+        let draining = self.draining.clone().map(|reason| v1::Draining { reason });
+        let mut first: Vec<Request> = draining.into_iter().map(Request::Draining).collect();
+        first.extend(self.unacknowledged.iter().cloned().map(Request::Report));
+        first.extend(self.missed.take().into_iter().map(Request::LogLines));
+        for message in first {
+            if sender.send(SessionRequest { message: Some(message) }).await.is_err() {
                 return Cut::Lost("the connection closed".to_owned());
             }
         }
@@ -449,6 +447,84 @@ impl Line {
         });
         if is_over {
             self.held = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_common::run::RunExit;
+    use muster_proto::v1::SessionResponse;
+    use muster_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Request as Call, Response as Answer, Status, Streaming};
+
+    use super::*;
+
+    /// Passes on what a worker says.
+    struct Ear(mpsc::UnboundedSender<Request>);
+
+    #[tonic::async_trait]
+    impl WorkerService for Ear {
+        type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+
+        async fn session(
+            &self,
+            call: Call<Streaming<SessionRequest>>,
+        ) -> Result<Answer<Self::SessionStream>, Status> {
+            let mut incoming = call.into_inner();
+            let heard = self.0.clone();
+            let (answers, stream) = mpsc::channel(1);
+            // As the coordinator: it answers when it has heard who it is.
+            let Some(SessionRequest { message: Some(hello) }) = incoming.message().await? else {
+                return Err(Status::invalid_argument("nothing was said"));
+            };
+            tokio::spawn(async move {
+                let _line_is_open = answers;
+                let _nobody_listens = heard.send(hello);
+                while let Ok(Some(SessionRequest { message: Some(message) })) =
+                    incoming.message().await
+                {
+                    let _nobody_listens = heard.send(message);
+                }
+            });
+            Ok(Answer::new(ReceiverStream::new(stream)))
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_waited_for_a_line_is_said_however_much_it_is_and_first_that_it_leaves() {
+        // Nobody answers there yet.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let coordinator = Some(format!("http://{port}"));
+        let access = AccessFlags { coordinator, ..AccessFlags::default() };
+        let link = Link::open(access, "w1".parse().unwrap());
+        let num_reports = 3 * QUEUE_MAX;
+        for sequence in 1..=num_reports as u64 {
+            let report = RunReport::Ended { exit: RunExit::Completed };
+            link.report(Generation(1), sequence, report).await;
+        }
+        link.drain("told".to_owned()).await;
+        sleep(Duration::from_millis(500)).await;
+
+        let (sender, mut heard) = mpsc::unbounded_channel();
+        let listener = tokio::net::TcpListener::bind(port).await.unwrap();
+        let service = WorkerServiceServer::new(Ear(sender));
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        let mut said = Vec::new();
+        while said.len() < num_reports + 2 {
+            let message = timeout(Duration::from_secs(30), heard.recv()).await.unwrap().unwrap();
+            if !matches!(message, Request::Heartbeat(_)) {
+                said.push(message);
+            }
+        }
+        assert!(matches!(said[0], Request::Hello(_)) && matches!(said[1], Request::Draining(_)));
+        for (message, wanted) in said[2..].iter().zip(1..) {
+            let Request::Report(report) = message else { panic!("{message:?}") };
+            assert_eq!(report.sequence, wanted);
         }
     }
 }
