@@ -111,16 +111,7 @@ fn train_as_rank(
         tracing::warn!("{warning}");
     }
     let mut trainer = Trainer::new(plan, model, training)?;
-    let is_warm = left.is_some();
-    let keys = task.resume_from.iter().chain(&task.earlier);
-    let load = || checkpoint::load_newest(bench.runtime, &bench.store, keys, &pretrained.sha256);
-    let found = left.map_or_else(load, |left| Ok(Some(left)))?;
-    let resumed = found.as_ref().map(|(key, _)| key.clone());
-    let task = &TrainTask { resume_from: resumed, ..task.clone() };
-    if let Some((key, snapshot)) = found {
-        take_over(&mut trainer, task, &key, snapshot)?;
-        tracing::info!(step = key.step, attempt = %task.attempt, is_warm, "resumed from {key}");
-    }
+    let task = &resume(bench, &mut trainer, task, left, &pretrained.sha256)?;
     let group = match rendezvous {
         None => None,
         Some(rendezvous) => match join(bench, rendezvous, &mut trainer, &pretrained.sha256)? {
@@ -147,6 +138,28 @@ fn train_as_rank(
         leave(bench, task, checkpoint, &pretrained.sha256, trainer)?;
     }
     Ok(exit)
+}
+
+/// Continues from where the trial is, if it has begun: from what the last run `left`, or from the store. Gives the task
+/// with the checkpoint that this was.
+fn resume(
+    bench: &Bench<'_>,
+    trainer: &mut Trainer<'_>,
+    task: &TrainTask,
+    left: Option<(CheckpointKey, Snapshot)>,
+    pretrained: &ContentHash,
+) -> Result<TrainTask, TaskError> {
+    let is_warm = left.is_some();
+    let keys = task.resume_from.iter().chain(&task.earlier);
+    let load = || checkpoint::load_newest(bench.runtime, &bench.store, keys, pretrained);
+    let found = left.map_or_else(load, |left| Ok(Some(left)))?;
+    let resumed = found.as_ref().map(|(key, _)| key.clone());
+    let task = TrainTask { resume_from: resumed, ..task.clone() };
+    if let Some((key, snapshot)) = found {
+        take_over(trainer, &task, &key, snapshot)?;
+        tracing::info!(step = key.step, attempt = %task.attempt, is_warm, "resumed from {key}");
+    }
+    Ok(task)
 }
 
 /// Keeps the state of a trial that may go on from `checkpoint`, which holds the same.
