@@ -13,6 +13,7 @@ use muster_common::id::Generation;
 use muster_common::manifest::{Assignment, Manifest, SearchSpace, TrainingSettings, TrialSettings};
 use muster_common::run::{Directive, FailureClass, Gang, RunExit, RunReport};
 use muster_common::seed::Seed;
+use muster_common::storage::CheckpointKey;
 use muster_tests::gang::{Laboratory, Rank, committed, finish};
 use muster_tests::gradient::gradient_of;
 use muster_tests::process::send_signal;
@@ -318,6 +319,38 @@ fn a_rank_that_was_told_to_save_itself_does_not_fail_for_want_of_another() {
     ranks[0].gone().unwrap();
     let said = ranks[0].end();
     assert!(said.is_err(), "{said:?}");
+}
+
+/// A run that goes on where the last one on its slot ended takes over its state instead of reading it.
+#[test]
+fn what_a_run_left_is_what_its_checkpoint_holds() {
+    let watched = "training: {evaluate_every: {steps: 8}, early_stopping: {patience: 100}, \
+                   average: {type: ema, decay: 0.9}}\n";
+    for training in ["", watched] {
+        let settings = format!("{DROPOUT}{training}");
+        let mut laboratory = Laboratory::new(&model("bert"), 60, &settings).unwrap();
+        let mut kept = laboratory.ranks(1).unwrap();
+        let _other_log = laboratory.next_generation();
+        let mut fresh = laboratory.ranks(1).unwrap();
+        let mut continue_on = |ranks: &mut [Rank], target, from: Option<&CheckpointKey>| {
+            laboratory.start(ranks, target, from).unwrap();
+            let (key, _) = finish(ranks).unwrap();
+            (laboratory.load(&key).unwrap(), key)
+        };
+        let (_, middle) = continue_on(&mut kept, 20, None);
+        let (found, _) = continue_on(&mut kept, 44, Some(&middle));
+        let (wanted, _) = continue_on(&mut fresh, 44, Some(&middle));
+        assert!(kept[0].log().contains("is_warm=true"), "{}", kept[0].log());
+        assert!(fresh[0].log().contains("is_warm=false"), "{}", fresh[0].log());
+        assert_same_bits(&found, &wanted);
+        assert_eq!(found.progress, wanted.progress);
+        assert!(bits(&found.average) == bits(&wanted.average), "averages differ");
+        assert!(bits(&found.best) == bits(&wanted.best), "best weights differ");
+        // What was left is of the last checkpoint only.
+        let (again, _) = continue_on(&mut kept, 44, Some(&middle));
+        assert_same_bits(&again, &wanted);
+        assert_eq!(kept[0].log().matches("is_warm=false").count(), 1, "{}", kept[0].log());
+    }
 }
 
 /// How rank 1 ends that comes to a rank 0 which is gone, and is told `directive` itself a moment later.
