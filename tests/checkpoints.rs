@@ -112,7 +112,7 @@ fn take_index(checkpoint: &Path, before: &Path) {
 #[test]
 fn a_run_goes_on_from_the_checkpoint_before_one_that_has_come_to_harm() {
     // So many that the run is not over when somebody who was held up kills it.
-    const STEPS: u64 = 600;
+    const STEPS: u64 = 300;
     let quiet = prepare(STEPS);
     Muster::start(quiet.directory.path(), "quiet", &RUN).unwrap().succeed().unwrap();
     let expected = exported_weights(quiet.directory.path(), "gang-1").unwrap();

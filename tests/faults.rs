@@ -77,7 +77,7 @@ fn two_hosts_that_lose_each_other_end_with_the_same_weights() {
 
 #[test]
 fn an_elastic_gang_goes_on_with_fewer_and_grows_again() {
-    let laboratory = prepare("{min: 2, max: 3, grace_seconds: 1}", 2000);
+    let laboratory = prepare("{min: 2, max: 3, grace_seconds: 1}", 1200);
     let directory = laboratory.directory.path();
     // Nobody is lost but who is killed.
     fs::write(directory.join("muster.toml"), "lease_seconds = 8\nmax_slots = 3\n").unwrap();
@@ -153,7 +153,7 @@ fn a_rank_without_memory_is_named_and_started_again() {
 fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     let name = "a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room";
     // So many steps that the disk is full before they are done.
-    let laboratory = prepare("1", 2000);
+    let laboratory = prepare("1", 800);
     let directory = laboratory.directory.path();
     let disk = match Disk::mount(&directory.join("muster-data/coordinator"), 16) {
         Ok(disk) => disk,
@@ -173,7 +173,7 @@ fn a_coordinator_whose_disk_is_full_says_so_and_goes_on_when_there_is_room() {
     let _worker = service.worker(Place::Here, "second").unwrap();
     let (result, _) = service.ask(Place::Here, &["watch", "gang-1"]).unwrap();
     assert!(result.contains("gang-1 completed"), "{result}");
-    assert!(exported_weights(directory, "gang-1").unwrap() == undisturbed(1, 2000));
+    assert!(exported_weights(directory, "gang-1").unwrap() == undisturbed(1, 800));
 }
 
 #[test]

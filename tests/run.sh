@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 self=$PWD/tests/run.sh
 
 mode=${1:-all}
+# Where nobody measures, the tests themselves need not be fast: `.ci/run` says so, in the words of `cargo --config`.
+read -ra cargo_config <<<"${MUSTER_CARGO_CONFIG:+--config $MUSTER_CARGO_CONFIG}"
 allowed_skips=${MUSTER_ALLOWED_SKIPS:-gpu parity root slurm kubernetes linters browser}
 log=target/test.log
 mkdir -p target
@@ -54,7 +56,7 @@ lints() {
     echo "      format"
     cargo fmt --all --check
     echo "      lints"
-    cargo clippy --release --workspace --all-targets --locked --quiet -- -D warnings
+    cargo clippy "${cargo_config[@]}" --release --workspace --all-targets --locked --quiet -- -D warnings
     echo "      licences and sources of the dependencies"
     .cache/cargo-deny/bin/cargo-deny --log-level warn --offline --locked check bans licenses sources
 }
@@ -62,12 +64,12 @@ lints() {
 # Programs and tests in one go: what only tests depend on changes features of other crates, so that building the
 # programs by themselves first would compile nearly all of them twice.
 build() {
-    deploy/setup/build.sh target/build.log --workspace --all-targets
+    deploy/setup/build.sh target/build.log "${cargo_config[@]}" --workspace --all-targets
 }
 
 # Shows one line per test program while they run; everything goes to the log.
 tests() {
-    cargo test --release --workspace --locked --no-fail-fast -- --show-output 2>&1 | tee "$log" |
+    cargo test "${cargo_config[@]}" --release --workspace --locked --no-fail-fast -- --show-output 2>&1 | tee "$log" |
         awk '/^ +(Running|Doc-tests) / || /^test result:/ || /^test .* FAILED$/ || /^error: (could not compile|test failed)/ { print; fflush() }'
 }
 
