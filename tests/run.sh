@@ -136,6 +136,7 @@ all)
         echo "error: what the tests need could not be set up" >&2
         exit 1
     fi
+    trap - EXIT
     rm -f "$log"
     touch "$log"
     status=0

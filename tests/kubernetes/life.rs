@@ -35,7 +35,9 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     assert!(pods.contains("supervise") && !pods.contains(SECRET), "{pods}");
     // The trial of the other one stands still, so that the sweep is not over before all this was seen.
     let held = site.processes("muster-worker runner", &first[1]);
-    held.iter().for_each(|pid| send_signal("STOP", *pid).unwrap());
+    for pid in &held {
+        send_signal("STOP", *pid).unwrap();
+    }
     site.evict(&first[0]);
     let second = site.await_running("another pod for the one that was evicted", |running| {
         running.len() == 2 && !running.contains(&first[0])
@@ -43,7 +45,9 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     let lost = second.iter().find(|pod| first.contains(pod)).unwrap();
     let killed = site.processes("muster-worker supervise", lost);
     assert_eq!(killed.len(), 1, "{lost}");
-    held.iter().for_each(|pid| send_signal("CONT", *pid).unwrap());
+    for pid in &held {
+        send_signal("CONT", *pid).unwrap();
+    }
     send_signal("KILL", killed[0]).unwrap();
     site.await_words(&["ls"], &format!("pod {lost} has failed: exit code 137"));
 
