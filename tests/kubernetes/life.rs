@@ -33,11 +33,6 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     // No secret is where others could see it.
     let pods = serde_json::to_string(&site.all::<Pod>()).unwrap();
     assert!(pods.contains("supervise") && !pods.contains(SECRET), "{pods}");
-    // The trial of the other one stands still, so that the sweep is not over before all this was seen.
-    let held = site.processes("muster-worker runner", &first[1]);
-    for pid in &held {
-        send_signal("STOP", *pid).unwrap();
-    }
     site.evict(&first[0]);
     let second = site.await_running("another pod for the one that was evicted", |running| {
         running.len() == 2 && !running.contains(&first[0])
@@ -45,11 +40,18 @@ fn a_sweep_ends_well_although_pods_are_evicted_and_lost() {
     let lost = second.iter().find(|pod| first.contains(pod)).unwrap();
     let killed = site.processes("muster-worker supervise", lost);
     assert_eq!(killed.len(), 1, "{lost}");
+    // The trial of the new one stands still, so that the sweep is not over before all this was seen.
+    let new = second.iter().find(|pod| *pod != lost).unwrap();
+    let held = site.await_processes("muster-worker runner", new);
+    for pid in &held {
+        send_signal("STOP", *pid).unwrap();
+    }
+    send_signal("KILL", killed[0]).unwrap();
+    let told = site.ground.await_words(&["ls"], &format!("pod {lost} has failed: exit code 137"));
+    assert!(told.is_ok(), "{told:?}\n{}", run.stderr());
     for pid in &held {
         send_signal("CONT", *pid).unwrap();
     }
-    send_signal("KILL", killed[0]).unwrap();
-    site.await_words(&["ls"], &format!("pod {lost} has failed: exit code 137"));
 
     let summary = site.ground.complete(run).unwrap();
     let trials = summary["trials"].as_array().unwrap();

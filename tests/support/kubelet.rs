@@ -22,6 +22,8 @@ use crate::process::{program, send_signal};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(200);
+/// A connection that the server has closed may leave a question without an answer.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
 /// The node.
 const NODE: &str = "node-1";
 
@@ -82,8 +84,10 @@ impl Kubelet {
             runtime.block_on(async {
                 while !node.switches.is_over.load(Ordering::Relaxed) {
                     // An API server that is away comes back.
-                    if let Err(error) = node.look().await {
-                        eprintln!("kubelet: {error:#}");
+                    match tokio::time::timeout(LOOK_DEADLINE, node.look()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => eprintln!("kubelet: {error:#}"),
+                        Err(late) => eprintln!("kubelet: {late}"),
                     }
                     tokio::time::sleep(LOOK).await;
                 }
@@ -128,8 +132,9 @@ impl Node {
             };
         };
         if let Some(status) = process.child.try_wait()? {
-            self.processes.remove(uid);
+            // Forgotten once it is told: the connection may just have been closed.
             self.ended(pod, status).await?;
+            self.processes.remove(uid);
             return if is_leaving { self.remove(pod, uid).await } else { Ok(()) };
         }
         if is_leaving {
@@ -167,12 +172,15 @@ impl Node {
         let container = spec.containers.first().context("no container")?;
         let Some(mounts) = self.mounts(pod, container).await? else { return Ok(()) };
         let child = self.spawn(pod, container, &mounts)?;
-        self.processes.insert(uid.to_owned(), Process { child, kill_at: None });
+        let process = Process { child, kill_at: None };
         let state = json!({"running": {"startedAt": now()}});
         let status = json!({"phase": "Running", "startTime": now(), "podIP": "127.0.0.1",
             "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
             "containerStatuses": [container_status(container, &state)]});
-        self.tell(pod, status).await
+        // If that fails it is ended and begins again at the next look: nobody would say later that it runs.
+        self.tell(pod, status).await?;
+        self.processes.insert(uid.to_owned(), process);
+        Ok(())
     }
 
     /// Where its volumes are here, by where it sees them. `None`: a Secret is not there yet.
