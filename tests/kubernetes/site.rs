@@ -181,19 +181,6 @@ impl Site {
         })
     }
 
-    /// The same once there are any.
-    pub(crate) fn await_processes(&self, words: &str, pod: &str) -> Vec<u32> {
-        let begun = Instant::now();
-        loop {
-            let found = self.processes(words, pod);
-            if !found.is_empty() {
-                return found;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no {words} in {pod}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
     /// The processes of the workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let mut pids = self.processes("muster-worker supervise", "");
