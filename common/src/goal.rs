@@ -175,7 +175,7 @@ pub struct Goal {
 
 impl From<Objective> for Goal {
     fn from(objective: Objective) -> Self {
-        let functions = Elementary::Portable;
+        let functions = Elementary::NEWEST;
         Self { objective, others: Vec::new(), constraints: Vec::new(), functions }
     }
 }

@@ -21,6 +21,7 @@ pub mod model;
 pub mod objective;
 pub mod run;
 pub mod seed;
+pub mod shared;
 pub mod storage;
 pub mod telemetry;
 pub mod time;

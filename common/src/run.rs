@@ -1,6 +1,7 @@
 //! A run: what a worker is told to do, what it says while it does it, and how it ends.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,8 @@ pub struct RunSpec {
     /// What to do.
     pub task: Task,
     /// The experiment's manifest.
-    pub manifest: Manifest,
+    #[serde(with = "crate::shared")]
+    pub manifest: Arc<Manifest>,
     /// URL of the object store, for example `file:///data/muster` or `s3://container/prefix`.
     pub store: String,
     /// Its place among the processes that train one trial together; absent: it trains alone.

@@ -38,6 +38,12 @@ pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: D
     let (chores, waiting) = mpsc::unbounded_channel();
     let metrics = driver.metrics().clone();
     let of_chores = metrics.clone();
+    let counted = metrics.clone();
+    let queue = move |chore| {
+        counted.pending("chore", 1);
+        // Whoever does them lives for as long as they are handed on.
+        let _sent = chores.send(chore);
+    };
     let tell = async move {
         while let Some(action) = actions.recv().await {
             match action {
@@ -52,16 +58,10 @@ pub async fn perform_all(mut actions: mpsc::UnboundedReceiver<Action>, driver: D
                     live.send(&worker, ToWorker::Direct { generation, directive });
                 }
                 Action::StoreManifest { experiment, store, text } => {
-                    if chores.send(Chore::Write { experiment, store, text }).is_err() {
-                        return;
-                    }
-                    metrics.pending("chore", 1);
+                    queue(Chore::Write { experiment, store, text });
                 }
                 Action::DeleteCheckpoint { store, checkpoint } => {
-                    if chores.send(Chore::Delete { store, checkpoint }).is_err() {
-                        return;
-                    }
-                    metrics.pending("chore", 1);
+                    queue(Chore::Delete { store, checkpoint });
                 }
                 Action::Rejected { reason } => tracing::debug!(reason, "event changes nothing"),
                 Action::Created { .. } => {}
@@ -108,7 +108,8 @@ async fn note_deleted(mut deleted: mpsc::UnboundedReceiver<CheckpointKey>, drive
     }
 }
 
-/// Writes manifests one by one, and deletes what lies in one store together.
+/// Writes manifests one by one, then deletes what lies in one store together. A store that does not answer keeps
+/// deletions in no other waiting.
 async fn do_chores(
     chores: Vec<Chore>,
     stores: &Stores,
@@ -132,27 +133,33 @@ async fn do_chores(
             }
         }
     }
-    for (store, checkpoints) in deletions {
-        let deleted = match stores.open(&store) {
-            Ok(store) => store.delete_checkpoints(checkpoints).await,
-            Err(error) => {
-                tracing::warn!(
-                    store,
-                    error = &error as &dyn std::error::Error,
-                    "checkpoints not deleted"
-                );
-                continue;
+    let delete = |(store, checkpoints)| delete_from(store, checkpoints, stores, gone);
+    futures::future::join_all(deletions.into_iter().map(delete)).await;
+}
+
+async fn delete_from(
+    url: String,
+    checkpoints: Vec<CheckpointKey>,
+    stores: &Stores,
+    gone: &mpsc::UnboundedSender<CheckpointKey>,
+) {
+    let deleted = match stores.open(&url) {
+        Ok(store) => store.delete_checkpoints(checkpoints).await,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(url, error, "checkpoints not deleted");
+            return;
+        }
+    };
+    for (checkpoint, deleted) in deleted {
+        match deleted {
+            Ok(()) => {
+                // Whoever writes it down ends after all chores.
+                let _sent = gone.send(checkpoint);
             }
-        };
-        for (checkpoint, deleted) in deleted {
-            match deleted {
-                Ok(()) => {
-                    // Whoever writes it down ends after all chores.
-                    let _sent = gone.send(checkpoint);
-                }
-                Err(error) => {
-                    tracing::warn!(%checkpoint, error = &error as &dyn std::error::Error, "checkpoint not deleted");
-                }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%checkpoint, error, "checkpoint not deleted");
             }
         }
     }

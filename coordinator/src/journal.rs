@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use muster_common::time::Timestamp;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::engine::saved::{Restoring, RowKey};
@@ -17,8 +18,10 @@ use crate::engine::{Engine, Event};
 /// Format of events, snapshots and tables. 2: runs of several ranks. 3: experiments, trials and decisions
 /// are rows of their own. 1 and 2 are read too.
 const FORMAT: i64 = 3;
-/// Events between two snapshots: replaying so many takes a fraction of a second.
-const SNAPSHOT_EVERY: u64 = 1000;
+/// Events between two snapshots: replaying so many takes tenths of a second.
+const SNAPSHOT_EVERY: u64 = 2500;
+/// Room for most events, so that their text is not moved while it grows.
+const ENTRY_BYTES: usize = 512;
 
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +107,8 @@ pub fn is_in(directory: &Path) -> bool {
 #[derive(Debug)]
 pub struct Entry {
     at: Timestamp,
-    body: String,
+    /// JSON.
+    body: Vec<u8>,
 }
 
 /// The open journal. Dropping it releases the directory.
@@ -153,7 +157,8 @@ impl Journal {
 
     /// How an event that is applied at `at` is written; the engine can have it afterwards.
     pub fn entry(&self, at: Timestamp, event: &Event) -> Result<Entry, JournalError> {
-        let body = serde_json::to_string(event).map_err(|source| JournalError::Damaged {
+        let mut body = Vec::with_capacity(ENTRY_BYTES);
+        serde_json::to_writer(&mut body, event).map_err(|source| JournalError::Damaged {
             path: self.path.clone(),
             position: self.position + 1,
             source,
@@ -180,6 +185,7 @@ impl Journal {
                 .map_err(database)?;
             for Entry { at, body } in entries {
                 position += 1;
+                let body = ToSqlOutput::Borrowed(ValueRef::Text(body));
                 insert
                     .execute(params![integer(position), integer(at.0), body])
                     .map_err(database)?;

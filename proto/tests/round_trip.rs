@@ -6,7 +6,7 @@ use muster_common::id::{Attempt, Generation};
 use muster_common::manifest::{Assignment, Category, Manifest, ParameterValue};
 use muster_common::run::{FailureClass, Gang, RunExit, RunReport, RunSpec, Task, TrainTask};
 use muster_common::storage::CheckpointKey;
-use muster_proto::convert::ConvertError;
+use muster_proto::convert::{ConvertError, RunWriter};
 use muster_proto::v1;
 use proptest::prelude::*;
 
@@ -47,7 +47,7 @@ fn spec(gang: Option<Gang>) -> RunSpec {
             }],
             seed_of: Some(3),
         }),
-        manifest: Manifest::parse(MANIFEST).unwrap(),
+        manifest: Manifest::parse(MANIFEST).unwrap().into(),
         store: "file:///store".to_owned(),
         gang,
     }
@@ -61,6 +61,17 @@ fn every_place_in_a_gang_comes_back() {
         let spec = spec(gang);
         let wire = v1::RunSpec::try_from(&spec).unwrap();
         assert_eq!(RunSpec::try_from(wire).unwrap(), spec);
+    }
+}
+
+#[test]
+fn a_writer_tells_manifests_apart() {
+    let writer = RunWriter::default();
+    let (first, mut second) = (spec(None), spec(None));
+    second.manifest = Manifest::parse(&MANIFEST.replace("steps: 10", "steps: 11")).unwrap().into();
+    for spec in [&first, &first, &second, &first, &second] {
+        let wire = writer.write(spec).unwrap();
+        assert_eq!(RunSpec::try_from(wire).unwrap(), *spec);
     }
 }
 

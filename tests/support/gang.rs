@@ -244,7 +244,7 @@ model:
             generation,
             experiment: "gang-1".parse()?,
             task,
-            manifest: self.manifest.clone(),
+            manifest: self.manifest.clone().into(),
             store: self.store().display().to_string(),
             gang: None,
         })
@@ -319,7 +319,7 @@ model:
             seed_of: None,
         });
         let mut spec = self.spec(generation, task)?;
-        spec.manifest = manifest.clone();
+        spec.manifest = manifest.clone().into();
         spec.gang = gang;
         runner.tell(&ToRunner::Start(Box::new(spec)))
     }

@@ -33,10 +33,12 @@ const IMPURE: [&str; 11] = [
 ];
 
 /// Where the last bit of a number decides, besides the pure folders.
-const EXACT_FILES: [&str; 4] = [
+const EXACT_FILES: [&str; 6] = [
     "common/src/evaluation/mod.rs",
     "common/src/goal.rs",
+    "common/src/manifest/rung.rs",
     "common/src/manifest/space.rs",
+    "common/src/manifest/workload.rs",
     "common/src/seed.rs",
 ];
 

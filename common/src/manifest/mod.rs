@@ -19,6 +19,7 @@ mod population;
 mod pruner;
 mod reader;
 mod resources;
+mod rung;
 mod sampler;
 pub mod schema;
 mod searcher;
@@ -31,6 +32,7 @@ mod training;
 mod truncation;
 mod validate;
 mod warning;
+mod workload;
 
 pub use assignment::Assignment;
 pub use budget::Budget;
@@ -46,6 +48,7 @@ pub use population::PopulationSettings;
 pub use pruner::{Bracket, HalvingSettings, PatienceSettings, PercentileSettings, PrunerSettings};
 pub use reader::{Issue, ManifestError};
 pub use resources::{PRIORITY_MAX, Resources, Slots};
+pub use rung::ladder;
 pub use searcher::{CmaEsSettings, GpSettings, SamplerSettings, SearcherSettings, TpeSettings};
 pub use settings::{HYPERPARAMETERS, HyperparameterKind, HyperparameterSpec, TrialSettings};
 pub use source::{

@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 
 use super::checkpoint::{CheckpointError, CheckpointIndex};
-use super::layout::{CheckpointKey, Layout};
+use super::layout::{CheckpointKey, INDEX, Layout};
 use super::store::{Store, StoreError};
 use crate::id::{ExperimentId, Generation, TrialId};
 use crate::time::Timestamp;
@@ -153,6 +153,40 @@ impl Store {
 
     /// Deletes a checkpoint, index first: from then on it does not exist, whatever happens to the rest.
     pub async fn delete_checkpoint(&self, checkpoint: &CheckpointKey) -> Result<(), StoreError> {
+        let deleted = self.delete_checkpoints(vec![checkpoint.clone()]).await;
+        let deleted = deleted.into_iter().next().map(|(_, deleted)| deleted);
+        deleted.unwrap_or_else(|| {
+            let source = "the process is ending".into();
+            let source = object_store::Error::Generic { store: "file", source };
+            Err(self.explain("delete", &checkpoint.directory(), source))
+        })
+    }
+
+    /// Deletes checkpoints as [`Store::delete_checkpoint`] does, and says what became of each. On this host all of them
+    /// take one turn of a thread that may block.
+    pub async fn delete_checkpoints(
+        &self,
+        checkpoints: Vec<CheckpointKey>,
+    ) -> Vec<(CheckpointKey, Result<(), StoreError>)> {
+        if self.is_on_this_host() {
+            let store = self.clone();
+            let delete = move |key: CheckpointKey| {
+                let deleted = store.delete_here(&key);
+                (key, deleted)
+            };
+            let delete = move || checkpoints.into_iter().map(delete).collect();
+            // A runtime that ends meanwhile leaves nobody to be told.
+            return tokio::task::spawn_blocking(delete).await.unwrap_or_default();
+        }
+        let delete = |key: CheckpointKey| async move {
+            let deleted = self.delete_objects(&key).await;
+            (key, deleted)
+        };
+        let deletions = futures::stream::iter(checkpoints.into_iter().map(delete));
+        deletions.buffer_unordered(DELETIONS_AT_ONCE).collect().await
+    }
+
+    async fn delete_objects(&self, checkpoint: &CheckpointKey) -> Result<(), StoreError> {
         self.delete(&checkpoint.index()).await?;
         for key in self.list(&checkpoint.directory()).await? {
             self.delete(&key).await?;
@@ -160,50 +194,27 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes checkpoints as [`Store::delete_checkpoint`] does, and says what became of each. On this host all of them
-    /// take one turn of a thread that may block, where each takes three by itself.
-    pub async fn delete_checkpoints(
-        &self,
-        checkpoints: Vec<CheckpointKey>,
-    ) -> Vec<(CheckpointKey, Result<(), StoreError>)> {
-        if !self.is_on_this_host() {
-            let delete = |key: CheckpointKey| async move {
-                let deleted = self.delete_checkpoint(&key).await;
-                (key, deleted)
-            };
-            let deletions = futures::stream::iter(checkpoints.into_iter().map(delete));
-            return deletions.buffer_unordered(DELETIONS_AT_ONCE).collect().await;
-        }
-        let store = self.clone();
-        let delete = move || {
-            let of = |key: CheckpointKey| {
-                let deleted = store.delete_here(&key);
-                (key, deleted)
-            };
-            checkpoints.into_iter().map(of).collect()
-        };
-        // It cannot be cancelled; where the process ends meanwhile, nobody is left to be told.
-        tokio::task::spawn_blocking(delete).await.unwrap_or_default()
-    }
-
     fn delete_here(&self, checkpoint: &CheckpointKey) -> Result<(), StoreError> {
         let directory = checkpoint.directory();
-        let paths = self.local_path(&checkpoint.index()).zip(self.local_path(&directory));
-        let Some((index, path)) = paths else { return Ok(()) };
-        remove_directory(&index, &path).map_err(|source| {
+        let Some(path) = self.local_path(&directory) else { return Ok(()) };
+        remove_directory(&path, INDEX).map_err(|source| {
             let source = object_store::Error::Generic { store: "file", source: source.into() };
             self.explain("delete", &directory, source)
         })
     }
 }
 
-/// Removes `directory` and the files in it, `first` before all others.
-fn remove_directory(first: &FilePath, directory: &FilePath) -> std::io::Result<()> {
+/// Removes `directory` and the files in it, the one named `first` before all others.
+fn remove_directory(directory: &FilePath, first: &str) -> std::io::Result<()> {
+    // One that was never written, or is deleted again after a restart, costs one look.
+    if !directory.try_exists()? {
+        return Ok(());
+    }
     let or_gone = |result: std::io::Result<()>| match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
     };
-    or_gone(std::fs::remove_file(first))?;
+    or_gone(std::fs::remove_file(directory.join(first)))?;
     or_gone(std::fs::remove_dir_all(directory))
 }
 

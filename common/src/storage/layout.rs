@@ -27,7 +27,7 @@ use crate::telemetry::RunIds;
 use crate::time::Timestamp;
 
 /// Name of the object whose presence commits a checkpoint or a cache entry.
-const INDEX: &str = "index.json";
+pub(super) const INDEX: &str = "index.json";
 
 /// The file of an exported model that says where it comes from.
 pub const PROVENANCE_FILE: &str = "muster.json";

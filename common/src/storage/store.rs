@@ -205,7 +205,11 @@ impl Store {
     /// show it to a person.
     pub fn local_path(&self, key: &Path) -> Option<PathBuf> {
         let root = self.local_root.as_ref()?;
-        Some(key.parts().fold(root.to_path_buf(), |path, part| path.join(part.as_ref())))
+        // Keys never begin with a slash, which would lead out of the root.
+        Some(match key.as_ref() {
+            "" => root.to_path_buf(),
+            key => root.join(key),
+        })
     }
 
     /// What a person types to find `key`: a file path or a URL.

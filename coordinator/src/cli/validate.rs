@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use muster_common::count::counted;
-use muster_common::manifest::{Manifest, ManifestError, PrunerSettings};
+use muster_common::manifest::{Manifest, ManifestError, PrunerSettings, ladder};
 
 use super::args::ValidateArguments;
 use super::exit::Exit;
 use super::header::missing_column;
 use crate::import::{Dialect, foreign};
-use crate::sweep::rung::ladder;
 
 /// The manifest is legal by itself, but what it names is not there.
 #[derive(Debug, thiserror::Error)]

@@ -7,13 +7,14 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use muster_common::elementary::Elementary;
 use muster_common::evaluation::Evaluation;
 use muster_common::goal::{Goal, Merit};
 use muster_common::id::{ExperimentId, Generation, ProjectName, TrialId};
 use muster_common::manifest::{
-    Assignment, Budget, Manifest, PrunerSettings, SearcherSettings, TrialSettings,
+    Assignment, Budget, Manifest, PrunerSettings, SearcherSettings, TrialSettings, ladder,
 };
 use muster_common::objective::Objective;
 use muster_common::run::DataSummary;
@@ -28,7 +29,6 @@ use super::table::{Row, Table};
 use super::trial::{Trial, TrialState};
 use crate::sweep::asha::Standing;
 use crate::sweep::front;
-use crate::sweep::rung::ladder;
 
 /// Parts of the preparation when lower layers are frozen: more than most machines have slots, so
 /// that slots which finish early take another.
@@ -40,7 +40,8 @@ pub struct Experiment {
     /// Its id.
     pub id: ExperimentId,
     /// What was submitted.
-    pub manifest: Manifest,
+    #[serde(with = "muster_common::shared")]
+    pub manifest: Arc<Manifest>,
     /// As the user wrote it.
     pub text: String,
     /// Directory that relative paths of the text start at, if that is known.
@@ -229,7 +230,7 @@ impl Experiment {
         let ladder = ladder(manifest.budget, pruner);
         Self {
             id,
-            manifest,
+            manifest: Arc::new(manifest),
             start: None,
             pinned: BTreeSet::new(),
             text,

@@ -35,6 +35,7 @@ pub mod trial;
 mod user;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use muster_common::elementary::Elementary;
 use muster_common::id::{ExperimentId, ExperimentName, Generation, ProjectName, WorkerId};
@@ -99,8 +100,9 @@ pub struct Engine {
 /// from the run that made it, what is preempted again and again in vain waits, of the slots on their way out only
 /// those count that somebody can have, the preparation and the end of an experiment wait after a failure, a trial that
 /// diverges stands last at the rung that it was on its way to, every trial that ends with its experiment says why, and
-/// ranks that miss one which was preempted have not failed.
-pub const RULES: u32 = 5;
+/// ranks that miss one which was preempted have not failed. 6: samplers take sums of exponentials several terms at a
+/// time, so that the last bits of what they propose differ.
+pub const RULES: u32 = 6;
 
 /// Rules by their number, as [`RULES`] counts them.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +143,11 @@ impl Rules {
 
     /// What decides the last bit of a hyperparameter.
     fn functions(self) -> Elementary {
-        if self.are_exact() { Elementary::Portable } else { Elementary::Platform }
+        match self.0 {
+            0..5 => Elementary::Platform,
+            5 => Elementary::Portable,
+            _ => Elementary::Lanes,
+        }
     }
 
     /// Whether a trial that diverges counts at the rung that it was on its way to.
@@ -280,7 +286,7 @@ impl Engine {
             generation,
             experiment: run.experiment.clone(),
             task: run.task.clone(),
-            manifest: experiment.manifest.clone(),
+            manifest: Arc::clone(&experiment.manifest),
             store: experiment.store.clone(),
             gang: run.gang(rank),
         })

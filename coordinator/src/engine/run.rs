@@ -365,7 +365,7 @@ mod tests {
         // Who misses a rank that was preempted has not failed, unless another one vanished.
         let exits = [missed.clone(), RunExit::Preempted, RunExit::Canceled];
         assert_eq!(ending(&exits), "preempted");
-        let older = gang(&exits).ending(Rules(RULES - 1)).exit.to_string();
+        let older = gang(&exits).ending(Rules(4)).exit.to_string();
         assert_eq!(older, "failed: rank 0 on h: Lost");
         let text = ending(&[missed, RunExit::Preempted, lost]);
         assert_eq!(text, "lost: rank 2 on h: signal 9");

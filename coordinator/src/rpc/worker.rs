@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use futures::FutureExt as _;
 use muster_common::id::{ExperimentId, Generation, TrialId, WorkerId};
 use muster_common::metric::MetricName;
 use muster_common::run::RunReport;
 use muster_proto::PROTOCOL_VERSION;
+use muster_proto::convert::RunWriter;
 use muster_proto::v1::session_request::Message as Request;
 use muster_proto::v1::session_response::Message as Response;
 use muster_proto::v1::worker_service_server::WorkerService;
@@ -37,12 +39,13 @@ pub(super) struct Workers {
     service: Service,
     claims: Claims,
     sessions: Arc<AtomicU64>,
+    runs: Arc<RunWriter>,
 }
 
 impl Workers {
     pub(super) fn new(service: Service, checker: Option<Checker>) -> Self {
         let claims = Claims::new(service.clone(), checker);
-        Self { service, claims, sessions: Arc::default() }
+        Self { service, claims, sessions: Arc::default(), runs: Arc::default() }
     }
 }
 
@@ -83,6 +86,7 @@ impl WorkerService for Workers {
             number,
             outgoing,
             owner: Mutex::default(),
+            runs: Arc::clone(&self.runs),
         };
         let span = tracing::info_span!("session", worker = %worker);
         tokio::spawn(
@@ -116,6 +120,8 @@ struct Session {
     outgoing: mpsc::Sender<Result<SessionResponse, Status>>,
     /// Whose run was assigned last: its last lines come when the engine has forgotten the run.
     owner: Mutex<Option<Owner>>,
+    /// Of all sessions.
+    runs: Arc<RunWriter>,
 }
 
 /// A report that waits for the journal.
@@ -166,8 +172,7 @@ impl Session {
                 // What is durable is acknowledged before the worker hears of what follows from it.
                 biased;
                 admission = first(&mut pending), if !pending.is_empty() => {
-                    let Some(report) = pending.pop_front() else { continue };
-                    self.acknowledge(&report, admission.map_err(stopping)?).await?;
+                    self.acknowledge(&mut pending, admission.map_err(stopping)?).await?;
                 }
                 message = messages.recv() => match message {
                     Some(message) => self.forward(message).await?,
@@ -225,8 +230,8 @@ impl Session {
                 let rank = spec.gang.as_ref().map_or(0, |gang| gang.rank);
                 let subject = (spec.experiment.clone(), spec.task.trial().cloned());
                 *self.owner() = Some(Owner { generation: spec.generation, rank, subject });
-                let spec = v1::RunSpec::try_from(&*spec)
-                    .map_err(|error| Status::internal(error.to_string()))?;
+                let spec = self.runs.write(&spec);
+                let spec = spec.map_err(|error| Status::internal(error.to_string()))?;
                 Response::Assign(Box::new(spec))
             }
             ToWorker::Direct { generation, directive } => Response::Direct(v1::Direct {
@@ -323,22 +328,35 @@ impl Session {
         Ok(PendingReport { generation, sequence, is_end, admission })
     }
 
-    /// Tells the worker that a report is durable.
+    /// Tells the worker that its oldest report, whose answer is there, is durable, and with it those after it that are
+    /// so by now: an acknowledgement counts for all reports of the run before.
     async fn acknowledge(
         &self,
-        report: &PendingReport,
-        admission: Admission,
+        pending: &mut VecDeque<PendingReport>,
+        mut admission: Admission,
     ) -> Result<(), Status> {
-        let PendingReport { generation, sequence, is_end, .. } = *report;
-        if admission == Admission::Gap {
-            return Err(Status::out_of_range(format!(
-                "report {sequence} of run {generation} came before earlier ones"
-            )));
+        while let Some(PendingReport { generation, sequence, is_end, .. }) = pending.pop_front() {
+            if admission == Admission::Gap {
+                return Err(Status::out_of_range(format!(
+                    "report {sequence} of run {generation} came before earlier ones"
+                )));
+            }
+            if is_end && is_first(self.owner_of(generation).await?.as_ref()) {
+                self.service.live.end_run(generation);
+            }
+            let next = pending.front_mut().filter(|next| next.generation == generation);
+            let next = next.and_then(|next| (&mut next.admission).now_or_never());
+            match next {
+                Some(Ok(next)) if next != Admission::Gap => admission = next,
+                // What came before one that is refused is acknowledged all the same.
+                Some(answer) => {
+                    self.forward(ToWorker::Acknowledge { generation, sequence }).await?;
+                    admission = answer.map_err(stopping)?;
+                }
+                None => return self.forward(ToWorker::Acknowledge { generation, sequence }).await,
+            }
         }
-        if is_end && is_first(self.owner_of(generation).await?.as_ref()) {
-            self.service.live.end_run(generation);
-        }
-        self.forward(ToWorker::Acknowledge { generation, sequence }).await
+        Ok(())
     }
 
     /// Files log lines with the run they belong to.

@@ -7,7 +7,6 @@ pub mod importance;
 pub mod patience;
 pub mod percentile;
 pub mod population;
-pub mod rung;
 pub mod sampler;
 
 /// What becomes of a trial that has reached a rung, with the numbers that were compared.

@@ -139,10 +139,13 @@ fn explored() -> String {
 fn proposals_have_the_same_bits_on_every_machine() {
     let mut found = String::new();
     for (name, sampler, num_objectives) in samplers() {
-        let goal = goal(num_objectives, Elementary::Portable);
-        for (kind, space) in [("flat", flat()), ("tree", tree())] {
-            for (number, point) in (1..).zip(&search(&sampler, &space, &goal)) {
-                writeln!(found, "{name}, {kind}, {number}:{}", line(point)).unwrap();
+        // Those of rules 5, and of the rules since.
+        for (functions, since) in [(Elementary::Portable, ""), (Elementary::Lanes, " of lanes")] {
+            let goal = goal(num_objectives, functions);
+            for (kind, space) in [("flat", flat()), ("tree", tree())] {
+                for (number, point) in (1..).zip(&search(&sampler, &space, &goal)) {
+                    writeln!(found, "{name}{since}, {kind}, {number}:{}", line(point)).unwrap();
+                }
             }
         }
     }
@@ -172,11 +175,13 @@ fn older_rules_propose_all_but_the_same() {
             continue;
         }
         let tried = |functions| search(&sampler, &plane(), &goal(num_objectives, functions));
-        let (older, newer) = (tried(Elementary::Platform), tried(Elementary::Portable));
-        for (number, (a, b)) in (1..).zip(older.iter().zip(&newer)) {
-            for (key, value) in a {
-                let (a, b) = (value.as_f64(), b[key].as_f64());
-                assert!((a - b).abs() <= 1e-9 * a.abs().max(1e-6), "{name} {number}: {a} {b}");
+        let newer = tried(Elementary::Lanes);
+        for older in [Elementary::Platform, Elementary::Portable].map(tried) {
+            for (number, (a, b)) in (1..).zip(older.iter().zip(&newer)) {
+                for (key, value) in a {
+                    let (a, b) = (value.as_f64(), b[key].as_f64());
+                    assert!((a - b).abs() <= 1e-9 * a.abs().max(1e-6), "{name} {number}: {a} {b}");
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 mod report;
 mod run;
 
-pub use run::{assignment_from_wire, assignment_to_wire};
+pub use run::{RunWriter, assignment_from_wire, assignment_to_wire};
 
 use muster_common::id::IdError;
 

@@ -1,9 +1,10 @@
 //! Runs: what a worker is told to do.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use muster_common::id::{Attempt, Generation};
-use muster_common::manifest::{Assignment, Category, ParameterValue};
+use muster_common::manifest::{Assignment, Category, Manifest, ParameterValue};
 use muster_common::run::{Directive, Gang, RunSpec, Task, TrainTask};
 use muster_common::storage::CheckpointKey;
 
@@ -138,20 +139,45 @@ impl TryFrom<v1::Gang> for Gang {
     }
 }
 
-impl TryFrom<&RunSpec> for v1::RunSpec {
-    type Error = ConvertError;
-    fn try_from(spec: &RunSpec) -> Result<Self, ConvertError> {
-        let manifest_json = serde_json::to_string(&spec.manifest).map_err(|error| {
-            ConvertError::Illegal { field: "manifest_json", reason: error.to_string() }
-        })?;
-        Ok(Self {
+/// Writes runs for the wire. The text of the manifest is kept: most runs that start one after the other have the same.
+#[derive(Debug, Default)]
+pub struct RunWriter {
+    last: Mutex<Option<(Arc<Manifest>, String)>>,
+}
+
+impl RunWriter {
+    /// The message that says what `spec` does.
+    pub fn write(&self, spec: &RunSpec) -> Result<v1::RunSpec, ConvertError> {
+        Ok(v1::RunSpec {
             generation: spec.generation.0,
             experiment_id: spec.experiment.to_string(),
-            manifest_json,
+            manifest_json: self.text(&spec.manifest)?,
             store: spec.store.clone(),
             task: Some((&spec.task).into()),
             gang: spec.gang.as_ref().map(Into::into),
         })
+    }
+
+    fn text(&self, manifest: &Arc<Manifest>) -> Result<String, ConvertError> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, text)) = &*last
+            && Arc::ptr_eq(known, manifest)
+        {
+            return Ok(text.clone());
+        }
+        let text = serde_json::to_string(&**manifest).map_err(|error| ConvertError::Illegal {
+            field: "manifest_json",
+            reason: error.to_string(),
+        })?;
+        *last = Some((Arc::clone(manifest), text.clone()));
+        Ok(text)
+    }
+}
+
+impl TryFrom<&RunSpec> for v1::RunSpec {
+    type Error = ConvertError;
+    fn try_from(spec: &RunSpec) -> Result<Self, ConvertError> {
+        RunWriter::default().write(spec)
     }
 }
 
@@ -165,7 +191,7 @@ impl TryFrom<v1::RunSpec> for RunSpec {
             generation: Generation(wire.generation),
             experiment: wire.experiment_id.parse().map_err(ConvertError::id("experiment_id"))?,
             task: required(wire.task, "task")?.try_into()?,
-            manifest,
+            manifest: Arc::new(manifest),
             store: wire.store,
             gang: wire.gang.map(TryInto::try_into).transpose()?,
         })

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Snapshot;
 use crate::ffi::Elements;
 use crate::model::{ModelError, NamedTensors, named_tensors, serialize_tensors, texts_of};
+use crate::prefix::Coverage;
 use crate::train::StoppingState;
 
 pub(super) const AVERAGE: &str = "average";
@@ -49,6 +50,9 @@ pub struct Progress {
     pub total_steps: u64,
     /// Content hash of the tokenized data: the order of the examples is laid out over it.
     pub data: String,
+    /// Of which splits activations of frozen layers were computed ahead, which decides their last bits.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// The trial's hyperparameters.
     pub settings: TrialSettings,
     /// How it trains otherwise.

@@ -281,6 +281,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Progress;
     use crate::model::NamedTensors;
+    use crate::prefix::Coverage;
     use crate::train::StoppingState;
 
     fn origin() -> Origin {
@@ -301,6 +302,7 @@ mod tests {
             seed: Seed(1),
             total_steps: 100,
             data: String::new(),
+            coverage: Coverage::default(),
             settings: TrialSettings::resolve(&SearchSpace::new(), &Assignment::new()),
             training: TrainingSettings::default(),
             evaluated_step: 0,

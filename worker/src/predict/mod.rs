@@ -15,7 +15,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::{Input, Sequence, TextTokenizer};
-use crate::model::{self, Classifier, HubSettings, forward_batches};
+use crate::model::{self, Classifier, HubSettings};
 use part::PART;
 
 pub use request::{Request, TextSource, run};
@@ -168,8 +168,7 @@ impl Predictor {
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         order.sort_by_key(|index| (sequences.get(*index).map(|s| s.ids.len()), *index));
         let mut scored: Vec<(usize, Vec<f32>)> = Vec::with_capacity(order.len());
-        let length = |index: &usize| sequences.get(*index).map_or(0, |sequence| sequence.ids.len());
-        for indices in forward_batches(&order, BATCH, self.model.device(), length) {
+        for indices in order.chunks(BATCH) {
             let batch = || indices.iter().filter_map(|index| sequences.get(*index));
             let tokens: Vec<&[u32]> = batch().map(|sequence| sequence.ids.as_slice()).collect();
             let first: Vec<usize> = batch().map(|sequence| sequence.first_segment).collect();

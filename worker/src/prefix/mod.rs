@@ -1,5 +1,6 @@
 //! Activations of the frozen prefix (embeddings and lowest layers), computed once per example and
-//! read by every trial that freezes the same.
+//! read by every trial that freezes the same. Of the training split only where the trials are
+//! expected to read more examples than it has: else computing each when it is read is less work.
 //!
 //! A cache entry is a number of blocks of plain 32-bit floats, `[rows, D]`, one row per token and
 //! nothing for padding, each with a small index that is written last. Blocks are mapped into
@@ -10,7 +11,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use plan::PrefixSplit;
+pub use plan::{Coverage, PrefixSplit};
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -101,14 +102,16 @@ impl Prefix {
         pretrained: &Pretrained,
         model: &Classifier,
         data: &Dataset,
+        coverage: Coverage,
     ) -> Result<Option<Self>, PrefixError> {
         let layers = model.frozen().prefix().unwrap_or(0);
         if layers == 0 {
             return Ok(None);
         }
         let identity = format!(
-            "prefix {PREFIX_FORMAT} of {} layers {layers} over {}",
+            "prefix {PREFIX_FORMAT} of {} layers {layers} over {}{}",
             pretrained.sha256.as_str(),
+            coverage.of_cache(),
             data.summary.cache
         );
         let key = ContentHash::of(identity.as_bytes()).short().to_owned();
@@ -116,7 +119,7 @@ impl Prefix {
             Some(_) => store.clone(),
             None => Store::open(&host_cache().display().to_string())?,
         };
-        let plan = Plan::new(&data.train, &data.validation);
+        let plan = Plan::new(&data.train, &data.validation, coverage);
         Ok(Some(Self { store, key, width: model.config().hidden_size, plan }))
     }
 
@@ -294,6 +297,11 @@ impl PrefixCache {
         self.prefix.key == prefix.key && self.prefix.store.url() == prefix.store.url()
     }
 
+    /// Which splits it has activations of.
+    pub fn coverage(&self) -> Coverage {
+        self.prefix.plan.coverage()
+    }
+
     /// What [`Classifier::prefix`] gives for these examples.
     pub fn gather(
         &self,
@@ -307,7 +315,10 @@ impl PrefixCache {
         };
         let locations = indices
             .iter()
-            .map(|index| plan.at(plan.number(split, *index as usize)).ok_or(missing(*index)))
+            .map(|index| {
+                let number = plan.number(split, *index as usize);
+                number.and_then(|number| plan.at(number)).ok_or(missing(*index))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = locations.iter().map(|location| location.rows).collect();
         let frame = Frame::new(&lengths, device)?;

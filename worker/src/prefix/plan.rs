@@ -1,5 +1,8 @@
 //! Where every example's activations lie: a pure function of the examples' lengths.
 
+use muster_common::manifest::Manifest;
+use serde::{Deserialize, Serialize};
+
 use crate::data::Split;
 
 /// Examples per forward when activations are computed. Fixed, so that the numbers do not depend on
@@ -9,6 +12,36 @@ const CANONICAL_BATCH: usize = 32;
 /// The activations are cut into so many blocks, fewer when there are fewer batches: the unit that
 /// workers share out.
 const NUM_BLOCKS: usize = 64;
+
+/// Which splits activations are computed of before trials begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coverage {
+    /// Training and validation split. So it always was before there was a choice.
+    #[default]
+    Everything,
+    /// The validation split alone, which every trial reads several times.
+    Validation,
+}
+
+impl Coverage {
+    /// What pays in an experiment with `num_train` training examples. A trial that has begun stays with
+    /// what its checkpoint says: activations that are computed in other batches have other last bits.
+    pub fn of(manifest: &Manifest, num_train: usize) -> Self {
+        // Each length has activations of its own.
+        let num_lengths = manifest.max_lengths().len().max(1);
+        let read = manifest.expected_examples(num_train as u64) / num_lengths as f64;
+        if read > num_train as f64 { Self::Everything } else { Self::Validation }
+    }
+
+    /// How the identity of an entry says it.
+    pub(super) fn of_cache(self) -> &'static str {
+        match self {
+            Self::Everything => "",
+            Self::Validation => "the validation split of ",
+        }
+    }
+}
 
 /// Which split an example index counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +63,8 @@ pub(super) struct Location {
 /// The layout of a prefix cache. Examples are numbered through: training, then validation.
 #[derive(Debug)]
 pub(super) struct Plan {
+    coverage: Coverage,
+    /// Training examples with activations.
     num_train: usize,
     locations: Vec<Location>,
     /// Batches of example numbers, by block, in the order of their rows.
@@ -37,12 +72,16 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(train: &Split, validation: &Split) -> Self {
-        let lengths: Vec<usize> = (0..train.len())
+    pub(super) fn new(train: &Split, validation: &Split, coverage: Coverage) -> Self {
+        let num_train = match coverage {
+            Coverage::Everything => train.len(),
+            Coverage::Validation => 0,
+        };
+        let lengths: Vec<usize> = (0..num_train)
             .map(|index| train.length(index))
             .chain((0..validation.len()).map(|index| validation.length(index)))
             .collect();
-        Self::of_lengths(&lengths, train.len())
+        Self { coverage, ..Self::of_lengths(&lengths, num_train) }
     }
 
     fn of_lengths(lengths: &[usize], num_train: usize) -> Self {
@@ -62,7 +101,11 @@ impl Plan {
             }
             blocks[block].push(batch.to_vec());
         }
-        Self { num_train, locations, blocks }
+        Self { coverage: Coverage::Everything, num_train, locations, blocks }
+    }
+
+    pub(super) fn coverage(&self) -> Coverage {
+        self.coverage
     }
 
     pub(super) fn num_blocks(&self) -> usize {
@@ -86,11 +129,11 @@ impl Plan {
         self.locations.get(example).copied()
     }
 
-    /// The example's number in the numbering of the plan.
-    pub(super) fn number(&self, split: PrefixSplit, index: usize) -> usize {
+    /// The example's number in the numbering of the plan; `None`: it is no training example of it.
+    pub(super) fn number(&self, split: PrefixSplit, index: usize) -> Option<usize> {
         match split {
-            PrefixSplit::Train => index,
-            PrefixSplit::Validation => self.num_train + index,
+            PrefixSplit::Train => (index < self.num_train).then_some(index),
+            PrefixSplit::Validation => Some(self.num_train + index),
         }
     }
 
@@ -122,7 +165,7 @@ mod tests {
                     next += location.rows;
                     seen += 1;
                     let (split, index) = plan.origin(*example);
-                    prop_assert_eq!(plan.number(split, index), *example);
+                    prop_assert_eq!(plan.number(split, index), Some(*example));
                 }
                 prop_assert!(plan.num_rows(block) == next && next > 0);
             }

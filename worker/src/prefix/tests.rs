@@ -1,6 +1,7 @@
 use std::ops::ControlFlow;
 use std::path::Path as FilePath;
 
+use muster_common::manifest::Manifest;
 use muster_common::run::{DataFlaws, DataSummary};
 use muster_common::seed::Seed;
 use tokio::runtime::Runtime;
@@ -49,8 +50,12 @@ impl Bench {
     }
 
     fn prefix(&self) -> Prefix {
-        let found = Prefix::find(&self.store, &self.pretrained, &self.model, &self.data);
-        found.unwrap().unwrap()
+        self.covering(Coverage::Everything)
+    }
+
+    fn covering(&self, coverage: Coverage) -> Prefix {
+        let (pretrained, model) = (&self.pretrained, &self.model);
+        Prefix::find(&self.store, pretrained, model, &self.data, coverage).unwrap().unwrap()
     }
 
     fn compute(&self, part: u32, num_parts: u32) -> u64 {
@@ -111,6 +116,48 @@ fn cached_activations_give_the_logits_of_the_whole_model() {
 }
 
 #[test]
+fn where_little_is_read_the_validation_split_is_covered_alone() {
+    let bench = Bench::new();
+    let handle = bench.runtime.handle();
+    let mut examples = 0;
+    let go_on = |progress: PrefixProgress| {
+        examples = progress.examples_done;
+        ControlFlow::Continue(())
+    };
+    let prefix = bench.covering(Coverage::Validation);
+    assert!(prefix.compute(handle, &bench.model, &bench.data, (0, 1), go_on).unwrap());
+    assert_eq!(examples, 40);
+    let cache = prefix.open(handle).unwrap();
+    assert_eq!(cache.coverage(), Coverage::Validation);
+    assert!(!cache.is_of(&bench.prefix()), "an entry of its own");
+    let indices = [39u32, 0, 7];
+    let split = &bench.data.validation;
+    let tokens: Vec<&[u32]> = indices.iter().map(|i| split.tokens(*i as usize)).collect();
+    let wanted = bench.model.prefix(&bench.model.batch(&tokens).unwrap()).unwrap();
+    let found = cache.gather(PrefixSplit::Validation, &indices, Device::Cpu).unwrap();
+    assert!((found.states - wanted.states).abs().max().double_value(&[]) < 1e-5);
+    assert!(cache.gather(PrefixSplit::Train, &[0], Device::Cpu).is_err());
+}
+
+#[test]
+fn the_training_split_is_covered_where_trials_read_more_than_there_is() {
+    let coverage = |rest: &str| {
+        let manifest = format!(
+            "version: 1\nname: x\nmodel: {{pretrained: here, freeze: {{embeddings: true, layers: 1}}}}\n\
+             data: {{train: {{path: a.csv}}, validation: {{fraction: 0.1}}, text: a, label: {{column: b}}}}\n{rest}"
+        );
+        Coverage::of(&Manifest::parse(&manifest).unwrap(), 1000)
+    };
+    assert_eq!(coverage("budget: {epochs: 1}\n"), Coverage::Validation);
+    assert_eq!(coverage("budget: {epochs: 1.1}\n"), Coverage::Everything);
+    let lengths = "hyperparameters: {max_length: [16, 32, 64]}\n\
+         searcher: {metric: accuracy, sampler: {type: grid}}\n";
+    // Three trials, one of each length.
+    assert_eq!(coverage(&format!("budget: {{epochs: 1}}\n{lengths}")), Coverage::Validation);
+    assert_eq!(coverage(&format!("budget: {{epochs: 2}}\n{lengths}")), Coverage::Everything);
+}
+
+#[test]
 fn a_missing_or_damaged_block_is_computed_again() {
     let bench = Bench::new();
     bench.compute(0, 1);
@@ -149,6 +196,7 @@ fn whoever_is_told_to_stop_leaves_no_half_block() {
     let model =
         Classifier::to_train(&bench.pretrained, labels, nothing_frozen, Seed(1), Device::Cpu)
             .unwrap();
-    let none = Prefix::find(&bench.store, &bench.pretrained, &model, &bench.data).unwrap();
+    let (store, data) = (&bench.store, &bench.data);
+    let none = Prefix::find(store, &bench.pretrained, &model, data, Coverage::Everything).unwrap();
     assert!(none.is_none());
 }

@@ -11,9 +11,10 @@ mod warm;
 pub use warm::Warm;
 
 use std::io::{BufRead, stdin};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context;
 use muster_common::id::Generation;
@@ -30,6 +31,10 @@ const THREADS_VARIABLE: &str = "MUSTER_THREADS_PER_SLOT";
 
 /// The device that this process trains on: `cpu`, the default, or `cuda:0` and so on.
 const DEVICE_VARIABLE: &str = "MUSTER_SLOT_DEVICE";
+
+/// A runner that has had nothing to do for so long lets go of what only a run that follows at once has use for: the
+/// state that its last run left takes as much memory as training.
+const LEFT_FOR: Duration = Duration::from_secs(30);
 
 /// The latest directive, with the run it is meant for.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +101,15 @@ fn serve(
 ) {
     let mut warm = Warm::new(device);
     outbox::send(&FromRunner::Ready);
-    while let Ok(spec) = starts.recv() {
+    loop {
+        let spec = match starts.recv_timeout(LEFT_FOR) {
+            Ok(spec) => spec,
+            Err(RecvTimeoutError::Timeout) => {
+                warm.rest();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let generation = spec.generation;
         outbox.begin(generation);
         // Entered once for all steps.

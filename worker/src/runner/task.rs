@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ use crate::data::{self, Data, DataError, Origins, Stream, TextTokenizer};
 use crate::deadline::{Overdue, beside_for, within};
 use crate::export::{self, ExportError, Provenance};
 use crate::model::{self, HubError, HubSettings, ModelError, TaskModel};
-use crate::prefix::{Prefix, PrefixError, PrefixProgress};
+use crate::prefix::{Coverage, Prefix, PrefixError, PrefixProgress};
 use crate::train::{self, Examples, Scoring, Tally, TrainError, evaluate, evaluated_weights};
 
 /// Whoever waits for tokens looks so often.
@@ -155,7 +157,8 @@ fn with_downloads<'a>(
     if let Some(name) = spec.manifest.model.hub_name() {
         let directory = model::fetch(runtime, &name, &settings, &mut go_on)?;
         let Some(directory) = directory else { return Ok(None) };
-        local.to_mut().manifest.model.pretrained = directory.display().to_string();
+        let manifest = Arc::make_mut(&mut local.to_mut().manifest);
+        manifest.model.pretrained = directory.display().to_string();
     }
     if !data::fetch(runtime, &spec.manifest, &settings, &mut go_on)? {
         return Ok(None);
@@ -227,7 +230,7 @@ impl Bench<'_> {
         lengths.rotate_left(turn);
         let mut summary = None;
         for max_length in lengths {
-            let data = self.warm.data(self.spec, &self.store, self.runtime, max_length)?;
+            let Some(data) = self.data(max_length)? else { return Ok(self.told()) };
             if !self.prepare_prefix(&data, part, num_parts)? {
                 return Ok(self.told());
             }
@@ -260,9 +263,9 @@ impl Bench<'_> {
         let (TaskModel::Classifier(model), Data::Whole(data)) = (&model, data) else {
             return Ok(true);
         };
-        let Some(prefix) = Prefix::find(&self.store, &pretrained, model, data)? else {
-            return Ok(true);
-        };
+        let coverage = Coverage::of(self.manifest, data.train.len());
+        let prefix = Prefix::find(&self.store, &pretrained, model, data, coverage)?;
+        let Some(prefix) = prefix else { return Ok(true) };
         let go_on = self.watch_prefix();
         Ok(prefix.compute(self.runtime, model, data, (part, num_parts), go_on)?)
     }
@@ -275,7 +278,7 @@ impl Bench<'_> {
     ) -> Result<RunExit, TaskError> {
         let manifest = self.manifest;
         let max_length = manifest.max_length(assignment);
-        let data = self.warm.data(self.spec, &self.store, self.runtime, max_length)?;
+        let Some(data) = self.data(max_length)? else { return Ok(self.told()) };
         let (pretrained, mut model) = self.warm.model(self.spec, &data, self.trial_seed(trial))?;
         let snapshot = checkpoint::load(self.runtime, &self.store, key, &pretrained.sha256)?;
         model.restore(&evaluated_weights(snapshot, &model)?)?;
@@ -391,6 +394,16 @@ impl Bench<'_> {
     pub(super) fn task_seed(&self, task: &TrainTask) -> Seed {
         let number = task.seed_of.unwrap_or(task.trial.number);
         self.trial_seed(&TrialId { number, ..task.trial.clone() })
+    }
+
+    /// The data with sequences of at most `max_length` tokens. `None`: a directive said to leave.
+    pub(super) fn data(&mut self, max_length: u32) -> Result<Option<Rc<Data>>, TaskError> {
+        let (directives, generation) = (self.directives, self.spec.generation);
+        let go_on = || match directives.of(generation) {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        };
+        self.warm.data(self.spec, &self.store, self.runtime, max_length, go_on)
     }
 
     /// Break as soon as there is a directive for this run.

@@ -25,7 +25,7 @@ use crate::ffi::ReductionTimes;
 use crate::machine::{Usage, host_name};
 use crate::metrics::{MetricOrigin, MetricSink};
 use crate::model::{ModelError, TaskModel};
-use crate::prefix::{Prefix, PrefixCache, PrefixSplit};
+use crate::prefix::{Coverage, Prefix, PrefixCache, PrefixSplit};
 use crate::train::{
     Examples, Host, Masking, Outcome, Scoring, TrainError, Trainer, TrialPlan, Verdict, evaluate,
     gather, train_until,
@@ -87,11 +87,13 @@ fn train_as_rank(
     let pretrained = bench.warm.pretrained(&manifest.model.pretrained)?;
     pretrained.check_max_length(max_length)?;
     let left = bench.warm.take_left(task.resume_from.as_ref(), &pretrained.sha256);
-    let data = bench.warm.data(bench.spec, &bench.store, bench.runtime, max_length)?;
+    let Some(data) = bench.data(max_length)? else { return Ok(bench.told()) };
     let (pretrained, model) = bench.warm.model(bench.spec, &data, seed)?;
+    let begun = begun(bench, task, left, &pretrained.sha256)?;
     let cache = match (&model, &*data) {
         (TaskModel::Classifier(model), Data::Whole(data)) => {
-            let prefix = Prefix::find(&bench.store, &pretrained, model, data)?;
+            let coverage = coverage_of(bench, data, begun.as_ref());
+            let prefix = Prefix::find(&bench.store, &pretrained, model, data, coverage)?;
             let go_on = bench.watch_prefix();
             bench.warm.prefix(prefix, model, data, bench.runtime, go_on)?
         }
@@ -111,7 +113,7 @@ fn train_as_rank(
         tracing::warn!("{warning}");
     }
     let mut trainer = Trainer::new(plan, model, training)?;
-    let task = &resume(bench, &mut trainer, task, left, &pretrained.sha256)?;
+    let task = &go_on_from(&mut trainer, task, begun)?;
     let group = match rendezvous {
         None => None,
         Some(rendezvous) => match join(bench, rendezvous, &mut trainer, &pretrained.sha256)? {
@@ -140,22 +142,47 @@ fn train_as_rank(
     Ok(exit)
 }
 
-/// Continues from where the trial is, if it has begun: from what the last run `left`, or from the store. Gives the task
-/// with the checkpoint that this was.
-fn resume(
+/// Where a trial is that has begun.
+struct Begun {
+    checkpoint: CheckpointKey,
+    /// What it holds.
+    snapshot: Snapshot,
+    /// The last run left it, and it was not read.
+    is_warm: bool,
+}
+
+/// Where the trial is, if it has begun: what the last run `left`, or what is in the store.
+fn begun(
     bench: &Bench<'_>,
-    trainer: &mut Trainer<'_>,
     task: &TrainTask,
     left: Option<(CheckpointKey, Snapshot)>,
     pretrained: &ContentHash,
-) -> Result<TrainTask, TaskError> {
+) -> Result<Option<Begun>, TaskError> {
     let is_warm = left.is_some();
     let keys = task.resume_from.iter().chain(&task.earlier);
     let load = || checkpoint::load_newest(bench.runtime, &bench.store, keys, pretrained);
     let found = left.map_or_else(load, |left| Ok(Some(left)))?;
-    let resumed = found.as_ref().map(|(key, _)| key.clone());
+    Ok(found.map(|(checkpoint, snapshot)| Begun { checkpoint, snapshot, is_warm }))
+}
+
+/// What is computed ahead: where the trial has begun on this data, or goes on with one that has, the same as there.
+fn coverage_of(bench: &Bench<'_>, data: &Dataset, begun: Option<&Begun>) -> Coverage {
+    let progress = begun.map(|begun| &begun.snapshot.progress);
+    match progress.filter(|progress| progress.data == data.summary.cache) {
+        Some(progress) => progress.coverage,
+        None => Coverage::of(bench.manifest, data.train.len()),
+    }
+}
+
+/// Continues from where the trial is. Gives the task with the checkpoint that this was.
+fn go_on_from(
+    trainer: &mut Trainer<'_>,
+    task: &TrainTask,
+    begun: Option<Begun>,
+) -> Result<TrainTask, TaskError> {
+    let resumed = begun.as_ref().map(|begun| begun.checkpoint.clone());
     let task = TrainTask { resume_from: resumed, ..task.clone() };
-    if let Some((key, snapshot)) = found {
+    if let Some(Begun { checkpoint: key, snapshot, is_warm }) = begun {
         take_over(trainer, &task, &key, snapshot)?;
         tracing::info!(step = key.step, attempt = %task.attempt, is_warm, "resumed from {key}");
     }
@@ -208,12 +235,14 @@ fn examples_of<'a>(
     cache: Option<&'a PrefixCache>,
     masking: Option<&'a Masking>,
 ) -> (Examples<'a>, Examples<'a>) {
-    let read = |split, which| match (cache, masking) {
+    let read = |split, which, cache| match (cache, masking) {
         (Some(cache), _) => Examples::of_prefix(split, cache, which),
         (None, Some(masking)) => Examples::of_masked(split, masking),
         (None, None) => Examples::of_tokens(split),
     };
-    (read(&data.train, PrefixSplit::Train), read(&data.validation, PrefixSplit::Validation))
+    let of_training = cache.filter(|cache| cache.coverage() == Coverage::Everything);
+    let training = read(&data.train, PrefixSplit::Train, of_training);
+    (training, read(&data.validation, PrefixSplit::Validation, cache))
 }
 
 /// Everything that decides the numbers of the trial but its model and its data, which is tokenized as

@@ -10,7 +10,7 @@ use crate::model::{
     Classifier, Dropout, LanguageBatch, LanguageExample, LanguageModel, MaskedTokens,
     MaskingVocabulary, ModelError, TokenBatch, mask_tokens,
 };
-use crate::prefix::{PrefixCache, PrefixSplit, token_batch};
+use crate::prefix::{Coverage, PrefixCache, PrefixSplit, token_batch};
 
 /// How tokens are hidden.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +80,14 @@ impl<'a> Examples<'a> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether activations of training examples were computed ahead, if these are training examples.
+    pub fn coverage(&self) -> Coverage {
+        match self.reading {
+            Reading::Prefix(..) => Coverage::Everything,
+            Reading::Tokens | Reading::Masked(_) => Coverage::Validation,
+        }
     }
 
     /// The same with everything tokenized: now, if it is not yet.

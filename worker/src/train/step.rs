@@ -500,6 +500,7 @@ impl<'a> Trainer<'a> {
             seed: self.plan.seed,
             total_steps: self.plan.total_steps,
             data: self.plan.data.clone(),
+            coverage: self.examples.coverage(),
             settings: self.plan.settings.clone(),
             training: self.plan.training.clone(),
             evaluated_step: self.evaluated_step,

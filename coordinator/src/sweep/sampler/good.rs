@@ -62,11 +62,14 @@ pub(super) fn split<'a>(
     (Seen { observations: good, weights }, Seen { observations: other, weights: None })
 }
 
+/// In any order.
 fn best(goal: &Goal, mut results: Vec<(usize, Merit)>, num: usize) -> Vec<(usize, Merit)> {
-    results.sort_by(|(a_index, a), (b_index, b)| {
-        goal.standing(a, b).then_with(|| a_index.cmp(b_index))
-    });
-    results.truncate(num);
+    if num < results.len() {
+        results.select_nth_unstable_by(num, |(a_index, a), (b_index, b)| {
+            goal.standing(a, b).then_with(|| a_index.cmp(b_index))
+        });
+        results.truncate(num);
+    }
     results.retain(|(_, merit)| merit.is_finite());
     results
 }

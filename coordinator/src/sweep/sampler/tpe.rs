@@ -7,7 +7,7 @@
 //! that has enough results decides.
 
 use muster_common::elementary::Elementary;
-use muster_common::manifest::{Assignment, ParameterValue, TpeSettings, keep_active};
+use muster_common::manifest::{Assignment, TpeSettings, keep_active};
 use muster_common::seed::Seed;
 
 use super::axis::Axis;
@@ -32,14 +32,23 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     let Some(rung) = model_rung(history, startup) else { return at_random() };
     let (good, other) = split(history, rung, goal);
     // Both sides are sorted by name: no look-ups.
-    let position = |observation: &Observation<'_>| {
+    let place = |observation: &Observation<'_>, columns: &mut [Vec<f64>]| {
         let values = observation.assignment.iter();
-        let same =
-            |((name, axis), (other, value)): (&(&String, Axis), (&String, &ParameterValue))| {
-                (*name == other).then(|| axis.position(*value)).flatten()
+        let pairs = axes.iter().zip(values).zip(columns.iter_mut());
+        let mut num_found = 0;
+        for (((name, axis), (other, value)), column) in pairs {
+            let Some(position) = (*name == other).then(|| axis.position(*value)).flatten() else {
+                break;
             };
-        let found: Option<Vec<f64>> = axes.iter().zip(values).map(same).collect();
-        found.filter(|positions| positions.len() == axes.len())
+            column.push(position);
+            num_found += 1;
+        }
+        if num_found < axes.len() {
+            for column in columns.iter_mut().take(num_found) {
+                column.pop();
+            }
+        }
+        num_found == axes.len()
     };
     let seed = seed.child("tpe", u64::from(number));
     // Good points of several objectives differ by what they trade: all hyperparameters together stay near one of
@@ -49,11 +58,11 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     let candidates = if is_tree {
         tree(&axes, (&good, &other), settings, (seed, functions))
     } else if settings.multivariate && (goal.is_single() || number % 2 == 0) {
-        let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
+        let [good, other] = [&good, &other].map(|seen| Columns::of(seen, axes.len(), place));
         let all: Vec<&Axis> = axes.iter().map(|(_, axis)| axis).collect();
         ranked(&all, (&good, &other), settings, (seed.child("all", 0), functions))
     } else {
-        let (good, other) = (Rows::of(&good, position), Rows::of(&other, position));
+        let [good, other] = [&good, &other].map(|seen| Columns::of(seen, axes.len(), place));
         univariate(&axes, (&good, &other), settings, (seed, functions))
     };
     let assignment = |position: &Vec<f64>| -> Assignment {
@@ -68,27 +77,35 @@ pub(super) fn point(settings: &TpeSettings, proposal: &Proposal<'_>) -> Assignme
     fresh.or_else(|| candidates.first().map(assignment)).unwrap_or_default()
 }
 
-/// Where observations lie, and how much each weighs if their age does not say it.
-struct Rows {
-    rows: Vec<Vec<f64>>,
+/// Where observations lie on each axis, and how much each weighs if their age does not say it.
+struct Columns {
+    columns: Vec<Vec<f64>>,
     weights: Option<Vec<f64>>,
 }
 
-impl Rows {
-    /// Of those observations that have a place.
-    fn of(seen: &Seen<'_>, place: impl Fn(&Observation<'_>) -> Option<Vec<f64>>) -> Self {
-        let places: Vec<Option<Vec<f64>>> = seen.observations.iter().map(|o| place(o)).collect();
+impl Columns {
+    /// Of those observations that have a place: `place` enters it into the columns, or says that there is none.
+    fn of(
+        seen: &Seen<'_>,
+        num_axes: usize,
+        place: impl Fn(&Observation<'_>, &mut [Vec<f64>]) -> bool,
+    ) -> Self {
+        let num_seen = seen.observations.len();
+        let mut columns: Vec<Vec<f64>> =
+            (0..num_axes).map(|_| Vec::with_capacity(num_seen)).collect();
+        let has_place: Vec<bool> =
+            seen.observations.iter().map(|observation| place(observation, &mut columns)).collect();
         let weights = seen.weights.as_ref().map(|weights| {
-            let kept = weights.iter().zip(&places).filter(|(_, place)| place.is_some());
+            let kept = weights.iter().zip(&has_place).filter(|(_, has_place)| **has_place);
             kept.map(|(weight, _)| *weight).collect()
         });
-        Self { rows: places.into_iter().flatten().collect(), weights }
+        Self { columns, weights }
     }
 
     /// On one axis.
     fn column(&self, dimension: usize) -> Self {
-        let rows = self.rows.iter().filter_map(|row| row.get(dimension)).map(|x| vec![*x]);
-        Self { rows: rows.collect(), weights: self.weights.clone() }
+        let columns = self.columns.get(dimension).cloned().into_iter().collect();
+        Self { columns, weights: self.weights.clone() }
     }
 }
 
@@ -101,11 +118,15 @@ fn tree(
 ) -> Vec<Vec<f64>> {
     let mut combined = vec![Vec::with_capacity(axes.len()); settings.candidates.max(1) as usize];
     for (name, axis) in axes {
-        let place = |observation: &Observation<'_>| {
-            let value = observation.assignment.get(name)?;
-            Some(vec![axis.position(*value)?])
+        let place = |observation: &Observation<'_>, columns: &mut [Vec<f64>]| {
+            let value = observation.assignment.get(name);
+            let position = value.and_then(|value| axis.position(*value));
+            if let (Some(position), Some(column)) = (position, columns.first_mut()) {
+                column.push(position);
+            }
+            position.is_some()
         };
-        let (good, other) = (Rows::of(good, place), Rows::of(other, place));
+        let (good, other) = (Columns::of(good, 1, place), Columns::of(other, 1, place));
         let seed = (seed.child(name, 0), functions);
         let ranked = ranked(&[axis], (&good, &other), settings, seed);
         for (row, position) in combined.iter_mut().zip(ranked.iter().flatten()) {
@@ -118,7 +139,7 @@ fn tree(
 /// Each hyperparameter by itself: its best candidates, combined place by place.
 fn univariate(
     axes: &[(&String, Axis)],
-    (good, other): (&Rows, &Rows),
+    (good, other): (&Columns, &Columns),
     settings: &TpeSettings,
     (seed, functions): (Seed, Elementary),
 ) -> Vec<Vec<f64>> {
@@ -137,12 +158,12 @@ fn univariate(
 /// Draws from the density of the good, the most promising first.
 fn ranked(
     axes: &[&Axis],
-    (good, other): (&Rows, &Rows),
+    (good, other): (&Columns, &Columns),
     settings: &TpeSettings,
     (seed, functions): (Seed, Elementary),
 ) -> Vec<Vec<f64>> {
-    let l = Parzen::new(axes, &good.rows, good.weights.as_deref(), functions);
-    let g = Parzen::new(axes, &other.rows, other.weights.as_deref(), functions);
+    let l = Parzen::new(axes, &good.columns, good.weights.as_deref(), functions);
+    let g = Parzen::new(axes, &other.columns, other.weights.as_deref(), functions);
     let mut draws = seed.draws();
     let mut scratch = Vec::new();
     let mut scored: Vec<(f64, Vec<f64>)> = (0..settings.candidates.max(1))

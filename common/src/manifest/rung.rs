@@ -1,7 +1,7 @@
 //! The ladder of budgets at which trials are compared.
 
-use muster_common::elementary::power;
-use muster_common::manifest::{Budget, PrunerSettings};
+use super::{Budget, PrunerSettings};
+use crate::elementary::power;
 
 /// Budgets of the rungs, lowest first; the last is the whole budget `R`. With minimum `r` and
 /// reduction factor `eta` these are `r * eta^k` below `R` for ASHA, `R * eta^-k` down to `r` for
@@ -41,7 +41,7 @@ pub fn ladder(full: Budget, pruner: &PrunerSettings) -> Vec<Budget> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_common::manifest::{HalvingSettings, PatienceSettings, PercentileSettings};
+    use crate::manifest::{HalvingSettings, PatienceSettings, PercentileSettings};
 
     fn halving(reduction_factor: u32, min_budget: Budget) -> HalvingSettings {
         HalvingSettings { reduction_factor, min_budget }
