@@ -74,7 +74,7 @@ pub fn head(
         ended_at: experiment.ended_at,
         now,
         // People see it on other machines, and decide nothing that is replayed.
-        goal: Goal { functions: Elementary::Portable, ..goal },
+        goal: Goal { functions: Elementary::NEWEST, ..goal },
         max_trials: experiment.max_trials(),
         rungs: experiment.ladder.iter().map(ToString::to_string).collect(),
         trials: Vec::new(),

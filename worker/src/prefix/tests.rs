@@ -150,7 +150,7 @@ fn the_training_split_is_covered_where_trials_read_more_than_there_is() {
     };
     assert_eq!(coverage("budget: {epochs: 1}\n"), Coverage::Validation);
     assert_eq!(coverage("budget: {epochs: 1.1}\n"), Coverage::Everything);
-    let lengths = "hyperparameters: {max_length: [16, 32, 64]}\n\
+    let lengths = "hyperparameters: {max_length: {values: [16, 32, 64]}}\n\
          searcher: {metric: accuracy, sampler: {type: grid}}\n";
     // Three trials, one of each length.
     assert_eq!(coverage(&format!("budget: {{epochs: 1}}\n{lengths}")), Coverage::Validation);
