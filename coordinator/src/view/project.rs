@@ -18,6 +18,9 @@ use crate::engine::run::{Member, MemberState};
 use crate::engine::trial::{StopReason, Trial, TrialState};
 use crate::live::Live;
 
+/// How the line of a worker begins that waits for another slot of its machine (`worker/src/model/hub/progress.rs`).
+const WAITS: &str = "another process ";
+
 /// What people see of `experiment` now.
 pub fn project(
     engine: &Engine,
@@ -99,9 +102,18 @@ pub fn head(
 
 /// What one of its runs does before it can begin; empty where none does.
 fn activity(engine: &Engine, experiment: &Experiment, live: &Live) -> String {
-    let mut runs = engine.runs().iter().filter(|(_, run)| run.experiment == experiment.id);
-    let activity = runs.find_map(|(generation, _)| live.progress(*generation)?.activity);
-    activity.unwrap_or_default()
+    let runs = engine.runs().iter().filter(|(_, run)| run.experiment == experiment.id);
+    foremost(runs.filter_map(|(generation, _)| live.progress(*generation)?.activity))
+}
+
+/// The first that something is done by: who only waits for the others' download says less.
+fn foremost(mut activities: impl Iterator<Item = String>) -> String {
+    let Some(first) = activities.next() else { return String::new() };
+    let waits = |activity: &str| activity.starts_with(WAITS);
+    if !waits(&first) {
+        return first;
+    }
+    activities.find(|activity| !waits(activity)).unwrap_or(first)
 }
 
 fn small(count: usize) -> u32 {
@@ -260,5 +272,23 @@ pub fn stop_reason(reason: &StopReason) -> String {
         StopReason::Rule { text } => text.clone(),
         StopReason::TargetReached { by } => format!("t{by} reached the target"),
         StopReason::Diverged { step } => format!("diverged at step {step}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_downloads_is_shown_before_who_waits_for_it() {
+        let of = |lines: &[&str]| foremost(lines.iter().map(|line| (*line).to_owned()));
+        let (waits, downloads) = (
+            "another process downloads tiny; waiting for it",
+            "downloading tiny: a.json 1 of 2 MiB",
+        );
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&[waits, waits]), waits);
+        assert_eq!(of(&[waits, downloads]), downloads);
+        assert_eq!(of(&[downloads, waits]), downloads);
     }
 }
