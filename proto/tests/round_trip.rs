@@ -59,7 +59,7 @@ fn every_place_in_a_gang_comes_back() {
     let last = Gang { rank: 2, world_size: 3, rendezvous: Some("10.0.0.1:4711".to_owned()) };
     for gang in [None, Some(first), Some(last)] {
         let spec = spec(gang);
-        let wire = v1::RunSpec::try_from(&spec).unwrap();
+        let wire = RunWriter::default().write(&spec).unwrap();
         assert_eq!(RunSpec::try_from(wire).unwrap(), spec);
     }
 }
@@ -78,7 +78,7 @@ fn a_writer_tells_manifests_apart() {
 #[test]
 fn words_that_nobody_knows_are_refused() {
     use v1::parameter_value::Value;
-    let mut wire = v1::RunSpec::try_from(&spec(None)).unwrap();
+    let mut wire = RunWriter::default().write(&spec(None)).unwrap();
     let Some(v1::run_spec::Task::Train(task)) = &mut wire.task else {
         panic!("it is a task to train")
     };
@@ -90,7 +90,7 @@ fn words_that_nobody_knows_are_refused() {
 
 #[test]
 fn places_that_cannot_be_are_refused() {
-    let mut wire = v1::RunSpec::try_from(&spec(None)).unwrap();
+    let mut wire = RunWriter::default().write(&spec(None)).unwrap();
     let at = |rank, world_size, rendezvous: Option<&str>| v1::Gang {
         rank,
         world_size,

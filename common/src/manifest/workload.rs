@@ -23,13 +23,12 @@ impl Manifest {
             Budget::Epochs(epochs) => epochs * num_train as f64,
         };
         let pruner = self.searcher.as_ref().map(|searcher| &searcher.pruner);
-        let share = pruner.map_or(1.0, |pruner| {
+        let halves = pruner.and_then(|pruner| Some((pruner, pruner.halving()?)));
+        let share = halves.map_or(1.0, |(pruner, halving)| {
             let rungs = ladder(self.budget, pruner);
-            match (pruner, pruner.halving()) {
-                (PrunerSettings::Hyperband(halving), _) => {
-                    halving.share_in_brackets(self.budget, &rungs)
-                }
-                (_, halving) => halving.map_or(1.0, |halving| halving.share(&rungs)),
+            match pruner {
+                PrunerSettings::Hyperband(_) => halving.share_in_brackets(self.budget, &rungs),
+                _ => halving.share(&rungs),
             }
         });
         f64::from(num_trials) * of_one * share

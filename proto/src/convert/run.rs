@@ -174,13 +174,6 @@ impl RunWriter {
     }
 }
 
-impl TryFrom<&RunSpec> for v1::RunSpec {
-    type Error = ConvertError;
-    fn try_from(spec: &RunSpec) -> Result<Self, ConvertError> {
-        RunWriter::default().write(spec)
-    }
-}
-
 impl TryFrom<v1::RunSpec> for RunSpec {
     type Error = ConvertError;
     fn try_from(wire: v1::RunSpec) -> Result<Self, ConvertError> {
